@@ -1,0 +1,1 @@
+"""`relay demo`: a small strict upstream, and the show."""

@@ -1,0 +1,44 @@
+"""The errors of the relay: what a caller can act on.
+
+What happens to mail is an outcome, not an exception; exceptions are for configuration,
+for failing machines and for bugs.
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """A problem with a plain sentence for the operator; never a traceback on the terminal."""
+
+
+class ConfigError(RelayError):
+    """One problem in the configuration: where it is, what is wrong, what to do.
+
+    `where` is "config.yaml:14: routes.default.upstreams" or a prefix of that. No part ever
+    holds the value of a secret, nor a line of the file.
+    """
+
+    def __init__(self, where: str, problem: str, hint: str = "") -> None:
+        self.where = where
+        self.problem = problem
+        self.hint = hint
+        super().__init__(f"{where}: {problem} ({hint})" if hint else f"{where}: {problem}")
+
+
+class StoreUnavailable(RelayError):
+    """The store could not keep or change anything; nothing of the operation is kept.
+
+    `reason` is one of "full", "io", "busy", "corrupt", "other".
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+class StoreInUse(RelayError):
+    """Another process holds the store; the text names it."""
+
+
+class StoreTooNew(RelayError):
+    """The database was written by a newer relay; the text says which version."""

@@ -1,0 +1,347 @@
+"""What has happened: frozen, in the past tense, without content and without secrets.
+
+Log, metrics and whatever else watches live on these; nothing that watches steers. Events of
+session-code mail carry reply codes only, never a text of the upstream (it may quote).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from relay.mail.outcome import Stage, Trouble
+
+
+class Event:
+    """Base of all events."""
+
+    __slots__ = ()
+
+
+class Observer(Protocol):
+    """Who is told. It must not block and not raise; one that raises is set aside."""
+
+    def observe(self, event: Event) -> None: ...
+
+
+# The door
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionAccepted(Event):
+    listener: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDenied(Event):
+    """`reason`: denied_limit, denied_address, tls_error or not_smtp."""
+
+    listener: str
+    client: str
+    reason: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded(Event):
+    """`why`: "quit", "eof", "reset", "timeout", "shutdown", "errors", "limit"."""
+
+    listener: str
+    client: str
+    why: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationJudged(Event):
+    """AUTH at the door. `result`: ok, bad (refused) or error (malformed). `user` is what the client said."""
+
+    listener: str
+    client: str
+    user: str
+    mechanism: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageQueued(Event):
+    """The commit is done and the client hears 250. `seconds`: final dot to reply. `reverse_path` "" is `<>`."""
+
+    queue_id: str
+    listener: str
+    client: str
+    user: str | None
+    reverse_path: str
+    recipients: tuple[str, ...]
+    route: str
+    rule: str | None
+    size: int
+    seconds: float
+    session_code: bool
+    because: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRefused(Event):
+    """A content transaction that was not accepted.
+
+    `result`: rejected_policy, rejected_size, rejected_syntax, store_failed, limited or aborted.
+    """
+
+    listener: str
+    client: str
+    user: str | None
+    reverse_path: str
+    recipients: tuple[str, ...]
+    result: str
+    code: int
+    status: str
+    text: str
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRefused(Event):
+    """A command got a 5xx: syntax, sequence, an address or a recipient that cannot be. `text` is ours."""
+
+    listener: str
+    client: str
+    verb: str
+    code: int
+    status: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopDetected(Event):
+    listener: str
+    client: str
+    reverse_path: str
+
+
+# Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class SenderDecided(Event):
+    """A sender rule spoke at an attempt. `result`: rewritten or unchanged. `signatures_removed`: DKIM fields."""
+
+    queue_id: str
+    rule: str
+    result: str
+    attempt: int
+    signatures_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded(Event):
+    """One transaction, or one failed connect, at one upstream. `stage` and `trouble` None: all went well."""
+
+    queue_id: str
+    route: str
+    upstream: str
+    seconds: float
+    stage: Stage | None = None
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientDelivered(Event):
+    """`delay`: seconds since acceptance."""
+
+    queue_id: str
+    recipient: str
+    route: str
+    upstream: str
+    rule: str | None
+    attempt: int
+    code: int
+    status: str
+    text: str
+    delay: float
+    session_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientDeferred(Event):
+    """`code` 0: no reply was given, `text` says what happened. `in_doubt`: it may be delivered twice."""
+
+    queue_id: str
+    recipient: str
+    route: str
+    upstream: str
+    attempt: int
+    stage: Stage
+    trouble: Trouble
+    code: int
+    status: str
+    text: str
+    in_doubt: bool
+    next_attempt_at: datetime | None
+    session_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientFailed(Event):
+    """Refused for good, or a session code left in doubt twice (`in_doubt`: it may have been delivered)."""
+
+    queue_id: str
+    recipient: str
+    route: str
+    upstream: str
+    attempt: int
+    stage: Stage
+    code: int
+    status: str
+    text: str
+    delay: float
+    in_doubt: bool
+    session_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientExpired(Event):
+    queue_id: str
+    recipient: str
+    route: str
+    attempt: int
+    text: str
+    delay: float
+    session_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationQueued(Event):
+    """A message of our own about `about`. `kind`: failure, delay, relayed or alarm."""
+
+    queue_id: str
+    about: str
+    kind: str
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationSuppressed(Event):
+    """Nobody could or wanted to be told (null reverse-path, NOTIFY=NEVER, a bounce that failed)."""
+
+    about: str
+    why: str
+
+
+# Upstreams
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConnected(Event):
+    """`certificate_expires`: the end of theirs, None without TLS."""
+
+    upstream: str
+    certificate_expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSetAside(Event):
+    upstream: str
+    stage: Stage
+    trouble: Trouble
+    code: int
+    status: str
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRestored(Event):
+    upstream: str
+
+
+# The store
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCommitted(Event):
+    """One group commit: how many operations, how long."""
+
+    operations: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed(Event):
+    """`reason`: full, io, busy, corrupt or other."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered(Event):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySetAside(Event):
+    """An entry that cannot be read was taken out of the way; it is kept for a person to look at."""
+
+    queue_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesFound(Event):
+    """What lay in the queue at the start; `leases` of a dead process were taken back."""
+
+    entries: int
+    recipients: int
+    leases: int
+
+
+# The house
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStarted(Event):
+    version: str
+    listeners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStopping(Event):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStopped(Event):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded(Event):
+    """`needs_restart` names keys whose change waits for a restart."""
+
+    needs_restart: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRefused(Event):
+    """The file is bad; the running configuration stays."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something legal but unwise, or soon a trouble: a sentence for the operator."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionCaught(Event):
+    """A bug was caught at a bulkhead. `component`: session, accept, attempt, observer, web, daemon, queue, other."""
+
+    component: str
+    text: str
+    traceback: str

@@ -1,0 +1,34 @@
+"""An address: local part and domain (RFC 5321, section 4.1.2, Mailbox).
+
+The domain is folded to lower case, the local part is left as it came (RFC 5321, section 2.4),
+quotes included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A mailbox. `domain` is "" for a local part alone, as in `RCPT TO:<postmaster>`."""
+
+    local: str
+    domain: str
+
+    @classmethod
+    def of(cls, text: str) -> Address:
+        """The address written `text`, which this program produced or the configuration checked.
+
+        Nothing is validated; what a client sends goes through `mail.path`.
+        """
+        local, at, domain = text.rpartition("@")
+        return cls(local, domain.lower()) if at else cls(domain, "")
+
+    def __str__(self) -> str:
+        return f"{self.local}@{self.domain}" if self.domain else self.local
+
+    @property
+    def is_ascii(self) -> bool:
+        """False when only an SMTPUTF8 transaction can carry it (RFC 6531)."""
+        return self.local.isascii() and self.domain.isascii()

@@ -1,0 +1,80 @@
+"""Content: a message as bytes, in memory or in a file, as it crosses the floors of the house.
+
+Content is kept with CRLF line ends and without dot-stuffing. `head` is always in memory:
+the header block with the empty line that ends it. `head` may be empty (the first line is no
+field) and may lack the empty line (a line that is no field follows); then the body begins
+right behind it. See `mail.header.split`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Content(Protocol):
+    """The bytes of one message. Reading may block; who sends a file reads it on a thread."""
+
+    @property
+    def size(self) -> int:
+        """Octets in all, head included."""
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """The header block, with the empty line behind it if there is one."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """True when `read` never blocks."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` octets from `offset`, counted over the whole content; b"" at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryContent:
+    """A message held in memory."""
+
+    data: bytes
+    head_length: int
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def head(self) -> bytes:
+        return self.data[: self.head_length]
+
+    @property
+    def in_memory(self) -> bool:
+        return True
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A message that lies in a file (a spool file of the queue); the head is kept beside it."""
+
+    path: str
+    size: int
+    head: bytes
+
+    @property
+    def in_memory(self) -> bool:
+        return False
+
+    def read(self, offset: int, length: int) -> bytes:
+        # Opened for every piece: a waiting message must not hold a file descriptor.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)

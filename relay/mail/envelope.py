@@ -1,0 +1,35 @@
+"""The envelope of one transaction: reverse-path and recipients (RFC 5321, section 2.3.1).
+
+DSN parameters (RFC 3461) are kept as the client gave them, so that they can be passed on
+or honoured by our own notifications.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.mail.address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT TO: the unit of fate.
+
+    `notify` is None (not asked) or a set of "never", "success", "failure", "delay"
+    (RFC 3461, section 4.1); `orcpt` is the raw xtext value "rfc822;jan@example.nl" or None.
+    """
+
+    address: Address
+    notify: frozenset[str] | None = None
+    orcpt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """`reverse_path` None is the null reverse-path `<>`. `ret` is None, "full" or "hdrs"; `envid` raw xtext."""
+
+    reverse_path: Address | None
+    recipients: tuple[Recipient, ...]
+    smtputf8: bool = False
+    ret: str | None = None
+    envid: str | None = None

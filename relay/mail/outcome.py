@@ -1,0 +1,72 @@
+"""The outcome of one recipient in one attempt: Delivered, Deferred or Failed.
+
+What happens to mail is an outcome, not an exception. `Stage` says how far an attempt came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from relay.mail.reply import Reply
+
+
+class Stage(StrEnum):
+    """How far an attempt came when it ended (labels of `relay_attempt_failures_total`)."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    BANNER = "banner"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    TLS = "tls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    BODY = "body"
+    DOT = "dot"
+
+
+class Trouble(StrEnum):
+    """The kind of failure (label `class` of `relay_attempt_failures_total`)."""
+
+    TRANSIENT = "transient"  # a 4xx, or something that is not SMTP
+    PERMANENT = "permanent"  # a 5xx
+    TIMEOUT = "timeout"
+    DROPPED = "dropped"  # the connection broke
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The next hop took responsibility. `reported`: it offered DSN and got the DSN parameters."""
+
+    reply: Reply
+    reported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now. `in_doubt`: the final dot was sent and no answer came, so it may have been taken.
+
+    `reply` is the upstream's, or None when none was given; `text` then says what happened.
+    `upstream_sick`: it says nothing about this message; the upstream is to be set aside.
+    """
+
+    stage: Stage
+    trouble: Trouble
+    text: str
+    reply: Reply | None = None
+    in_doubt: bool = False
+    upstream_sick: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it."""
+
+    stage: Stage
+    reply: Reply
+
+
+Outcome = Delivered | Deferred | Failed

@@ -1,0 +1,66 @@
+"""Sender rules and their conditions: the first rule that matches speaks.
+
+All conditions of a match must hold; within one condition any pattern will do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Protocol
+
+from relay.mail.address import Address
+
+
+class Pattern(Protocol):
+    """A glob or an RE2 expression, as written in the configuration (`source`)."""
+
+    source: str
+
+    def matches(self, value: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The conditions of a sender rule or of a session-code entry; None: not asked.
+
+    `header` pairs a lower-case field name with patterns. `client` may name networks.
+    `session_code` is for sender rules only, `max_size` (octets) and `recipients` (at most) for
+    session-code entries only.
+    """
+
+    from_: tuple[Pattern, ...] | None = None
+    envelope_from: tuple[Pattern, ...] | None = None
+    to: tuple[Pattern, ...] | None = None
+    subject: tuple[Pattern, ...] | None = None
+    header: tuple[tuple[str, tuple[Pattern, ...]], ...] = ()
+    client: tuple[IPv4Network | IPv6Network, ...] | None = None
+    listener: tuple[Pattern, ...] | None = None
+    user: tuple[Pattern, ...] | None = None
+    session_code: bool | None = None
+    max_size: int | None = None
+    recipients: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What a sender rule does: the author becomes `address`.
+
+    `display_name` is a template with {name} {address} {local} {domain}, or None for "{name}".
+    `reply_to`: "original", "keep" or an address. `envelope`: "address", "keep" or an address.
+    """
+
+    address: Address
+    display_name: str | None = None
+    reply_to: str | Address = "original"
+    envelope: str | Address = "address"
+
+
+@dataclass(frozen=True, slots=True)
+class SenderRule:
+    """`rewrite` None means `keep: true`. `route` is the way out for this sender, or None."""
+
+    name: str
+    match: Match
+    rewrite: Rewrite | None
+    route: str | None = None

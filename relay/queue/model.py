@@ -1,0 +1,143 @@
+"""The values of the queue: entries, leases, settlements, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from relay.mail.content import Content
+from relay.mail.envelope import Recipient
+from relay.policy.submission import Submission
+
+
+class State(StrEnum):
+    """A recipient's state. Pending and held are in the queue, the others are ends."""
+
+    PENDING = "pending"
+    HELD = "held"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Kind(StrEnum):
+    """Mail that was submitted, or a notification of our own (a bounce never bounces)."""
+
+    MAIL = "mail"
+    BOUNCE = "bounce"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message in the queue.
+
+    `route` and `session_code` are as decided at the door; each attempt decides the route again.
+    `priority` ranks within a route (lower first). `expires_at` is the end of the lifetime.
+    `attempts` counts attempts begun, the one under way included.
+    """
+
+    submission: Submission
+    content: Content
+    route: str
+    priority: int
+    session_code: bool
+    because: tuple[str, ...]
+    expires_at: datetime
+    kind: Kind = Kind.MAIL
+    attempts: int = 0
+
+    @property
+    def queue_id(self) -> str:
+        return self.submission.queue_id
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A recipient that still waits: its place in the envelope, and what the last attempt said.
+
+    `last_reply` is "" before the first attempt. `in_doubt` counts the attempts that left it in doubt.
+    """
+
+    index: int
+    recipient: Recipient
+    last_reply: str = ""
+    in_doubt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The pending recipients of one entry, ours until settled or given back.
+
+    `entry.attempts` already counts the attempt that this lease is for. `key` is the store's own.
+    """
+
+    entry: Entry
+    pending: tuple[Pending, ...]
+    key: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt made of one recipient. `state` PENDING: it waits for the next attempt.
+
+    `reply` is sanitised text ("550 5.1.1 No such user"), codes only for session codes;
+    `in_doubt` is the new count.
+    """
+
+    index: int
+    state: State
+    reply: str = ""
+    in_doubt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt changes, in one transaction: results, the next attempt, and notifications of ours.
+
+    There is one result for each recipient of the lease. `next_attempt_at` is None when no
+    recipient is left. `route` is where the rest waits (a new decision may have moved it).
+    `notifications` are new entries (bounces); they are not leased.
+    """
+
+    lease: Lease
+    results: tuple[Result, ...]
+    next_attempt_at: datetime | None = None
+    route: str | None = None
+    notifications: tuple[Entry, ...] = ()
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Recipients, counted at the moment their transaction committed.
+
+    found + accepted = delivered + failed + expired + cancelled + pending + deferred + active + held,
+    at any moment. `deferred` is pending and tried at least once, `active` is leased.
+    """
+
+    found: int = 0
+    accepted: int = 0
+    delivered: int = 0
+    failed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    pending: int = 0
+    deferred: int = 0
+    active: int = 0
+    held: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        ended = self.delivered + self.failed + self.expired + self.cancelled
+        return self.found + self.accepted == ended + self.pending + self.deferred + self.active + self.held
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """The queue at one moment, read beside the writer: messages and the oldest acceptance by route, bytes in all."""
+
+    messages: Mapping[str, int] = field(default_factory=dict)
+    oldest: Mapping[str, datetime] = field(default_factory=dict)
+    bytes: int = 0

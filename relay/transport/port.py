@@ -1,0 +1,88 @@
+"""The seam of the ways out: a transport opens connections, a connection delivers.
+
+What happens to mail is an outcome: neither method raises for anything an upstream or a network
+does. Cancelling either aborts the connection (nothing buffered may arrive later).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.mail.address import Address
+from relay.mail.content import Content
+from relay.mail.envelope import Recipient
+from relay.mail.outcome import Deferred, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRequest:
+    """One transaction: `head` (complete, with its empty line) goes first, then the octets of
+    `content` from `body_offset` on.
+
+    `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
+    most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
+    take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
+    """
+
+    queue_id: str
+    reverse_path: Address | None
+    recipients: tuple[Recipient, ...]
+    head: bytes
+    content: Content
+    body_offset: int
+    smtputf8: bool = False
+    ret: str | None = None
+    envid: str | None = None
+    patience: float | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + self.content.size - self.body_offset
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The end of one transaction: one outcome for each recipient, in order.
+
+    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything;
+    the recipients' outcomes tell the same story.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    sick: Deferred | None = None
+
+
+class Connection(Protocol):
+    """A connection ready for a transaction. One transaction at a time."""
+
+    @property
+    def usable(self) -> bool:
+        """False once closed, broken or told 421: the pool must drop it."""
+        ...
+
+    async def deliver(self, request: DeliveryRequest) -> Delivery: ...
+
+    async def close(self) -> None:
+        """Say goodbye (QUIT), wait a moment, close. Never raises."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once, with whatever is buffered. Never raises."""
+        ...
+
+
+class Transport(Protocol):
+    """One configured upstream."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size_limit(self) -> int | None:
+        """The upstream's own message size limit as last seen, or None."""
+        ...
+
+    async def connect(self) -> Connection | Deferred:
+        """A connection past TLS and AUTH, or how far it came (always `upstream_sick`)."""
+        ...
