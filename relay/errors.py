@@ -6,6 +6,8 @@ for failing machines and for bugs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class RelayError(Exception):
     """A problem with a plain sentence for the operator; never a traceback on the terminal."""
@@ -23,6 +25,14 @@ class ConfigError(RelayError):
         self.problem = problem
         self.hint = hint
         super().__init__(f"{where}: {problem} ({hint})" if hint else f"{where}: {problem}")
+
+
+class BadConfig(RelayError):
+    """The configuration cannot be used: all problems at once; the text has one line for each."""
+
+    def __init__(self, problems: Iterable[ConfigError]) -> None:
+        self.problems: tuple[ConfigError, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class StoreUnavailable(RelayError):

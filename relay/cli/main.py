@@ -1,7 +1,54 @@
-"""The `relay` command."""
+"""The `relay` command: the table of verbs, and what they have in common.
+
+Only the module of the verb that is asked for is imported, so that monitoring can call us often.
+`serve` goes past typer altogether: a service need not carry it.
+"""
 
 from __future__ import annotations
 
+import importlib
+import sys
+
+VERBS = {
+    "serve": "relay.cli.serve:serve",
+    "check": "relay.cli.check:check",
+    "explain": "relay.cli.explain:explain",
+    "schema": "relay.cli.schema:schema",
+    "hash": "relay.cli.hash:hash_",
+    "reload": "relay.cli.reload:reload",
+    "demo": "relay.cli.demo:demo",
+}
+
 
 def main() -> None:
-    raise SystemExit(2)
+    """Run the verb; exit codes: 0 done or good, 1 refused or found bad, 2 usage, 3 no running relay."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["serve"] and "--help" not in arguments:
+        from relay.cli import serve
+
+        raise SystemExit(serve.main(arguments[1:]))
+    _typer(arguments[0] if arguments and arguments[0] in VERBS else None)
+
+
+def _typer(verb: str | None) -> None:
+    import typer
+
+    from relay import __version__
+
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+    def version(asked: bool) -> None:
+        if asked:
+            typer.echo(f"relay {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def relay(
+        _: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Show the version."),
+    ) -> None:
+        """A local SMTP relay proxy: legacy software in front, a modern provider behind."""
+
+    for name in [verb] if verb else VERBS:
+        module, function = VERBS[name].split(":")
+        app.command(name)(getattr(importlib.import_module(module), function))
+    app(prog_name="relay")

@@ -28,6 +28,12 @@ class Stage(StrEnum):
     DOT = "dot"
 
 
+BEFORE_A_TRANSACTION = frozenset(
+    {Stage.DNS, Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.STARTTLS, Stage.TLS, Stage.AUTH}
+)
+"""What fails at these says nothing about the message."""
+
+
 class Trouble(StrEnum):
     """The kind of failure (label `class` of `relay_attempt_failures_total`)."""
 

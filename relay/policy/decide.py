@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from relay.mail.address import Address
+from relay.mail.header import Header
 from relay.mail.reply import Reply
+from relay.policy.match import View, matches
 from relay.policy.retry import Schedule
-from relay.policy.rules import Match, SenderRule
+from relay.policy.rules import SenderRule
+from relay.policy.session_code import SessionCodes as SessionCodes  # a part of Policy: known from here as well
+from relay.policy.session_code import is_session_code
+from relay.policy.submission import Submission
 
+DEFAULT = "default"  # the route that always exists
+SESSION_CODES = "session-codes"  # the route of session codes
+RECEIVED_LIMIT = 50  # Received fields that mean a loop (RFC 5321, section 6.3)
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -22,18 +30,6 @@ class Route:
     upstreams: tuple[str, ...]
     schedule: Schedule
     priority: int = PRIORITIES["normal"]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionCodes:
-    """How session codes are known and what becomes of them.
-
-    Their way out is the route `session-codes`, whose upstreams are in the order to be tried,
-    and whose lifetime is already the shorter one.
-    """
-
-    match: tuple[Match, ...]
-    bounce_on_expiry: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +65,46 @@ class Reject:
 
 
 Decision = Accept | Reject
+
+LOOP = Reject(Reply(554, "5.4.6", f"Routing loop: the message has {RECEIVED_LIMIT} Received fields or more"), ("loop",))
+
+
+def decide(submission: Submission, policy: Policy, header: Header | None = None) -> Decision:
+    """What becomes of `submission`. One message, one route: that of session codes if it is one, else that of
+    the first sender rule that matches, else "default". Sender rules speak on every way.
+
+    `header` is the parsed `submission.head`, where the caller has it. The same arguments give the
+    same decision, so it can be made again with a later configuration.
+    """
+    return judge(View(submission, header), policy)
+
+
+def judge(view: View, policy: Policy) -> Decision:
+    """`decide`, on a view that the caller keeps."""
+    if _is_loop(view):
+        return LOOP
+    entry = is_session_code(policy.session_codes, view) if policy.session_codes is not None else None
+    view.session_code = entry is not None
+    rule = speaking(policy.senders, view)
+    because = () if rule is None else (rule.name,)
+    if entry is not None:
+        route = policy.routes[SESSION_CODES]
+        because = (entry, *because)
+    else:
+        route = policy.routes[(rule.route if rule else None) or DEFAULT]
+    return Accept(route, rule, entry is not None, because, route.schedule.lifetime)
+
+
+def speaking(senders: tuple[SenderRule, ...], view: View) -> SenderRule | None:
+    """The first rule that matches."""
+    for rule in senders:
+        if matches(rule.match, view):
+            return rule
+    return None
+
+
+def _is_loop(view: View) -> bool:
+    # Counting the word is many times cheaper than counting fields, and never less.
+    if view.submission.head.lower().count(b"received") < RECEIVED_LIMIT:
+        return False
+    return view.header.count(b"received") >= RECEIVED_LIMIT

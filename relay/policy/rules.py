@@ -15,7 +15,8 @@ from relay.mail.address import Address
 class Pattern(Protocol):
     """A glob or an RE2 expression, as written in the configuration (`source`)."""
 
-    source: str
+    @property
+    def source(self) -> str: ...
 
     def matches(self, value: str) -> bool: ...
 

@@ -43,8 +43,10 @@ class QueueStore(Protocol):
         """End leases that were not tried: due at once, the attempt not counted."""
         ...
 
-    async def lease_expired(self, *, now: datetime, limit: int) -> list[Lease]:
-        """At most `limit` entries past `expires_at` that nobody has leased; no attempt is counted."""
+    async def lease_expired(
+        self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False
+    ) -> list[Lease]:
+        """At most `limit` entries of `route` past `expires_at` that nobody has leased; no attempt is counted."""
         ...
 
     async def make_due(self, *, now: datetime, route: str | None = None) -> None:

@@ -61,6 +61,11 @@ class Connection(Protocol):
         """False once closed, broken or told 421: the pool must drop it."""
         ...
 
+    @property
+    def past_dot(self) -> bool:
+        """True while a message is out and its answer is not in: breaking off now leaves it in doubt."""
+        ...
+
     async def deliver(self, request: DeliveryRequest) -> Delivery: ...
 
     async def close(self) -> None:
@@ -85,4 +90,8 @@ class Transport(Protocol):
 
     async def connect(self) -> Connection | Deferred:
         """A connection past TLS and AUTH, or how far it came (always `upstream_sick`)."""
+        ...
+
+    def reload(self) -> None:
+        """Read certificates and secrets anew at the next connection."""
         ...

@@ -1,0 +1,51 @@
+"""`relay check`: all that is wrong with the configuration, and what is unwise; opens no port."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.config import advice, outside
+from relay.config.load import load
+from relay.errors import BadConfig, ConfigError
+
+
+def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Check the configuration: all errors at once, and warnings. Exit code 1 when it is bad."""
+    errors, warnings = judge(config)
+    if as_json:
+        typer.echo(_document(config, errors, warnings))
+    else:
+        for error in errors:
+            typer.echo(str(error))
+        for warning in warnings:
+            typer.echo(f"warning: {warning}")
+        typer.echo(f"{config}: {_verdict(len(errors), len(warnings))}")
+    raise typer.Exit(1 if errors else 0)
+
+
+def judge(file: Path) -> tuple[Sequence[ConfigError], Sequence[ConfigError]]:
+    """Errors and warnings of a configuration file, as seen outside the service."""
+    try:
+        config = load(file)
+    except BadConfig as bad:
+        return bad.problems, ()
+    return outside.problems(config, serving=False), [*outside.absent(config), *advice.warnings(config)]
+
+
+def _verdict(errors: int, warnings: int) -> str:
+    if errors:
+        return f"bad, {errors} error{'s' if errors > 1 else ''}"
+    return f"good, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "good"
+
+
+def _document(file: Path, errors: Sequence[ConfigError], warnings: Sequence[ConfigError]) -> str:
+    parts = {
+        name: [{"where": each.where, "problem": each.problem, "hint": each.hint} for each in found]
+        for name, found in (("errors", errors), ("warnings", warnings))
+    }
+    return json.dumps({"version": 1, "file": str(file), "good": not errors, **parts}, ensure_ascii=False)

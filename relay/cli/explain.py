@@ -1,0 +1,341 @@
+"""`relay explain`: which rules a message would meet, as whom it would leave, and by which way. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.errors import BadConfig, RelayError
+from relay.mail import author, encoding, header, queue_id
+from relay.mail.address import Address
+from relay.mail.envelope import Envelope, Recipient
+from relay.mail.reply import sanitise
+from relay.policy.explain import Explanation
+from relay.policy.explain import explain as explanation_of
+from relay.policy.match import Condition
+from relay.policy.submission import Peer, Submission
+
+if TYPE_CHECKING:
+    from relay.config.model import Config
+
+_WIDTH = 80
+
+
+def explain(
+    from_: Annotated[str | None, typer.Option("--from", help='The author: "jan@x.nl" or "Jan <jan@x.nl>".')] = None,
+    to: Annotated[list[str] | None, typer.Option("--to", help="A recipient; may be given more than once.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject.")] = None,
+    envelope_from: Annotated[str | None, typer.Option(help='MAIL FROM, "<>" for null. Default: the author.')] = None,
+    client: Annotated[str, typer.Option(help="The address that the message comes from.")] = "127.0.0.1",
+    listener: Annotated[str | None, typer.Option(help="The listener's name. Default: the first.")] = None,
+    user: Annotated[str | None, typer.Option(help="The AUTH name.")] = None,
+    eml: Annotated[Path | None, typer.Option(help="A message as a file, instead of --from and --subject.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which rules a message meets, as whom it leaves, and by which way. Nothing is sent.
+
+    Exit code 0: it would be accepted; 1: refused, or the configuration is bad; 2: usage.
+    """
+    from relay.config import compile as compiled
+    from relay.config.load import load
+
+    try:
+        loaded = load(config)
+        policy = compiled.policy(loaded)
+        message = _message(from_, subject, eml)
+        submission = _submission(
+            message,
+            recipients=[_address("--to", text) for text in to or message.recipients],
+            reverse_path=message.reverse_path if envelope_from is None else _reverse_path(envelope_from),
+            peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
+            listener=_listener(loaded, listener),
+        )
+    except _Usage as error:
+        typer.echo(f"relay: {error}", err=True)
+        raise typer.Exit(2) from None
+    except BadConfig as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        raise typer.Exit(1) from None
+    except RelayError as error:
+        typer.echo(f"relay: {error}", err=True)
+        raise typer.Exit(1) from None
+    told = explanation_of(submission, policy)
+    if as_json:
+        typer.echo(json.dumps(_document(submission, told), indent=2))
+    else:
+        _print(submission, told)
+    raise typer.Exit(1 if told.rejected else 0)
+
+
+class _Usage(RelayError):
+    """What was asked makes no sense; the text says why."""
+
+
+# What was asked
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    head: bytes
+    size: int
+    reverse_path: Address | None
+    recipients: tuple[str, ...]
+
+
+def _message(from_: str | None, subject: str | None, eml: Path | None) -> _Message:
+    if eml is not None:
+        if from_ is not None or subject is not None:
+            raise _Usage("--eml brings its own From and Subject: leave out --from and --subject")
+        return _read(eml)
+    if from_ is None:
+        raise _Usage("who is the author? Give --from ADDRESS, or --eml FILE")
+    written = author.parse(from_.encode("utf-8", "replace"))
+    if len(written) != 1 or written[0].address is None:
+        raise _Usage(f"--from: not one address: {sanitise(from_, 200)}")
+    address = written[0].address
+    phrase = encoding.encode_phrase(written[0].name)
+    head = header.folded(b"From", [phrase, f"<{address}>".encode()] if phrase else [address.encode()])
+    if subject is not None:
+        # An unstructured value is encoded as a phrase is, but needs no quotes.
+        plain = subject.isascii() and subject.isprintable() and "=?" not in subject
+        head += b"Subject: " + (subject.encode() if plain else encoding.encode_phrase(subject)) + b"\r\n"
+    head += b"\r\n"
+    return _Message(head, len(head), Address.of(address), ())
+
+
+def _read(eml: Path) -> _Message:
+    try:
+        content = re.sub(rb"\r*\n", b"\r\n", eml.read_bytes())
+    except OSError as error:
+        raise _Usage(f"--eml {eml}: {error.strerror}") from None
+    head = content[: header.split(content)]
+    fields = header.Header.parse(head)
+    found = [a.address for field in fields.all(b"from") for a in author.parse(header.value(field)) if a.address]
+    named = [
+        a.address
+        for name in (b"to", b"cc", b"bcc")
+        for field in fields.all(name)
+        for a in author.parse(header.value(field))
+        if a.address
+    ]
+    return _Message(head, len(content), Address.of(found[0]) if found else None, tuple(dict.fromkeys(named)))
+
+
+def _submission(
+    message: _Message, *, recipients: list[Address], reverse_path: Address | None, peer: Peer, listener: str
+) -> Submission:
+    if not recipients:
+        raise _Usage("who is the recipient? Give --to ADDRESS")
+    now = datetime.now(UTC).astimezone()
+    everybody = recipients if reverse_path is None else [*recipients, reverse_path]
+    return Submission(
+        queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
+        envelope=Envelope(
+            reverse_path,
+            tuple([Recipient(address) for address in recipients]),
+            smtputf8=not all(address.is_ascii for address in everybody),
+        ),
+        head=message.head,
+        size=message.size,
+        peer=peer,
+        listener=listener,
+        received_at=now,
+    )
+
+
+def _address(option: str, text: str) -> Address:
+    written = author.parse(text.encode("utf-8", "replace"))
+    if len(written) != 1 or written[0].address is None:
+        raise _Usage(f"{option}: not one address: {sanitise(text, 200)}")
+    return Address.of(written[0].address)
+
+
+def _reverse_path(text: str) -> Address | None:
+    return None if text.strip() in ("", "<>") else _address("--envelope-from", text)
+
+
+def _listener(config: Config, name: str | None) -> str:
+    names = [listener.name for listener in config.listeners]
+    if name is None:
+        return names[0]
+    if name not in names:
+        raise _Usage(f"--listener: no listener named {sanitise(name, 100)!r} (there are: {', '.join(names)})")
+    return name
+
+
+# What is answered
+
+
+def _print(submission: Submission, told: Explanation) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line, style in _lines(submission, told):
+        console.print(Text(line, style=style))
+
+
+_Line = tuple[str, str]
+
+
+def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
+    """The answer, line by line, each with its style."""
+    yield "Message", "bold"
+    yield from _row("reverse-path", _path(submission.envelope.reverse_path))
+    yield from _row("recipients", ", ".join([str(r.address) for r in submission.envelope.recipients]))
+    peer = submission.peer
+    yield from _row("client", peer.address + (f", user {peer.user}" if peer.user else ""))
+    yield from _row("listener", submission.listener)
+    if told.rejected is not None:
+        yield "", ""
+        yield "Refused", "bold red"
+        yield from _row("reply", str(told.rejected))
+        yield from _row("because", ", ".join(told.because))
+        return
+    yield "", ""
+    yield "Session code", "bold"
+    if not told.session_codes:
+        yield "  no: session codes are not enabled", ""
+    for entry in told.session_codes:
+        spoke = entry.name == told.session_code
+        yield f"  {entry.name}: {_said(entry.held, spoke)}", "green" if spoke else ""
+        yield from _conditions(entry.conditions)
+    yield "", ""
+    yield "Sender rules", "bold"
+    if not told.rules:
+        yield "  none: the sender stays as it is", ""
+    for tried in told.rules:
+        yield f"  {tried.rule.name}: {_said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
+        yield from _conditions(tried.conditions)
+    if told.rules and not any(tried.spoke for tried in told.rules):
+        yield "  No rule matches: the sender stays as it is.", ""
+    yield "", ""
+    yield "Way out", "bold"
+    yield from _row("route", told.route or "")
+    yield from _row("upstreams", ", then ".join(told.upstreams))
+    yield from _row("because", ", ".join(told.because) or "nothing else is said: the default")
+    if told.rendered is not None:
+        yield from _sender(submission, told)
+
+
+def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
+    rendered = told.rendered
+    assert rendered is not None
+    yield "", ""
+    yield f"Sender: {rendered.result or 'unchanged'}", "bold"
+    yield from _change("reverse-path", _path(submission.envelope.reverse_path), _path(rendered.reverse_path))
+    yield from _change("From", _value(rendered.from_before), _value(rendered.from_after))
+    yield from _row("Reply-To", _value(rendered.reply_to or b""))
+    if rendered.signatures_removed:
+        yield from _row("signatures", f"{rendered.signatures_removed} DKIM-Signature removed (broken by the rewriting)")
+    if rendered.smtputf8:
+        yield from _row("SMTPUTF8", "the upstream must offer it")
+    yield "", ""
+    yield "Header as it leaves (+ new, - removed)", "bold"
+    before = [raw for _, raw in told.before.fields]
+    after = [raw for _, raw in told.after.fields]
+    for kind, a_from, a_to, b_from, b_to in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind == "equal":
+            yield from _fields(" ", before[a_from:a_to], "")
+        else:
+            yield from _fields("-", before[a_from:a_to], "red")
+            yield from _fields("+", after[b_from:b_to], "green")
+
+
+def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[_Line]:
+    for raw in raws:
+        for number, line in enumerate(raw.splitlines()):
+            text = sanitise(encoding.text(line))
+            for part in textwrap.wrap(text, _WIDTH - 6, drop_whitespace=False, replace_whitespace=False) or [""]:
+                yield f"  {mark if number == 0 else ' '} {part}", style
+
+
+def _said(held: bool, spoke: bool) -> str:
+    if spoke:
+        return "matches, and speaks"
+    return "would match, but an earlier one spoke" if held else "does not match"
+
+
+def _conditions(conditions: tuple[Condition, ...]) -> Iterator[_Line]:
+    if not conditions:
+        yield "      (no conditions: always)", ""
+    for condition in conditions:
+        found = ", ".join(condition.found) or "(nothing)"
+        text = f"{condition.name}: {' or '.join(condition.expected)}; there is: {found}"
+        first, *more = textwrap.wrap(sanitise(text), _WIDTH - 12)
+        yield f"    {'yes' if condition.held else 'no ':3} {first}", "" if condition.held else "dim"
+        yield from [(f"          {line}", "" if condition.held else "dim") for line in more]
+
+
+def _row(name: str, value: str) -> Iterator[_Line]:
+    first, *more = textwrap.wrap(sanitise(value), _WIDTH - 16) or ["(none)"]
+    yield f"  {name:13} {first}", ""
+    yield from [(f"{'':16}{line}", "") for line in more]
+
+
+def _change(name: str, before: str, after: str) -> Iterator[_Line]:
+    yield from _row(name, before)
+    if after != before:
+        yield from _row("  becomes", after)
+
+
+def _path(address: Address | None) -> str:
+    return "<>" if address is None else str(address)
+
+
+def _value(value: bytes) -> str:
+    return sanitise(encoding.decode(value))
+
+
+def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
+    """The answer as one JSON document. Text, so octets that are no UTF-8 are shown as Windows-1252."""
+    rendered = told.rendered
+    return {
+        "version": 1,
+        "accepted": told.rejected is None,
+        "reply": str(told.rejected) if told.rejected else None,
+        "because": told.because,
+        "reverse_path": _path(submission.envelope.reverse_path),
+        "recipients": [str(recipient.address) for recipient in submission.envelope.recipients],
+        "session_code": told.session_code,
+        "session_codes": [
+            {"name": entry.name, "held": entry.held, "conditions": [c._asdict() for c in entry.conditions]}
+            for entry in told.session_codes
+        ],
+        "rules": [
+            {
+                "name": tried.rule.name,
+                "held": tried.held,
+                "spoke": tried.spoke,
+                "conditions": [c._asdict() for c in tried.conditions],
+            }
+            for tried in told.rules
+        ],
+        "route": told.route,
+        "upstreams": told.upstreams,
+        "rewriting": None
+        if rendered is None
+        else {
+            "result": rendered.result,
+            "reverse_path": _path(rendered.reverse_path),
+            "from_before": encoding.text(rendered.from_before),
+            "from_after": encoding.text(rendered.from_after),
+            "reply_to": None if rendered.reply_to is None else encoding.text(rendered.reply_to),
+            "signatures_removed": rendered.signatures_removed,
+            "smtputf8": rendered.smtputf8,
+        },
+        "header_before": encoding.text(told.before.to_bytes()),
+        "header_after": encoding.text(told.after.to_bytes()),
+    }

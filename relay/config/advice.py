@@ -1,0 +1,127 @@
+"""What is legal but unwise: warnings, each with its place and what to do."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path as FilePath
+
+from relay.config import outside, password
+from relay.config.checks import beyond_loopback
+from relay.config.model import SESSION_CODES, Config, SmtpUpstream
+from relay.config.problems import Finding, Path, did_you_mean
+from relay.config.secrets import Secret
+from relay.config.values import is_loopback
+from relay.errors import ConfigError, RelayError
+
+
+def warnings(config: Config) -> list[ConfigError]:
+    """All warnings, in the order of the file; each is a ConfigError by form, and none of them an error."""
+    parts: tuple[Callable[[Config], Iterable[Finding]], ...] = (
+        _hostname,
+        _secrets,
+        _keys,
+        _listeners,
+        _upstreams,
+        _senders,
+        _admin,
+    )
+    found = [finding for part in parts for finding in part(config)]
+    found.sort(key=lambda finding: config.source.line(finding.path) or 0)
+    return [config.source.error(finding) for finding in found]
+
+
+def _hostname(config: Config) -> Iterator[Finding]:
+    if "." not in config.hostname:
+        told = "EHLO says the address literal, which some providers refuse"
+        yield Finding(("hostname",), f"no dot in the host name: {told}", "write the full name, as in relay.example.nl")
+
+
+def _secrets(config: Config) -> Iterator[Finding]:
+    for path, secret in outside.secrets(config):
+        if secret.kind == "plain" and not (path[0] == "listeners" and secret.reference.startswith(password.PREFIX)):
+            better = "a hash made by relay hash" if path[0] == "listeners" else "{credential: NAME} or {file: PATH}"
+            yield Finding(path, "the password itself stands in the file", f"better: {better}")
+        file = _file(secret)
+        if file is not None and _world_readable(file):
+            yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
+
+
+def _file(secret: Secret) -> FilePath | None:
+    try:
+        return secret.path() if secret.kind in ("file", "credential") else None
+    except RelayError:
+        return None
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    keys: list[tuple[Path, FilePath | None]] = [
+        (("listeners", number, "key"), listener.key) for number, listener in enumerate(config.listeners)
+    ]
+    for name, upstream in config.upstreams.items():
+        if isinstance(upstream, SmtpUpstream):
+            keys.append((("upstreams", name, "tls_key"), upstream.tls_key))
+    for path, file in keys:
+        if file is not None and _world_readable(file):
+            yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
+
+
+def _world_readable(file: FilePath) -> bool:
+    try:
+        return bool(os.stat(file).st_mode & stat.S_IROTH)
+    except (OSError, ValueError):
+        return False
+
+
+def _listeners(config: Config) -> Iterator[Finding]:
+    for number, listener in enumerate(config.listeners):
+        if listener.auth == "users" and listener.tls == "none" and any(map(beyond_loopback, listener.listen)):
+            problem = "without TLS only this machine itself can log in, and users are required"
+            yield Finding(("listeners", number, "auth"), problem, "write tls: starttls")
+
+
+def _upstreams(config: Config) -> Iterator[Finding]:
+    used = {name for route in config.routes.values() for name in route.upstreams}
+    if config.session_codes.enabled:
+        used |= {config.session_codes.own, config.session_codes.vendor}
+    for name, upstream in config.upstreams.items():
+        path: Path = ("upstreams", name)
+        if name not in used and name != config.session_codes.vendor:
+            yield Finding(path, "no route leads to this upstream", "name it in routes.default.upstreams")
+        if not isinstance(upstream, SmtpUpstream):
+            continue
+        if upstream.tls != "none" and not upstream.tls_verify:
+            problem = "anybody on the way can pretend to be this server, and read mail and password"
+            yield Finding((*path, "tls_verify"), problem, "name its authority with tls_ca instead")
+        if upstream.username is not None and upstream.auth == "none":
+            yield Finding((*path, "auth"), "there is a username, and it is not used", "leave auth out")
+        if upstream.tls == "none" and upstream.auth != "none" and not is_loopback(upstream.host):
+            yield Finding(
+                (*path, "cleartext_auth"), "the password goes readably over the network", "write tls: starttls"
+            )
+
+
+def _senders(config: Config) -> Iterator[Finding]:
+    telling = {listener.name for listener in config.listeners if listener.auth == "any"}
+    names = [listener.name for listener in config.listeners]
+    for number, rule in enumerate(config.senders):
+        path: Path = ("senders", number, "match")
+        heard = [n for n in names if rule.match.listener is None or any(p.matches(n) for p in rule.match.listener)]
+        if not heard:
+            wanted = rule.match.listener[0].source if rule.match.listener else ""
+            yield Finding((*path, "listener"), "no listener has such a name", did_you_mean(wanted, names))
+        if rule.match.user is not None and telling & set(heard):
+            problem = "with auth: any a client may call itself anything"
+            yield Finding((*path, "user"), problem, "write auth: users where the name decides")
+        if not rule.match.model_fields_set and number + 1 < len(config.senders):
+            hint = "put it last, or give it a match"
+            yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)
+
+
+def _admin(config: Config) -> Iterator[Finding]:
+    admin = config.admin
+    if admin.listen is not None and beyond_loopback(admin.listen) and "allow" not in admin.model_fields_set:
+        yield Finding(("admin", "allow"), "only this machine itself may scrape", "say who else, or listen on 127.0.0.1")
+    if SESSION_CODES in config.routes and not config.session_codes.enabled:
+        yield Finding(("routes", SESSION_CODES), "not used, as session_codes.enabled is false")

@@ -1,0 +1,218 @@
+"""What no single key can tell: names that lead nowhere, keys that exclude or need each other.
+
+Each function yields findings; all of them together are told at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from relay.config import password
+from relay.config.model import SESSION_CODES, Config, Listener, SenderRule, SmtpUpstream
+from relay.config.problems import Finding, Path, did_you_mean, quoted
+from relay.config.values import ListenAddress, is_loopback
+
+_WIDEST = {4: 8, 6: 32}
+
+
+def findings(config: Config) -> list[Finding]:
+    """All impossible combinations, in the order of the file's parts."""
+    parts: tuple[Callable[[Config], Iterable[Finding]], ...] = (
+        _listeners,
+        _addresses,
+        _upstreams,
+        _routes,
+        _senders,
+        _session_codes,
+    )
+    return [finding for part in parts for finding in part(config)]
+
+
+def beyond_loopback(address: ListenAddress) -> bool:
+    """True where others than this machine can connect; sockets of systemd are not judged."""
+    return address.kind == "tcp" and not is_loopback(address.host)
+
+
+def _listeners(config: Config) -> Iterator[Finding]:
+    yield from _twice(((("listeners", n, "name"), each.name) for n, each in enumerate(config.listeners)), "listener")
+    for number, listener in enumerate(config.listeners):
+        yield from _door(("listeners", number), listener)
+
+
+def _door(path: Path, listener: Listener) -> Iterator[Finding]:
+    given = listener.model_fields_set
+    if "allow" not in given and any(map(beyond_loopback, listener.listen)):
+        yield Finding(
+            (*path, "allow"),
+            "missing, and this listener can be reached from beyond this machine",
+            "say who may connect, as in allow: [192.168.1.0/24]",
+            ((*path, "listen"),),
+        )
+    for number, network in enumerate(listener.allow):
+        if network.prefixlen < _WIDEST[network.version]:
+            widest = f"/{_WIDEST[4]} (v4) or /{_WIDEST[6]} (v6)"
+            hint = "name the networks your applications are in"
+            yield Finding((*path, "allow", number), f"a network wider than {widest}", hint)
+    yield from _tls(path, listener)
+    users: Path = (*path, "users")
+    if listener.auth == "users" and not listener.users:
+        yield Finding(
+            users, "auth is users, and there are none", "add users: [{name: …, password: …}]", ((*path, "auth"),)
+        )
+    if listener.auth != "users" and listener.users:
+        yield Finding(users, f"no effect with auth: {listener.auth}", "write auth: users", ((*path, "auth"),))
+    yield from _twice((((*users, n, "name"), user.name) for n, user in enumerate(listener.users)), "user", tell=False)
+
+
+def _tls(path: Path, listener: Listener) -> Iterator[Finding]:
+    tls: Path = (*path, "tls")
+    for key, value in (("certificate", listener.certificate), ("key", listener.key)):
+        if listener.tls != "none" and value is None:
+            yield Finding((*path, key), f"missing, as tls is {listener.tls}", "name a PEM file", (tls,))
+        if listener.tls == "none" and value is not None:
+            yield Finding((*path, key), "no effect with tls: none", "write tls: starttls or tls: implicit", (tls,))
+    if listener.require_tls and listener.tls == "none":
+        yield Finding(
+            (*path, "require_tls"), "impossible with tls: none", "write tls: starttls or tls: implicit", (tls,)
+        )
+
+
+def _addresses(config: Config) -> Iterator[Finding]:
+    """No two doors at one place; an address that stands for all others takes their port as well."""
+    seen: list[ListenAddress] = []
+    places: list[tuple[Path, ListenAddress]] = [
+        (("listeners", number, "listen", place), address)
+        for number, listener in enumerate(config.listeners)
+        for place, address in enumerate(listener.listen)
+    ]
+    if config.admin.listen is not None:
+        places.append((("admin", "listen"), config.admin.listen))
+    for path, address in places:
+        if any(_same_place(address, other) for other in seen):
+            yield Finding(path, "something else listens at this address already", "choose another port")
+        seen.append(address)
+
+
+def _same_place(one: ListenAddress, other: ListenAddress) -> bool:
+    if one.kind != other.kind or one.port != other.port or (one.kind == "tcp" and one.port == 0):
+        return False
+    if one.host == other.host:
+        return True
+    a, b = one.ip, other.ip
+    return a is not None and b is not None and a.version == b.version and (a.is_unspecified or b.is_unspecified)
+
+
+def _upstreams(config: Config) -> Iterator[Finding]:
+    own_doors = {address.port for listener in config.listeners for address in listener.listen if address.kind == "tcp"}
+    for name, upstream in config.upstreams.items():
+        if not isinstance(upstream, SmtpUpstream):
+            continue
+        path: Path = ("upstreams", name)
+        yield from _account(path, upstream)
+        tls: tuple[Path, ...] = ((*path, "tls"),)
+        if upstream.tls == "none":
+            for key in ("tls_ca", "tls_certificate", "tls_key"):
+                if getattr(upstream, key) is not None:
+                    hint = "write tls: starttls or tls: implicit"
+                    yield Finding((*path, key), "no effect with tls: none", hint, tls)
+        elif upstream.tls_key is not None and upstream.tls_certificate is None:
+            certificate: Path = (*path, "tls_certificate")
+            yield Finding((*path, "tls_key"), "a key without its certificate", "add tls_certificate", (certificate,))
+        if is_loopback(upstream.host) and upstream.port in own_doors:
+            looked_at: tuple[Path, ...] = (*tls, (*path, "port"), ("listeners",))
+            yield Finding((*path, "host"), "this is the relay itself: mail would go round in circles", "", looked_at)
+
+
+def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
+    username, secret, auth = (*path, "username"), (*path, "password"), (*path, "auth")
+    if upstream.username is not None and upstream.password is None:
+        yield Finding(
+            secret, "missing, as there is a username", "{credential: NAME}, {file: PATH} or {env: NAME}", (username,)
+        )
+    if upstream.password is not None and upstream.username is None:
+        yield Finding(username, "missing, as there is a password", "", (secret,))
+    if upstream.username is None and upstream.password is None and upstream.auth != "none":
+        yield Finding(auth, f"{upstream.auth} needs username and password", "", (username, secret))
+    plain = upstream.password.reference if upstream.password and upstream.password.kind == "plain" else ""
+    if plain.startswith(password.PREFIX):
+        yield Finding(secret, "a hash cannot be used to log in", "the password itself is needed here")
+    unprotected = upstream.tls == "none" and not upstream.cleartext_auth and not is_loopback(upstream.host)
+    if unprotected and upstream.auth != "none":
+        looked_at = ((*path, "auth"), (*path, "host"), (*path, "cleartext_auth"), username)
+        problem = "none would send the password readably over the network"
+        yield Finding((*path, "tls"), problem, "write tls: starttls, or cleartext_auth: true", looked_at)
+
+
+def _routes(config: Config) -> Iterator[Finding]:
+    for name, route in config.routes.items():
+        path: Path = ("routes", name, "upstreams")
+        if not route.upstreams and name != SESSION_CODES:
+            yield Finding(path, "must not be empty", did_you_mean("", config.upstreams))
+        for number, upstream in enumerate(route.upstreams):
+            if upstream in route.upstreams[:number]:
+                yield Finding(path, f"upstream {quoted(upstream)} is named twice")
+            else:
+                yield from _exists(path, "upstream", upstream, config.upstreams)
+
+
+def _senders(config: Config) -> Iterator[Finding]:
+    names = [rule.name or f"senders[{n}]" for n, rule in enumerate(config.senders)]
+    yield from _twice(((("senders", n, "name"), name) for n, name in enumerate(names)), "rule")
+    for number, rule in enumerate(config.senders):
+        path: Path = ("senders", number)
+        yield from _effect(path, rule)
+        if rule.route == SESSION_CODES:
+            yield Finding((*path, "route"), "this route is for session codes only", "name another route")
+        elif rule.route is not None:
+            yield from _exists((*path, "route"), "route", rule.route, set(config.routes) - {SESSION_CODES})
+
+
+def _effect(path: Path, rule: SenderRule) -> Iterator[Finding]:
+    if not rule.keep and rule.address is None:
+        hint = "add address: …, or keep: true"
+        yield Finding(
+            path, "the rule does nothing: no address and no keep", hint, ((*path, "address"), (*path, "keep"))
+        )
+    if rule.keep:
+        for key in ("address", "when", "display_name", "reply_to", "envelope"):
+            if key in rule.model_fields_set:
+                yield Finding((*path, key), "impossible with keep: true", "leave one of them out", ((*path, "keep"),))
+
+
+def _session_codes(config: Config) -> Iterator[Finding]:
+    codes = config.session_codes
+    path: Path = ("session_codes",)
+    own_only = codes.via_own_smtp and not codes.fallback
+    for key, name in (("own", codes.own), ("vendor", codes.vendor)):
+        given = key in codes.model_fields_set
+        needed = codes.enabled and not (key == "vendor" and own_only)
+        if (given or needed) and name not in config.upstreams:
+            hint = did_you_mean(name, config.upstreams)
+            if key == "vendor" and not given:
+                hint = "name it, or write via_own_smtp: true and fallback: false"
+            yield Finding((*path, key), f"no upstream named {quoted(name)}", hint, (("upstreams",), (*path, "enabled")))
+    if codes.enabled and codes.own == codes.vendor and not own_only:
+        yield Finding((*path, "vendor"), "the same upstream as own", "", ((*path, "own"),))
+    if codes.enabled:
+        for upstream in config.routes[SESSION_CODES].upstreams:
+            if upstream in config.upstreams and upstream not in (codes.own, codes.vendor):
+                problem = f"session codes do not go by upstream {quoted(upstream)}"
+                looked_at = ((*path, "own"), (*path, "vendor"))
+                hint = "their ways are session_codes.own and session_codes.vendor"
+                yield Finding(("routes", SESSION_CODES, "upstreams"), problem, hint, looked_at)
+
+
+def _exists(path: Path, kind: str, name: str, known: Iterable[str]) -> Iterator[Finding]:
+    names = list(known)
+    if name not in names:
+        looked_at: tuple[Path, ...] = ((f"{kind}s",),)
+        yield Finding(path, f"no {kind} named {quoted(name)}", did_you_mean(name, names), looked_at)
+
+
+def _twice(named: Iterable[tuple[Path, str]], kind: str, *, tell: bool = True) -> Iterator[Finding]:
+    seen: Counter[str] = Counter()
+    for path, name in named:
+        seen[name] += 1
+        if seen[name] > 1:
+            yield Finding(path, f"a second {kind} named {quoted(name)}" if tell else f"a second {kind} of this name")

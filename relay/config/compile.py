@@ -1,0 +1,91 @@
+"""From the configuration to what decisions are made of: frozen policy values, nothing with hands."""
+
+from __future__ import annotations
+
+from relay.config.model import (
+    DEFAULT,
+    SESSION_CODES,
+    Config,
+    Match,
+    SenderMatch,
+    SenderRule,
+    SessionCodeMatch,
+    SmtpUpstream,
+)
+from relay.config.values import BadValue, address
+from relay.mail.address import Address
+from relay.policy import decide, rules
+from relay.policy.retry import Schedule
+
+
+def policy(config: Config) -> decide.Policy:
+    """The policy of a configuration that `load` has checked."""
+    codes = config.session_codes
+    routes = {name: _route(name, config) for name in config.routes if name != SESSION_CODES}
+    if codes.enabled:
+        routes[SESSION_CODES] = _session_code_route(config)
+    return decide.Policy(
+        hostname=config.hostname,
+        senders=tuple(_rule(rule, number) for number, rule in enumerate(config.senders)),
+        routes=routes,
+        session_codes=decide.SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
+        if codes.enabled
+        else None,
+        bounces_from=_bounces_from(config),
+    )
+
+
+def _route(name: str, config: Config) -> decide.Route:
+    route = config.routes[name]
+    schedule = Schedule(route.retry, route.lifetime)
+    return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority])
+
+
+def _session_code_route(config: Config) -> decide.Route:
+    """The chosen way first, then the other; the shorter lifetime."""
+    codes, route = config.session_codes, config.routes[SESSION_CODES]
+    ways = (codes.own, codes.vendor) if codes.via_own_smtp else (codes.vendor, codes.own)
+    schedule = Schedule(route.retry, min(route.lifetime, codes.lifetime))
+    upstreams = ways if codes.fallback else ways[:1]
+    return decide.Route(SESSION_CODES, upstreams, schedule, decide.PRIORITIES[route.priority])
+
+
+def _rule(rule: SenderRule, number: int) -> rules.SenderRule:
+    rewrite = None
+    if rule.address is not None:
+        rewrite = rules.Rewrite(rule.address, rule.display_name, rule.reply_to, rule.envelope)
+    return rules.SenderRule(rule.name or f"senders[{number}]", _match(rule.match), rewrite, rule.route)
+
+
+def _match(match: Match) -> rules.Match:
+    codes = match if isinstance(match, SessionCodeMatch) else None
+    return rules.Match(
+        from_=match.from_,
+        envelope_from=match.envelope_from,
+        to=match.to,
+        subject=match.subject,
+        header=tuple(match.header.items()),
+        client=match.client,
+        listener=match.listener,
+        user=match.user,
+        session_code=match.session_code if isinstance(match, SenderMatch) else None,
+        max_size=codes.max_size if codes else None,
+        recipients=codes.recipients if codes else None,
+    )
+
+
+def _bounces_from(config: Config) -> Address:
+    """As configured, else the first rule's address, else the account of the first upstream, else postmaster."""
+    if config.bounces.from_ is not None:
+        return config.bounces.from_
+    for rule in config.senders:
+        if rule.address is not None:
+            return rule.address
+    for name in dict.fromkeys((*config.routes[DEFAULT].upstreams, *config.upstreams)):
+        upstream = config.upstreams[name]
+        if isinstance(upstream, SmtpUpstream) and upstream.username is not None:
+            try:
+                return address(upstream.username)
+            except BadValue:
+                continue
+    return Address("postmaster", config.hostname)

@@ -1,0 +1,209 @@
+"""What pydantic found, in the words of who wrote the file; and the file without its mistakes.
+
+The values of the file appear only where they help and are no secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from relay.config.model import CaptureUpstream, Config, Route, Section, SmtpUpstream
+from relay.config.problems import Finding, Path, did_you_mean, is_secret
+from relay.config.values import BadValue
+
+_UPSTREAM: Mapping[str, type[Section]] = {"smtp": SmtpUpstream, "capture": CaptureUpstream}
+_PROBLEMS = {
+    "missing": "missing",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "int_type": "must be a whole number",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "string_too_long": "too long",
+}
+_HINTS = {
+    "missing": "this key is required",
+    "bool_type": "without quotes",
+    "tuple_type": 'write [a, b], or lines that begin with "- "',
+    "int_type": "write it plainly, as in 25",
+}
+_NOTHING = "nothing stands here: leave the key out, or give it a value"
+_SAMPLES: Mapping[str, object] = {
+    "host": "sample.invalid",
+    "name": "sample",
+    "password": "sample",
+    "directory": "sample",
+    "upstreams": {"sample": {"host": "sample.invalid"}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """A scalar that YAML 1.1 turns into something else than what stands there: 0123, 1:30, 2024-01-01."""
+
+    text: str
+    reads_as: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One finding. `spoils`: the key whose value is not known because of it, if any."""
+
+    finding: Finding
+    spoils: Path | None
+    missing: bool = False
+
+
+def explain(error: ValidationError, written: object, texts: Mapping[Path, str]) -> list[Explained]:
+    """All that is wrong, at most once for each key. `texts` has the scalars as they stand in the file."""
+    found: dict[Path, Explained] = {}
+    for detail in error.errors(include_input=False, include_url=False):
+        path = _path(detail["loc"], written, missing=detail["type"] == "missing")
+        if detail["type"] == "default_factory_not_called":
+            continue  # a default that depends on a bad value
+        if detail["type"] == "too_short" and _at(written, path):
+            continue  # pydantic counts the good items only
+        if detail["type"] == "union_tag_invalid":
+            path = (*path, "type")
+        found.setdefault(path, _explained(detail, path, _at(written, path), texts.get(path)))
+    return list(found.values())
+
+
+def without_mistakes(written: object, mistakes: Iterable[Explained]) -> object:
+    """The file as far as it is good: bad values are left out, required ones replaced by samples."""
+    for mistake in mistakes:
+        path = mistake.finding.path
+        if mistake.missing:
+            written = _changed(written, path, _SAMPLES.get(str(path[-1])))
+        elif len(path) == 2 and path[0] == "upstreams":
+            written = _changed(written, path, {"host": "sample.invalid"})
+        else:
+            written = _changed(written, path, None)
+    return written
+
+
+def _path(loc: tuple[int | str, ...], written: object, *, missing: bool) -> Path:
+    """`loc` without what pydantic adds to it: the tag of a union, the index into a single value, "[key]"."""
+    path: list[str | int] = []
+    for index, part in enumerate(loc):
+        if index == 2 and loc[0] == "upstreams":
+            continue
+        below = _at(written, (part,))
+        if below is None and not (isinstance(written, dict) and part in written):
+            if missing and index == len(loc) - 1:
+                path.append(part)
+            continue
+        path.append(part)
+        written = below
+    return tuple(path)
+
+
+def _at(written: object, path: Path) -> object:
+    for part in path:
+        if isinstance(written, dict):
+            written = written.get(part)
+        elif isinstance(written, tuple) and isinstance(part, int) and part < len(written):
+            written = written[part]
+        else:
+            return None
+    return written
+
+
+def _explained(detail: Any, path: Path, value: object, text: str | None) -> Explained:
+    kind, context = detail["type"], detail.get("ctx", {})
+    problem, hint = _PROBLEMS.get(kind, "not a valid value"), _HINTS.get(kind, "")
+    shown = None if is_secret(path) or text is None or len(text) > 40 else text
+    match kind:
+        case "extra_forbidden":
+            return _unknown(detail["loc"], path)
+        case "value_error":
+            error = context["error"]
+            problem, hint = (error.problem, error.hint) if isinstance(error, BadValue) else (str(error), "")
+        case "string_type":
+            problem, hint = "must be text", _not_text(value, shown)
+        case "model_type" | "model_attributes_type" | "dict_type":
+            problem, hint = "must be a mapping", "write keys below it, indented"
+        case "literal_error" | "union_tag_invalid":
+            words = context.get("expected_tags") or context["expected"]
+            names = words.replace("'", "").replace(" or ", ", ").split(", ")
+            problem = f"must be {_or(names)}"
+            close = did_you_mean(value, names) if isinstance(value, str) and shown is not None else ""
+            hint = close if close.startswith("did") else ""
+            if isinstance(value, bool):
+                hint = f"YAML reads {shown} as {str(value).lower()}"
+        case "greater_than_equal":
+            problem = f"must be at least {context['ge']}"
+        case "less_than_equal":
+            problem = f"must be at most {context['le']}"
+        case _ if value is None and kind in ("bool_type", "tuple_type", "int_type"):
+            hint = _NOTHING
+    spoils = path[:-1] if path and isinstance(path[-1], int) else path  # a list with a bad item is not known
+    return Explained(Finding(path, problem, hint), spoils, missing=kind == "missing")
+
+
+def _not_text(value: object, shown: str | None) -> str:
+    match value:
+        case None if not shown:
+            return _NOTHING
+        case dict() | tuple():
+            return "not a list or a mapping"
+        case None:
+            reads_as = "nothing"
+        case bool():
+            reads_as = str(value).lower() if shown else "true or false"
+        case Oddity():
+            reads_as = value.reads_as
+        case _:
+            reads_as = "a number"
+    return f"quote it: YAML reads {shown or 'it'} as {reads_as}"
+
+
+def _unknown(loc: tuple[int | str, ...], path: Path) -> Explained:
+    known = list(_known_keys(loc))
+    hint = did_you_mean(str(path[-1]), known)
+    meant = hint.removeprefix('did you mean "').removesuffix('"?')
+    return Explained(Finding(path, "unknown key", hint), (*path[:-1], meant) if meant in known else None)
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> Iterator[str]:
+    """The keys that may stand where `loc` ends."""
+    model, rest = _model(loc)
+    for part in rest:
+        if isinstance(part, str):
+            model = next(_sections(model.model_fields[part].annotation))
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+
+
+def _model(loc: tuple[int | str, ...]) -> tuple[type[Section], tuple[int | str, ...]]:
+    """The model that the last parts of `loc`, its very last excepted, are keys of."""
+    if loc[0] == "upstreams":
+        return _UPSTREAM[str(loc[2])], loc[3:-1]
+    return (Route, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])
+
+
+def _sections(annotation: object) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
+
+
+def _changed(written: object, path: Path, value: object) -> object:
+    """A copy with `value` at `path`, or without that key; a list with a bad item is left out whole."""
+    head, rest = path[0] if path else None, path[1:]
+    if isinstance(written, dict) and isinstance(head, str):
+        new = _changed(written.get(head), rest, value) if rest else value
+        return {**{key: old for key, old in written.items() if key != head}, **({} if new is None else {head: new})}
+    if isinstance(written, tuple) and isinstance(head, int) and rest and head < len(written):
+        new = _changed(written[head], rest, value)
+        return None if new is None else (*written[:head], new, *written[head + 1 :])
+    return None
+
+
+def _or(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,205 @@
+"""The types of the configuration's values, for pydantic: how each is read, and how the JSON schema tells it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from relay.config import password, values
+from relay.config.secrets import Secret, secret
+from relay.errors import RelayError
+from relay.mail.address import Address
+from relay.policy.pattern import pattern
+from relay.policy.rules import Pattern
+
+T = TypeVar("T")
+
+PLACEHOLDERS = ("name", "address", "local", "domain")
+_DURATION = r"^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+_SIZE = "^[0-9]+(B|[kKMGT]B|[KMGT]iB)$"
+_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def setting(default: Any, description: str, **more: Any) -> Any:
+    """A key with its default, written as people write it (or a function that makes it), and its one sentence."""
+    if callable(default):
+        return Field(default_factory=default, description=description, **more)
+    return Field(default, description=description, **more)
+
+
+def _written(parse: Callable[[str], T]) -> PlainValidator:
+    """Validation by a function of the text; anything but text has the wrong type."""
+
+    def validate(value: object) -> T:
+        if isinstance(value, str):
+            return parse(value)
+        raise PydanticCustomError("string_type", "not text")
+
+    return PlainValidator(validate)
+
+
+def _with_unit(parse: Callable[[str], T]) -> PlainValidator:
+    """The same for values that want a unit: a bare number is told so."""
+
+    def validate(value: object) -> T:
+        if isinstance(value, str):
+            return parse(value)
+        return parse("1" if type(value) in (int, float) else "")
+
+    return PlainValidator(validate)
+
+
+def _one_or_many(value: object) -> object:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _text(**more: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", **more})
+
+
+def _many(items: str) -> WithJsonSchema:
+    one = {"type": "string", "description": items}
+    return WithJsonSchema({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]})
+
+
+def _path(value: object, info: ValidationInfo) -> pathlib.Path:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "not text")
+    if not value or "\0" in value:
+        raise values.BadValue("not a path")
+    folder = (info.context or {}).get("folder", pathlib.Path())
+    return pathlib.Path(folder, value)
+
+
+def _socket(value: object, info: ValidationInfo) -> pathlib.Path:
+    path = _path(value, info)
+    if len(os.fsencode(path)) > 107:
+        raise values.BadValue("the path of a socket has at most 107 octets")
+    return path
+
+
+def _store(value: object, info: ValidationInfo) -> pathlib.Path:
+    if isinstance(value, str) and not value.startswith("sqlite:"):
+        raise values.BadValue("not a store", "write it like sqlite:/var/lib/relay/queue.db")
+    return _path(value.removeprefix("sqlite:") if isinstance(value, str) else value, info)
+
+
+def _secret(value: object, info: ValidationInfo) -> Secret:
+    found = secret(value)
+    if found.kind == "plain" and found.reference.startswith(password.PREFIX):
+        try:
+            password.parse(found.reference)
+        except RelayError as error:
+            raise values.BadValue(str(error)) from None
+    return found.below((info.context or {}).get("folder", pathlib.Path()))
+
+
+def _template(text: str) -> str:
+    """A display name with placeholders; anything else in braces is a mistake."""
+    rest = text
+    for word in PLACEHOLDERS:
+        rest = rest.replace("{" + word + "}", "")
+    if "{" in rest or "}" in rest:
+        known = " ".join("{" + word + "}" for word in PLACEHOLDERS)
+        raise values.BadValue("a placeholder that does not exist", f"known: {known}")
+    if not text.isprintable():
+        raise values.BadValue("a display name is one line of printable characters")
+    return text
+
+
+def _word_or_address(*words: str) -> Callable[[str], str | Address]:
+    def parse(text: str) -> str | Address:
+        if text in words:
+            return text
+        if "@" not in text:
+            raise values.BadValue(f"must be {', '.join(words)} or an address")
+        return values.address(text)
+
+    return parse
+
+
+def _header_name(text: str) -> str:
+    if not text or not all("!" <= character <= "~" and character != ":" for character in text):
+        raise values.BadValue("not the name of a header field")
+    return text.lower()
+
+
+def _name(text: str) -> str:
+    good = text.isascii() and text.replace(".", "").replace("_", "").replace("-", "").isalnum() and text[0].isalnum()
+    if not good or len(text) > 64:
+        raise values.BadValue("not a good name", "letters, digits, '.', '_' and '-'; at most 64")
+    return text
+
+
+def _rule_name(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > 64:
+        raise values.BadValue("not a good name", "printable characters, at most 64")
+    return text
+
+
+Name = Annotated[str, _written(_name), _text(pattern=_NAME)]
+RuleName = Annotated[str, _written(_rule_name), _text()]
+Duration = Annotated[timedelta, _with_unit(values.duration), _text(pattern=_DURATION)]
+Size = Annotated[int, _with_unit(values.size), _text(pattern=_SIZE)]
+PositiveSize = Annotated[int, _with_unit(values.positive_size), _text(pattern=_SIZE)]
+Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text()]
+HostName = Annotated[str, _written(values.host_name), _text()]
+UpstreamHost = Annotated[str, _written(values.upstream_host), _text()]
+FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text()]
+SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text()]
+Store = Annotated[pathlib.Path, PlainValidator(_store), _text(pattern="^sqlite:.")]
+MailAddress = Annotated[Address, _written(values.address), _text(pattern="^[^<>]+@[^<>@]+$")]
+Listen = Annotated[values.ListenAddress, _written(values.listen_address), _text()]
+Network = Annotated[values.Network, _written(values.network), _text()]
+Listens = Annotated[
+    tuple[Listen, ...],
+    BeforeValidator(_one_or_many),
+    Field(min_length=1),
+    _many("host:port, [v6]:port or systemd:NAME"),
+]
+Networks = Annotated[
+    tuple[Network, ...],
+    BeforeValidator(_one_or_many),
+    _many("An address or a network."),
+]
+Patterns = Annotated[
+    tuple[Annotated[Pattern, _written(pattern)], ...],
+    BeforeValidator(_one_or_many),
+    Field(min_length=1),
+    _many("A glob (* and ?), or /…/, an RE2 expression."),
+]
+Template = Annotated[str, _written(_template), _text()]
+ReplyTo = Annotated[str | Address, _written(_word_or_address("original", "keep")), _text()]
+EnvelopeSender = Annotated[str | Address, _written(_word_or_address("address", "keep")), _text()]
+HeaderName = Annotated[str, _written(_header_name)]
+Password = Annotated[
+    Secret,
+    PlainValidator(_secret),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "description": "The password itself (unwise), or a hash where that will do."},
+                *(
+                    {
+                        "type": "object",
+                        "properties": {kind: {"type": "string", "description": sentence}},
+                        "required": [kind],
+                        "additionalProperties": False,
+                    }
+                    for kind, sentence in (
+                        ("credential", "The name of a systemd credential (LoadCredential=)."),
+                        ("file", "The path of a file that holds it."),
+                        ("env", "The name of an environment variable."),
+                    )
+                ),
+            ]
+        }
+    ),
+]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]

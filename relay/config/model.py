@@ -1,0 +1,389 @@
+"""What may stand in the configuration file: each key with its type, its default and one sentence.
+
+Frozen and strict; defaults are written as people write them. What depends on more than one key is
+judged in `checks`, what lies outside the file in `outside`, what is unwise in `advice`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+
+from relay.config import values
+from relay.config.fields import (
+    Count,
+    Duration,
+    EnvelopeSender,
+    FilePath,
+    HeaderName,
+    HostName,
+    Listen,
+    Listens,
+    MailAddress,
+    Name,
+    Networks,
+    Password,
+    Patterns,
+    PositiveSize,
+    ReplyTo,
+    Retry,
+    RuleName,
+    Size,
+    SocketPath,
+    Store,
+    Template,
+    UpstreamHost,
+    setting,
+)
+from relay.config.problems import Path, Source
+
+DEFAULT, SESSION_CODES = "default", "session-codes"
+
+
+@cache
+def _fqdn() -> str:
+    """This machine's name; DNS is asked only where the name has no dot."""
+    for ask in (socket.gethostname, socket.getfqdn):
+        name = ask()
+        try:
+            if "." in values.host_name(name) and not name.startswith("localhost"):
+                return values.host_name(name)
+        except values.BadValue:
+            continue
+    try:
+        return values.host_name(socket.gethostname())
+    except values.BadValue:
+        return "localhost"
+
+
+def _queue_file() -> str:
+    folder = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return f"sqlite:{folder or '/var/lib/relay'}/queue.db"
+
+
+def _admin_socket() -> str:
+    folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return f"{folder or '/run/relay'}/admin.sock"
+
+
+class Section(BaseModel):
+    """What all parts of the configuration have in common."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+    )
+
+
+class User(Section):
+    """Somebody who may log in at a listener."""
+
+    name: str = Field(min_length=1, max_length=255, description="The name the application logs in with.")
+    password: Password = Field(description="Its password, as a reference or as a hash made by `relay hash`.")
+
+
+class Limits(Section):
+    """What clients of one listener may use."""
+
+    sessions: Count = setting(2_000, description="Sessions at the same time.")
+    per_client: Count = setting(500, description="Sessions at the same time from one address.")
+    recipients: Count = setting(1_000, description="Recipients of one message.")
+    header_size: PositiveSize = setting("256KiB", description="The size of a message's header.")
+    header_fields: Count = setting(2_000, description="Fields in a message's header.")
+    errors: Count = setting(20, description="Errors in one session before it is closed.")
+    messages: Count | None = setting(None, description="Messages in one session; null: no limit.")
+    command: Duration = setting("5m", description="How long a session may be silent between commands.")
+    data: Duration = setting("5m", description="How long a client may be silent while it sends a message.")
+
+
+class Listener(Section):
+    """A door: where applications hand in their mail."""
+
+    name: Name = setting("legacy", description="Its name in log, metrics and rules.")
+    listen: Listens = setting(
+        ("127.0.0.1:25", "[::1]:25"),
+        description='Where it listens: "host:port", "[v6]:port" or "systemd:NAME", one or a list.',
+    )
+    allow: Networks = setting(
+        ("127.0.0.0/8", "::1"), description="Who may connect: addresses and networks; required beyond loopback."
+    )
+    tls: Literal["none", "starttls", "implicit"] = setting(
+        "none", description="TLS at this door: none, starttls (offered) or implicit."
+    )
+    certificate: FilePath | None = setting(None, description="The certificate and its chain, a PEM file.")
+    key: FilePath | None = setting(None, description="The private key of the certificate, a PEM file.")
+    require_tls: bool = setting(False, description="Mail is taken inside TLS only.")
+    auth: Literal["none", "any", "users"] = setting(
+        "none", description="AUTH: none, any (offered, everything is right) or users (required)."
+    )
+    users: tuple[User, ...] = setting((), description="Who may log in, with auth: users.")
+    max_message_size: PositiveSize = setting("50MiB", description="The largest message that is taken.")
+    limits: Limits = setting(Limits, description="What clients of this door may use.")
+
+    @property
+    def listen_is_default(self) -> bool:
+        """True where the file names no address: a family that the machine lacks is then left out."""
+        return "listen" not in self.model_fields_set
+
+
+class Timeouts(Section):
+    """How long an upstream may take."""
+
+    connect: Duration = setting("15s", description="To connect.")
+    greeting: Duration = setting("60s", description="For banner, EHLO, TLS and AUTH, each.")
+    command: Duration = setting("5m", description="For the reply to a command.")
+    data: Duration = setting("2m", description="For the reply to DATA.")
+    progress: Duration = setting("3m", description="While no octet of a message can be sent.")
+    final: Duration = setting("10m", description="For the reply after the final dot.")
+
+
+def _default_port(fields: Mapping[str, Any]) -> int:
+    return {"starttls": 587, "implicit": 465}.get(fields.get("tls", ""), 25)
+
+
+def _default_auth(fields: Mapping[str, Any]) -> str:
+    return "auto" if fields.get("username") is not None else "none"
+
+
+class SmtpUpstream(Section):
+    """A way out: the SMTP server of a provider."""
+
+    type: Literal["smtp"] = setting("smtp", description="The kind of upstream: smtp or capture.")
+    host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
+    tls: Literal["starttls", "implicit", "none"] = setting(
+        "starttls", description="TLS: starttls (required), implicit or none."
+    )
+    port: int = setting(
+        _default_port,
+        ge=1,
+        le=65_535,
+        description="The port; by default 587 with starttls, 465 with implicit, 25 with none.",
+    )
+    tls_verify: bool = setting(True, description="The certificate must be valid for the host; false is warned of.")
+    tls_ca: FilePath | None = setting(
+        None, description="A PEM file that replaces the system's certification authorities for this upstream."
+    )
+    tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
+    tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
+    username: str | None = setting(
+        None, min_length=1, max_length=1_024, repr=False, description="The account to log in with."
+    )
+    password: Password | None = setting(
+        None, description="Its password: {credential: NAME}, {file: PATH} or {env: NAME}; a bare string is warned of."
+    )
+    auth: Literal["none", "auto", "plain", "login", "cram-md5"] = setting(
+        _default_auth,
+        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5.",
+    )
+    cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
+    max_connections: Count = setting(3, description="Connections at the same time.")
+    max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
+    timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
+
+
+class CaptureUpstream(Section):
+    """A way out that ends here: each message becomes a file."""
+
+    type: Literal["capture"] = Field(description="The kind of upstream: smtp or capture.")
+    directory: FilePath = Field(description="The folder that the .eml files are written into.")
+
+
+def _type(value: object) -> str:
+    """The type of an upstream as written; what is no text leads to the model that says so."""
+    written = value.get("type", "smtp") if isinstance(value, Mapping) else "smtp"
+    return written if isinstance(written, str) else "smtp"
+
+
+Upstream = Annotated[
+    Annotated[SmtpUpstream, Tag("smtp")] | Annotated[CaptureUpstream, Tag("capture")], Discriminator(_type)
+]
+
+
+class Route(Section):
+    """A name that leads to upstreams, with a schedule."""
+
+    upstreams: tuple[str, ...] = setting(
+        (),
+        description="The upstreams to try, in this order; by default all, without the vendor's.",
+    )
+    retry: Retry = setting(
+        "1m, 5m*2, 15m, 1h*3, 4h",
+        description="The pauses between attempts; 5m*2 is twice, and the last one repeats.",
+    )
+    lifetime: Duration = setting("5d", description="How long a message is tried before it expires.")
+    priority: Literal["high", "normal", "low"] = setting(
+        "normal", description="Which mail goes first: high, normal, low."
+    )
+
+
+class Match(Section):
+    """Conditions; all must hold, and a list is "any of"."""
+
+    from_: Patterns | None = setting(None, alias="from", description="The bare address of any author.")
+    envelope_from: Patterns | None = setting(None, description='The reverse-path; "<>" is the null one.')
+    to: Patterns | None = setting(None, description="Any recipient of the envelope.")
+    subject: Patterns | None = setting(None, description="The subject, unfolded and decoded.")
+    header: dict[HeaderName, Patterns] = setting(
+        {}, description="The raw, unfolded value of a header field, by its name."
+    )
+    client: Networks | None = setting(None, description="The address of the client, or its network.")
+    listener: Patterns | None = setting(None, description="The name of the listener.")
+    user: Patterns | None = setting(None, description="The name the client logged in with.")
+
+
+class SenderMatch(Match):
+    """Conditions of a sender rule."""
+
+    session_code: bool | None = setting(None, description="Whether the message is a session code.")
+
+
+class SessionCodeMatch(Match):
+    """Conditions that tell a session code."""
+
+    max_size: PositiveSize | None = setting(None, description="The message is at most this large.")
+    recipients: Count | None = setting(None, description="It has at most so many recipients.")
+
+
+class SenderRule(Section):
+    """A sender rule; the first that matches speaks."""
+
+    name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
+    match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
+    keep: bool = setting(False, description="The sender stays as it is.")
+    address: MailAddress | None = setting(None, description="The address that becomes the author.")
+    when: Literal["always"] = setting("always", description="always: whenever the rule matches.")
+    display_name: Template | None = setting(
+        None, description="The author's display name, from {name} {address} {local} {domain}; by default {name}."
+    )
+    reply_to: ReplyTo = setting(
+        "original",
+        description="original (added if the message has no Reply-To), keep, or an address.",
+    )
+    envelope: EnvelopeSender = setting("address", description="The reverse-path: address, keep, or an address.")
+    route: str | None = setting(None, description="The way out for this sender.")
+
+
+class SessionCodes(Section):
+    """How session codes are known, and which way they go."""
+
+    enabled: bool = setting(False, description="Session codes are known and go ahead of all other mail.")
+    via_own_smtp: bool = setting(
+        False, description="Which way is first: true for the own server, false for the vendor's."
+    )
+    own: str = setting("own", description="The upstream of the own server.")
+    vendor: str = setting("vendor", description="The upstream of the vendor.")
+    fallback: bool = setting(True, description="The other way is taken when the chosen one is down.")
+    lifetime: Duration = setting("10m", description="How long a code is worth sending.")
+    on_expire: Literal["bounce", "drop"] = setting(
+        "bounce", description="What becomes of a code that is too late: bounce (the sender is told) or drop."
+    )
+    match: tuple[SessionCodeMatch, ...] = setting(
+        ({"subject": r"/(?i)\b(sessie|inlog|verificatie)code\b/", "max_size": "50KiB"},),
+        min_length=1,
+        description="What is a session code: any entry with all of its conditions.",
+    )
+
+
+class Queue(Section):
+    """Where mail is kept until somebody else has taken it."""
+
+    store: Store = setting(
+        _queue_file,
+        description="The database, sqlite:PATH; by default $STATE_DIRECTORY/queue.db where systemd sets it.",
+    )
+    min_free: Size = setting("200MiB", description="Below this much free space mail is refused with 452.")
+
+
+class Bounces(Section):
+    """Who hears what could not be delivered."""
+
+    to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    from_: MailAddress | None = setting(
+        None,
+        alias="from",
+        description="Who tells; by default the address of the first sender rule, else the account, else postmaster.",
+    )
+
+
+class Admin(Section):
+    """For who watches and who operates."""
+
+    listen: Listen | None = setting(
+        "127.0.0.1:9125", description="Where /metrics, /healthz and /readyz are; null: nowhere."
+    )
+    allow: Networks = setting(("127.0.0.0/8", "::1"), description="Who may scrape.")
+    socket: SocketPath = setting(
+        _admin_socket,
+        description="The Unix socket of the commands; by default $RUNTIME_DIRECTORY/admin.sock where systemd sets it.",
+    )
+
+
+class Log(Section):
+    """The log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", description="debug, info, warning or error.")
+    format: Literal["text", "json"] = setting("text", description="text or json.")
+
+
+class Config(Section):
+    """The configuration of the relay."""
+
+    hostname: HostName = setting(
+        _fqdn, description="The relay's name in EHLO, Received and Message-ID; by default the FQDN."
+    )
+    listeners: tuple[Listener, ...] = setting(
+        lambda: (Listener(),), min_length=1, description="The doors for applications."
+    )
+    upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
+    routes: dict[Name, Route] = setting({}, description="Names that lead to upstreams, with a schedule each.")
+    senders: tuple[SenderRule, ...] = setting((), description="Sender rules; the first that matches speaks.")
+    session_codes: SessionCodes = setting(SessionCodes, description="One-time codes for logging in.")
+    queue: Queue = setting(Queue, description="Where mail is kept.")
+    bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
+    admin: Admin = setting(Admin, description="Metrics, health and commands.")
+    log: Log = setting(Log, description="What is logged, and how.")
+
+    _source: Source = PrivateAttr(default_factory=Source)
+
+    def where(self, path: Path) -> str:
+        """Where a key stands: "config.yaml:14: routes.default.upstreams"."""
+        return self._source.where(path)
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    def read_from(self, source: Source) -> Config:
+        """The same configuration, knowing the file it was read from."""
+        self._source = source
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _routes_that_always_exist(cls, written: object) -> object:
+        """The routes `default` and, with session codes, `session-codes`, with the defaults that depend on others."""
+        if not isinstance(written, dict):
+            return written
+        routes, codes, upstreams = (written.get(key, {}) for key in ("routes", "session_codes", "upstreams"))
+        if not all(isinstance(part, dict) for part in (routes, codes, upstreams)):
+            return written
+        vendor, own = codes.get("vendor", "vendor"), codes.get("own", "own")
+        ways = tuple(name for name in upstreams if name != vendor or name == own) or tuple(upstreams)
+        complete = {DEFAULT: {}, **routes}
+        if codes.get("enabled") is True:
+            complete.setdefault(SESSION_CODES, {})
+        for name, route in complete.items():
+            if isinstance(route, dict) and name == SESSION_CODES:
+                complete[name] = {"retry": "2s, 5s, 10s*5, 30s", "priority": "high", **route}
+            elif isinstance(route, dict):
+                complete[name] = {"upstreams": ways, **route}
+        return {**written, "routes": complete}

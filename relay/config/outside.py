@@ -1,0 +1,134 @@
+"""What the configuration points at outside itself: files, variables and credentials that must be there.
+
+Only looked at, never kept. `relay check` asks outside the service, where systemd's credentials and the
+service's environment are not to be had; `relay serve` and a reload ask inside.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from relay.config import password
+from relay.config.model import CaptureUpstream, Config, SmtpUpstream
+from relay.config.problems import Finding, Path
+from relay.config.secrets import Secret, SecretMissing
+from relay.errors import ConfigError, RelayError
+
+
+def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
+    """All secrets, and where they stand."""
+    for number, listener in enumerate(config.listeners):
+        for place, user in enumerate(listener.users):
+            yield ("listeners", number, "users", place, "password"), user.password
+    for name, upstream in config.upstreams.items():
+        if isinstance(upstream, SmtpUpstream) and upstream.password is not None:
+            yield ("upstreams", name, "password"), upstream.password
+
+
+def problems(config: Config, *, serving: bool) -> list[ConfigError]:
+    """What would keep the relay from working with this configuration, here and now.
+
+    Without `serving`, a missing variable or credential is not among them (`absent` tells those).
+    """
+    found = [*_bad_secrets(config, serving=serving), *_bad_listener_files(config), *_bad_upstream_files(config)]
+    return [config.source.error(finding) for finding in found]
+
+
+def absent(config: Config) -> list[ConfigError]:
+    """Variables and credentials that are not there now; inside the service they must be."""
+    return [
+        config.source.error(Finding(path, problem, "the service must have it"))
+        for path, secret in secrets(config)
+        if secret.kind != "file" and (problem := _missing(secret))
+    ]
+
+
+def _missing(secret: Secret) -> str:
+    try:
+        secret.reveal()
+    except SecretMissing as error:
+        return str(error)
+    except RelayError:
+        pass
+    return ""
+
+
+def _bad_secrets(config: Config, *, serving: bool) -> Iterator[Finding]:
+    for path, secret in secrets(config):
+        try:
+            text = secret.reveal()
+            if text.startswith(password.PREFIX):
+                if path[0] == "upstreams":
+                    yield Finding(path, f"{secret.source} holds a hash", "the password itself is needed here")
+                else:
+                    password.parse(text)
+        except SecretMissing as error:
+            if serving or secret.kind == "file":
+                yield Finding(path, str(error))
+        except RelayError as error:
+            yield Finding(path, str(error))
+
+
+def _bad_listener_files(config: Config) -> Iterator[Finding]:
+    for number, listener in enumerate(config.listeners):
+        if listener.certificate is not None and listener.key is not None:
+            path: Path = ("listeners", number)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            yield from _bad_pair(context, (*path, "certificate"), listener.certificate, (*path, "key"), listener.key)
+
+
+def _bad_upstream_files(config: Config) -> Iterator[Finding]:
+    for name, upstream in config.upstreams.items():
+        path: Path = ("upstreams", name)
+        if isinstance(upstream, CaptureUpstream):
+            if upstream.directory.exists() and not upstream.directory.is_dir():
+                yield Finding((*path, "directory"), "not a folder")
+            continue
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if upstream.tls_ca is not None:
+            yield from _bad_authorities(context, (*path, "tls_ca"), upstream.tls_ca)
+        if upstream.tls_certificate is not None:
+            key = upstream.tls_key or upstream.tls_certificate
+            key_path = (*path, "tls_key" if upstream.tls_key else "tls_certificate")
+            yield from _bad_pair(context, (*path, "tls_certificate"), upstream.tls_certificate, key_path, key)
+
+
+def _bad_authorities(context: ssl.SSLContext, path: Path, file: FilePath) -> Iterator[Finding]:
+    unreadable = _unreadable(file)
+    if unreadable:
+        yield Finding(path, unreadable)
+        return
+    try:
+        context.load_verify_locations(file)
+    except ssl.SSLError:
+        yield Finding(path, f"{file} holds no certificate in PEM form")
+
+
+def _bad_pair(
+    context: ssl.SSLContext, path: Path, certificate: FilePath, key_path: Path, key: FilePath
+) -> Iterator[Finding]:
+    unreadable = [(where, _unreadable(file)) for where, file in ((path, certificate), (key_path, key))]
+    bad = {where: problem for where, problem in unreadable if problem}
+    if bad:
+        yield from (Finding(where, problem) for where, problem in bad.items())
+        return
+    try:
+        # Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            yield Finding(key_path, "the key does not belong to the certificate")
+        else:
+            yield Finding(path, "not a certificate and a key without passphrase in PEM form")
+
+
+def _unreadable(file: FilePath) -> str:
+    try:
+        with file.open("rb"):
+            return ""
+    except FileNotFoundError:
+        return f"{file} does not exist"
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror or 'error'}"

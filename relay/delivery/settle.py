@@ -1,0 +1,325 @@
+"""Settlement: what the outcomes of an attempt change. Pure; the worker does what is said here.
+
+The judge of an attempt, in one table (the rest waits, the ends leave the queue):
+
+    outcome                          becomes     and
+    Delivered                        delivered   a "relayed" report where NOTIFY=SUCCESS and the next hop has no DSN
+    Failed                           failed      a bounce
+    Deferred                         pending     the schedule says when
+    Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
+    Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
+    session code, deferred anyhow    pending     its own interval, whatever the reason
+    Deferred past its lifetime       expired     a bounce
+    session code, in doubt twice     failed      no bounce: it may well have been delivered
+    session code past its lifetime   expired     a bounce, or nothing with `on_expire: drop`
+
+Mail is worth trying a last time when its lifetime ends; a session code is not, and expires by the
+clock alone. What is kept and told about session codes are codes of replies, never their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from relay.delivery.notify import notify
+from relay.events import (
+    Event,
+    NotificationSuppressed,
+    RecipientDeferred,
+    RecipientDelivered,
+    RecipientExpired,
+    RecipientFailed,
+)
+from relay.mail.dsn_text import Action, Fate
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Stage
+from relay.mail.reply import Reply
+from relay.policy.decide import Policy, Route
+from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State
+
+_NO_REPLY = Reply(0, "", "")
+_MAY_BE_DELIVERED = "no answer after the end of the message, twice: it may have been delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`events` are to be told once `settlement` is committed."""
+
+    settlement: Settlement
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The attempt that is being settled. `rule` is the sender rule that spoke, `upstream` where it went."""
+
+    lease: Lease
+    route: Route
+    upstream: str
+    rule: str | None
+    now: datetime
+    may_expire: bool
+
+    @property
+    def over(self) -> bool:
+        """The lifetime has ended and may do so: for session codes by the clock, always."""
+        entry = self.lease.entry
+        return self.now >= entry.expires_at and (self.may_expire or entry.session_code)
+
+    @property
+    def delay(self) -> float:
+        """Seconds since acceptance."""
+        return max(0.0, (self.now - self.lease.entry.submission.received_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What one outcome leads to. `fate` None: nobody needs to be told."""
+
+    result: Result
+    event: Event
+    fate: Fate | None = None
+    waits_for: Deferred | None = None
+
+
+def settle(
+    lease: Lease,
+    outcomes: Sequence[Outcome],
+    *,
+    route: Route,
+    policy: Policy,
+    upstream: str,
+    now: datetime,
+    jitter: float,
+    new_queue_id: str,
+    rule: str | None = None,
+    may_expire: bool = True,
+    bounce_route: Route | None = None,
+) -> Settled:
+    """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
+
+    `jitter` is chance between 0 and 1; `new_queue_id` names the notification, if there is one, which goes
+    by `bounce_route` (default: the route "default"). `may_expire` False puts off the expiry of ordinary
+    mail by one interval (the clock has jumped). Raises ValueError when the counts differ.
+    """
+    attempt = Attempt(lease, route, upstream, rule, now, may_expire)
+    next_attempt_at = _next_attempt(attempt, outcomes, jitter)
+    judgements = [
+        _judge(attempt, pending, outcome, next_attempt_at)
+        for pending, outcome in zip(lease.pending, outcomes, strict=True)
+    ]
+    if all(judgement.waits_for is None for judgement in judgements):
+        next_attempt_at = None
+    return _settled(attempt, judgements, next_attempt_at, policy, new_queue_id, bounce_route)
+
+
+def expire(
+    lease: Lease,
+    *,
+    route: Route,
+    policy: Policy,
+    now: datetime,
+    new_queue_id: str,
+    bounce_route: Route | None = None,
+) -> Settled:
+    """The end of an entry whose lifetime ran out while it waited; the last reply known is what is told."""
+    attempt = Attempt(lease, route, "", None, now, True)
+    judgements = [_expired(attempt, pending, None) for pending in lease.pending]
+    return _settled(attempt, judgements, None, policy, new_queue_id, bounce_route)
+
+
+def _settled(
+    attempt: Attempt,
+    judgements: Sequence[_Judgement],
+    next_attempt_at: datetime | None,
+    policy: Policy,
+    new_queue_id: str,
+    bounce_route: Route | None,
+) -> Settled:
+    lease = attempt.lease
+    events = [judgement.event for judgement in judgements]
+    notifications: tuple[Entry, ...] = ()
+    fates = [judgement.fate for judgement in judgements if judgement.fate is not None]
+    if fates:
+        told = _worth_telling(fates, policy, lease.entry.session_code)
+        report, said = notify(
+            lease.entry,
+            told,
+            policy=policy,
+            route=bounce_route or policy.routes["default"],
+            queue_id=new_queue_id,
+            now=attempt.now,
+        )
+        notifications = () if report is None else (report,)
+        events += said
+        if len(told) < len(fates):
+            events.append(NotificationSuppressed(lease.entry.queue_id, "on_expire=drop"))
+    settlement = Settlement(
+        lease,
+        tuple([judgement.result for judgement in judgements]),
+        next_attempt_at,
+        None if next_attempt_at is None else attempt.route.name,
+        notifications,
+    )
+    return Settled(settlement, tuple(events))
+
+
+def _worth_telling(fates: list[Fate], policy: Policy, session_code: bool) -> list[Fate]:
+    codes = policy.session_codes
+    if not session_code or codes is None or codes.bounce_on_expiry:
+        return fates
+    return [fate for fate in fates if not fate.expired]
+
+
+def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) -> datetime | None:
+    """When what is deferred is tried again; None when nothing is.
+
+    One time for all recipients: doubt about any of them waits longer, and only if no transaction
+    was begun for any of them nothing waits for the schedule.
+    """
+    deferred = [outcome for outcome in outcomes if isinstance(outcome, Deferred)]
+    if not deferred:
+        return None
+    entry = attempt.lease.entry
+    in_doubt = any(outcome.in_doubt for outcome in deferred)
+    # A session code does not wait for the upstream's pause, so its schedule must hold it back.
+    if not entry.session_code and all(outcome.stage in BEFORE_A_TRANSACTION for outcome in deferred):
+        return attempt.now
+    # For a session code the same code twice does no harm, and a late one is worth nothing.
+    patient = in_doubt and not entry.session_code
+    return attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
+
+
+def _judge(attempt: Attempt, pending: Pending, outcome: Outcome, next_attempt_at: datetime | None) -> _Judgement:
+    match outcome:
+        case Delivered():
+            return _delivered(attempt, pending, outcome)
+        case Failed():
+            return _failed(attempt, pending, outcome.stage, outcome.reply)
+        case Deferred():
+            if attempt.lease.entry.session_code and outcome.in_doubt and pending.in_doubt:
+                return _given_up(attempt, pending, outcome)
+            if attempt.over:
+                return _expired(attempt, pending, outcome)
+            return _deferred(attempt, pending, outcome, next_attempt_at)
+        case _:
+            assert_never(outcome)
+
+
+def _delivered(attempt: Attempt, pending: Pending, outcome: Delivered) -> _Judgement:
+    entry, recipient = attempt.lease.entry, pending.recipient
+    reply = _quiet(outcome.reply) if entry.session_code else outcome.reply
+    event = RecipientDelivered(
+        entry.queue_id,
+        str(recipient.address),
+        attempt.route.name,
+        attempt.upstream,
+        attempt.rule,
+        entry.attempts,
+        reply.code,
+        reply.status,
+        reply.text,
+        attempt.delay,
+        entry.session_code,
+    )
+    fate = None
+    if recipient.notify is not None and not outcome.reported:
+        fate = Fate(recipient, Action.RELAYED, attempt.upstream, reply)
+    return _Judgement(Result(pending.index, State.DELIVERED, _kept(reply), pending.in_doubt), event, fate)
+
+
+def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _Judgement:
+    entry = attempt.lease.entry
+    reply = _quiet(reply) if entry.session_code else reply
+    event = _failure(attempt, pending, stage, reply, reply.text, in_doubt=False)
+    fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply)
+    return _Judgement(Result(pending.index, State.FAILED, _kept(reply), pending.in_doubt), event, fate)
+
+
+def _given_up(attempt: Attempt, pending: Pending, outcome: Deferred) -> _Judgement:
+    """A session code that was in doubt twice: it ends, and nobody is told that it failed."""
+    event = _failure(attempt, pending, outcome.stage, _NO_REPLY, _MAY_BE_DELIVERED, in_doubt=True)
+    return _Judgement(Result(pending.index, State.FAILED, _MAY_BE_DELIVERED, pending.in_doubt + 1), event)
+
+
+def _failure(
+    attempt: Attempt, pending: Pending, stage: Stage, reply: Reply, text: str, *, in_doubt: bool
+) -> RecipientFailed:
+    entry = attempt.lease.entry
+    return RecipientFailed(
+        entry.queue_id,
+        str(pending.recipient.address),
+        attempt.route.name,
+        attempt.upstream,
+        entry.attempts,
+        stage,
+        reply.code,
+        reply.status,
+        text,
+        attempt.delay,
+        in_doubt,
+        entry.session_code,
+    )
+
+
+def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attempt_at: datetime | None) -> _Judgement:
+    entry = attempt.lease.entry
+    reply = outcome.reply or _NO_REPLY
+    said = _said(outcome, session_code=entry.session_code)
+    event = RecipientDeferred(
+        entry.queue_id,
+        str(pending.recipient.address),
+        attempt.route.name,
+        attempt.upstream,
+        entry.attempts,
+        outcome.stage,
+        outcome.trouble,
+        reply.code,
+        reply.status,
+        "" if entry.session_code else reply.text or outcome.text,
+        outcome.in_doubt,
+        next_attempt_at,
+        entry.session_code,
+    )
+    result = Result(pending.index, State.PENDING, said, pending.in_doubt + outcome.in_doubt)
+    return _Judgement(result, event, waits_for=outcome)
+
+
+def _expired(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
+    """The lifetime is over; `outcome` is that of the last attempt, or None when there was none now."""
+    entry = attempt.lease.entry
+    said = pending.last_reply if outcome is None else _said(outcome, session_code=entry.session_code)
+    text = "" if entry.session_code else said
+    event = RecipientExpired(
+        entry.queue_id,
+        str(pending.recipient.address),
+        attempt.route.name,
+        entry.attempts,
+        text,
+        attempt.delay,
+        entry.session_code,
+    )
+    reply = None
+    if outcome is not None and outcome.reply is not None:
+        reply = _quiet(outcome.reply) if entry.session_code else outcome.reply
+    fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply, text, expired=True)
+    in_doubt = pending.in_doubt + (outcome is not None and outcome.in_doubt)
+    return _Judgement(Result(pending.index, State.EXPIRED, said, in_doubt), event, fate)
+
+
+def _quiet(reply: Reply) -> Reply:
+    """The reply without its text, which may quote."""
+    return Reply(reply.code, reply.status, "")
+
+
+def _kept(reply: Reply) -> str:
+    return str(reply).rstrip()
+
+
+def _said(outcome: Deferred, *, session_code: bool) -> str:
+    """What is kept of a deferral: the reply or what happened; for session codes codes, or how far it came."""
+    if outcome.reply is not None:
+        return _kept(_quiet(outcome.reply) if session_code else outcome.reply)
+    return f"{outcome.trouble} at {outcome.stage}" if session_code else outcome.text

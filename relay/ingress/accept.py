@@ -1,0 +1,134 @@
+"""Decide, keep, then say 250: the moment from which the relay answers for a message."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+
+from relay.errors import StoreUnavailable
+from relay.events import LoopDetected, MessageQueued, MessageRefused, Observer
+from relay.ingress import replies
+from relay.mail.content import Content
+from relay.mail.queue_id import queue_id
+from relay.policy.decide import Accept, Policy, Reject, decide
+from relay.policy.submission import Submission
+from relay.queue.model import Entry, Lease
+from relay.queue.store import QueueStore
+
+
+class QueueIds:
+    """Gives queue IDs; never the same microsecond twice."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self, now: datetime) -> str:
+        self._last = max(self._last + 1, int(now.timestamp() * 1_000_000))
+        return queue_id(self._last, secrets.randbits(10))
+
+
+class Acceptor:
+    """One for the house. `room` says whether the worker of a route takes a fresh entry of a size at once.
+
+    `offer` hands it over in memory after the commit; where there is no room, `ring` tells the worker
+    that something waits in the store.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: QueueStore,
+        policy: Callable[[], Policy],
+        room: Callable[[str, int], bool],
+        offer: Callable[[Lease, Accept, Policy], None],
+        ring: Callable[[str], None],
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._room = room
+        self._offer = offer
+        self._ring = ring
+        self._observer = observer
+
+    async def accept(self, submission: Submission, content: Content, elapsed: Callable[[], float]) -> bytes:
+        """The reply to the final dot. 250 only after the commit; `elapsed` gives the seconds since the dot."""
+        policy = self._policy()
+        decision = decide(submission, policy)
+        if isinstance(decision, Reject):
+            return self._reject(submission, decision)
+        route = decision.route
+        entry = Entry(
+            submission=submission,
+            content=content,
+            route=route.name,
+            priority=route.priority,
+            session_code=decision.session_code,
+            because=decision.because,
+            expires_at=submission.received_at + decision.lifetime,
+        )
+        leased = self._room(route.name, content.size)
+        try:
+            lease = await self._store.put(entry, leased=leased)
+        except StoreUnavailable as error:
+            full = error.reason == "full"
+            self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)
+            return replies.STORE_FULL if full else replies.STORE_FAILED
+        envelope = submission.envelope
+        self._observer.observe(
+            MessageQueued(
+                queue_id=submission.queue_id,
+                listener=submission.listener,
+                client=submission.peer.address,
+                user=submission.peer.user,
+                reverse_path=str(envelope.reverse_path) if envelope.reverse_path else "",
+                recipients=tuple([str(recipient.address) for recipient in envelope.recipients]),
+                route=route.name,
+                rule=decision.rule.name if decision.rule else None,
+                size=content.size,
+                seconds=elapsed(),
+                session_code=decision.session_code,
+                because=decision.because,
+            )
+        )
+        if leased:
+            self._offer(lease, decision, policy)
+        else:
+            self._ring(route.name)
+        return b"250 2.0.0 OK: queued as %b\r\n" % submission.queue_id.encode()
+
+    def _reject(self, submission: Submission, decision: Reject) -> bytes:
+        reply = decision.reply
+        if reply.status == "5.4.6":
+            path = submission.envelope.reverse_path
+            self._observer.observe(
+                LoopDetected(submission.listener, submission.peer.address, str(path) if path else "")
+            )
+        self._refused(submission, "rejected_policy", reply.code, reply.status, reply.text, decision.because)
+        return reply.to_bytes()
+
+    def _refused(
+        self,
+        submission: Submission,
+        result: str,
+        code: int,
+        status: str,
+        text: str,
+        because: tuple[str, ...] = (),
+    ) -> None:
+        envelope = submission.envelope
+        self._observer.observe(
+            MessageRefused(
+                listener=submission.listener,
+                client=submission.peer.address,
+                user=submission.peer.user,
+                reverse_path=str(envelope.reverse_path) if envelope.reverse_path else "",
+                recipients=tuple([str(recipient.address) for recipient in envelope.recipients]),
+                result=result,
+                code=code,
+                status=status,
+                text=text,
+                because=because,
+            )
+        )

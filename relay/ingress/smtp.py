@@ -1,0 +1,664 @@
+"""The session: aiosmtpd's SMTP protocol, with our own reader, commands, deadline and replies.
+
+aiosmtpd 1.4.6 gives the protocol class and the names of things (`smtp_VERB`, `push`, `session`).
+Replaced, each for a defect that loses mail, time or memory: reading (bounded, without StreamReader),
+DATA (`ingress.data`), the path grammar (`mail.path`), AUTH (case-insensitive), STARTTLS (the loop's
+own), `handle_exception` (451 and a constant text), the constructor (no scans, no DNS), and cancelling:
+nothing that a client does cancels the session's task, so a commit is never cut off.
+
+Theory of operation: `data_received` appends to a buffer, or feeds the content reader; one task per
+session takes commands from the buffer, answers what came pipelined in one write, and sleeps on one
+future. One lazy timer per session looks at a deadline that every arrival moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+import traceback
+from asyncio.streams import FlowControlMixin
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiosmtpd.smtp import SMTP
+
+from relay.events import (
+    AuthenticationJudged,
+    CommandRefused,
+    ConnectionAccepted,
+    ConnectionDenied,
+    ExceptionCaught,
+    MessageRefused,
+    Observer,
+    SessionEnded,
+)
+from relay.ingress import replies
+from relay.ingress.accept import Acceptor, QueueIds
+from relay.ingress.addresses import allowed, is_loopback, plain
+from relay.ingress.authenticate import OFFERED, Tried, authenticate
+from relay.ingress.data import ContentReader
+from relay.ingress.limits import AuthTries, Memory, Sessions
+from relay.ingress.settings import IN_MEMORY, ListenerSettings
+from relay.ingress.transaction import Transaction
+from relay.mail.content import Content, FileContent, MemoryContent
+from relay.mail.reply import sanitise
+from relay.policy.submission import Peer, Submission
+from relay.queue.spool import Spool, SpoolWriter
+
+LONGEST_LINE = 4096
+PIPELINED_AT_MOST = 64 * 1024  # commands that wait; beyond it the socket is not read
+WRITES_BEHIND = 1024 * 1024  # content that waits for the spool file; beyond it the socket is not read
+HANDSHAKE = 30.0
+NOT_SMTP = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"DELETE", b"HOST:"})
+WITHOUT_TLS = frozenset({b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RSET", b"QUIT", b"HELP"})
+WITHOUT_AUTH = WITHOUT_TLS | {b"AUTH"}
+
+
+@dataclass(slots=True)
+class Door:
+    """What all sessions of one listener share. `space` False: the store is nearly full."""
+
+    settings: ListenerSettings
+    sessions: Sessions
+    auth_tries: AuthTries
+    memory: Memory
+    acceptor: Acceptor
+    queue_ids: QueueIds
+    spool: Spool
+    space: Callable[[], bool]
+    observer: Observer
+    now: Callable[[], datetime]
+    replies: dict[tuple[str, int], int]
+    live: set[Session]
+    stopping: bool = False
+
+
+# Commands here take octets and answer with them, most without waiting; the types of aiosmtpd's are others.
+_Protocol: Any = SMTP
+
+
+class Session(_Protocol):  # type: ignore[misc]
+    """One connection of a client."""
+
+    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        FlowControlMixin.__init__(self, loop)  # SMTP.__init__ scans 100 names and may ask the DNS
+        self.loop = loop
+        self.transport: Any = None
+        self.task: asyncio.Task[None]
+        self._door = door
+        self._settings = door.settings
+        self._buffer = bytearray()
+        self._reader: ContentReader | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._reading = True
+        self._over = False  # nothing more comes: EOF or connection lost
+        self._ended = ""  # why the session ends, once it does
+        self._entered = False
+        self._in_handshake = False
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._transaction = Transaction()
+        self._client = ""
+        self._helo = ""
+        self._esmtp = False
+        self._tls: str | None = None
+        self._user: str | None = None
+        self._peer: Peer | None = None
+        self._errors = 0
+        self._auth_failures = 0
+        self._messages = 0
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        peername = transport.get_extra_info("peername")
+        self._client = plain(peername[0]) if isinstance(peername, tuple) else "local"
+        cipher = transport.get_extra_info("cipher")
+        if cipher:
+            self._tls = _tls_text(transport)
+        self._door.live.add(self)
+        self.task = self.loop.create_task(self._handle_client())
+
+    def data_received(self, data: bytes) -> None:
+        self._deadline = self.loop.time() + self._settings.limits.data
+        reader = self._reader
+        if reader is not None and not reader.ended:
+            reader.feed(data)
+            if reader.queued > WRITES_BEHIND:
+                self._pause()
+            if not (reader.ended or reader.pieces or reader.hopeless):
+                return
+        else:
+            self._buffer += data
+            if len(self._buffer) > PIPELINED_AT_MOST:
+                self._pause()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self._over = True
+        self._wake()
+        return self._tls is None  # half-closed is fine: the client may still wait for our reply
+
+    def connection_lost(self, error: Exception | None) -> None:
+        FlowControlMixin.connection_lost(self, error)
+        self._over = True
+        self.transport = None
+        self._wake()
+
+    def shut_down(self) -> None:
+        """End as soon as no message is half-way: idle sessions get 421, content in progress finishes."""
+        self._wake()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    # Reading and writing
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = self.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _pause(self) -> None:
+        if self._reading and self.transport is not None:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._reading and self.transport is not None:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def _write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    async def push(self, status: bytes) -> None:
+        """Send a reply; wait only when the client does not read."""
+        self._write(status)
+        if self._paused:
+            with suppress(ConnectionError):
+                await self._drain_helper()
+
+    def _look_at_the_clock(self) -> None:
+        left = self._deadline - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._look_at_the_clock)
+        else:
+            self._ended = "timeout"
+            self._wake()
+
+    def _expect(self, seconds: float) -> None:
+        self._deadline = self.loop.time() + seconds
+
+    def _next_line(self) -> bytes | None:
+        """A command line without its end, or None when none is complete."""
+        buffer = self._buffer
+        end = buffer.find(b"\n")
+        if end < 0:
+            if len(buffer) > LONGEST_LINE:
+                del buffer[LONGEST_LINE + 1 :]  # bounded: the rest of the line is thrown away
+            self._resume()
+            return None
+        line = bytes(buffer[:end])
+        del buffer[: end + 1]
+        return line
+
+    async def _read_line(self) -> bytes | None:
+        """The next line of an AUTH exchange; None when the session ends."""
+        while (line := self._next_line()) is None:
+            if self._over or self._ended:
+                return None
+            await self._wait()
+        return line
+
+    # The session
+
+    async def _handle_client(self) -> None:
+        door, limits = self._door, self._settings.limits
+        try:
+            refusal = self._admit()
+            if refusal:
+                self._write(refusal)
+                return
+            self._expect(limits.command)
+            self._timer = self.loop.call_later(limits.command, self._look_at_the_clock)
+            await self.push(b"220 %b ESMTP relay\r\n" % self._settings.hostname.encode("ascii", "replace"))
+            await self._converse()
+        except (ConnectionError, ssl.SSLError, TimeoutError) as error:
+            self._ended = self._ended or "reset"
+            if self._in_handshake:
+                door.observer.observe(
+                    ConnectionDenied(self._settings.name, self._client, "tls_error", sanitise(str(error), 200))
+                )
+        except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
+            self._report(error)
+            self._write(replies.LOCAL_ERROR)
+        finally:
+            self._leave()
+
+    def _admit(self) -> bytes | None:
+        """None, or the reply that turns the client away."""
+        door, settings = self._door, self._settings
+        if not allowed(self._client, settings.allow):
+            door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_address"))
+            return replies.NOT_ALLOWED
+        if door.stopping:
+            return replies.SHUTTING_DOWN
+        limits = settings.limits
+        if not door.sessions.enter(self._client, most=limits.sessions, most_per_client=limits.per_client):
+            door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_limit"))
+            return replies.TOO_MANY_SESSIONS
+        self._entered = True
+        door.observer.observe(ConnectionAccepted(settings.name, self._client))
+        return None
+
+    def _leave(self) -> None:
+        door = self._door
+        if self._timer is not None:
+            self._timer.cancel()
+        door.live.discard(self)
+        if self._entered:
+            door.sessions.leave(self._client)
+            why = self._ended or ("eof" if self._over else "quit")
+            door.observer.observe(SessionEnded(self._settings.name, self._client, why, self._messages))
+        if self.transport is not None:
+            transport = self.transport
+            transport.close()
+            # A client that does not read must not keep the connection.
+            self.loop.call_later(5, transport.abort)
+
+    async def _converse(self) -> None:
+        """Take commands until the session ends; what came pipelined is answered in one write."""
+        door = self._door
+        waiting: list[bytes] = []
+        while not self._ended:
+            line = self._next_line()
+            if line is None:
+                if waiting:
+                    await self.push(b"".join(waiting))
+                    waiting.clear()
+                    continue
+                if self._over:
+                    return
+                if door.stopping:
+                    self._ended = "shutdown"
+                    await self.push(replies.SHUTTING_DOWN)
+                    return
+                await self._wait()
+                continue
+            if len(line) > LONGEST_LINE:
+                waiting.append(self._erred(replies.LINE_TOO_LONG, "other"))
+                continue
+            verb, method, argument = self._parse(line)
+            reply = method(argument)
+            if not isinstance(reply, bytes):
+                if waiting:  # the replies before this one may not wait for it
+                    self._write(b"".join(waiting))
+                    waiting.clear()
+                reply = await self._guarded(reply)
+            if reply[:1] == b"5":
+                reply = self._erred(reply, verb)
+            if reply:
+                door.replies[verb, reply[0] - 48] += 1
+                waiting.append(reply)
+        if waiting:
+            await self.push(b"".join(waiting))
+        if self._ended == "timeout":
+            await self.push(replies.TOO_SLOW)
+
+    def _parse(self, line: bytes) -> tuple[str, Callable[[bytes], bytes | Awaitable[bytes]], bytes]:
+        """The verb for counting, what carries it out, and its argument."""
+        word, _, argument = line.strip(b" \t\r").partition(b" ")
+        verb = word.upper()
+        name, method = _METHODS.get(verb, _NO_METHOD)
+        if method is None:
+            if verb[:5] in (b"MAIL\t", b"RCPT\t"):
+                return self._parse(line.replace(b"\t", b" "))
+            if verb in NOT_SMTP and not self._helo:
+                return "other", self._not_smtp, argument
+            return "other", self._unknown, argument
+        settings = self._settings
+        if settings.require_tls and self._tls is None and verb not in WITHOUT_TLS:
+            return name, self._say_tls_required, argument
+        if settings.auth == "users" and self._user is None and verb not in WITHOUT_AUTH:
+            return name, self._say_auth_required, argument
+        return name, method.__get__(self), argument.strip(b" \t")
+
+    def _erred(self, reply: bytes, verb: str) -> bytes:
+        """Count an error; too many end the session."""
+        self._errors += 1
+        code, _, rest = reply.decode("utf-8", "replace").rstrip().partition(" ")
+        status, _, text = rest.partition(" ")
+        self._door.observer.observe(
+            CommandRefused(self._settings.name, self._client, verb, int(code), status, sanitise(text, 200))
+        )
+        if self._errors >= self._settings.limits.errors and not self._ended:
+            self._ended = "errors"
+            return reply + replies.TOO_MANY_ERRORS
+        return reply
+
+    async def _guarded(self, coroutine: Awaitable[bytes]) -> bytes:
+        try:
+            return await coroutine
+        except (ConnectionError, ssl.SSLError, TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
+            return await self.handle_exception(error)
+
+    async def handle_exception(self, error: Exception) -> bytes:
+        """A bug of ours is a transient failure with a constant text; the session goes on."""
+        self._report(error)
+        self._end_content()
+        self._transaction.reset()
+        return replies.LOCAL_ERROR
+
+    def _report(self, error: Exception) -> None:
+        text = "".join(traceback.format_exception(error))
+        self._door.observer.observe(ExceptionCaught("session", type(error).__name__, text))
+
+    # Commands
+
+    def smtp_HELO(self, argument: bytes) -> bytes:
+        return self._greet(argument, esmtp=False) or b"250 %b\r\n" % self._hostname
+
+    def smtp_EHLO(self, argument: bytes) -> bytes:
+        return self._greet(argument, esmtp=True) or self._capabilities()
+
+    def _greet(self, argument: bytes, *, esmtp: bool) -> bytes | None:
+        if not argument:
+            return replies.BAD_SYNTAX
+        self._transaction.reset()
+        self._helo = sanitise(argument.decode("ascii", "replace"), 255).replace("\ufffd", "?")
+        self._esmtp = esmtp
+        self._peer = None
+        return None
+
+    @property
+    def _hostname(self) -> bytes:
+        return self._settings.hostname.encode("ascii", "replace")
+
+    def _capabilities(self) -> bytes:
+        settings = self._settings
+        lines = [
+            self._hostname,
+            b"SIZE %d" % settings.max_message_size,
+            b"8BITMIME",
+            b"SMTPUTF8",
+            b"PIPELINING",
+            b"DSN",
+            b"ENHANCEDSTATUSCODES",
+        ]
+        if settings.tls == "starttls" and self._tls is None:
+            lines.append(b"STARTTLS")
+        if self._auth_offered:
+            lines.append(b"AUTH " + OFFERED)
+            lines.append(b"AUTH=" + OFFERED)  # what old Outlook looks for
+        lines.append(b"HELP")
+        return b"".join([b"250-%b\r\n" % line for line in lines[:-1]]) + b"250 %b\r\n" % lines[-1]
+
+    @property
+    def _auth_offered(self) -> bool:
+        settings = self._settings
+        if settings.auth == "none" or self._user is not None:
+            return False
+        return self._tls is not None if settings.tls != "none" else is_loopback(self._client)
+
+    def smtp_MAIL(self, argument: bytes) -> bytes:
+        settings = self._settings
+        if settings.limits.messages is not None and self._messages >= settings.limits.messages:
+            self._ended = "limit"
+            return replies.TOO_MANY_MESSAGES
+        if not self._door.space():
+            return replies.STORE_FULL
+        return self._transaction.mail(argument, largest=settings.max_message_size)
+
+    def smtp_RCPT(self, argument: bytes) -> bytes:
+        return self._transaction.rcpt(argument, most=self._settings.limits.recipients)
+
+    def smtp_RSET(self, _argument: bytes) -> bytes:
+        self._transaction.reset()
+        return replies.OK
+
+    def smtp_NOOP(self, _argument: bytes) -> bytes:
+        return replies.OK
+
+    def smtp_HELP(self, _argument: bytes) -> bytes:
+        return replies.HELP
+
+    def smtp_VRFY(self, argument: bytes) -> bytes:
+        return replies.CANNOT_VERIFY if argument else replies.BAD_SYNTAX
+
+    def smtp_EXPN(self, _argument: bytes) -> bytes:
+        return replies.NOT_IMPLEMENTED
+
+    def smtp_QUIT(self, _argument: bytes) -> bytes:
+        self._ended = "quit"
+        return replies.BYE
+
+    def _unknown(self, _argument: bytes) -> bytes:
+        return replies.UNKNOWN
+
+    def _not_smtp(self, _argument: bytes) -> bytes:
+        self._ended = "errors"
+        self._door.observer.observe(ConnectionDenied(self._settings.name, self._client, "not_smtp"))
+        return replies.NOT_SMTP
+
+    def _say_tls_required(self, _argument: bytes) -> bytes:
+        return replies.TLS_REQUIRED
+
+    def _say_auth_required(self, _argument: bytes) -> bytes:
+        return replies.AUTH_REQUIRED
+
+    async def smtp_STARTTLS(self, argument: bytes) -> bytes:
+        settings = self._settings
+        if settings.tls != "starttls" or settings.tls_context is None:
+            return replies.NOT_IMPLEMENTED
+        if argument:
+            return replies.BAD_SYNTAX
+        if self._tls is not None:
+            return replies.TLS_ALREADY
+        self._write(replies.START_TLS)
+        self._buffer.clear()  # what was sent in clear behind STARTTLS does not count (RFC 3207, section 4.2)
+        self._in_handshake = True
+        transport = await self.loop.start_tls(
+            self.transport, self, settings.tls_context, server_side=True, ssl_handshake_timeout=HANDSHAKE
+        )
+        self._in_handshake = False
+        if transport is None:
+            raise ConnectionResetError
+        self.transport = transport
+        self._tls = _tls_text(transport)
+        self._transaction.reset()
+        self._helo, self._esmtp, self._user, self._peer = "", False, None, None
+        return b""
+
+    async def smtp_AUTH(self, argument: bytes) -> bytes:
+        settings, door = self._settings, self._door
+        if settings.auth == "none":
+            return replies.NOT_IMPLEMENTED
+        if self._user is not None:
+            return replies.AUTHENTICATED_ALREADY
+        if self._transaction.open:
+            return replies.NO_AUTH_IN_MAIL
+        if not self._auth_offered:
+            return replies.AUTH_NEEDS_TLS
+        if door.auth_tries.refuses(self._client, self.loop.time()):
+            self._ended = "errors"
+            return replies.AUTH_LATER
+        tried = await authenticate(argument, self._ask, settings.verify if settings.auth == "users" else None)
+        door.observer.observe(
+            AuthenticationJudged(settings.name, self._client, sanitise(tried.user, 255), tried.mechanism, tried.result)
+        )
+        if tried.result == "ok":
+            self._user, self._peer = sanitise(tried.user, 255), None
+            return tried.reply
+        return await self._auth_failed(tried)
+
+    async def _auth_failed(self, tried: Tried) -> bytes:
+        """Each answer comes a second later than the last; the fifth ends the session."""
+        if tried.result == "bad":
+            self._auth_failures += 1
+            self._door.auth_tries.failed(self._client, self.loop.time())
+            await asyncio.sleep(self._auth_failures)
+        if self._auth_failures >= 5:
+            self._ended = "errors"
+            return replies.TOO_MANY_AUTH_FAILURES
+        return tried.reply
+
+    async def _ask(self, challenge: bytes) -> bytes | None:
+        await self.push(challenge)
+        return await self._read_line()
+
+    def smtp_DATA(self, argument: bytes) -> bytes | Awaitable[bytes]:
+        transaction = self._transaction
+        if argument:
+            return replies.BAD_SYNTAX
+        if not transaction.open:
+            return replies.NO_MAIL
+        if not transaction.recipients:
+            return replies.NO_RECIPIENT
+        return self._take_content()
+
+    # Content
+
+    async def _take_content(self) -> bytes:
+        limits = self._settings.limits
+        reader = self._reader = ContentReader(
+            limit=self._settings.max_message_size,
+            in_memory=max(IN_MEMORY, limits.header_size),
+            memory=self._door.memory,
+        )
+        self._expect(limits.data)
+        self._door.replies["DATA", 3] += 1
+        await self.push(replies.START_DATA)
+        if self._buffer:
+            early = bytes(self._buffer)
+            self._buffer.clear()
+            reader.feed(early)
+        writer = await self._read_content(reader)
+        started = time.perf_counter()
+        self._expect(limits.command)
+        refusal = self._judge_content(reader)
+        if refusal is not None:
+            if writer is not None:
+                await writer.discard()
+            self._end_content()
+            self._transaction.reset()
+            return refusal
+        now = self._door.now()
+        queue_id = self._door.queue_ids.next(now)
+        content: Content
+        if writer is None:
+            content = MemoryContent(reader.rest, len(reader.head))
+        else:
+            await writer.write(reader.take() + reader.rest)
+            content = await writer.finish(queue_id, reader.head, reader.size)
+        envelope = self._transaction.envelope()
+        submission = Submission(
+            queue_id, envelope, reader.head, reader.size, self._who(envelope.smtputf8), self._settings.name, now
+        )
+        self._end_content()
+        self._transaction.reset()
+        reply = await self._door.acceptor.accept(submission, content, lambda: time.perf_counter() - started)
+        if reply[:1] == b"2":
+            self._messages += 1
+        elif isinstance(content, FileContent):
+            self._door.spool.remove([self._door.spool.name(content)])
+        self._expect(limits.command)
+        return reply
+
+    async def _read_content(self, reader: ContentReader) -> SpoolWriter | None:
+        """Read to the end of the data, or until it is pointless; large content goes to a spool file."""
+        writer: SpoolWriter | None = None
+        while True:
+            while reader.pieces:
+                if writer is None:
+                    writer = self._door.spool.begin()
+                await writer.write(reader.take())
+                self._resume()
+            if reader.ended or reader.hopeless or self._over or self._ended:
+                return writer
+            await self._wait()
+
+    def _judge_content(self, reader: ContentReader) -> bytes | None:
+        """None when the content is whole and within bounds; else the reply (b"" when nobody hears it)."""
+        if not reader.ended:
+            if reader.hopeless:
+                self._ended = "limit"
+                return self._refuse_content("rejected_size", replies.TOO_LARGE)
+            self._refuse_content("aborted", replies.TOO_SLOW)
+            return b""
+        if reader.too_large:
+            return self._refuse_content("rejected_size", replies.TOO_LARGE)
+        limits = self._settings.limits
+        fields = reader.head.count(b"\r\n")
+        if fields > limits.header_fields:
+            fields -= reader.head.count(b"\r\n ") + reader.head.count(b"\r\n\t") + 1
+        if reader.header_too_long or len(reader.head) > limits.header_size or fields > limits.header_fields:
+            return self._refuse_content("rejected_size", replies.HEADER_TOO_LARGE)
+        return None
+
+    def _refuse_content(self, result: str, reply: bytes) -> bytes:
+        transaction = self._transaction
+        code, status, text = reply.decode().rstrip().split(" ", 2)
+        self._door.observer.observe(
+            MessageRefused(
+                listener=self._settings.name,
+                client=self._client,
+                user=self._user,
+                reverse_path=transaction.reverse_path,
+                recipients=tuple([str(recipient.address) for recipient in transaction.recipients]),
+                result=result,
+                code=int(code),
+                status=status,
+                text=text,
+            )
+        )
+        return reply
+
+    def _end_content(self) -> None:
+        """Commands are read again; what came behind the data is the first of them."""
+        reader = self._reader
+        if reader is not None:
+            self._reader = None
+            reader.abandon()
+            self._buffer[:0] = reader.leftover
+            self._resume()
+
+    def _who(self, smtputf8: bool) -> Peer:
+        peer = self._peer
+        if peer is None or smtputf8:
+            protocol = "ESMTP" if self._esmtp else "SMTP"
+            if self._esmtp:
+                protocol = ("UTF8SMTP" if smtputf8 else "ESMTP") + "S" * (self._tls is not None)
+                protocol += "A" * (self._user is not None)
+            peer = Peer(self._client, self._helo, protocol, self._tls, self._user)
+            self._peer = None if smtputf8 else peer
+        return peer
+
+
+_NOT_COUNTED = frozenset({"HELP", "EXPN"})
+_NO_METHOD = ("other", None)
+_METHODS: dict[bytes, tuple[str, Any]] = {
+    name[5:].encode(): ("other" if name[5:] in _NOT_COUNTED else name[5:], method)
+    for name, method in vars(Session).items()
+    if name.startswith("smtp_")
+}
+
+
+def _tls_text(transport: asyncio.BaseTransport) -> str:
+    cipher = transport.get_extra_info("cipher")
+    return f"{cipher[1]} {cipher[0]}" if cipher else "TLS"

@@ -1,0 +1,232 @@
+"""The human part of a report: what happened, to whom, what the upstream said, what to do; Dutch, then English.
+
+Plain words for somebody who sent an invoice and never heard of SMTP. Every value is shown on
+one line, without control characters; nothing here reads the body of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from relay.mail.envelope import Recipient
+from relay.mail.reply import Reply, sanitise
+
+
+class Action(StrEnum):
+    """What was done for a recipient (RFC 3464, section 2.3.3); expired mail has failed."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    RELAYED = "relayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one recipient.
+
+    `reply` is the upstream's answer; where none was given, `text` says what happened.
+    `expired`: the lifetime ended before anybody said yes or no.
+    """
+
+    recipient: Recipient
+    action: Action
+    upstream: str
+    reply: Reply | None = None
+    text: str = ""
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One language of the report."""
+
+    verdict: dict[Action, str]
+    subject: str
+    accepted: str
+    answer: str
+    silence: str
+    none: str
+    tries: str
+    once: str
+    last: dict[Action, str]
+    reference: str
+    units: tuple[tuple[timedelta, str, str], ...]
+    advice: dict[str, str]
+
+
+_DAY, _HOUR, _MINUTE, _SECOND = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+
+DUTCH = Words(
+    verdict={
+        Action.FAILED: "Uw bericht is niet bezorgd bij:",
+        Action.DELAYED: "Uw bericht is nog niet bezorgd bij:",
+        Action.RELAYED: "Uw bericht is doorgegeven voor:",
+    },
+    subject="Onderwerp",
+    accepted="Aangenomen",
+    answer="Antwoord van de mailserver",
+    silence="Geen antwoord van de mailserver",
+    none="geen poging gelukt",
+    tries="Er is {tries} keer geprobeerd, over een tijd van {time}.",
+    once="Er is één keer geprobeerd.",
+    last={
+        Action.FAILED: "Het wordt niet nog eens geprobeerd: verstuur het bericht opnieuw als de oorzaak weg is.",
+        Action.DELAYED: "U hoeft niets te doen: het wordt vanzelf opnieuw geprobeerd.",
+        Action.RELAYED: "De volgende mailserver meldt niet of het bericht daarna aankomt.",
+    },
+    reference="Kenmerk voor uw beheerder",
+    units=(
+        (_DAY, "dag", "dagen"),
+        (_HOUR, "uur", "uur"),
+        (_MINUTE, "minuut", "minuten"),
+        (_SECOND, "seconde", "seconden"),
+    ),
+    advice={
+        "address": "controleer het e-mailadres van de ontvanger.",
+        "full": "de mailbox van de ontvanger is vol; bereik de ontvanger langs een andere weg.",
+        "size": "het bericht is te groot; verstuur een kleinere bijlage of een link.",
+        "policy": "de mailserver staat dit bericht niet toe; stuur deze melding door naar uw beheerder.",
+        "expired": "de mailserver nam het bericht niet op tijd aan; stuur deze melding door naar uw beheerder.",
+        "other": "stuur deze melding door naar uw beheerder.",
+    },
+)
+
+ENGLISH = Words(
+    verdict={
+        Action.FAILED: "Your message was not delivered to:",
+        Action.DELAYED: "Your message has not yet been delivered to:",
+        Action.RELAYED: "Your message was handed on for:",
+    },
+    subject="Subject",
+    accepted="Accepted",
+    answer="Answer of the mail server",
+    silence="No answer of the mail server",
+    none="no attempt got through",
+    tries="It was tried {tries} times over {time}.",
+    once="It was tried once.",
+    last={
+        Action.FAILED: "It will not be tried again: send the message again when the cause is gone.",
+        Action.DELAYED: "You need not do anything: it will be tried again.",
+        Action.RELAYED: "The next mail server does not report whether the message arrives after that.",
+    },
+    reference="Reference for your administrator",
+    units=(
+        (_DAY, "day", "days"),
+        (_HOUR, "hour", "hours"),
+        (_MINUTE, "minute", "minutes"),
+        (_SECOND, "second", "seconds"),
+    ),
+    advice={
+        "address": "check the recipient's e-mail address.",
+        "full": "the recipient's mailbox is full; reach the recipient in another way.",
+        "size": "the message is too large; send a smaller attachment or a link.",
+        "policy": "the mail server does not allow this message; forward this report to your administrator.",
+        "expired": "the mail server did not take the message in time; forward this report to your administrator.",
+        "other": "forward this report to your administrator.",
+    },
+)
+
+TITLES = {
+    Action.FAILED: "Niet bezorgd / Not delivered",
+    Action.DELAYED: "Nog niet bezorgd / Not yet delivered",
+    Action.RELAYED: "Doorgegeven / Handed on",
+}
+
+_TRY_THIS = {DUTCH.subject: "Wat u kunt doen", ENGLISH.subject: "What you can do"}
+
+
+def explain(
+    fates: Sequence[Fate],
+    *,
+    subject: str,
+    received_at: datetime,
+    now: datetime,
+    attempts: int,
+    reference: str,
+    codes_only: bool,
+) -> str:
+    """The report in words, lines ended by "\\n". `subject` "" leaves its line out; `codes_only`: for session codes."""
+    parts = [
+        _in_one_language(words, fates, subject, received_at, now, attempts, reference, codes_only)
+        for words in (DUTCH, ENGLISH)
+    ]
+    return "\n\n----\n\n".join(parts) + "\n"
+
+
+def diagnosis(fate: Fate, *, codes_only: bool) -> str:
+    """The upstream's answer verbatim, or what happened; for session codes nothing but codes."""
+    if fate.reply is None:
+        return "" if codes_only else sanitise(fate.text)
+    if codes_only:
+        return f"{fate.reply.code} {fate.reply.status}".rstrip()
+    return sanitise(str(fate.reply))
+
+
+def _in_one_language(
+    words: Words,
+    fates: Sequence[Fate],
+    subject: str,
+    received_at: datetime,
+    now: datetime,
+    attempts: int,
+    reference: str,
+    codes_only: bool,
+) -> str:
+    lines: list[str] = []
+    for action in Action:
+        group = [fate for fate in fates if fate.action is action]
+        if not group:
+            continue
+        lines += [words.verdict[action], ""]
+        for fate in group:
+            lines += _one_recipient(words, fate, codes_only)
+        lines += ["", words.last[action], ""]
+    if subject:
+        lines.append(f"{words.subject}: {subject}")
+    lines.append(f"{words.accepted}: {received_at:%d-%m-%Y %H:%M:%S %z}")
+    if attempts > 1:
+        lines.append(words.tries.format(tries=attempts, time=duration(now - received_at, words)))
+    elif attempts == 1:
+        lines.append(words.once)
+    lines.append(f"{words.reference}: {reference}")
+    return "\n".join(lines)
+
+
+def _one_recipient(words: Words, fate: Fate, codes_only: bool) -> list[str]:
+    lines = [f"  {sanitise(str(fate.recipient.address))}"]
+    said = diagnosis(fate, codes_only=codes_only)
+    if fate.reply is not None:
+        lines.append(f"    {words.answer} ({fate.upstream}): {said}")
+    elif fate.action is not Action.RELAYED:
+        lines.append(f"    {words.silence} ({fate.upstream or '-'}): {said or words.none}")
+    if fate.action is Action.FAILED:
+        lines.append(f"    {_TRY_THIS[words.subject]}: {words.advice[_kind(fate)]}")
+    return lines
+
+
+def _kind(fate: Fate) -> str:
+    """Which advice fits, from the enhanced status (RFC 3463, section 3)."""
+    if fate.expired or fate.reply is None:
+        return "expired"
+    _, _, detail = fate.reply.status.partition(".")
+    if detail in ("1.1", "1.2", "1.3", "1.6", "1.10"):
+        return "address"
+    if detail == "2.2":
+        return "full"
+    if detail in ("2.3", "3.4") or fate.reply.code == 552:
+        return "size"
+    if detail.startswith("7."):
+        return "policy"
+    return "other"
+
+
+def duration(time: timedelta, words: Words) -> str:
+    """A stretch of time in its largest whole unit, as one would say it: "5 dagen", "1 minute"."""
+    for unit, one, many in words.units:
+        count = time // unit
+        if count >= 1:
+            return f"{count} {one if count == 1 else many}"
+    return f"0 {words.units[-1][2]}"

@@ -1,0 +1,111 @@
+"""Trace and identification fields of ours: Received, Date, Message-ID (RFC 5321, section 4.4; RFC 5322, section 3.6).
+
+What is the same for all messages of a second or of a peer is made once and remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Protocol
+
+from relay.mail.envelope import Envelope
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_IP = re.compile(r"[0-9A-Fa-f.:]{2,45}\Z")
+# What may stand in the field: a client chooses its HELO, and parentheses would change the meaning of the rest.
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+_NOT_A_COMMENT = re.compile(r"[^A-Za-z0-9._ -]")
+_MAILBOX = re.compile(
+    r'(?:[^\s\x00-\x20\x7f-\U0010ffff"()<>\\]{1,64}|"[^\x00-\x1f\x7f-\U0010ffff"\\]{1,64}")@[A-Za-z0-9.:\[\]-]{1,255}\Z'
+)
+
+
+class Client(Protocol):
+    """Who handed the message over, as in `policy.submission.Peer`; hashable."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def helo(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def tls(self) -> str | None: ...
+    def __hash__(self) -> int: ...
+
+
+class Traced(Protocol):
+    """What a Received field tells, as in `policy.submission.Submission`."""
+
+    @property
+    def queue_id(self) -> str: ...
+    @property
+    def envelope(self) -> Envelope: ...
+    @property
+    def peer(self) -> Client: ...
+    @property
+    def received_at(self) -> datetime: ...
+
+
+def received(submission: Traced, hostname: str) -> bytes:
+    """The Received field for `submission`, complete and folded, always ASCII.
+
+    The recipient is named only where there is one (RFC 5321, section 7.6: several would tell each
+    other of blind copies). A submission of our own, whose peer has no address and no HELO, has no `from`.
+    """
+    begin, end = _frame(submission.peer, hostname)
+    recipients = submission.envelope.recipients
+    if len(recipients) == 1:
+        address = str(recipients[0].address)
+        if _MAILBOX.match(address):
+            return b"%b%b%b\r\n for <%b>; %b\r\n" % (
+                begin,
+                submission.queue_id.encode(),
+                end,
+                address.encode(),
+                date(submission.received_at),
+            )
+    return b"%b%b%b; %b\r\n" % (begin, submission.queue_id.encode(), end, date(submission.received_at))
+
+
+@lru_cache(maxsize=256)
+def _frame(peer: Client, hostname: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the queue ID."""
+    literal = ""
+    if _IP.match(peer.address):
+        literal = f"[IPv6:{peer.address}]" if ":" in peer.address else f"[{peer.address}]"
+    helo = _NOT_A_NAME.sub("?", peer.helo[:255])
+    if not literal and not helo:
+        return f"Received: by {hostname} id ".encode(), b""
+    source = f"{helo or literal} ({literal})" if literal else helo
+    security = f"\r\n (using {_NOT_A_COMMENT.sub('?', peer.tls[:200])})" if peer.tls else ""
+    protocol = _NOT_A_NAME.sub("?", peer.protocol)
+    return f"Received: from {source}\r\n by {hostname} with {protocol} id ".encode(), security.encode()
+
+
+def date(moment: datetime) -> bytes:
+    """The value of a Date field, in the time zone of `moment`. Raises ValueError if it has none."""
+    offset = moment.utcoffset()
+    if offset is None:
+        raise ValueError("a date without a time zone")
+    return _date(moment.replace(microsecond=0), offset)
+
+
+@lru_cache(maxsize=64)
+def _date(moment: datetime, offset: timedelta) -> bytes:
+    # Not strftime: names of days and months must not follow the locale. The offset is an argument
+    # because equal moments of two zones are equal keys.
+    minutes = round(offset.total_seconds()) // 60
+    sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
+    return (
+        f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year:04d} "
+        f"{moment:%H:%M:%S} {sign}{minutes // 60:02d}{minutes % 60:02d}"
+    ).encode()
+
+
+def message_id(queue_id: str, hostname: str) -> bytes:
+    """The value of a Message-ID field, angle brackets included."""
+    return f"<{queue_id}@{hostname}>".encode()

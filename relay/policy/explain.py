@@ -1,0 +1,121 @@
+"""Why a submission goes where it goes, and as whose: the decision with everything that was asked on the way.
+
+Made by the same functions that decide and render, so it cannot tell another story. Of a message
+with a session code, the Subject and what repeats it is not shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.mail.header import Header
+from relay.mail.reply import Reply
+from relay.policy.decide import Accept, Policy, Reject, judge
+from relay.policy.match import Condition, View, tried
+from relay.policy.rewriting import Rendered, render
+from relay.policy.rules import SenderRule
+from relay.policy.submission import Submission
+
+NOT_SHOWN = "(not shown: session code)"
+# Subject, and the fields in which some software says it again.
+_TELLING = frozenset({b"subject", b"thread-topic", b"comments", b"keywords"})
+
+
+@dataclass(frozen=True, slots=True)
+class EntryTried:
+    """One entry of `session_codes.match`, and whether all of its conditions held."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTried:
+    """One sender rule. `spoke`: it is the first that matches; only that one has an effect."""
+
+    rule: SenderRule
+    conditions: tuple[Condition, ...]
+    held: bool
+    spoke: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`rejected` is the reply of a rejection, and `route` and `rendered` are None then.
+
+    `session_code` names the entry that matched, or is None. `upstreams` are in the order in which
+    they are tried. `before` and `after` are the header as it came and as it leaves, without what
+    must not be shown.
+    """
+
+    rejected: Reply | None
+    because: tuple[str, ...]
+    session_codes: tuple[EntryTried, ...]
+    session_code: str | None
+    rules: tuple[RuleTried, ...]
+    route: str | None
+    upstreams: tuple[str, ...]
+    rendered: Rendered | None
+    before: Header
+    after: Header
+
+
+def explain(submission: Submission, policy: Policy) -> Explanation:
+    """The decision about `submission`, with every entry and rule tried, also those behind the one that spoke."""
+    view = View(submission)
+    decision = judge(view, policy)
+    match decision:
+        case Reject(reply, because):
+            header = _shown(view.header, secret=False)
+            return Explanation(reply, because, (), None, (), None, (), None, header, header)
+        case Accept():
+            return _accepted(submission, policy, decision, view)
+
+
+def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View) -> Explanation:
+    secret = accept.session_code
+    entries = []
+    for index, match in enumerate(policy.session_codes.match if policy.session_codes else ()):
+        conditions = _discreet(tried(match, view), secret=secret)
+        held = all(condition.held for condition in conditions)
+        entries.append(EntryTried(f"session_codes.match[{index}]", conditions, held))
+    rules = []
+    for rule in policy.senders:
+        conditions = _discreet(tried(rule.match, view), secret=secret)
+        held = all(condition.held for condition in conditions)
+        rules.append(RuleTried(rule, conditions, held, rule is accept.rule))
+    rendered = render(submission, accept, policy, view.header)
+    return Explanation(
+        rejected=None,
+        because=accept.because,
+        session_codes=tuple(entries),
+        session_code=accept.because[0] if secret else None,
+        rules=tuple(rules),
+        route=accept.route.name,
+        upstreams=accept.route.upstreams,
+        rendered=rendered,
+        before=_shown(view.header, secret=secret),
+        after=_shown(Header.parse(rendered.head), secret=secret),
+    )
+
+
+def _discreet(conditions: list[Condition], *, secret: bool) -> tuple[Condition, ...]:
+    if not secret:
+        return tuple(conditions)
+    return tuple(
+        [
+            condition._replace(found=(NOT_SHOWN,))
+            if condition.name.removeprefix("header.").encode() in _TELLING
+            else condition
+            for condition in conditions
+        ]
+    )
+
+
+def _shown(header: Header, *, secret: bool) -> Header:
+    if not secret:
+        return header
+    hidden = b": " + NOT_SHOWN.encode() + b"\r\n"
+    fields = [(name, raw.partition(b":")[0] + hidden if name in _TELLING else raw) for name, raw in header.fields]
+    return Header(tuple(fields), header.rest)

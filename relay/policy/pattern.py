@@ -1,0 +1,118 @@
+"""Patterns: globs and RE2 expressions, compiled once and asked for every message.
+
+A glob (`*` any text, `?` any character) is held against the whole value, whatever the case. `/…/` is an
+RE2 expression, searched for, case-sensitive unless it says `(?i)`. Both take time linear in the value, so
+no pattern can stop the loop; at most 2 000 characters of a value are looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import re2
+
+from relay.policy.rules import Pattern
+
+LONGEST = 2_000
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False  # RE2 would write the expression to stderr
+
+
+class _Compiled(Protocol):
+    """What is used of a compiled RE2 expression."""
+
+    def search(self, text: str) -> object | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A glob without wildcards: the comparison of the hot path."""
+
+    source: str
+    folded: str = field(repr=False, compare=False)
+
+    def matches(self, value: str) -> bool:
+        return value[:LONGEST].casefold() == self.folded
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A glob such as `*@example.nl`, the most frequent one with a wildcard."""
+
+    source: str
+    folded: str = field(repr=False, compare=False)
+
+    def matches(self, value: str) -> bool:
+        return value[:LONGEST].casefold().endswith(self.folded)
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """Any other glob; `compiled` expects a folded value."""
+
+    source: str
+    compiled: _Compiled = field(repr=False, compare=False)
+
+    def matches(self, value: str) -> bool:
+        return _found(self.compiled, value[:LONGEST].casefold())
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """An RE2 expression between slashes."""
+
+    source: str
+    compiled: _Compiled = field(repr=False, compare=False)
+
+    def matches(self, value: str) -> bool:
+        return _found(self.compiled, value[:LONGEST])
+
+
+def pattern(source: str) -> Pattern:
+    """The pattern written as `source`. Raises ValueError with a sentence that does not quote it."""
+    if len(source) > LONGEST:
+        raise ValueError(f"a pattern has at most {LONGEST} characters")
+    if source.startswith("/"):
+        return _expression(source)
+    folded = source.casefold()
+    if "*" not in folded and "?" not in folded:
+        return Literal(source, folded)
+    rest = folded[1:]
+    if folded[0] == "*" and "*" not in rest and "?" not in rest:
+        return Ending(source, rest)
+    return Glob(source, _compile("(?s)^" + "".join(map(_glob_character, folded)) + r"\z"))
+
+
+def _expression(source: str) -> Expression:
+    if len(source) < 2 or not source.endswith("/"):
+        raise ValueError('a pattern that begins with "/" is an expression and must end with "/" as well')
+    inside = source[1:-1]
+    if not inside:
+        raise ValueError("the expression between the slashes is empty and would match everything")
+    return Expression(source, _compile(inside))
+
+
+def _glob_character(character: str) -> str:
+    return {"*": ".*", "?": "."}.get(character) or str(re2.escape(character))
+
+
+def _compile(expression: str) -> _Compiled:
+    try:
+        compiled: _Compiled = re2.compile(expression, _OPTIONS)
+    except re2.error as error:
+        reason = error.args[0] if error.args else b""
+        said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        # RE2 quotes the offending part behind a colon.
+        raise ValueError(f"not an RE2 expression: {said.partition(':')[0]}") from None
+    except UnicodeEncodeError:
+        raise ValueError("the pattern holds characters that are not Unicode text") from None
+    return compiled
+
+
+def _found(compiled: _Compiled, value: str) -> bool:
+    try:
+        return compiled.search(value) is not None
+    except UnicodeEncodeError:  # raw bytes of a header arrive as surrogates
+        return compiled.search(value.encode("utf-8", "replace").decode()) is not None

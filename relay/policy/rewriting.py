@@ -1,0 +1,283 @@
+"""Rewriting: the header and the reverse-path with which a message leaves.
+
+A rule that rewrites makes its address the one author. What the person who wrote put into From
+stays in X-Original-From, raw; replies and receipts reach that person through Reply-To. Where From
+already is the address of the rule, alone, and the template gives the name that stands there (no
+name stays no name), From is left as it came, and with it Sender and signatures; only the
+reverse-path follows the rule.
+
+On the way out, with or without a rule: Received goes on top, Date and Message-ID where they are
+missing; Bcc, Resent-Bcc and Return-Path are removed. All else leaves byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from relay.mail import trace
+from relay.mail.address import Address
+from relay.mail.author import Author, parse
+from relay.mail.encoding import encode_phrase
+from relay.mail.header import Field, Header, folded, unfold, value
+from relay.policy.decide import Accept, Policy
+from relay.policy.rules import Rewrite
+from relay.policy.submission import Submission
+
+_NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+_RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
+_PLACEHOLDER = re.compile(r"\{(name|address|local|domain)\}")
+_AT = re.compile(r"\s*@\s*")
+_SIGNED = re.compile(rb"(?:^|;)\s*h\s*=([^;]*)")
+_LINE = 900  # octets of a value that still fit a line of 998 (RFC 5322, section 2.1.1) with its name
+_CACHED = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A message as it leaves: `head` (complete, with its empty line), then the content from `body_offset` on.
+
+    `result` is "rewritten", "unchanged" (a rule spoke and nothing had to change) or None (no rule
+    spoke). `from_before` and `from_after` are values, unfolded (several From fields joined by
+    commas). `reply_to` is the value of Reply-To as the message leaves, or None.
+    `signatures_removed` counts the DKIM-Signature fields that the rewriting broke. `smtputf8`: only
+    an SMTPUTF8 transaction can carry it, or the client asked for one.
+    """
+
+    reverse_path: Address | None
+    head: bytes
+    body_offset: int
+    smtputf8: bool
+    result: str | None
+    from_before: bytes
+    from_after: bytes
+    reply_to: bytes | None
+    signatures_removed: int = 0
+
+
+def render(submission: Submission, accept: Accept, policy: Policy, header: Header | None = None) -> Rendered:
+    """The message as it leaves by `accept`. `header` is the parsed `submission.head`, where the caller has it."""
+    if header is None:
+        header = Header.parse(submission.head)
+    fields, rest = header.fields, header.rest
+    names = {name for name, _ in fields}
+    ours = [trace.received(submission, policy.hostname)]
+    if b"date" not in names:
+        ours.append(b"Date: %b\r\n" % trace.date(submission.received_at))
+    if b"message-id" not in names:
+        ours.append(b"Message-ID: %b\r\n" % trace.message_id(submission.queue_id, policy.hostname))
+    if fields and not fields[-1][1].endswith(b"\n"):
+        name, raw = fields[-1]
+        fields = (*fields[:-1], (name, raw + b"\r\n"))
+    before = tuple([value(field) for field in fields if field[0] == b"from"]) if b"from" in names else ()
+    replies = tuple([value(field) for field in fields if field[0] == b"reply-to"]) if b"reply-to" in names else ()
+    rewrite = accept.rule.rewrite if accept.rule else None
+    authorship = _UNCHANGED if rewrite is None else _authorship(rewrite, before, replies)
+    signatures = 0
+    if authorship.changes:
+        fields, signatures = _rewritten(fields, authorship)
+    if not names.isdisjoint(_NEVER_LEAVE):
+        fields = tuple([field for field in fields if field[0] not in _NEVER_LEAVE])
+    # A body that begins without an empty line (no header, or a line that is no field) gets one before it.
+    end = rest if rest in (b"\r\n", b"\n") else b"\r\n" + rest
+    ours += [raw for _, raw in fields]
+    ours.append(end)
+
+    reverse_path = submission.envelope.reverse_path
+    if rewrite is not None and reverse_path is not None and rewrite.envelope != "keep":
+        reverse_path = rewrite.envelope if isinstance(rewrite.envelope, Address) else rewrite.address
+    result = None
+    if accept.rule is not None:
+        changed = authorship.changes or reverse_path != submission.envelope.reverse_path
+        result = "rewritten" if changed else "unchanged"
+    return Rendered(
+        reverse_path=reverse_path,
+        head=b"".join(ours),
+        body_offset=len(submission.head),
+        smtputf8=(
+            submission.envelope.smtputf8
+            or authorship.needs_smtputf8
+            or (reverse_path is not None and not reverse_path.is_ascii)
+        ),
+        result=result,
+        from_before=b", ".join(before),
+        from_after=b", ".join(before) if authorship.author is None else unfold(authorship.author.partition(b":")[2]),
+        reply_to=_reply_to_value(authorship, replies),
+        signatures_removed=signatures,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Authorship:
+    """What a rule makes of From and Reply-To.
+
+    `author` and `reply_to` are new fields, None where the old ones stay; `originals` are the
+    X-Original-From fields; `receipts` are the addresses that receipts shall reach.
+    """
+
+    author: bytes | None = None
+    originals: tuple[bytes, ...] = ()
+    reply_to: bytes | None = None
+    receipts: tuple[str, ...] = ()
+    needs_smtputf8: bool = False
+
+    @property
+    def changes(self) -> bool:
+        return self.author is not None or self.reply_to is not None
+
+
+_UNCHANGED = _Authorship()
+
+
+def _reply_to_value(authorship: _Authorship, replies: tuple[bytes, ...]) -> bytes | None:
+    if authorship.reply_to is not None:
+        return unfold(authorship.reply_to.partition(b":")[2])
+    return b", ".join(replies) if replies else None
+
+
+def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tuple[Field, ...], int]:
+    """`fields` with `authorship` in them, in the place of the first From (or on top), and how many signatures broke."""
+    goes = set()
+    if authorship.author is not None:
+        goes.add(b"sender")
+    if authorship.reply_to is not None:
+        goes.add(b"reply-to")
+    kept: list[Field] = []
+    place = -1
+    signatures = 0
+    for field in fields:
+        name, raw = field
+        if name == b"from":
+            if place < 0:
+                place = len(kept)
+            if authorship.author is None:
+                kept.append(field)
+                place = len(kept)
+        elif name in goes:
+            continue
+        elif name in _RECEIPTS and authorship.author is not None:
+            kept.append((name, _receipt(field, authorship.receipts)))
+        elif name == b"dkim-signature" and (authorship.author is not None or b"reply-to" in _signed(field)):
+            signatures += 1
+        else:
+            kept.append((name, raw))
+    place = max(place, 0)
+    new = (authorship.author, *authorship.originals, authorship.reply_to)
+    kept[place:place] = [(raw.partition(b":")[0].lower(), raw) for raw in new if raw is not None]
+    return tuple(kept), signatures
+
+
+def _signed(signature: Field) -> frozenset[bytes]:
+    """The names of the fields that a DKIM-Signature covers (RFC 6376, section 3.5, h=). From always is among them."""
+    match = _SIGNED.search(value(signature))
+    return frozenset([name.strip().lower() for name in match[1].split(b":")]) if match else frozenset()
+
+
+def _receipt(field: Field, addresses: tuple[str, ...]) -> bytes:
+    """The receipt field `field` for `addresses`; as it came where they are unknown or already there."""
+    there = [author.address for author in parse(value(field))]
+    if not addresses or (there and all(address in addresses for address in there)):
+        return field[1]
+    name = field[1].partition(b":")[0].rstrip()
+    return folded(name, _list([Author("", address) for address in addresses]))
+
+
+def _authorship(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
+    small = sum(map(len, before)) + sum(map(len, replies)) <= _CACHED
+    return _remembered(rewrite, before, replies) if small else _author(rewrite, before, replies)
+
+
+def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
+    """What `rewrite` makes of the From values `before` and the Reply-To values `replies`. Pure."""
+    authors = [author for raw in before for author in parse(raw)]
+    usable = _different([author for author in authors if author.address])
+    writer = usable[0] if usable else authors[0] if authors else Author("", None)
+    new = Author(_display_name(rewrite.display_name or "{name}", writer), str(rewrite.address))
+    stays = len(before) == 1 and len(authors) == 1 and _same(rewrite, writer, new)
+    answered = _different([author for raw in replies for author in parse(raw) if author.address])
+
+    reply_to: list[Author] = []
+    if isinstance(rewrite.reply_to, Address):
+        answered = reply_to = [Author("", str(rewrite.reply_to))]
+    elif rewrite.reply_to == "original" and not answered and not _only(usable, rewrite.address):
+        # A Reply-To that leads nowhere counts as none.
+        answered = reply_to = usable
+    author = None if stays else folded(b"From", _list([new]))
+    field = (
+        folded(b"Reply-To", _list([Author(_AT.sub(" at ", a.name), a.address) for a in reply_to])) if reply_to else None
+    )
+    return _Authorship(
+        author=author,
+        originals=() if stays else tuple([_original(raw) for raw in before]),
+        reply_to=field,
+        receipts=tuple([author.address for author in answered if author.address]),
+        needs_smtputf8=not (author or b"").isascii() or not (field or b"").isascii(),
+    )
+
+
+_remembered = lru_cache(maxsize=256)(_author)
+
+
+def _different(authors: list[Author]) -> list[Author]:
+    """Each address once."""
+    return list({author.address: author for author in reversed(authors)}.values())[::-1]
+
+
+def _only(authors: list[Author], address: Address) -> bool:
+    return len(authors) == 1 and (authors[0].address or "").lower() == str(address).lower()
+
+
+def _same(rewrite: Rewrite, writer: Author, new: Author) -> bool:
+    """Whether the author already is as the rule wants it. Case does not count: no upstream minds it."""
+    if not _only([writer], rewrite.address):
+        return False
+    if not writer.name:
+        # A bare address needs no name, unless the template has words of its own.
+        return not _PLACEHOLDER.sub("", rewrite.display_name or "").strip()
+    return new.name == _tidy(writer.name)
+
+
+def _tidy(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _display_name(template: str, writer: Author) -> str:
+    """The template, filled in once: braces in a name are only braces."""
+    local, _, domain = (writer.address or "").rpartition("@")
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    values = {
+        "name": _AT.sub(" at ", _tidy(writer.name or local)),
+        "address": writer.address or "",
+        "local": local,
+        "domain": domain.lower(),
+    }
+    return _tidy(_PLACEHOLDER.sub(lambda found: values[found[1]], template))
+
+
+def _list(authors: list[Author]) -> list[bytes]:
+    """The words of an address list: ASCII, but for addresses that only SMTPUTF8 can carry."""
+    words: list[bytes] = []
+    for author in authors:
+        address = (author.address or "").encode()
+        phrase = encode_phrase(author.name)
+        words += [phrase, b"<" + address + b">"] if phrase else [address]
+        words[-1] += b","
+    words[-1] = words[-1][:-1]
+    return words
+
+
+def _original(raw: bytes) -> bytes:
+    """X-Original-From: the value as it was, in one line; folded again only where no line could hold it."""
+    lines = []
+    if len(raw) > _LINE:
+        raw = re.sub(rb"[ \t]+", b" ", raw)
+        while len(raw) > _LINE:
+            cut = raw.rfind(b" ", 1, _LINE)
+            cut = cut if cut > 0 else raw.find(b" ", _LINE)
+            if cut < 0:
+                break
+            lines.append(raw[:cut])
+            raw = raw[cut:]
+    return b"X-Original-From: " + b"\r\n".join([*lines, raw, b""])

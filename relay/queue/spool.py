@@ -1,0 +1,167 @@
+"""Large content: files beside the database, complete and durable before a row points to them.
+
+A file is written under a temporary name, fsynced, renamed to the queue ID of its entry, and the
+directory is fsynced; then the row may be committed. So a file without a row is an orphan, and a
+row without its file means that somebody took it away. No name ever comes from a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from relay.errors import StoreUnavailable
+from relay.mail.content import FileContent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SUFFIX = ".eml"
+_TEMPORARY = ".part"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Spool:
+    """The directory of spool files, 0700; the files are 0600. Blocking work is done on threads of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
+
+    def begin(self) -> SpoolWriter:
+        """A new file; nothing touches the disk before its first write."""
+        return SpoolWriter(self)
+
+    def path(self, name: str) -> str:
+        return str(self.directory / name)
+
+    def name(self, content: FileContent) -> str:
+        """What a row keeps of `content`: its name in this directory."""
+        path = Path(content.path)
+        if path.parent != self.directory:
+            raise ValueError("the content is no file of this spool")
+        return path.name
+
+    def names(self) -> set[str]:
+        return set(os.listdir(self.directory))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forget files whose entries are gone, beside everything else; what stays is an orphan for the next start."""
+        self._threads.submit(self.remove_now, list(names))
+
+    def remove_now(self, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                os.unlink(self.directory / name)
+            except OSError:
+                continue  # gone already, or a failing disk: the next start looks again
+
+    def sync(self) -> None:
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    async def on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` on a thread of the spool; a failing disk becomes StoreUnavailable."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        except OSError as error:
+            reason = "full" if error.errno in _FULL else "io"
+            raise StoreUnavailable(reason, f"spool file: {os.strerror(error.errno or errno.EIO)}") from None
+
+    def close(self) -> None:
+        """Wait for removals under way, and end the threads. Idempotent."""
+        self._threads.shutdown(wait=True)
+
+
+class SpoolWriter:
+    """One file on its way in: any number of `write`, then `finish`, or `discard` at any time before the put.
+
+    `write` and `finish` raise StoreUnavailable ("full", "io"); nothing stays on the disk then.
+    One call at a time. A caller cancelled in a call has to `discard`.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._name = secrets.token_hex(8) + _TEMPORARY
+        self._descriptor: int | None = None
+        self._work: asyncio.Future[None] | None = None
+        self._touched = False
+        self._over = False
+        self.written = 0
+
+    async def write(self, data: bytes) -> None:
+        """Append `data`; pieces of about 256 KiB are best."""
+        await self._run(lambda: self._append(data))
+
+    async def finish(self, queue_id: str, head: bytes, size: int) -> FileContent:
+        """Make the file durable under its final name. `head` is the beginning of what was written, `size` all of it."""
+        if size != self.written:
+            raise ValueError(f"{self.written} octets were written, {size} were announced")
+        if not (queue_id.isascii() and queue_id.isalnum()):
+            raise ValueError("no queue ID")
+        await self._run(lambda: self._settle(queue_id + _SUFFIX))
+        return FileContent(self._spool.path(self._name), size, head)
+
+    async def discard(self) -> None:
+        """Remove the file, under whatever name. Idempotent; not after its entry was put."""
+        if self._work is not None and not self._work.done():
+            await asyncio.wait([self._work])
+        self._over = True
+        if self._touched:
+            await self._spool.on_thread(self._drop)
+
+    async def _run(self, step: Callable[[], None]) -> None:
+        if self._over:
+            raise ValueError("the spool file is discarded")
+        work = asyncio.ensure_future(self._spool.on_thread(self._guarded, step))
+        self._work = work
+        await asyncio.shield(work)  # a thread cannot be called back; discard waits for it
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except OSError:
+            self._over = True
+            self._drop()
+            raise
+
+    def _append(self, data: bytes) -> None:
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._touched = True
+            self._descriptor = os.open(self._spool.directory / self._name, flags, 0o600)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self.written += len(data)
+
+    def _settle(self, final: str) -> None:
+        if self._descriptor is None:
+            self._append(b"")
+        assert self._descriptor is not None
+        os.fsync(self._descriptor)
+        self._close()
+        os.rename(self._spool.directory / self._name, self._spool.directory / final)
+        self._name = final
+        self._spool.sync()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _drop(self) -> None:
+        try:
+            self._close()
+        finally:
+            self._spool.remove_now([self._name])

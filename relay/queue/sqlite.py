@@ -1,0 +1,404 @@
+"""The store we ship: SQLite in WAL mode with synchronous=FULL, one writer thread, group commit.
+
+An operation that fails by itself fails alone. When the machine fails (full, I/O error, locked,
+damaged), the whole batch does, and nothing of it is kept; after an I/O error the database is closed
+and opened anew before it is believed again: an fsync that failed once says nothing the second time.
+Such a commit may have reached the disk all the same, so the first transaction afterwards begins by
+making the disk say what the books say (`Mend`).
+
+Reading goes over a connection of its own, on a thread of its own, in short transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from relay.errors import StoreTooNew, StoreUnavailable
+from relay.events import EntriesFound, Observer
+from relay.queue.books import Books, SetAside
+from relay.queue.grouped import GroupedStore, Mend, Report
+from relay.queue.lock import Lock
+from relay.queue.model import Ledger
+from relay.queue.operations import Operation, Wipe, run_all, set_aside
+from relay.queue.rows import PAGE_SIZE, SET_ASIDE, Row
+from relay.queue.spool import Spool
+from relay.queue.statements import INSERTS, LARGEST, STATEMENTS, migrations
+
+T = TypeVar("T")
+
+SQLITE_VERSION = apsw.sqlite_lib_version()
+
+CHECKPOINT_PAGES = 1000  # of the log (16 MiB): then it is copied to the database, while no caller waits
+BUSY_MILLISECONDS = 1000  # another process may hold the database for a moment (a backup, a shell)
+
+_REASONS: tuple[tuple[tuple[type[apsw.Error], ...], str], ...] = (
+    ((apsw.FullError,), "full"),
+    ((apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.ProtocolError), "io"),
+    ((apsw.BusyError, apsw.LockedError), "busy"),
+    ((apsw.CorruptError, apsw.NotADBError), "corrupt"),
+    ((apsw.NoMemError, apsw.InterruptError, apsw.MisuseError, apsw.InternalError), "other"),
+)
+
+
+def _reason(error: apsw.Error, system_error: int = 0) -> str | None:
+    """What is wrong with the machine, or None when the operation itself is at fault."""
+    if system_error in (errno.ENOSPC, errno.EDQUOT) and isinstance(error, apsw.IOError):
+        return "full"
+    for kinds, reason in _REASONS:
+        if isinstance(error, kinds):
+            return reason
+    return None
+
+
+class _Transaction:
+    """A transaction under way (`operations.Work`)."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, name: str, bindings: Sequence[Any] = ()) -> Iterator[Row]:
+        return self._connection.execute(STATEMENTS[name], bindings)
+
+    def changed(self, name: str, bindings: Sequence[Any] = ()) -> int:
+        self._connection.execute(STATEMENTS[name], bindings)
+        return self._connection.changes()
+
+    def insert(self, name: str, rows: Sequence[Row]) -> None:
+        statements = INSERTS[name]
+        done, left = 0, len(rows)
+        while left:
+            size = min(1 << left.bit_length() - 1, LARGEST)
+            values = tuple(chain.from_iterable(rows[done : done + size]))
+            self._connection.execute(statements[size], values)
+            done += size
+            left -= size
+
+    def keys(self, keys: Iterable[int]) -> object:
+        return apsw.carray(array("q", keys))
+
+    def end(self, keys: Sequence[int], *, overwrite: bool) -> None:
+        if overwrite:
+            self._connection.execute("PRAGMA secure_delete = ON")
+        try:
+            for name in ("delete_entries", "delete_contents", "delete_recipients"):
+                self._connection.execute(STATEMENTS[name], (self.keys(keys),))
+        finally:
+            if overwrite:
+                self._connection.execute("PRAGMA secure_delete = OFF")
+
+    def mend(self, mend: Mend) -> None:
+        if mend.undone:
+            self.end(mend.undone, overwrite=True)
+        leased = self.keys(mend.leased or (-1,))
+        self._connection.execute(STATEMENTS["lose_leases"], (leased,))
+        self._connection.execute(STATEMENTS["keep_leases"], (leased,))
+
+
+class Database:
+    """The thread's side (`grouped.Disk`). Every method but the reading ones runs on the writer thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: apsw.Connection | None = None
+        self._reader: apsw.Connection | None = None
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-reader")
+        self._log_pages = 0
+
+    def open(self) -> apsw.Connection:
+        """The writing connection, opened if need be; raises apsw.Error."""
+        if self._connection is None:
+            connection = apsw.Connection(str(self.path))
+            try:
+                connection.set_busy_timeout(BUSY_MILLISECONDS)
+                connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute("PRAGMA journal_size_limit = 67108864")
+                connection.execute("PRAGMA cache_size = -8192")
+                # What a failed commit or a dead process left in the log goes (session codes, too).
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except (apsw.BusyError, apsw.FullError):
+                pass  # somebody reads, or there is no room for the copy: the log is emptied later
+            except apsw.Error:
+                connection.close(True)
+                raise
+            connection.set_wal_hook(self._written)
+            self._log_pages = 0
+            self._connection = connection
+        return self._connection
+
+    def commit(self, operations: list[Operation[Any]], mend: Mend | None) -> Report:
+        """One transaction, durable on return unless the report says otherwise. Never raises."""
+        start = time.perf_counter()
+        try:
+            connection = self.open()
+            self._begin(connection, mend)
+            try:
+                run_all(operations, _Transaction(connection))
+            except Exception as error:  # a dead thread would leave every caller waiting
+                if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
+                    raise
+                self._one_by_one(connection, operations, mend)
+            connection.execute("COMMIT")
+            for operation in operations:
+                if isinstance(operation, Wipe):
+                    operation.done = self._empty_log(connection)
+        except apsw.Error as error:
+            reason = self._give_up(error)
+            text = f"{self.path.name}: {error}"
+            return Report(operations, time.perf_counter() - start, False, (reason, text), reason in ("full", "busy"))
+        return Report(operations, time.perf_counter() - start, mend is not None)
+
+    def _begin(self, connection: apsw.Connection, mend: Mend | None) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        if mend is not None:
+            _Transaction(connection).mend(mend)
+
+    def _one_by_one(self, connection: apsw.Connection, operations: list[Operation[Any]], mend: Mend | None) -> None:
+        """The batch failed because of one of its operations: only that one fails."""
+        connection.execute("ROLLBACK")
+        self._begin(connection, mend)
+        for operation in operations:
+            connection.execute("SAVEPOINT one")
+            try:
+                run_all([operation], _Transaction(connection))
+            except Exception as error:  # as above
+                if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
+                    raise
+                connection.execute("ROLLBACK TO one")
+                operation.error = StoreUnavailable("other", f"not storable: {type(error).__name__}")
+            connection.execute("RELEASE one")
+
+    def _give_up(self, error: apsw.Error) -> str:
+        """Roll back; after anything but a full disk or a locked database, close as well."""
+        connection = self._connection
+        reason = _reason(error, 0 if connection is None else connection.system_errno) or "other"
+        if connection is not None:
+            try:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if reason in ("full", "busy"):
+                    return reason
+            except apsw.Error:
+                reason = "io" if reason in ("full", "busy") else reason
+            self._connection = None
+            with contextlib.suppress(apsw.Error):
+                connection.close(True)
+        return reason
+
+    def _written(self, connection: apsw.Connection, name: str, pages: int) -> int:  # noqa: ARG002
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _empty_log(self, connection: apsw.Connection) -> bool:
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return False
+        self._log_pages = 0
+        return True
+
+    def afterwards(self) -> None:
+        if self._log_pages >= CHECKPOINT_PAGES and self._connection is not None:
+            self._log_pages = 0
+            # A failing disk shows at the next commit, where somebody is told.
+            with contextlib.suppress(apsw.Error):
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def close(self) -> None:
+        """Close both connections: the last one copies the log to the database and removes it."""
+        self._reading.shutdown(wait=True)
+        for connection in (self._reader, self._connection):
+            if connection is not None:
+                with contextlib.suppress(apsw.Error):
+                    connection.close(True)
+        self._reader = self._connection = None
+
+    # Reading, on the reading thread
+
+    async def first(self, route: str) -> tuple[bool, int] | None:
+        def look(read: _Transaction) -> tuple[bool, int] | None:
+            for due, name in ((True, "first_due"), (False, "first_sleeping")):
+                for (at,) in read.execute(name, (route,)):
+                    return due, at
+            return None
+
+        return await self._read(look)
+
+    async def last_sleeping(self) -> int | None:
+        def look(read: _Transaction) -> int | None:
+            last: int | None = next(read.execute("last_sleeping"))[0]
+            return last
+
+        return await self._read(look)
+
+    async def waiting(self) -> list[tuple[str, int, int]]:
+        def look(read: _Transaction) -> list[tuple[str, int, int]]:
+            groups = [*read.execute("view_due"), *read.execute("view_sleeping")]
+            return [(route, count, next(read.execute("received_at", (key,)))[0]) for route, count, key in groups]
+
+        return await self._read(look)
+
+    async def _read(self, look: Callable[[_Transaction], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, look)
+        except RuntimeError:  # the thread has ended
+            raise StoreUnavailable("other", "the queue is closed") from None
+
+    def _look(self, look: Callable[[_Transaction], T]) -> T:
+        try:
+            if self._reader is None:
+                self._reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+                self._reader.set_busy_timeout(BUSY_MILLISECONDS)
+                self._reader.execute("PRAGMA query_only = ON")
+                self._reader.execute("PRAGMA wal_autocheckpoint = 0")
+                self._reader.execute("PRAGMA cache_size = -2048")
+            self._reader.execute("BEGIN")
+            try:
+                return look(_Transaction(self._reader))
+            finally:
+                self._reader.execute("COMMIT")
+        except apsw.Error as error:
+            reader, self._reader = self._reader, None
+            with contextlib.suppress(apsw.Error):
+                if reader is not None:
+                    reader.close(True)
+            raise StoreUnavailable(_reason(error) or "other", f"{self.path.name}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What lay in the queue."""
+
+    entries: int
+    octets: int
+    last_key: int
+    leases: int
+    ledger: Ledger
+    aside: list[SetAside]
+
+
+class SqliteStore(GroupedStore):
+    """A QueueStore in one SQLite file, with `<file>.lock` and `<file>.spool` beside it."""
+
+    _lock: Lock
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        observer: Observer,
+        min_free: int = 200 * 1024 * 1024,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> SqliteStore:
+        """The store at `path`, made if it is not there; leases of a dead process are taken back.
+
+        Raises StoreInUse, StoreTooNew and StoreUnavailable. Emits EntriesFound, and EntrySetAside for
+        entries whose spool file is gone.
+        """
+        lock, database, spool, found = await asyncio.get_running_loop().run_in_executor(None, _open, Path(path))
+        books = Books(observer)
+        books.open(found.ledger, found.octets, found.aside)
+        store = cls(
+            database,
+            spool=spool,
+            books=books,
+            last_key=found.last_key,
+            observer=observer,
+            directory=database.path.parent,
+            min_free=min_free,
+            now=now,
+        )
+        store._lock = lock
+        observer.observe(EntriesFound(found.entries, books.ledger.found, found.leases))
+        return store
+
+    def _close_files(self) -> None:
+        try:
+            super()._close_files()
+        finally:
+            self._lock.release()
+
+
+def _open(path: Path) -> tuple[Lock, Database, Spool, _Found]:
+    path = path.absolute()
+    with contextlib.ExitStack() as undo:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = Lock.acquire(path)
+            undo.callback(lock.release)
+            _make(path)
+            spool = Spool(path.with_name(path.name + ".spool"))
+            undo.callback(spool.close)
+            database = Database(path)
+            undo.callback(database.close)
+            connection = database.open()
+            _migrate(connection, path)
+            found = _look_around(connection, spool)
+        except apsw.Error as error:
+            raise StoreUnavailable(_reason(error) or "other", f"{path}: {error}") from None
+        except OSError as error:
+            reason = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io"
+            raise StoreUnavailable(reason, f"{path}: {error.strerror}") from None
+        undo.pop_all()
+        return lock, database, spool, found
+
+
+def _make(path: Path) -> None:
+    """An empty file, 0600: SQLite gives the log and its index the mode of the database."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _migrate(connection: apsw.Connection, path: Path) -> None:
+    steps = migrations()
+    version = connection.pragma("user_version")
+    if not isinstance(version, int) or version > len(steps):
+        raise StoreTooNew(
+            f"{path} was written by a newer relay (layout {version}, this one knows {len(steps)}): "
+            "install that version again, or start with another file"
+        )
+    for step in range(version, len(steps)):
+        with connection:
+            connection.execute(steps[step])
+            connection.execute(f"PRAGMA user_version = {step + 1}")
+
+
+def _look_around(connection: apsw.Connection, spool: Spool) -> _Found:
+    """Take back the leases of a dead process, then match rows and spool files, then count."""
+    work = _Transaction(connection)
+    with connection:
+        entries, octets, last_key, leases = next(work.execute("found_entries"))
+        if leases:
+            work.execute("take_back")
+        recipients: dict[str, int] = dict(work.execute("found_recipients"))
+        there = spool.names()
+        kept: set[str] = set()
+        aside: list[SetAside] = []
+        for *row, name in list(work.execute("spool_files")):
+            kept.add(name)
+            if name not in there and row[2] != SET_ASIDE:
+                aside.append(set_aside(work, tuple(row), "its spool file is missing"))
+    spool.remove_now(there - kept)
+    ledger = Ledger(found=sum(recipients.values()), **recipients)
+    return _Found(entries, octets, last_key, leases, ledger, aside)

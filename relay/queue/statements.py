@@ -1,0 +1,37 @@
+"""The SQL of the store, read from `sql/`: numbered migrations, and statements by name."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+LARGEST = 64  # rows of one statement; each size is prepared once and stays in the statement cache
+
+
+def _read(name: str) -> str:
+    return (files("relay.queue") / "sql" / name).read_text("utf-8")
+
+
+def _named() -> dict[str, str]:
+    parts = _NAME.split(_read("statements.sql"))
+    return {name: text.strip().rstrip(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+STATEMENTS = _named()
+
+
+def _many(name: str) -> dict[int, str]:
+    """One statement that inserts 1, 2, 4 … rows: one step of SQLite, and the GIL is let go of and taken once."""
+    start, row = STATEMENTS[name].split(" VALUES ")
+    sizes = [1 << exponent for exponent in range(LARGEST.bit_length())]
+    return {size: f"{start} VALUES {','.join([row] * size)}" for size in sizes}
+
+
+INSERTS = {name: _many(name) for name in ("insert_entry", "insert_content", "insert_recipient")}
+
+
+def migrations() -> list[str]:
+    """`migrations()[n]` leads from schema version n to n + 1."""
+    names = sorted(file.name for file in (files("relay.queue") / "sql").iterdir() if file.name[:4].isdigit())
+    return [_read(name) for name in names]

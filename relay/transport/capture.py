@@ -1,0 +1,135 @@
+"""The way out into a folder: each message becomes a file, and is delivered with that.
+
+`QUEUEID.eml` has the content byte for byte, `QUEUEID.json` beside it the envelope; a second transaction
+for the same entry is `QUEUEID-2`. The .eml appears whole or not at all, after its .json, and is on disk
+before the outcome says so. Files are 0600. File work happens on a thread; cancelling does not stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
+from relay.mail.reply import Reply, sanitise
+from relay.transport.port import Delivery, DeliveryRequest
+
+PIECE = 256 * 1024
+
+
+class CaptureTransport:
+    """A capture upstream (`port.Transport`), and its own connection: there is nothing to keep open."""
+
+    usable = True
+    size_limit: int | None = None
+
+    def __init__(self, name: str, directory: str | os.PathLike[str]) -> None:
+        self._name = name
+        self._directory = Path(directory)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def connect(self) -> CaptureTransport | Deferred:
+        """Makes the folder (0700) if there is none."""
+        try:
+            await asyncio.to_thread(self._directory.mkdir, 0o700, True, True)
+        except OSError as error:
+            return self._deferred(Stage.CONNECT, error)
+        return self
+
+    @property
+    def past_dot(self) -> bool:
+        """Never in doubt: a file that was being written is not there under its name."""
+        return False
+
+    def reload(self) -> None:
+        """There is nothing to read anew."""
+
+    async def deliver(self, request: DeliveryRequest) -> Delivery:
+        """Delivered to all recipients, or deferred for all where the folder cannot be written."""
+        try:
+            path = await asyncio.to_thread(self._write, request)
+        except OSError as error:
+            sick = self._deferred(Stage.BODY, error)
+            return Delivery((sick,) * len(request.recipients), sick)
+        return Delivery(
+            (Delivered(Reply(250, "2.0.0", sanitise(f"captured as {path.name}"))),) * len(request.recipients)
+        )
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+    def _deferred(self, stage: Stage, error: OSError) -> Deferred:
+        text = f"a message cannot be captured in the folder of {self._name}: {error.strerror or error}"
+        return Deferred(stage, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
+
+    def _write(self, request: DeliveryRequest) -> Path:
+        beside, descriptor = self._claim(request.queue_id)
+        path = beside.with_suffix(".eml")
+        partial = beside.with_suffix(".partial")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(_envelope(request))
+                file.flush()
+                os.fsync(file.fileno())
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                for piece in _pieces(request):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(partial, path)
+            self._sync_folder()
+        except BaseException:
+            for leftover in (partial, path, beside):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+            raise
+        return path
+
+    def _claim(self, queue_id: str) -> tuple[Path, int]:
+        """A name that nobody has, taken by making its .json."""
+        stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in queue_id)
+        number = 1
+        while True:
+            beside = self._directory / f"{stem if number == 1 else f'{stem}-{number}'}.json"
+            try:
+                return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                number += 1
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _pieces(request: DeliveryRequest) -> Iterator[bytes]:
+    yield request.head
+    offset = request.body_offset
+    while offset < request.content.size:
+        piece = request.content.read(offset, PIECE)
+        if not piece:
+            raise OSError(f"the content of {request.queue_id} ends before its size")
+        offset += len(piece)
+        yield piece
+
+
+def _envelope(request: DeliveryRequest) -> bytes:
+    envelope = {
+        "queue_id": request.queue_id,
+        "reverse_path": "" if request.reverse_path is None else str(request.reverse_path),
+        "recipients": [str(recipient.address) for recipient in request.recipients],
+        "size": request.size,
+    }
+    return json.dumps(envelope, indent=1).encode() + b"\n"

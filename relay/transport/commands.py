@@ -1,0 +1,76 @@
+"""The envelope as commands: MAIL and RCPT with the parameters an upstream offers.
+
+SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461).
+"""
+
+from __future__ import annotations
+
+from relay.mail.envelope import Recipient
+from relay.mail.reply import Reply
+from relay.transport.offers import Offers
+from relay.transport.port import DeliveryRequest
+
+WHOLE = 256 * 1024  # up to this size a message in memory is sent in one write
+NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer")
+NOT_A_COMMAND = Reply(553, "5.1.3", "an address of the envelope cannot be put into an SMTP command")
+_NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
+
+
+def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
+    """MAIL, then one RCPT for each recipient, each with its CRLF; or our own refusal, where this
+    upstream cannot carry the message."""
+    if offers.size and request.size > offers.size:
+        text = f"the message has {request.size} octets, the upstream takes at most {offers.size}"
+        return Reply(552, "5.3.4", text)
+    mail = f"MAIL FROM:<{request.reverse_path or ''}>"
+    receivers = [f"RCPT TO:<{recipient.address}>" for recipient in request.recipients]
+    ascii_only = mail.isascii() and all(map(str.isascii, receivers))
+    utf8 = request.smtputf8 or not ascii_only
+    if utf8 and not offers.smtputf8:
+        # Who asked for SMTPUTF8 without need is sent on without it.
+        if not (ascii_only and request.head.isascii()):
+            return NEEDS_SMTPUTF8
+        utf8 = False
+    if offers.size is not None:
+        mail += f" SIZE={request.size}"
+    if offers.eightbit and _may_be_8bit(request):
+        mail += " BODY=8BITMIME"
+    if utf8:
+        mail += " SMTPUTF8"
+    if offers.dsn:
+        if request.ret:
+            mail += f" RET={request.ret.upper()}"
+        if request.envid:
+            mail += f" ENVID={request.envid}"
+        receivers = [line + _dsn(recipient) for line, recipient in zip(receivers, request.recipients, strict=True)]
+    receivers.insert(0, mail)
+    # The grammar of paths lets none of these through; a command is the last place to be sure of it.
+    if not all(map(_fits_a_line, receivers)):
+        return NOT_A_COMMAND
+    return [line.encode() + b"\r\n" for line in receivers]
+
+
+def reports(request: DeliveryRequest, offers: Offers) -> bool:
+    """True when the upstream gets DSN parameters of this request, and with them the duty to report."""
+    return offers.dsn and bool(
+        request.ret or request.envid or any(r.notify is not None or r.orcpt for r in request.recipients)
+    )
+
+
+def _fits_a_line(line: str) -> bool:
+    return line.isprintable() or not any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in line)
+
+
+def _may_be_8bit(request: DeliveryRequest) -> bool:
+    content = request.content
+    if not content.in_memory or content.size > WHOLE:
+        return True
+    return not (request.head.isascii() and content.read(request.body_offset, content.size).isascii())
+
+
+def _dsn(recipient: Recipient) -> str:
+    parameters = ""
+    if recipient.notify is not None:
+        wanted = ",".join(word for word in _NOTIFY if word.lower() in recipient.notify)
+        parameters = f" NOTIFY={wanted}" if wanted else ""
+    return f"{parameters} ORCPT={recipient.orcpt}" if recipient.orcpt else parameters

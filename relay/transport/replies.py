@@ -1,0 +1,89 @@
+"""Reading an upstream's replies: bytes as they come in, complete replies out.
+
+Strict about what makes a reply (RFC 5321, section 4.2): three digits of 200 to 599, a space, a
+hyphen or the end of the line, one code in all lines, no NUL, at most 32 KiB in all. Whatever else comes is
+not SMTP, and nothing can be concluded from it. Lenient about the text, which may be anything,
+and about a bare LF as line end.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relay.mail.reply import Reply, sanitise
+
+LONGEST = 32 * 1024
+_CODES = frozenset(b"%d" % code for code in range(200, 600))
+_STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)", re.ASCII)
+
+
+class NotSmtp(Exception):
+    """What came is no reply; the text says why, and quotes nothing."""
+
+
+class ReplyReader:
+    """Cuts a stream into replies. A reply is its lines without line ends, joined by LF."""
+
+    __slots__ = ("_lines", "_rest", "_size")
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._rest = b""
+        self._size = 0
+
+    @property
+    def pending(self) -> bool:
+        """True while part of a reply has come."""
+        return bool(self._rest or self._lines)
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """The replies that `received` completes; raises NotSmtp, after which the stream is lost."""
+        if b"\0" in received:
+            raise NotSmtp("the reply has a NUL")
+        lines = (self._rest + received if self._rest else received).split(b"\n")
+        self._rest = lines.pop()
+        replies: list[bytes] = []
+        for ended in lines:
+            line = ended[:-1] if ended[-1:] == b"\r" else ended
+            if line[:3] not in _CODES:
+                raise NotSmtp("the reply has no code")
+            if self._lines and self._lines[0][:3] != line[:3]:
+                raise NotSmtp("the lines of the reply have different codes")
+            self._size += len(line)
+            if self._size > LONGEST:
+                raise NotSmtp("the reply is too long")
+            mark = line[3:4]
+            if mark == b"-":
+                self._lines.append(line)
+            elif mark in (b" ", b""):
+                replies.append(b"\n".join((*self._lines, line)) if self._lines else line)
+                self._lines.clear()
+                self._size = 0
+            else:
+                raise NotSmtp("the reply has no space behind its code")
+        if self._size + len(self._rest) > LONGEST:
+            raise NotSmtp("the reply is too long")
+        return replies
+
+
+def code_of(raw: bytes) -> int:
+    """The code of a reply that a `ReplyReader` cut."""
+    return int(raw[:3])
+
+
+def reply_of(raw: bytes) -> Reply:
+    """The `Reply` in what a `ReplyReader` cut: one line of printable text, the enhanced status apart.
+
+    A status counts where its class is that of the code (RFC 2034, section 4); it is taken off every line.
+    """
+    status = ""
+    parts: list[str] = []
+    for line in raw.split(b"\n"):
+        text = line[4:].decode("utf-8", "replace").strip()
+        found = _STATUS.match(text)
+        if found and text[0] == chr(raw[0]):
+            status = status or found[1]
+            text = text[found.end() :]
+        if text:
+            parts.append(text)
+    return Reply(code_of(raw), status, sanitise(" ".join(parts)))

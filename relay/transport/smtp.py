@@ -1,0 +1,399 @@
+"""The way out by SMTP: dial, banner, EHLO, STARTTLS, TLS, EHLO again, AUTH; then `transaction` takes over.
+
+Each step has its own deadline and its own stage, and ends in the next step or in `Deferred`. What it promises:
+
+- Nothing secret goes over a connection that was to be encrypted and is not. STARTTLS that is not offered, or
+  refused, ends the connection; anything that came in the clear behind the answer to STARTTLS does too
+  (RFC 3207, section 6).
+- AUTH is tried once, with one mechanism, so that an account is not locked by guessing.
+- A connection that was not finished is dropped, also when `connect` is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+from typing import Literal, NoReturn, cast
+
+from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_encode
+from aiosmtplib.errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
+from aiosmtplib.esmtp import parse_esmtp_extensions
+from aiosmtplib.protocol import SMTPProtocol
+
+from relay.errors import RelayError
+from relay.events import Observer, UpstreamConnected
+from relay.mail.outcome import Deferred, Stage, Trouble
+from relay.mail.reply import sanitise
+from relay.transport import dial
+from relay.transport.offers import Offers
+from relay.transport.replies import NotSmtp, ReplyReader, code_of, reply_of
+from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
+from relay.transport.transaction import SmtpConnection, Timeouts
+
+MECHANISMS = ("plain", "login", "cram-md5")
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """One upstream. `password` reveals the secret, is asked at each connect, and may raise RelayError.
+
+    `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5. `cleartext_auth`: AUTH may go
+    unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address literal.
+    """
+
+    name: str
+    host: str
+    port: int
+    hostname: str
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    tls_verify: bool = True
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    auth: Literal["none", "auto", "plain", "login", "cram-md5"] = "none"
+    username: str | None = field(default=None, repr=False)
+    password: Callable[[], str] | None = field(default=None, repr=False)
+    cleartext_auth: bool = False
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def tls_terms(self) -> TlsTerms:
+        return TlsTerms(self.tls_verify, self.tls_ca, self.tls_certificate, self.tls_key)
+
+
+class SmtpTransport:
+    """An smtp upstream (`port.Transport`)."""
+
+    def __init__(self, settings: SmtpSettings, *, observer: Observer) -> None:
+        self._settings = settings
+        self._observer = observer
+        self._dialer = dial.Dialer(settings.host, settings.port)
+        self._tls = TlsContext(settings.tls_terms)
+        self._size_limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    @property
+    def size_limit(self) -> int | None:
+        """The SIZE that the last connection heard; None without a limit."""
+        return self._size_limit
+
+    def reload(self) -> None:
+        """Certificates and CAs are read anew before the next connection; secrets always are."""
+        self._tls.reload()
+
+    async def connect(self) -> SmtpConnection | Deferred:
+        """A connection past TLS and AUTH, or how far it came. Raises nothing for what an upstream or a network does."""
+        try:
+            return await self._open()
+        except _WrongName:
+            names = await self._names()
+            text = f"the upstream's certificate is for {names or 'another name'}, not for {self._settings.host}"
+            return Deferred(Stage.TLS, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
+        except _Stopped as stopped:
+            return stopped.outcome
+
+    async def _open(self) -> SmtpConnection:
+        opening = await self._secured(verify_name=True)
+        try:
+            extensions, mechanisms = await opening.ehlo(self._settings.hostname)
+            if self._settings.auth != "none":
+                await self._authenticate(opening, mechanisms)
+            offers = Offers.of(extensions)
+            self._size_limit = offers.size or None
+            certificate = opening.certificate()
+            connection = opening.hand_over(offers)
+        except BaseException:
+            opening.drop()
+            raise
+        self._observer.observe(UpstreamConnected(self.name, end_of(certificate)))
+        return connection
+
+    async def _secured(self, *, verify_name: bool) -> _Opening:
+        """A connection past the banner, and past TLS where TLS is asked for."""
+        settings = self._settings
+        context = None
+        if settings.tls != "none":
+            try:
+                context = await self._tls.get() if verify_name else await asyncio.to_thread(self._nameless)
+            except OSError as error:
+                _stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
+        opening = await self._dial()
+        try:
+            if settings.tls == "implicit":
+                assert context is not None
+                await opening.start_tls_now(context, settings.host)
+                await opening.banner()
+            else:
+                await opening.banner()
+            if settings.tls == "starttls":
+                assert context is not None
+                extensions, _ = await opening.ehlo(settings.hostname)
+                if "starttls" not in extensions:
+                    _stop(Stage.STARTTLS, Trouble.TRANSIENT, "the upstream does not offer STARTTLS")
+                await opening.ask(Stage.STARTTLS, b"STARTTLS")
+                await opening.start_tls_now(context, settings.host)
+        except BaseException:
+            opening.drop()
+            raise
+        return opening
+
+    async def _dial(self) -> _Opening:
+        timeouts = self._settings.timeouts
+        host = self._settings.host
+        try:
+            addresses = await self._dialer.resolve(timeouts.connect)
+        except TimeoutError:
+            _stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved within {timeouts.connect:g} s")
+        except (OSError, UnicodeError) as error:
+            _stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {_reason(error)}")
+        where = f"{host} port {self._settings.port}"
+        try:
+            sock = await dial.connect(addresses, timeouts.connect)
+        except TimeoutError:
+            _stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {timeouts.connect:g} s")
+        except OSError as error:
+            _stop(Stage.CONNECT, Trouble.TRANSIENT, f"no connection to {where}: {_reason(error)}")
+        opening = _Opening(sock, timeouts)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: opening, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return opening
+
+    def _nameless(self) -> ssl.SSLContext:
+        context = build(self._settings.tls_terms)
+        context.check_hostname = False
+        return context
+
+    async def _names(self) -> str:
+        """The names in the certificate that failed for its name: a second look, as the first shows none."""
+        try:
+            opening = await self._secured(verify_name=False)
+        except (_Stopped, _WrongName):
+            return ""
+        try:
+            return names_of(opening.certificate())
+        finally:
+            opening.drop()
+
+    async def _authenticate(self, opening: _Opening, offered: list[str]) -> None:
+        settings = self._settings
+        if not (opening.encrypted or opening.peer_is_here or settings.cleartext_auth):
+            _stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
+        wanted = MECHANISMS if settings.auth == "auto" else (settings.auth,)
+        mechanism = next((one for one in wanted if one in offered), None)
+        if mechanism is None:
+            words = " ".join(offered).upper() or "no AUTH"
+            _stop(Stage.AUTH, Trouble.TRANSIENT, f"the upstream offers {words}, not {' '.join(wanted).upper()}")
+        try:
+            password = settings.password() if settings.password is not None else ""
+        except RelayError as error:
+            _stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
+        await opening.authenticate(mechanism, settings.username or "", password)
+
+
+class _Stopped(Exception):
+    """The connection ends here, with this outcome."""
+
+    def __init__(self, outcome: Deferred) -> None:
+        self.outcome = outcome
+        super().__init__(outcome.text)
+
+
+class _WrongName(Exception):
+    """The certificate is good, but for another name."""
+
+
+def _stop(stage: Stage, trouble: Trouble, text: str) -> NoReturn:
+    raise _Stopped(Deferred(stage, trouble, sanitise(text), upstream_sick=True)) from None
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+class _Opening(SMTPProtocol):
+    """aiosmtplib's protocol, strict: a reply for each command, no more, and nothing that is no reply.
+
+    What breaks that drops the connection before aiosmtplib sees it.
+    """
+
+    def __init__(self, sock: socket.socket, timeouts: Timeouts) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._sock = sock
+        self._timeouts = timeouts
+        self._wire: asyncio.Transport | None = None
+        self._reader = ReplyReader()
+        self._awaited = 1  # the banner
+        self._last = b""
+        self._violation: str | None = None
+        self.encrypted = False
+
+    @property
+    def peer_is_here(self) -> bool:
+        """True when the other end is this machine."""
+        try:
+            return ip_address(self._sock.getpeername()[0].partition("%")[0]).is_loopback
+        except OSError:
+            return False
+
+    def certificate(self) -> dict[str, object] | None:
+        return cast("dict[str, object] | None", self.transport and self.transport.get_extra_info("peercert"))
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
+
+    def write(self, data: bytes) -> None:
+        self._awaited += 1
+        super().write(data)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            replies = self._reader.feed(data)
+        except NotSmtp as error:
+            self._violate(f"the upstream does not speak SMTP: {error}")
+            return
+        self._awaited -= len(replies)
+        if self._awaited < 0 or (self._awaited == 0 and self._reader.pending):
+            self._violate("the upstream sent more than it was asked for")
+            return
+        if replies:
+            self._last = replies[-1]
+        super().data_received(data)
+
+    def _violate(self, text: str) -> None:
+        self._violation = text
+        self.drop()
+
+    def drop(self) -> None:
+        """Drop the connection at once."""
+        for transport in (self.transport, self._wire):
+            if transport is not None:
+                cast(asyncio.Transport, transport).abort()
+
+    # The steps
+
+    async def banner(self) -> None:
+        await self._reply(Stage.BANNER, None)
+
+    async def ehlo(self, hostname: str) -> tuple[dict[str, str], list[str]]:
+        """The keywords, in lower case, with their parameters; and the mechanisms of AUTH."""
+        name = hostname if "." in hostname or hostname.startswith("[") else self._literal()
+        raw = await self.ask(Stage.EHLO, b"EHLO", name.encode("ascii", "replace"))
+        lines = [line[4:].decode("utf-8", "replace") for line in raw.split(b"\n")]
+        return parse_esmtp_extensions("\n".join(lines))
+
+    def _literal(self) -> str:
+        """An address literal of this end (RFC 5321, section 4.1.3)."""
+        try:
+            address = ip_address(self._sock.getsockname()[0].partition("%")[0])
+        except OSError:
+            return "[127.0.0.1]"  # the connection is broken; the next step will say so
+        return f"[IPv6:{address}]" if isinstance(address, IPv6Address) else f"[{address}]"
+
+    async def start_tls_now(self, context: ssl.SSLContext, host: str) -> None:
+        """The handshake. `encrypted` afterwards."""
+        allowed = self._timeouts.greeting
+        self._intact(Stage.STARTTLS if self._last else Stage.TLS)
+        assert self._wire is not None
+        try:
+            async with asyncio.timeout(allowed):
+                transport = await asyncio.get_running_loop().start_tls(
+                    self._wire, self, context, server_hostname=host, ssl_handshake_timeout=allowed + 5
+                )
+        except TimeoutError:
+            _stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {allowed:g} s")
+        except OSError as error:
+            if is_wrong_name(error):
+                raise _WrongName from None
+            dropped = isinstance(error, (ConnectionError, ssl.SSLEOFError))
+            text = "the upstream closed the connection during the TLS handshake" if dropped else explain(error, host)
+            _stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
+        if transport is None:  # asyncio's word for an end that came before the handshake began
+            _stop(Stage.TLS, Trouble.DROPPED, "the upstream closed the connection before the TLS handshake")
+        self.transport = transport
+        self.encrypted = True
+        self._intact(Stage.TLS)
+
+    async def authenticate(self, mechanism: str, username: str, password: str) -> None:
+        """One try."""
+        secrets = [word for word in (password.encode(),) if len(word) > 3]
+        match mechanism:
+            case "plain":
+                encoded = auth_plain_encode(username, password)
+                await self.ask(Stage.AUTH, b"AUTH", b"PLAIN", encoded, secrets=(*secrets, encoded))
+            case "login":
+                for_name, for_password = auth_login_encode(username, password)
+                secrets.append(for_password)
+                await self.ask(Stage.AUTH, b"AUTH", b"LOGIN", want=b"3")
+                await self.ask(Stage.AUTH, for_name, want=b"3", secrets=secrets)
+                await self.ask(Stage.AUTH, for_password, secrets=secrets)
+            case _:
+                challenge = (await self.ask(Stage.AUTH, b"AUTH", b"CRAM-MD5", want=b"3"))[4:]
+                try:
+                    answer = auth_crammd5_verify(username, password, challenge)
+                except SMTPException:
+                    _stop(Stage.AUTH, Trouble.TRANSIENT, "the upstream's CRAM-MD5 challenge is malformed")
+                await self.ask(Stage.AUTH, answer, secrets=(*secrets, answer))
+
+    async def ask(
+        self, stage: Stage, *words: bytes, want: bytes = b"2", secrets: tuple[bytes, ...] | list[bytes] = ()
+    ) -> bytes:
+        """The reply to a command, which begins with `want`; anything else stops. `secrets` are kept out of the text."""
+        return await self._reply(stage, words, want, secrets)
+
+    async def _reply(
+        self,
+        stage: Stage,
+        words: tuple[bytes, ...] | None,
+        want: bytes = b"2",
+        secrets: tuple[bytes, ...] | list[bytes] = (),
+    ) -> bytes:
+        allowed = self._timeouts.greeting
+        try:
+            if words is None:
+                await self.read_response(timeout=allowed)
+            else:
+                await self.execute_command(*words, timeout=allowed)
+        except SMTPTimeoutError:
+            _stop(stage, Trouble.TIMEOUT, f"the upstream did not answer {stage} within {allowed:g} s")
+        except SMTPServerDisconnected:
+            self._intact(stage)
+            _stop(stage, Trouble.DROPPED, f"the upstream closed the connection at {stage}")
+        except SMTPException:
+            _stop(stage, Trouble.TRANSIENT, "the upstream does not speak SMTP: the reply is malformed")
+        raw = self._last
+        if not raw.startswith(want):
+            for secret in secrets:
+                raw = raw.replace(secret, b"[secret]")
+            reply = reply_of(raw)
+            trouble = Trouble.PERMANENT if code_of(raw) >= 500 else Trouble.TRANSIENT
+            raise _Stopped(Deferred(stage, trouble, reply.text, reply, upstream_sick=True))
+        return raw
+
+    def _intact(self, stage: Stage) -> None:
+        """Stop where something came that was not asked for."""
+        if self._violation is not None:
+            _stop(stage, Trouble.TRANSIENT, self._violation)
+
+    def hand_over(self, offers: Offers) -> SmtpConnection:
+        """From here on the transaction protocol owns the connection."""
+        if self._violation is not None or self.transport is None or self._wire is None or self._wire.is_closing():
+            self._intact(Stage.AUTH)
+            _stop(Stage.AUTH, Trouble.DROPPED, "the upstream closed the connection before the first transaction")
+        transport = cast(asyncio.Transport, self.transport)
+        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._timeouts)
+        transport.set_protocol(connection)
+        self.transport = None
+        return connection

@@ -1,0 +1,517 @@
+"""One mail transaction after another over an open connection: MAIL, RCPT, DATA, content, dot.
+
+The connection was opened, secured and authenticated elsewhere (`smtp`); this protocol takes over
+its transport. What it promises:
+
+- One outcome for each recipient, whatever the upstream or the network does.
+- The stage is known at every moment. A connection that ends before the whole content, dot included,
+  has left this process leaves nothing in doubt; one that ends later, without a complete reply, does.
+- A connection given up is reset (`abort`): what lies in our buffers or the kernel's never arrives.
+- A 421, a broken line and whatever is not SMTP are the upstream's trouble (`Delivery.sick`), not the message's.
+
+Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
+256 KiB in memory in another; else one command at a time. Longer ones go in pieces, at the upstream's pace.
+Content is sent as it is, also where the upstream does not offer 8BITMIME.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.mail.reply import Reply
+from relay.transport.commands import WHOLE, commands, reports
+from relay.transport.offers import Offers
+from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.replies import NotSmtp, ReplyReader, reply_of
+from relay.transport.stuffing import START, end_of_data, stuff
+
+PIECE = 128 * 1024
+# Over TLS the layer below may hold a whole write unseen; content beyond this goes piece by piece,
+# so that it stays known whether the dot has left.
+WHOLE_OVER_TLS = 16 * 1024
+LOOKS = 4
+GOODBYE = 1.0  # seconds for the answer to QUIT
+_RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `greeting` is for banner, EHLO, STARTTLS, TLS and AUTH each; `progress`: no octet could be sent."""
+
+    connect: float = 15
+    greeting: float = 60
+    command: float = 300
+    data: float = 120
+    progress: float = 180
+    final: float = 600
+
+
+class SmtpConnection(asyncio.Protocol):
+    """An open connection (`port.Connection`).
+
+    `transport` is what to write to; `wire` the transport next to the socket (the same without TLS).
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        wire: asyncio.Transport,
+        sock: socket.socket,
+        offers: Offers,
+        timeouts: Timeouts,
+    ) -> None:
+        self._transport = transport
+        self._wire = wire
+        self._sock = sock
+        self._offers = offers
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+        self._whole = WHOLE if transport is wire else WHOLE_OVER_TLS
+        # Paused is to mean: something has not left this process. (TLS transports pause at "not less than".)
+        wire.set_write_buffer_limits(0)
+        if transport is not wire:
+            transport.set_write_buffer_limits(1, 0)
+        self._usable = True
+        self._lost = self._loop.create_future()
+        self._reader = ReplyReader()
+        self._clock = _Clock(self._loop, self._look)
+        self._paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._replies: list[bytes] = []
+        self._stages: tuple[Stage, ...] = ()
+        self._unfinished = False  # the upstream holds an envelope of ours: RSET goes ahead of the next
+        self._patience: float | None = None
+        self._in_content = False
+        self._dot_written = False
+        self._unsent = 0
+        self._still = 0  # looks in a row that saw nothing move
+        self._sick: Deferred | None = None
+
+    @property
+    def usable(self) -> bool:
+        """False once closed, broken, told 421, or after anything came unasked."""
+        return self._usable
+
+    @property
+    def past_dot(self) -> bool:
+        """True while a message is out and its answer is not in."""
+        return self._waiter is not None and self._in_content and self._dot_written
+
+    async def deliver(self, request: DeliveryRequest) -> Delivery:
+        """One transaction. Raises only OSError, where the content cannot be read; the connection is aborted then."""
+        assert self._waiter is None, "one transaction at a time"
+        lines = commands(request, self._offers)
+        if isinstance(lines, Reply):
+            return Delivery((Failed(Stage.MAIL, lines),) * len(request.recipients))
+        self._in_content = self._dot_written = False
+        self._sick = None
+        self._stages = (Stage.MAIL,)
+        self._replies = []
+        if not self._usable:
+            self._break(Trouble.DROPPED, "the connection was closed before the transaction")
+        self._patience = None if request.patience is None else self._loop.time() + request.patience
+        try:
+            if self._offers.pipelining:
+                return await self._pipelined(request, lines)
+            return await self._step_by_step(request, lines)
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+            self._clock.deadline = None
+
+    async def close(self) -> None:
+        """QUIT, a second at most for the answer, then the connection is gone. Never raises."""
+        if self._usable and self._waiter is None:
+            self._usable = False
+            self._waiter = self._loop.create_future()
+            self._replies = []
+            self._stages = (Stage.MAIL,)
+            self._transport.write(b"QUIT\r\n")
+            try:
+                await asyncio.wait((self._waiter, self._lost), timeout=GOODBYE, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._transport.abort()
+        else:
+            self.abort()
+        await asyncio.wait((self._lost,), timeout=GOODBYE)
+
+    def abort(self) -> None:
+        """Reset the connection: nothing that lies in a buffer arrives. Never raises."""
+        self._usable = False
+        if not self._lost.done():
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass  # closed already
+            self._transport.abort()
+            self._wire.abort()
+
+    # The transaction
+
+    async def _pipelined(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
+        rset, self._unfinished = self._unfinished, False
+        if rset:
+            lines.insert(0, b"RSET\r\n")
+        lines.append(b"DATA\r\n")
+        replies = await self._ask(b"".join(lines), _stages(len(request.recipients), rset))
+        if rset and replies and not self._reset_is_good(replies.pop(0)):
+            replies = []
+        return await self._judge(request, replies)
+
+    async def _step_by_step(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
+        rset, self._unfinished = self._unfinished, False
+        if rset:
+            answer = await self._ask(b"RSET\r\n", (Stage.MAIL,))
+            if not answer or not self._reset_is_good(answer[0]):
+                return await self._judge(request, [])
+        replies = await self._ask(lines[0], (Stage.MAIL,))
+        if replies and _positive(replies[0]):
+            for line in lines[1:]:
+                replies += await self._ask(line, (Stage.RCPT,))
+            if any(map(_positive, replies[1:])):
+                replies += await self._ask(b"DATA\r\n", (Stage.DATA,))
+        return await self._judge(request, replies)
+
+    async def _judge(self, request: DeliveryRequest, replies: list[bytes]) -> Delivery:
+        """The outcomes that follow from the replies to the envelope; sends the content if it is wanted.
+
+        Fewer replies than recipients + 2: the line broke (`_sick`), or there was no sense in going on.
+        """
+        count = len(request.recipients)
+        if not replies:
+            return self._delivery([None] * count)
+        if not _positive(replies[0]):
+            outcomes: list[Outcome | None] = [self._refused(Stage.MAIL, replies[0])] * count
+        else:
+            outcomes = [None if _positive(raw) else self._refused(Stage.RCPT, raw) for raw in replies[1 : count + 1]]
+            outcomes += [None] * (count - len(outcomes))
+        answer = replies[count + 1] if len(replies) == count + 2 else None
+        wanted = None in outcomes
+        if self._sick is not None or answer is None:
+            self._unfinished = _positive(replies[0])
+        elif not answer.startswith(b"3"):
+            self._unfinished = _positive(replies[0])
+            refusal = self._refused(Stage.DATA, answer)
+            if wanted:
+                outcomes = [outcome or refusal for outcome in outcomes]
+        elif not wanted:
+            # DATA was taken with nobody to receive: a lone dot, and a refusal for it (RFC 2920, section 3.1).
+            await self._ask(b".\r\n", (Stage.DOT,))
+        else:
+            await self._send(request)
+            if self._sick is None:
+                final = self._after_content(request, self._replies[0])
+                outcomes = [outcome or final for outcome in outcomes]
+        return self._delivery(outcomes)
+
+    def _after_content(self, request: DeliveryRequest, raw: bytes) -> Outcome | None:
+        if not self._dot_written:
+            # Refused in mid-content: there is no way back to commands but a new connection.
+            if _positive(raw) or raw.startswith(b"3"):
+                self._break(Trouble.TRANSIENT, "the upstream answered before the content was complete")
+                return None
+            self.abort()
+            return self._refused(Stage.BODY, raw)
+        if _positive(raw):
+            return Delivered(reply_of(raw), reports(request, self._offers))
+        return self._refused(Stage.DOT, raw)
+
+    def _refused(self, stage: Stage, raw: bytes) -> Outcome | None:
+        """What a reply other than the one hoped for means; None, and `_sick`, where it means nothing."""
+        if raw.startswith(b"5"):
+            return Failed(stage, reply_of(raw))
+        if raw.startswith(b"4"):
+            reply = reply_of(raw)
+            return Deferred(stage, Trouble.TRANSIENT, reply.text, reply)
+        self._break(Trouble.TRANSIENT, f"the upstream answered {stage} with a code that makes no sense", at=stage)
+        return None
+
+    def _reset_is_good(self, raw: bytes) -> bool:
+        if not _positive(raw):
+            self._break(Trouble.TRANSIENT, "the upstream refused RSET", at=Stage.MAIL)
+        return _positive(raw)
+
+    def _delivery(self, outcomes: list[Outcome | None]) -> Delivery:
+        sick = self._sick
+        if sick is None:
+            return Delivery(cast("tuple[Outcome, ...]", tuple(outcomes)))
+        return Delivery(tuple(outcome or sick for outcome in outcomes), sick)
+
+    # The content
+
+    async def _send(self, request: DeliveryRequest) -> None:
+        """Send the content, then wait for the reply: `_replies[0]`, unless `_sick`."""
+        self._in_content = True
+        waiter = self._expect((Stage.DOT,))
+        if self._sick is not None:
+            return
+        content = request.content
+        if content.in_memory and request.size <= self._whole:
+            data = request.head + content.read(request.body_offset, content.size)
+            stuffed = stuff(data, START)
+            self._write_end(stuffed + end_of_data(data[-2:] if data else START))
+        else:
+            before = await self._send_pieces(request, waiter)
+            if waiter.done():
+                return
+            self._write_end(end_of_data(before))
+        self._restart_clock()
+        await waiter
+
+    async def _send_pieces(self, request: DeliveryRequest, waiter: asyncio.Future[None]) -> bytes:
+        """Send all but the end, at most a piece ahead of the upstream; returns the last two octets.
+
+        Stops early when `waiter` is done: a reply came, or the line broke.
+        """
+        content = request.content
+        before, offset, piece = START, request.body_offset, request.head
+        while True:
+            if piece:
+                self._transport.write(stuff(piece, before))
+                before = (before + piece)[-2:]
+                self._restart_clock()
+            if offset >= content.size:
+                break
+            if content.in_memory:
+                piece = content.read(offset, PIECE)
+                await asyncio.sleep(0)  # other connections have their turn
+            else:
+                piece = await asyncio.to_thread(content.read, offset, PIECE)
+            if not piece:
+                raise OSError(f"the content of {request.queue_id} ends before its size")
+            offset += len(piece)
+            if waiter.done():
+                return before
+            await self._drain()
+            if waiter.done():
+                return before
+        return before
+
+    async def _drain(self) -> None:
+        """Until all that was written has left this process, or there is no sense in waiting."""
+        if self._paused:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+
+    def _write_end(self, data: bytes) -> None:
+        self._transport.write(data)
+        # A write that fails at once closes the transport: then the dot has not left.
+        self._dot_written = not self._wire.is_closing()
+
+    # Round trips
+
+    async def _ask(self, data: bytes, stages: tuple[Stage, ...]) -> list[bytes]:
+        """Write, and wait for one reply for each stage. Fewer come back when the line broke (`_sick`)."""
+        if self._sick is None:
+            waiter = self._expect(stages)
+            if self._sick is None:
+                self._transport.write(data)
+                self._restart_clock()
+                await waiter
+        else:
+            self._replies = []
+        return self._replies
+
+    def _expect(self, stages: tuple[Stage, ...]) -> asyncio.Future[None]:
+        self._stages = stages
+        self._replies = []
+        self._waiter = self._loop.create_future()
+        if not self._usable:
+            self._break(Trouble.DROPPED, "the upstream closed the connection")
+        return self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _stage(self) -> Stage:
+        if self._in_content:
+            return Stage.DOT if self._dot_written and not self._paused else Stage.BODY
+        return self._stages[min(len(self._replies), len(self._stages) - 1)]
+
+    def _break(self, trouble: Trouble, text: str, *, at: Stage | None = None, reply: Reply | None = None) -> None:
+        """The connection is of no more use; whoever has no outcome yet is deferred."""
+        if self._sick is None:
+            stage = at or self._stage()
+            in_doubt = self._in_content and stage is Stage.DOT and reply is None
+            self._sick = Deferred(stage, trouble, text, reply, in_doubt=in_doubt, upstream_sick=True)
+        self.abort()
+        self._wake()
+
+    # What the network does
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # Unasked, or more than was asked for: a goodbye, or replies out of step.
+            self._usable = False
+            self.abort()
+            return
+        try:
+            replies = self._reader.feed(data)
+        except NotSmtp as error:
+            self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {error}")
+            return
+        got, wanted = self._replies, len(self._stages)
+        for raw in replies:
+            if len(got) == wanted:
+                break
+            if raw.startswith(b"421"):
+                reply = reply_of(raw)
+                self._break(Trouble.TRANSIENT, reply.text, reply=reply)
+                return
+            got.append(raw)
+        if len(got) < wanted:
+            if replies:
+                self._restart_clock()
+        elif len(replies) > wanted or self._reader.pending:
+            self._too_much()
+        else:
+            self._wake()
+
+    def _too_much(self) -> None:
+        """More came than was asked for. A final reply stands all the same; nothing else can be relied on."""
+        if self._in_content and self._dot_written:
+            self.abort()
+            self._wake()
+        else:
+            self._break(Trouble.TRANSIENT, "the upstream sent more replies than it got commands")
+            self._replies.clear()
+
+    def eof_received(self) -> bool:
+        self._gone("the upstream closed the connection")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone("the connection to the upstream broke" if exc else "the upstream closed the connection")
+        self._clock.stop()
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def _gone(self, text: str) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._break(Trouble.DROPPED, text)
+        self.abort()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._restart_clock()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._restart_clock()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # Time
+
+    def _restart_clock(self) -> None:
+        """Something moved: the time for the next step begins."""
+        if self._waiter is None or self._waiter.done():
+            return
+        self._still = 0
+        self._unsent = self._octets_unsent() if self._paused else 0
+        self._set_clock(self._stage())
+
+    def _set_clock(self, stage: Stage) -> None:
+        allowed = self._time_allowed(stage)
+        # Octets leave without anybody telling: while they should, look more often than once.
+        deadline = self._loop.time() + (allowed / LOOKS if stage is Stage.BODY else allowed)
+        if self._patience is not None and not self._in_content:
+            deadline = min(deadline, self._patience)
+        self._clock.set(deadline)
+
+    def _time_allowed(self, stage: Stage) -> float:
+        if stage is Stage.DOT:
+            return self._timeouts.final
+        if stage is Stage.BODY:
+            return self._timeouts.progress
+        return self._timeouts.data if stage is Stage.DATA else self._timeouts.command
+
+    def _octets_unsent(self) -> int:
+        unsent = self._wire.get_write_buffer_size()
+        return unsent if self._transport is self._wire else unsent + self._transport.get_write_buffer_size()
+
+    def _look(self) -> None:
+        """The deadline is there."""
+        if self._waiter is None or self._waiter.done():
+            return
+        stage = self._stage()
+        if stage is Stage.BODY:
+            if not self._paused or self._octets_unsent() < self._unsent:
+                self._restart_clock()
+                return
+            self._still += 1
+            if self._still < LOOKS:
+                self._set_clock(stage)
+                return
+            text = f"the upstream took nothing for {self._timeouts.progress:g} s"
+        elif self._patience is not None and not self._in_content and self._loop.time() + 0.002 >= self._patience:
+            text = f"the upstream was not ready for the message in time (it was at {stage})"
+        else:
+            text = f"the upstream did not answer {stage} within {self._time_allowed(stage):g} s"
+        self._break(Trouble.TIMEOUT, text)
+
+
+class _Clock:
+    """One deadline that moves often and is met seldom: the timer behind it is set anew only when it must be."""
+
+    __slots__ = ("_at", "_loop", "_ring", "_timer", "deadline")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = 0.0
+        self.deadline: float | None = None
+
+    def set(self, deadline: float) -> None:
+        self.deadline = deadline
+        if self._timer is None:
+            self._arm(deadline)
+        elif self._at > deadline:
+            self._timer.cancel()
+            self._arm(deadline)
+
+    def stop(self) -> None:
+        self.deadline = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, at: float) -> None:
+        self._at = at
+        self._timer = self._loop.call_at(at, self._rang)
+
+    def _rang(self) -> None:
+        self._timer = None
+        if self.deadline is not None:
+            if self._loop.time() + 0.002 < self.deadline:  # a loop's clock may be that coarse
+                self._arm(self.deadline)
+            else:
+                self._ring()
+
+
+@lru_cache(maxsize=256)
+def _stages(recipients: int, rset: bool) -> tuple[Stage, ...]:
+    start = (Stage.MAIL, Stage.MAIL) if rset else (Stage.MAIL,)
+    return (*start, *[Stage.RCPT] * recipients, Stage.DATA)
+
+
+def _positive(raw: bytes) -> bool:
+    return raw[0] == 0x32  # "2": any 2xx (RFC 5321, section 4.3.2)

@@ -1,0 +1,150 @@
+"""Where the pieces meet: configuration values become objects with hands.
+
+Only this file names concrete stores and transports. What a reload changes is made here again;
+`daemon` decides when.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+
+from relay.config import model, password
+from relay.config.secrets import Secret
+from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.errors import BadConfig, ConfigError
+from relay.events import Observer
+from relay.ingress.settings import Limits, ListenerSettings
+from relay.observe.metrics import Metrics
+from relay.observe.tally import Names
+from relay.policy.decide import Policy
+from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
+from relay.transport.capture import CaptureTransport
+from relay.transport.port import Transport
+from relay.transport.smtp import SmtpSettings, SmtpTransport
+from relay.transport.transaction import Timeouts
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
+    """The store named by `queue.store`; raises StoreInUse, StoreTooNew or StoreUnavailable."""
+    return await SqliteStore.open(config.queue.store, observer=observer, min_free=config.queue.min_free, now=now)
+
+
+def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:
+    settings = config.upstreams[name]
+    transport: Transport
+    if isinstance(settings, model.CaptureUpstream):
+        transport = CaptureTransport(name, settings.directory)
+        limits = UpstreamLimits()
+    else:
+        transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
+        limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
+    return Upstream(transport, limits, observer=observer, changed=changed)
+
+
+def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:
+    times = settings.timeouts
+    return SmtpSettings(
+        name=name,
+        host=settings.host,
+        port=settings.port,
+        tls=settings.tls,
+        tls_verify=settings.tls_verify,
+        tls_ca=_text(settings.tls_ca),
+        tls_certificate=_text(settings.tls_certificate),
+        tls_key=_text(settings.tls_key),
+        auth=settings.auth,
+        username=settings.username,
+        password=settings.password.reveal if settings.password is not None else None,
+        cleartext_auth=settings.cleartext_auth,
+        hostname=hostname,
+        timeouts=Timeouts(
+            connect=times.connect.total_seconds(),
+            greeting=times.greeting.total_seconds(),
+            command=times.command.total_seconds(),
+            data=times.data.total_seconds(),
+            progress=times.progress.total_seconds(),
+            final=times.final.total_seconds(),
+        ),
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def listener_settings(index: int, config: model.Config) -> ListenerSettings:
+    """What the sessions of a listener follow; reads its certificate. Raises BadConfig."""
+    listener = config.listeners[index]
+    limits = listener.limits
+    return ListenerSettings(
+        name=listener.name,
+        hostname=config.hostname,
+        allow=tuple(listener.allow),
+        max_message_size=listener.max_message_size,
+        tls=listener.tls,
+        tls_context=_tls_context(index, config),
+        require_tls=listener.require_tls,
+        auth=listener.auth,
+        verify=partial(_verify, {user.name: user.password for user in listener.users}),
+        limits=Limits(
+            sessions=limits.sessions,
+            per_client=limits.per_client,
+            recipients=limits.recipients,
+            header_size=limits.header_size,
+            header_fields=limits.header_fields,
+            errors=limits.errors,
+            messages=limits.messages,
+            command=limits.command.total_seconds(),
+            data=limits.data.total_seconds(),
+        ),
+    )
+
+
+def _tls_context(index: int, config: model.Config) -> ssl.SSLContext | None:
+    listener = config.listeners[index]
+    if listener.tls == "none" or listener.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(listener.certificate, listener.key)
+    except (OSError, ssl.SSLError) as error:
+        where = config.where(("listeners", index, "certificate"))
+        problem = f"the certificate or its key cannot be read: {error.strerror or error}"
+        raise BadConfig((ConfigError(where, problem, "both must be PEM and belong together"),)) from None
+    return context
+
+
+def _verify(users: dict[str, Secret], name: str, given: str) -> bool:
+    """Whether a user of the listener gave the right password; as slow for an unknown name as for a wrong password."""
+    stored = users.get(name)
+    return password.matches(stored or _nobody(), given) and stored is not None
+
+
+@cache
+def _nobody() -> Secret:
+    """What an unknown name is compared with."""
+    return Secret("plain", password.hash_password(secrets.token_urlsafe()))
+
+
+def names(config: model.Config, policy: Policy) -> Names:
+    """What becomes a label value."""
+    return Names(
+        listeners=[listener.name for listener in config.listeners],
+        upstreams=list(config.upstreams),
+        routes=list(policy.routes),
+        rules=[rule.name for rule in policy.senders],
+    )
+
+
+def metrics(config: model.Config, policy: Policy, version: str) -> Metrics:
+    return Metrics(names(config, policy), version=version, sqlite=SQLITE_VERSION)

@@ -1,0 +1,424 @@
+"""A scripted SMTP upstream: raw asyncio, real sockets, real TLS; it does what the test says.
+
+    async with ScriptedUpstream(users={"relay": "secret"}, tls="starttls", certificate=certificates.good) as upstream:
+        upstream.script("rcpt", "450 4.7.1 greylisted")          # once; then all goes well again
+        upstream.script("dot", DROP, times=None)                 # always
+        ...deliver to upstream.host, upstream.port...
+        received = await upstream.message(1)                     # the first message, byte for byte
+
+Stages: banner, ehlo, starttls, tls, auth, mail, rcpt, data, body (the first octet of content came), dot, rset, quit.
+A fault is a reply ("450 4.7.1 later", with or without CRLF; several lines joined by CRLF), raw `bytes`, `DROP`
+(reset), `CLOSE` (orderly end), `SILENCE`, `half("250 o")`, `then_drop("421 bye")`, `STOP_READING` (at any stage; see
+`read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
+
+`sender_allowed` sees each reverse-path ("" for <>), `content_allowed` each `Received`; a text they return is the reply.
+`connections`, `open`, `auth_tries`, `commands`, `messages` tell what happened; `until(...)` waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.kit.certificates import Certificate
+
+KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "SIZE 52428800")
+
+
+@dataclass(frozen=True)
+class Act:
+    """Send `reply`, then `go` on as usual, or "drop", "close", "silence", "stop-reading"."""
+
+    reply: bytes = b""
+    then: str = "go"
+
+
+DROP = Act(then="drop")
+CLOSE = Act(then="close")
+SILENCE = Act(then="silence")
+STOP_READING = Act(then="stop-reading")
+
+
+def half(text: str) -> Act:
+    """A reply without its end, then a reset."""
+    return Act(text.encode(), "close")
+
+
+def then_drop(text: str) -> Act:
+    return Act(text.encode() + b"\r\n", "close")
+
+
+Fault = Act | str | bytes | Callable[["Session"], Any]
+
+
+@dataclass(frozen=True)
+class Received:
+    """`mail_parameters` and `rcpt_parameters` are raw, upper or lower as they came; `content` is unstuffed."""
+
+    reverse_path: str
+    recipients: tuple[str, ...]
+    content: bytes
+    mail_parameters: tuple[str, ...] = ()
+    rcpt_parameters: tuple[tuple[str, ...], ...] = ()
+    user: str | None = None
+    tls: bool = False
+    connection: int = 0
+
+
+@dataclass
+class AuthTry:
+    mechanism: str
+    username: str
+    password: str
+    encrypted: bool
+    accepted: bool
+
+
+@dataclass
+class Session:
+    """One connection, as the callables of a script see it."""
+
+    number: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    encrypted: bool = False
+    user: str | None = None
+    reverse_path: str | None = None
+    mail_parameters: tuple[str, ...] = ()
+    recipients: list[str] = field(default_factory=list)
+    rcpt_parameters: list[tuple[str, ...]] = field(default_factory=list)
+
+    def forget(self) -> None:
+        self.reverse_path = None
+        self.recipients = []
+        self.rcpt_parameters = []
+
+
+class _Over(Exception):
+    """The connection ends."""
+
+
+class ScriptedUpstream:
+    """See the top of the module."""
+
+    def __init__(
+        self,
+        *,
+        tls: str = "none",
+        certificate: Certificate | None = None,
+        keywords: tuple[str, ...] = KEYWORDS,
+        users: Mapping[str, str] | None = None,
+        mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "CRAM-MD5"),
+        sender_allowed: Callable[[str], str | None] | None = None,
+        content_allowed: Callable[[Received], str | None] | None = None,
+        receive_buffer: int | None = None,
+    ) -> None:
+        self.tls = tls
+        self.keywords = keywords
+        self.users = dict(users) if users is not None else None
+        self.mechanisms = mechanisms
+        self.sender_allowed = sender_allowed
+        self.content_allowed = content_allowed
+        self.messages: list[Received] = []
+        self.auth_tries: list[AuthTry] = []
+        self.commands: list[str] = []
+        self.connections = 0
+        self.open = 0
+        self.resets = 0
+        self.rest = b""  # content of a transaction that never came to its dot
+        self.host = "127.0.0.1"
+        self.port = 0
+        self._context = certificate.server() if certificate is not None else None
+        self._receive_buffer = receive_buffer
+        self._scripts: dict[str, list[tuple[Fault, bool]]] = {}
+        self._changed = asyncio.Condition()
+        self._read_on = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> ScriptedUpstream:
+        listening = socket.socket()
+        if self._receive_buffer is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        listening.bind((self.host, 0))
+        self.port = listening.getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, sock=listening, limit=2**17)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop_listening()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    async def stop_listening(self) -> None:
+        """New connections are refused from here on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            await asyncio.sleep(0)
+
+    def script(self, stage: str, *faults: Fault, times: int | None = 1) -> None:
+        """Do `faults` in turn at the next occasions of `stage`; each `times` times, or (None) for ever."""
+        queue = self._scripts.setdefault(stage, [])
+        for fault in faults:
+            queue.extend([(fault, times is None)] * (times or 1))
+
+    def unscript(self, stage: str) -> None:
+        """As usual again."""
+        self._scripts.pop(stage, None)
+
+    def read_on(self) -> None:
+        """Connections that stopped reading go on."""
+        self._read_on.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it is looked at whenever something happens here."""
+        async with self._changed:
+            await self._changed.wait_for(condition)
+
+    async def message(self, number: int = 1) -> Received:
+        """The message of that number, counted from 1, as soon as it is there."""
+        await self.until(lambda: len(self.messages) >= number)
+        return self.messages[number - 1]
+
+    # Below: the server
+
+    async def _note(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self.open += 1
+        session = Session(self.connections, reader, writer)
+        try:
+            await self._note()
+            await self._speak(session)
+        except (_Over, OSError, EOFError, asyncio.LimitOverrunError):
+            pass
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._tasks.discard(task)
+            self.open -= 1
+            session.writer.transport.abort()
+            await self._note()
+
+    async def _speak(self, session: Session) -> None:
+        if self.tls == "implicit":
+            await self._encrypt(session)
+        await self._act(session, "banner", "220 upstream.example ESMTP")
+        while True:
+            line = (await self._line(session)).decode("utf-8", "surrogateescape")
+            verb, _, argument = line.partition(" ")
+            self.commands.append(line)
+            await self._note()
+            method = getattr(self, f"_on_{verb.lower()}", None)
+            if method is None:
+                await self._send(session, b"500 5.5.2 what?\r\n")
+            else:
+                await method(session, argument)
+
+    async def _line(self, session: Session) -> bytes:
+        line = await session.reader.readuntil(b"\r\n")
+        return line[:-2]
+
+    async def _send(self, session: Session, data: bytes) -> None:
+        session.writer.write(data)
+        await session.writer.drain()
+
+    async def _act(self, session: Session, stage: str, usual: str) -> bool:
+        """Do what the script says, or give the usual reply. True when the reply was a positive one."""
+        fault: Fault | None = None
+        queue = self._scripts.get(stage)
+        if queue:
+            fault, for_ever = queue[0]
+            if not for_ever:
+                queue.pop(0)
+            if callable(fault):
+                fault = fault(session)
+        if isinstance(fault, str):
+            fault = Act(fault.encode() + (b"" if fault.endswith("\r\n") else b"\r\n"))
+        elif isinstance(fault, bytes):
+            fault = Act(fault)
+        if fault is None or fault == STOP_READING:
+            if fault is not None:
+                await self._read_on.wait()
+            if usual:
+                await self._send(session, usual.encode() + b"\r\n")
+            return usual[:1] in ("2", "3")
+        assert isinstance(fault, Act)
+        if fault.reply:
+            await self._send(session, fault.reply)
+        match fault.then:
+            case "drop":
+                self._reset(session)
+                raise _Over
+            case "close":
+                session.writer.close()
+                raise _Over
+            case "silence":
+                while await session.reader.read(65536):
+                    pass
+                raise _Over
+        return fault.reply[:1] in (b"2", b"3")
+
+    def _reset(self, session: Session) -> None:
+        sock = session.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        session.writer.transport.abort()
+
+    async def _on_ehlo(self, session: Session, _: str) -> None:
+        session.forget()
+        words = ["upstream.example", *self.keywords]
+        if self.tls == "starttls" and not session.encrypted:
+            words.append("STARTTLS")
+        if self.users is not None:
+            words.append("AUTH " + " ".join(self.mechanisms))
+        lines = [f"250{'-' if n < len(words) else ' '}{word}" for n, word in enumerate(words, 1)]
+        await self._act(session, "ehlo", "\r\n".join(lines))
+
+    async def _on_starttls(self, session: Session, _: str) -> None:
+        if await self._act(session, "starttls", "220 2.0.0 go on"):
+            await self._encrypt(session)
+
+    async def _encrypt(self, session: Session) -> None:
+        await self._act(session, "tls", "")
+        assert self._context is not None
+        await session.writer.start_tls(self._context, ssl_handshake_timeout=5)
+        session.encrypted = True
+        session.forget()
+
+    async def _on_auth(self, session: Session, argument: str) -> None:
+        mechanism, _, initial = argument.partition(" ")
+        username = password = ""
+        good = False
+        assert self.users is not None
+        match mechanism.upper():
+            case "PLAIN":
+                parts = base64.b64decode(initial or await self._challenge(session, b"")).split(b"\0")
+                username, password = parts[1].decode(), parts[2].decode()
+                good = self.users.get(username) == password
+            case "LOGIN":
+                username = base64.b64decode(initial or await self._challenge(session, b"Username:")).decode()
+                password = base64.b64decode(await self._challenge(session, b"Password:")).decode()
+                good = self.users.get(username) == password
+            case "CRAM-MD5":
+                challenge = b"<1.2@upstream.example>"
+                answer = base64.b64decode(await self._challenge(session, challenge)).decode()
+                username, _, password = answer.rpartition(" ")
+                expected = hmac.new(self.users.get(username, "").encode(), challenge, "md5").hexdigest()
+                good = username in self.users and expected == password
+        self.auth_tries.append(AuthTry(mechanism.upper(), username, password, session.encrypted, good))
+        usual = "235 2.7.0 welcome" if good else "535 5.7.8 wrong name or password"
+        if await self._act(session, "auth", usual) and good:
+            session.user = username
+
+    async def _challenge(self, session: Session, text: bytes) -> bytes:
+        await self._send(session, b"334 " + base64.b64encode(text) + b"\r\n")
+        return await self._line(session)
+
+    async def _on_mail(self, session: Session, argument: str) -> None:
+        path, parameters = _path(argument)
+        refusal = self.sender_allowed(path) if self.sender_allowed else None
+        if session.reverse_path is not None:
+            refusal = "503 5.5.1 nested MAIL"
+        elif self.users is not None and session.user is None:
+            refusal = "530 5.7.0 authentication required"
+        if await self._act(session, "mail", refusal or "250 2.1.0 sender ok"):
+            session.reverse_path, session.mail_parameters = path, parameters
+
+    async def _on_rcpt(self, session: Session, argument: str) -> None:
+        path, parameters = _path(argument)
+        usual = "503 5.5.1 MAIL first" if session.reverse_path is None else "250 2.1.5 recipient ok"
+        if await self._act(session, "rcpt", usual) and session.reverse_path is not None:
+            session.recipients.append(path)
+            session.rcpt_parameters.append(parameters)
+
+    async def _on_data(self, session: Session, _: str) -> None:
+        usual = "354 go ahead" if session.recipients else "554 5.5.1 no valid recipients"
+        if not await self._act(session, "data", usual):
+            return
+        content = await self._content(session)
+        received = Received(
+            session.reverse_path or "",
+            tuple(session.recipients),
+            content,
+            session.mail_parameters,
+            tuple(session.rcpt_parameters),
+            session.user,
+            session.encrypted,
+            session.number,
+        )
+        refusal = self.content_allowed(received) if self.content_allowed else None
+        if not received.recipients:
+            refusal = "554 5.5.1 no valid recipients"
+        number = len(self.messages) + 1
+        session.forget()
+        if refusal is None:
+            # What is accepted is kept before it is said, as elsewhere.
+            position = len(self.messages)
+            self.messages.append(received)
+            if not await self._act(session, "dot", f"250 2.0.0 queued as {number}"):
+                self.messages.pop(position)
+        else:
+            await self._act(session, "dot", refusal)
+        await self._note()
+
+    async def _content(self, session: Session) -> bytes:
+        """Everything up to CRLF.CRLF, unstuffed."""
+        data = bytearray(b"\r\n")
+        self.rest = b""
+        if self._scripts.get("body"):
+            data += await session.reader.read(1)
+            await self._act(session, "body", "")
+        while True:
+            try:
+                line = await session.reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                line = await session.reader.readexactly(error.consumed)
+            except asyncio.IncompleteReadError as error:
+                self.rest = bytes(data[2:]) + error.partial
+                raise
+            except OSError:
+                self.rest = bytes(data[2:])
+                raise
+            data += line
+            if data[-5:] == b"\r\n.\r\n":
+                return bytes(data[:-3]).replace(b"\r\n.", b"\r\n")[2:]
+
+    async def _on_rset(self, session: Session, _: str) -> None:
+        session.forget()
+        self.resets += 1
+        await self._act(session, "rset", "250 2.0.0 ok")
+
+    async def _on_noop(self, session: Session, _: str) -> None:
+        await self._send(session, b"250 2.0.0 ok\r\n")
+
+    async def _on_quit(self, session: Session, _: str) -> None:
+        await self._act(session, "quit", "221 2.0.0 bye")
+        session.writer.close()
+        raise _Over
+
+
+def _path(argument: str) -> tuple[str, tuple[str, ...]]:
+    """The path in FROM:<…> or TO:<…>, and the parameters behind it."""
+    _, _, rest = argument.partition(":<")
+    quoted = False
+    for position, character in enumerate(rest):
+        if character == '"' and (position == 0 or rest[position - 1] != "\\"):
+            quoted = not quoted
+        if character == ">" and not quoted:
+            return rest[:position], tuple(rest[position + 1 :].split())
+    return rest, ()

@@ -1,0 +1,117 @@
+"""Received, Date and Message-ID."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.mail import trace
+from relay.mail.address import Address
+from relay.mail.envelope import Envelope, Recipient
+from relay.mail.header import Header
+from relay.policy.submission import Peer, Submission
+
+AT = datetime(2026, 11, 23, 22, 8, 5, 999_999, timezone(timedelta(hours=1)))
+
+
+def submission(peer: Peer, *recipients: str) -> Submission:
+    everybody = tuple(Recipient(Address.of(text)) for text in recipients)
+    return Submission("7QK3ABCDEFGH", Envelope(None, everybody), b"", 0, peer, "legacy", AT)
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        (
+            Peer("127.0.0.1", "PC-JAN", "ESMTP"),
+            b"Received: from PC-JAN ([127.0.0.1])\r\n by relay.example.nl with ESMTP id 7QK3ABCDEFGH\r\n"
+            b" for <klant@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n",
+        ),
+        (
+            Peer("2001:db8::1", "[IPv6:2001:db8::1]", "ESMTPSA", "TLSv1.3 TLS_AES_256_GCM_SHA384", "jan"),
+            b"Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n by relay.example.nl with ESMTPSA id 7QK3ABCDEFGH\r\n"
+            b" (using TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n"
+            b" for <klant@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n",
+        ),
+        (
+            Peer("127.0.0.1"),
+            b"Received: from [127.0.0.1] ([127.0.0.1])\r\n by relay.example.nl with SMTP id 7QK3ABCDEFGH\r\n"
+            b" for <klant@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n",
+        ),
+        (
+            Peer("unix", "localhost"),
+            b"Received: from localhost\r\n by relay.example.nl with SMTP id 7QK3ABCDEFGH\r\n"
+            b" for <klant@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n",
+        ),
+        (
+            Peer(""),
+            b"Received: by relay.example.nl id 7QK3ABCDEFGH\r\n"
+            b" for <klant@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n",
+        ),
+    ],
+)
+def test_the_received_field_says_who_brought_the_message_and_how(peer: Peer, expected: bytes) -> None:
+    assert trace.received(submission(peer, "klant@example.com"), "relay.example.nl") == expected
+
+
+@pytest.mark.parametrize(
+    "recipients", [(), ("a@x.nl", "b@y.nl"), ("büro@example.nl",), ('"a\r\nX: y"@x.nl',), ("postmaster",)]
+)
+def test_recipients_are_named_only_where_there_is_one_that_can_be_written(recipients: tuple[str, ...]) -> None:
+    field = trace.received(submission(Peer("127.0.0.1", "pc"), *recipients), "relay.example.nl")
+    assert b" for " not in field
+    assert field.isascii()
+
+
+@given(st.text(max_size=400), st.text(max_size=400))
+def test_a_client_cannot_write_into_the_received_field(helo: str, tls: str) -> None:
+    field = trace.received(submission(Peer("127.0.0.1", helo, "ESMTPS", tls)), "relay.example.nl")
+    assert field.isascii()
+    assert len(Header.parse(field).fields) == 1
+    assert not Header.parse(field).rest
+    assert all(len(line) <= 998 for line in field.split(b"\r\n"))
+    assert field.count(b"(") == field.count(b")") <= 2
+    assert field.count(b";") == 1
+
+
+@given(
+    st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.timezones()),  # noqa: DTZ001
+)
+def test_a_date_is_read_by_others_as_the_same_moment(moment: datetime) -> None:
+    offset = moment.utcoffset()
+    assert offset is not None
+    whole_minutes = moment.astimezone(timezone(timedelta(minutes=offset // timedelta(minutes=1))))
+    written = trace.date(whole_minutes)
+    assert parsedate_to_datetime(written.decode()) == moment.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        (datetime(2026, 3, 1, 9, 5, 0, tzinfo=UTC), b"Sun, 1 Mar 2026 09:05:00 +0000"),
+        (
+            datetime(2026, 3, 1, 9, 5, 0, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+            b"Sun, 1 Mar 2026 09:05:00 -0330",
+        ),
+    ],
+)
+def test_dates_are_written_as_rfc_5322_has_them(moment: datetime, expected: bytes) -> None:
+    assert trace.date(moment) == expected
+
+
+def test_one_moment_in_two_zones_is_two_dates() -> None:
+    assert trace.date(AT).endswith(b"22:08:05 +0100")
+    assert trace.date(AT.astimezone(UTC)).endswith(b"21:08:05 +0000")
+
+
+def test_a_date_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        trace.date(AT.replace(tzinfo=None))
+
+
+def test_a_message_id_comes_from_queue_id_and_hostname() -> None:
+    assert trace.message_id("7QK3ABCDEFGH", "relay.example.nl") == b"<7QK3ABCDEFGH@relay.example.nl>"

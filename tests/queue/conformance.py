@@ -1,0 +1,494 @@
+"""What `relay.queue.store` promises, as tests that any store has to pass.
+
+A store's own test module makes a subclass of `StorePromises` with a fixture `house`, and calls
+`laws` with a factory of houses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from relay.mail.address import Address
+from relay.mail.content import MemoryContent
+from relay.mail.envelope import Envelope, Recipient
+from relay.policy.submission import Peer
+from relay.queue.model import Entry, Kind, Lease, Ledger, Pending, Result, Settlement, State
+from relay.queue.store import QueueStore
+from tests.queue.mail import NOON, an_entry, deferred, ended, ids, memory
+
+MINUTE = timedelta(minutes=1)
+
+
+class House(Protocol):
+    """Where one store lives; `store` is open. Its clock is at noon."""
+
+    store: QueueStore
+
+    async def restart(self) -> QueueStore:
+        """Close and open again."""
+        ...
+
+    async def crash(self) -> QueueStore:
+        """Open what a power cut would leave of the store, which never got to close."""
+        ...
+
+    async def demolish(self) -> None: ...
+
+
+class StorePromises:
+    @pytest.mark.asyncio
+    async def test_a_fresh_entry_comes_back_as_a_lease_without_being_read(self, house: House) -> None:
+        entry = an_entry("piet@example.com", "els@example.com")
+        lease = await house.store.put(entry, leased=True)
+        assert lease.entry == replace(entry, attempts=1)
+        assert lease.entry.content is entry.content
+        assert [pending.index for pending in lease.pending] == [0, 1]
+        assert house.store.ledger == Ledger(accepted=2, active=2)
+
+    @pytest.mark.asyncio
+    async def test_every_word_of_an_entry_survives_a_power_cut(self, house: House) -> None:
+        recipients = (
+            Recipient(Address('"a@b"', ""), frozenset({"never"})),
+            Recipient(Address("jörg", "bücher.example"), frozenset({"success", "delay"}), "rfc822;j+2Bg@example.nl"),
+            Recipient(Address("", ""), frozenset()),
+        )
+        plain = an_entry(content=MemoryContent(b"\x00no field\r\n\xff", 0), route="Übersee", priority=2)
+        entry = replace(
+            plain,
+            submission=replace(
+                plain.submission,
+                envelope=Envelope(None, recipients, smtputf8=True, ret="hdrs", envid="QQ314159"),
+                peer=Peer("2001:db8::7", "[192.0.2.1]", "UTF8SMTPSA", "TLSv1.3 TLS_AES_256_GCM_SHA384", "jan'; --"),
+                received_at=datetime.fromisoformat("2026-03-02T13:00:00.123457+01:00"),
+            ),
+            because=("codes", 'a "rule"\n\'', ""),
+            kind=Kind.BOUNCE,
+        )
+        await house.store.put(entry, leased=False)
+        store = await house.crash()
+        (lease,) = await store.lease("Übersee", limit=5, now=NOON)
+        assert lease.entry == replace(entry, attempts=1)
+        assert lease.pending == tuple(Pending(n, recipient) for n, recipient in enumerate(recipients))
+
+    @pytest.mark.asyncio
+    async def test_what_was_put_is_there_after_a_restart_and_its_attempt_stays_counted(self, house: House) -> None:
+        lease = await house.store.put(an_entry(), leased=True)
+        store = await house.crash()
+        assert store.ledger == Ledger(found=1, deferred=1)
+        (again,) = await store.lease("default", limit=5, now=NOON)
+        assert again.entry == replace(lease.entry, attempts=2)
+
+    @pytest.mark.asyncio
+    async def test_finished_entries_leave_the_queue_with_their_content(self, house: House) -> None:
+        lease = await house.store.put(an_entry(), leased=True)
+        await house.store.settle(ended(lease))
+        assert house.store.ledger == Ledger(accepted=1, delivered=1)
+        assert (await house.store.view()).bytes == 0
+        store = await house.crash()
+        assert store.ledger == Ledger()
+        assert await store.lease("default", limit=5, now=NOON) == []
+
+    @pytest.mark.asyncio
+    async def test_each_recipient_has_its_own_fate(self, house: House) -> None:
+        lease = await house.store.put(an_entry("a@x.nl", "b@x.nl", "c@x.nl", "d@x.nl"), leased=True)
+        results = (
+            Result(0, State.DELIVERED, "250 ok"),
+            Result(1, State.PENDING, "451 later", in_doubt=1),
+            Result(2, State.FAILED, "550 no"),
+            Result(3, State.HELD, "hold"),
+        )
+        await house.store.settle(Settlement(lease, results, next_attempt_at=NOON + MINUTE))
+        assert house.store.ledger == Ledger(accepted=4, delivered=1, failed=1, deferred=1, held=1)
+        assert await house.store.lease("default", limit=5, now=NOON) == []
+        store = await house.crash()
+        assert store.ledger == Ledger(found=2, deferred=1, held=1)
+        (again,) = await store.lease("default", limit=5, now=NOON + MINUTE)
+        assert len(again.entry.submission.envelope.recipients) == 4
+        assert again.pending == (Pending(1, lease.pending[1].recipient, "451 later", 1),)
+        await store.settle(ended(again))
+        assert store.ledger == Ledger(found=2, delivered=1, held=1)
+        assert await store.next_due("default") is None  # the held recipient keeps the entry, and waits for a person
+        assert (await house.restart()).ledger == Ledger(found=1, held=1)
+
+    @pytest.mark.asyncio
+    async def test_the_last_recipient_to_end_takes_the_entry_along(self, house: House) -> None:
+        lease = await house.store.put(an_entry("a@x.nl", "b@x.nl"), leased=True)
+        results = (Result(0, State.CANCELLED), Result(1, State.PENDING, "451 later"))
+        await house.store.settle(Settlement(lease, results, next_attempt_at=NOON))
+        (again,) = await house.store.lease("default", limit=5, now=NOON)
+        await house.store.settle(ended(again, State.EXPIRED))
+        assert house.store.ledger == Ledger(accepted=2, cancelled=1, expired=1)
+        assert (await house.store.view()).bytes == 0
+
+    @pytest.mark.asyncio
+    async def test_a_settlement_moves_the_rest_to_another_route(self, house: House) -> None:
+        lease = await house.store.put(an_entry(), leased=True)
+        await house.store.settle(replace(deferred(lease, NOON + MINUTE), route="vendor"))
+        assert await house.store.next_due("default") is None
+        assert await house.store.next_due("vendor") == NOON + MINUTE
+        (again,) = await house.store.lease("vendor", limit=1, now=NOON + MINUTE)
+        assert again.entry.route == "vendor"
+
+    @pytest.mark.asyncio
+    async def test_a_bounce_is_kept_in_the_transaction_that_made_it(self, house: House) -> None:
+        lease = await house.store.put(an_entry("a@x.nl"), leased=True)
+        bounce = an_entry("jan@example.nl", kind=Kind.BOUNCE)
+        await house.store.settle(replace(ended(lease, State.FAILED), notifications=(bounce,)))
+        assert house.store.ledger == Ledger(accepted=2, failed=1, pending=1)
+        store = await house.crash()
+        (again,) = await store.lease("default", limit=5, now=NOON)
+        assert again.entry == replace(bounce, attempts=1)
+
+    @pytest.mark.asyncio
+    async def test_a_settlement_whose_bounce_cannot_be_kept_changes_nothing(self, house: House) -> None:
+        lease = await house.store.put(an_entry("a@x.nl"), leased=True)
+        twin = an_entry("jan@example.nl", name=lease.entry.queue_id)
+        with pytest.raises(Exception, match="not storable"):
+            await house.store.settle(replace(ended(lease, State.FAILED), notifications=(twin,)))
+        assert house.store.ledger == Ledger(accepted=1, active=1)
+        await house.store.settle(ended(lease))
+        assert house.store.ledger == Ledger(accepted=1, delivered=1)
+
+    @pytest.mark.asyncio
+    async def test_one_bad_operation_fails_alone_and_the_rest_of_its_batch_is_kept(self, house: House) -> None:
+        first = await house.store.put(an_entry(), leased=True)
+        twin = an_entry(name=first.entry.queue_id)
+        unspeakable = an_entry("\udcff@example.nl")
+        results = await asyncio.gather(
+            house.store.put(an_entry(), leased=True),
+            house.store.put(twin, leased=True),
+            house.store.settle(ended(first)),
+            house.store.put(unspeakable, leased=True),
+            house.store.put(an_entry(), leased=False),
+            return_exceptions=True,
+        )
+        assert [isinstance(result, Exception) for result in results] == [False, True, False, True, False]
+        assert house.store.ledger == Ledger(accepted=3, delivered=1, active=1, pending=1)
+        assert (await house.crash()).ledger == Ledger(found=2, deferred=1, pending=1)
+
+    @pytest.mark.asyncio
+    async def test_a_lease_ends_once(self, house: House) -> None:
+        lease = await house.store.put(an_entry(), leased=True)
+        first, second = await asyncio.gather(
+            house.store.settle(ended(lease)), house.store.settle(ended(lease)), return_exceptions=True
+        )
+        assert first is None
+        assert isinstance(second, ValueError)
+        with pytest.raises(ValueError, match="has ended"):
+            await house.store.give_back([lease])
+        assert house.store.ledger == Ledger(accepted=1, delivered=1)
+
+    @pytest.mark.asyncio
+    async def test_a_settlement_that_forgets_a_recipient_is_refused(self, house: House) -> None:
+        lease = await house.store.put(an_entry("a@x.nl", "b@x.nl"), leased=True)
+        with pytest.raises(ValueError, match="one result for each"):
+            await house.store.settle(Settlement(lease, (Result(0, State.DELIVERED),)))
+        await house.store.settle(ended(lease))
+
+    @pytest.mark.asyncio
+    async def test_due_entries_come_by_priority_and_then_by_age_whenever_they_were_due(self, house: House) -> None:
+        store = house.store
+        old, young = an_entry(priority=1), an_entry(priority=1)
+        low, high = an_entry(priority=2), an_entry(priority=0)
+        for entry in (low, old, young, high):
+            await store.put(entry, leased=False)
+        # The oldest of its priority was put off, and so was due last.
+        (first, second) = await store.lease("default", limit=2, now=NOON)
+        assert ids([first, second]) == [high.queue_id, old.queue_id]
+        await store.give_back([first])
+        await store.settle(deferred(second, NOON + MINUTE))
+        assert ids(await store.lease("default", limit=1, now=NOON)) == [high.queue_id]
+        leases = await store.lease("default", limit=9, now=NOON + MINUTE)
+        assert ids(leases) == [old.queue_id, young.queue_id, low.queue_id]
+
+    @pytest.mark.asyncio
+    async def test_nothing_is_leased_twice_nor_before_its_time_nor_for_another_route(self, house: House) -> None:
+        store = house.store
+        await store.put(an_entry(route="vendor"), leased=False)
+        lease = await store.put(an_entry(), leased=True)
+        assert await store.lease("default", limit=5, now=NOON) == []
+        await store.settle(deferred(lease, NOON + MINUTE))
+        assert await store.next_due("default") == NOON + MINUTE
+        assert await store.lease("default", limit=5, now=NOON + MINUTE / 2) == []
+        both = await asyncio.gather(*(store.lease("default", limit=5, now=NOON + MINUTE) for _ in range(2)))
+        assert sorted(map(len, both)) == [0, 1]
+        assert await store.next_due("default") is None
+        assert await store.lease("default", limit=0, now=NOON + MINUTE) == []
+
+    @pytest.mark.asyncio
+    async def test_what_is_given_back_is_due_at_once_and_its_attempt_is_not_counted(self, house: House) -> None:
+        store = house.store
+        fresh = await store.put(an_entry(), leased=True)
+        await store.give_back([fresh])
+        assert store.ledger == Ledger(accepted=1, pending=1)
+        due = await store.next_due("default")
+        assert due is not None
+        assert due <= NOON
+        (lease,) = await store.lease("default", limit=5, now=NOON)
+        assert lease.entry.attempts == 1
+        await store.settle(deferred(lease, NOON))
+        (lease,) = await store.lease("default", limit=5, now=NOON)
+        assert lease.entry.attempts == 2
+        await store.give_back([lease])
+        assert store.ledger == Ledger(accepted=1, deferred=1)
+        await store.give_back([])
+
+    @pytest.mark.asyncio
+    async def test_waiting_entries_of_a_route_or_all_can_be_made_due(self, house: House) -> None:
+        store = house.store
+        for route in ("default", "vendor"):
+            lease = await store.put(an_entry(route=route), leased=True)
+            await store.settle(deferred(lease, NOON + 60 * MINUTE))
+        await store.make_due(now=NOON, route="vendor")
+        assert await store.next_due("vendor") == NOON
+        assert await store.next_due("default") == NOON + 60 * MINUTE
+        await store.make_due(now=NOON)
+        assert len(await store.lease("default", limit=5, now=NOON)) == 1
+        assert len(await store.lease("vendor", limit=5, now=NOON)) == 1
+        await store.make_due(now=NOON)
+        assert await store.next_due("default") is None
+
+    @pytest.mark.asyncio
+    async def test_entries_past_their_lifetime_are_leased_without_counting_an_attempt(self, house: House) -> None:
+        store = house.store
+        mortal, other = an_entry(expires_at=NOON), an_entry(expires_at=NOON + MINUTE)
+        busy = await store.put(an_entry(expires_at=NOON), leased=True)
+        await store.put(mortal, leased=False)
+        await store.put(other, leased=False)
+        (lease,) = await store.lease_expired(now=NOON, limit=5)
+        assert lease.entry == mortal
+        assert await store.lease_expired(now=NOON, limit=5) == []
+        await store.give_back([lease])
+        assert store.ledger == Ledger(accepted=3, pending=2, active=1)
+        (lease,) = await store.lease_expired(now=NOON, limit=1)
+        await store.settle(ended(lease, State.EXPIRED))
+        await store.settle(Settlement(busy, (Result(0, State.HELD),)))
+        assert await store.lease_expired(now=NOON, limit=5) == []  # a held one waits for a person
+        assert store.ledger == Ledger(accepted=3, expired=1, pending=1, held=1)
+
+    @pytest.mark.asyncio
+    async def test_a_cancelled_caller_does_not_cancel_the_commit_and_its_lease_comes_back(self, house: House) -> None:
+        store = house.store
+        entry = an_entry()
+        putting = asyncio.ensure_future(store.put(entry, leased=True))
+        await asyncio.sleep(0)
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        async with asyncio.timeout(10):
+            while not (leases := await store.lease("default", limit=5, now=NOON)):
+                pass
+        assert [lease.entry for lease in leases] == [replace(entry, attempts=1)]
+        assert store.ledger == Ledger(accepted=1, active=1)
+
+    @pytest.mark.asyncio
+    async def test_a_cancelled_look_for_work_leaves_the_work_for_others(self, house: House) -> None:
+        store = house.store
+        await store.put(an_entry(), leased=False)
+        looking = asyncio.ensure_future(store.lease("default", limit=5, now=NOON))
+        await asyncio.sleep(0)
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        async with asyncio.timeout(10):
+            while not (leases := await store.lease("default", limit=5, now=NOON)):
+                pass
+        assert leases[0].entry.attempts == 1
+
+    @pytest.mark.asyncio
+    async def test_the_view_counts_what_waits_and_what_is_tried(self, house: House) -> None:
+        store = house.store
+        entries = [an_entry(route=route) for route in ("default", "default", "default", "vendor")]
+        held = await store.put(entries[0], leased=True)
+        await store.settle(Settlement(held, (Result(0, State.HELD),)))
+        await store.put(entries[1], leased=True)
+        later = await store.put(entries[2], leased=True)
+        await store.settle(deferred(later, NOON + MINUTE))
+        await store.put(entries[3], leased=False)
+        view = await store.view()
+        assert view.messages == {"default": 2, "vendor": 1}
+        assert view.oldest == {"default": NOON, "vendor": NOON}
+        assert view.bytes == sum(entry.content.size for entry in entries)
+        assert (await (await house.restart()).view()).bytes == view.bytes
+
+    @pytest.mark.asyncio
+    async def test_check_proves_a_commit(self, house: House) -> None:
+        await house.store.check()
+
+    @pytest.mark.asyncio
+    async def test_closing_finishes_what_was_begun_and_twice_is_no_matter(self, house: House) -> None:
+        putting = [asyncio.ensure_future(house.store.put(an_entry(), leased=True)) for _ in range(50)]
+        await asyncio.sleep(0)
+        await asyncio.gather(house.store.close(), house.store.close())
+        await asyncio.gather(*putting)
+        store = await house.restart()
+        assert store.ledger == Ledger(found=50, deferred=50)
+
+    @pytest.mark.asyncio
+    async def test_hundreds_of_callers_at_once_lose_nothing(self, house: House) -> None:
+        async def walk(n: int) -> None:
+            lease = await house.store.put(an_entry(*(f"r{m}@x.nl" for m in range(n % 3 + 1))), leased=True)
+            await house.store.settle(ended(lease) if n % 2 else deferred(lease, NOON))
+
+        await asyncio.gather(*(walk(n) for n in range(300)))
+        ledger = house.store.ledger
+        assert ledger == Ledger(accepted=600, delivered=300, deferred=300)
+        assert (await house.crash()).ledger == Ledger(found=300, deferred=300)
+
+
+@dataclass
+class _Known:
+    """What the model knows of one entry."""
+
+    entry: Entry
+    age: int
+    at: datetime
+    attempts: int = 0
+    states: list[State] = field(default_factory=list)
+    lease: Lease | None = None
+
+    def open(self) -> list[int]:
+        return [n for n, state in enumerate(self.states) if state is State.PENDING]
+
+
+def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedStateMachine]:
+    """A machine that puts, leases, settles, gives back and crashes in any order; a model tells what is right.
+
+    `build` returns an awaitable of a new house.
+    """
+
+    class Laws(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop = asyncio.new_event_loop()
+            self.known: dict[str, _Known] = {}
+            self.now = NOON
+            self.age = 0
+            self.total = Ledger()
+
+        @initialize()
+        def begin(self) -> None:
+            self.house: House = self.loop.run_until_complete(build())  # type: ignore[arg-type]
+
+        def teardown(self) -> None:
+            if hasattr(self, "house"):
+                self.loop.run_until_complete(self.house.demolish())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+
+        def leased(self) -> list[_Known]:
+            return sorted((known for known in self.known.values() if known.lease), key=lambda known: known.age)
+
+        def waiting(self) -> list[_Known]:
+            return [known for known in self.known.values() if known.lease is None and known.open()]
+
+        @rule(recipients=st.integers(1, 3), priority=st.integers(0, 2), leased=st.booleans(), life=st.integers(1, 9))
+        def put(self, recipients: int, priority: int, leased: bool, life: int) -> None:
+            entry = an_entry(
+                *(f"r{n}@x.nl" for n in range(recipients)), priority=priority, expires_at=self.now + life * MINUTE
+            )
+            lease = self.loop.run_until_complete(self.house.store.put(entry, leased=leased))
+            self.age += 1
+            self.total.accepted += recipients
+            known = _Known(entry, self.age, self.now, states=[State.PENDING] * recipients)
+            if leased:
+                known.lease, known.attempts = lease, 1
+            self.known[entry.queue_id] = known
+
+        @rule(limit=st.integers(1, 4))
+        def lease(self, limit: int) -> None:
+            due = [known for known in self.waiting() if known.at <= self.now]
+            due.sort(key=lambda known: (known.entry.priority, known.age))
+            leases = self.loop.run_until_complete(self.house.store.lease("default", limit=limit, now=self.now))
+            assert ids(leases) == [known.entry.queue_id for known in due[:limit]]
+            for lease, known in zip(leases, due, strict=False):
+                known.attempts += 1
+                known.lease = lease
+                assert lease.entry == replace(known.entry, attempts=known.attempts)
+                assert [pending.index for pending in lease.pending] == known.open()
+
+        @rule()
+        def expire(self) -> None:
+            over = {known.entry.queue_id for known in self.waiting() if known.entry.expires_at <= self.now}
+            leases = self.loop.run_until_complete(self.house.store.lease_expired(now=self.now, limit=99))
+            assert set(ids(leases)) == over
+            for lease in leases:
+                assert lease.entry.attempts == self.known[lease.entry.queue_id].attempts
+                self.loop.run_until_complete(self.house.store.settle(ended(lease, State.EXPIRED)))
+                self.end(self.known[lease.entry.queue_id], [State.EXPIRED] * len(lease.pending))
+
+        @rule(which=st.integers(0, 9), states=st.lists(st.sampled_from(list(State)), min_size=3, max_size=3))
+        def settle(self, which: int, states: list[State]) -> None:
+            if not self.leased():
+                return
+            known = self.leased()[which % len(self.leased())]
+            assert known.lease is not None
+            results = tuple(Result(n, state) for n, state in zip(known.open(), states, strict=False))
+            self.loop.run_until_complete(
+                self.house.store.settle(Settlement(known.lease, results, next_attempt_at=self.now + MINUTE))
+            )
+            known.at = self.now + MINUTE
+            self.end(known, states)
+
+        def end(self, known: _Known, states: list[State]) -> None:
+            known.lease = None
+            for n, state in zip(known.open(), states, strict=False):
+                known.states[n] = state
+                if state not in (State.PENDING, State.HELD):
+                    setattr(self.total, state, getattr(self.total, state) + 1)
+
+        @rule(which=st.integers(0, 9))
+        def give_back(self, which: int) -> None:
+            if not self.leased():
+                return
+            known = self.leased()[which % len(self.leased())]
+            assert known.lease is not None
+            self.loop.run_until_complete(self.house.store.give_back([known.lease]))
+            known.lease, known.at = None, self.now
+            known.attempts -= 1
+
+        @rule(minutes=st.integers(1, 3))
+        def time_passes(self, minutes: int) -> None:
+            self.now += minutes * MINUTE
+
+        @rule()
+        def make_due(self) -> None:
+            self.loop.run_until_complete(self.house.store.make_due(now=self.now))
+            for known in self.waiting():
+                known.at = min(known.at, self.now)
+
+        @rule(kindly=st.booleans())
+        def start_again(self, kindly: bool) -> None:
+            self.loop.run_until_complete(self.house.restart() if kindly else self.house.crash())
+            for known in self.leased():
+                known.lease, known.at = None, self.now
+            self.total = Ledger(found=sum(self.counts().values()))
+
+        def counts(self) -> dict[str, int]:
+            counts = {"pending": 0, "deferred": 0, "active": 0, "held": 0}
+            for known in self.known.values():
+                where = "active" if known.lease else "deferred" if known.attempts else "pending"
+                counts[where] += len(known.open())
+                counts["held"] += known.states.count(State.HELD)
+            return counts
+
+        @invariant()
+        def the_ledger_is_right(self) -> None:
+            if hasattr(self, "house"):
+                assert self.house.store.ledger.balanced
+                assert self.house.store.ledger == replace(self.total, **self.counts())
+
+    Laws.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+    return Laws
+
+
+__all__ = ["House", "StorePromises", "laws", "memory"]

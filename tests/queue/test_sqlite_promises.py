@@ -1,0 +1,39 @@
+"""The SQLite store keeps the promises of the seam."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import uvloop
+
+from relay.queue.model import Ledger
+from tests.queue.conformance import StorePromises, laws
+from tests.queue.house import SqliteHouse
+from tests.queue.mail import an_entry, ended
+
+
+async def _build() -> SqliteHouse:
+    house = SqliteHouse()
+    await house.open()
+    return house
+
+
+class TestSqlitePromises(StorePromises):
+    """With the fixture `house` of this folder."""
+
+
+TestSqliteLaws = laws(_build).TestCase
+
+
+def test_the_store_works_on_uvloop_as_well(tmp_path: Path) -> None:
+    async def walk() -> Ledger:
+        house = SqliteHouse(tmp_path / "house")
+        store = await house.open()
+        leases = await asyncio.gather(*(store.put(an_entry(), leased=True) for _ in range(40)))
+        await asyncio.gather(*(store.settle(ended(lease)) for lease in leases))
+        await house.demolish()
+        return store.ledger
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(walk()) == Ledger(accepted=40, delivered=40)

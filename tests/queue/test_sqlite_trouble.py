@@ -1,0 +1,277 @@
+"""When the machine fails: nothing half-kept, everybody told, and on again without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+import relay.queue.grouped
+import relay.queue.sqlite
+from relay.errors import StoreUnavailable
+from relay.events import BatchCommitted, StoreFailed, StoreRecovered
+from relay.mail.content import MemoryContent
+from relay.queue.model import Ledger, State
+from tests.queue.house import SqliteHouse
+from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory
+from tests.queue.test_sqlite_start import spooled
+
+LARGE = memory(b"y" * 200_000)
+
+
+def limit_pages(house: SqliteHouse, pages: int) -> None:
+    connection = house.store._disk._connection  # type: ignore[attr-defined]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Writing beyond `size` of any file fails: EFBIG, which SQLite calls an I/O error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_keeps_nothing_and_is_over_when_there_is_room_again(house: SqliteHouse) -> None:
+    kept = await house.store.put(an_entry(), leased=True)
+    limit_pages(house, 12)
+    results = await asyncio.gather(
+        *(house.store.put(an_entry(content=LARGE), leased=True) for _ in range(3)), return_exceptions=True
+    )
+    assert [getattr(result, "reason", None) for result in results] == ["full"] * 3
+    assert house.store.ledger == Ledger(accepted=1, active=1)
+    limit_pages(house, 100_000)
+    await house.store.settle(ended(kept))
+    await house.store.put(an_entry(content=LARGE), leased=False)
+    assert [type(event) for event in house.noted.events[-4:]] == [
+        StoreFailed,
+        BatchCommitted,
+        StoreRecovered,
+        BatchCommitted,
+    ]
+    assert (await house.crash()).ledger == Ledger(found=1, pending=1)
+
+
+@pytest.mark.asyncio
+async def test_an_io_error_keeps_nothing_and_the_database_is_opened_anew(house: SqliteHouse) -> None:
+    kept = await house.store.put(an_entry(), leased=True)
+    before = house.store._disk._connection  # type: ignore[attr-defined]
+    with files_end_at(house.path.with_name("queue.db-wal").stat().st_size):
+        results = await asyncio.gather(
+            house.store.put(an_entry(content=LARGE), leased=True),
+            house.store.settle(deferred(kept, NOON)),
+            return_exceptions=True,
+        )
+        with pytest.raises(StoreUnavailable):
+            await house.store.put(an_entry(content=LARGE), leased=True)
+    assert [getattr(result, "reason", None) for result in results] == ["io"] * 2
+    assert house.store.ledger == Ledger(accepted=1, active=1)
+    await house.store.check()
+    assert house.store._disk._connection is not before  # type: ignore[attr-defined]
+    assert house.noted.of(StoreRecovered) == [StoreRecovered()]
+    assert await house.store.lease("default", limit=5, now=NOON) == []
+    await house.store.settle(ended(kept))
+    assert (await house.crash()).ledger == Ledger()
+
+
+class _FailingFile(apsw.VFSFile):
+    fail = False
+
+    def xSync(self, flags: int) -> None:
+        super().xSync(flags)  # it reaches the disk
+        if _FailingFile.fail:
+            raise apsw.IOError("fsync")  # and nobody is told
+
+
+class _FailingDisk(apsw.VFS):
+    def __init__(self) -> None:
+        super().__init__("failing", base="", makedefault=True)
+
+    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:
+        return _FailingFile("", name, flags)
+
+
+@pytest.fixture
+def failing_disk() -> Iterator[type[_FailingFile]]:
+    disk = _FailingDisk()
+    yield _FailingFile
+    _FailingFile.fail = False
+    disk.unregister()
+
+
+@pytest.mark.asyncio
+async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_told(
+    failing_disk: type[_FailingFile], tmp_path: Path
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    settled = await store.put(an_entry("s@x.nl"), leased=True)
+    given = await store.put(an_entry("g@x.nl"), leased=True)
+    waiting = an_entry("w@x.nl", route="vendor")
+    await store.put(waiting, leased=False)
+    bounce = an_entry("jan@example.nl")
+    lost = [an_entry("l@x.nl"), an_entry("u@x.nl")]
+    content = await spooled(house, "7QK3")
+    failing_disk.fail = True
+    outcomes = await asyncio.gather(
+        store.put(lost[0], leased=True),
+        store.put(lost[1], leased=False),
+        store.put(an_entry(content=content), leased=False),
+        store.settle(ended(settled, State.FAILED).__class__(settled, ended(settled).results, notifications=(bounce,))),
+        store.give_back([given]),
+        store.lease("vendor", limit=5, now=NOON),
+        return_exceptions=True,
+    )
+    assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * 6
+    failing_disk.fail = False
+    await store.check()
+    assert store.ledger == Ledger(accepted=3, active=2, pending=1)
+    assert await store.lease("default", limit=5, now=NOON) == []  # neither the lost ones nor the given one
+    await store.settle(ended(given))
+    await store.put(bounce, leased=False)  # its name is free
+    assert ids(await store.lease("vendor", limit=5, now=NOON)) == [waiting.queue_id]
+    await store.settle(ended(settled))
+    store = await house.crash()
+    assert store.ledger == Ledger(found=2, deferred=1, pending=1)
+    assert os.listdir(store.spool.directory) == []
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_another_process_holds_is_busy_and_then_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay.queue.sqlite, "BUSY_MILLISECONDS", 10)
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(house.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.put(an_entry(), leased=True)
+        process.communicate(b"\n")
+    assert caught.value.reason == "busy"
+    await store.put(an_entry(), leased=True)
+    assert store.ledger == Ledger(accepted=1, active=1)
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+async def test_a_damaged_database_is_said_to_be_corrupt(house: SqliteHouse) -> None:
+    for _ in range(50):
+        await house.store.put(an_entry(content=LARGE), leased=False)
+    await house.store.close()
+    connection = sqlite3.connect(house.path)
+    ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entry'")
+    connection.close()
+    with open(house.path, "r+b") as file:
+        file.seek((page - 1) * 16384)
+        file.write(b"\xff" * 16384)
+    with pytest.raises(StoreUnavailable) as caught:
+        await house.open()
+    assert caught.value.reason == "corrupt"
+
+
+@pytest.mark.asyncio
+async def test_a_lease_whose_caller_was_cancelled_comes_back_after_the_disk_has_recovered(house: SqliteHouse) -> None:
+    putting = asyncio.ensure_future(house.store.put(an_entry(), leased=True))
+    await asyncio.sleep(0)
+    putting.cancel()
+    with files_end_at(1), pytest.raises(asyncio.CancelledError):
+        await putting
+    async with asyncio.timeout(10):
+        while not await house.store.lease("default", limit=5, now=NOON):
+            if not house.store.ledger.accepted:
+                break
+    assert house.store.ledger.balanced
+
+
+@pytest.mark.asyncio
+async def test_after_closing_the_store_is_unavailable(house: SqliteHouse) -> None:
+    lease = await house.store.put(an_entry(), leased=True)
+    await house.store.close()
+    for question in (
+        house.store.put(an_entry(), leased=True),
+        house.store.settle(ended(lease)),
+        house.store.next_due("default"),
+        house.store.check(),
+    ):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await question
+
+
+@pytest.mark.asyncio
+async def test_low_space_is_seen_before_the_disk_is_full(house: SqliteHouse) -> None:
+    assert not house.store.low_on_space
+    house.store._min_free = house.store.disk_free() * 2
+    house.store._look_again_at = 0.0
+    assert house.store.low_on_space
+
+
+def traces(house: SqliteHouse, secret: bytes) -> list[str]:
+    return [path.name for path in house.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+@pytest.mark.asyncio
+async def test_nothing_of_a_session_code_is_left_after_it_was_settled(
+    house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+
+    def code(n: int, size: int) -> MemoryContent:
+        return MemoryContent(HEAD + b"uw code: GEHEIM%04d\r\n" % n * (size // 22), len(HEAD))
+
+    # Codes of all sizes among other mail, so that pages fill, split and merge; they end in another order.
+    leases = []
+    for n in range(120):
+        content = code(n, 22 * (1 + n * n % 2200))
+        leases.append(await house.store.put(an_entry(content=content, session_code=True), leased=n % 2 == 0))
+        await house.store.put(an_entry(content=memory(b"z" * (n * 131 % 9000))), leased=False)
+    assert traces(house, b"GEHEIM")
+    waiting = await house.store.lease("default", limit=500, now=NOON)
+    leases = [lease for lease in leases if lease.key in {0} or lease.entry.attempts == 1] + [
+        lease for lease in waiting if lease.entry.session_code
+    ]
+    order = sorted(leases, key=lambda lease: hash(lease.entry.queue_id[::-1]) * 7919 % 1009)
+    for lease in order[:-1]:
+        await house.store.settle(ended(lease))
+    last = order[-1].entry.content.read(len(HEAD) + 9, 10)
+    async with asyncio.timeout(5):
+        while any(traces(house, b"GEHEIM%04d" % n) for n in range(120) if b"GEHEIM%04d" % n != last):
+            await house.store.check()
+    assert traces(house, last)  # the one that still waits
+    await house.store.settle(ended(order[-1]))
+    async with asyncio.timeout(5):
+        while traces(house, b"GEHEIM"):
+            await house.store.check()
+
+
+@pytest.mark.asyncio
+async def test_a_session_code_refused_for_want_of_room_leaves_nothing(
+    house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    limit_pages(house, 8)
+    codes = [an_entry(content=memory(b"GEHEIM" * 100), session_code=True) for _ in range(20)]
+    with pytest.raises(StoreUnavailable):
+        await asyncio.gather(*(house.store.put(code, leased=True) for code in codes))
+    limit_pages(house, 100_000)
+    async with asyncio.timeout(5):
+        while traces(house, b"GEHEIM"):
+            await house.store.check()
