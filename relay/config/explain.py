@@ -51,11 +51,14 @@ class Oddity:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One finding. `spoils`: the key whose value is not known because of it, if any."""
+    """One finding.
+
+    `spoils`: the key whose value is not known because of it, if any. `lacks`: something is not there.
+    """
 
     finding: Finding
     spoils: Path | None
-    missing: bool = False
+    lacks: bool = False
 
 
 def explain(error: ValidationError, written: object, texts: Mapping[Path, str]) -> list[Explained]:
@@ -77,7 +80,7 @@ def without_mistakes(written: object, mistakes: Iterable[Explained]) -> object:
     """The file as far as it is good: bad values are left out, required ones replaced by samples."""
     for mistake in mistakes:
         path = mistake.finding.path
-        if mistake.missing:
+        if mistake.lacks:
             written = _changed(written, path, _SAMPLES.get(str(path[-1])))
         elif len(path) == 2 and path[0] == "upstreams":
             written = _changed(written, path, {"host": "sample.invalid"})
@@ -142,7 +145,7 @@ def _explained(detail: Any, path: Path, value: object, text: str | None) -> Expl
         case _ if value is None and kind in ("bool_type", "tuple_type", "int_type"):
             hint = _NOTHING
     spoils = path[:-1] if path and isinstance(path[-1], int) else path  # a list with a bad item is not known
-    return Explained(Finding(path, problem, hint), spoils, missing=kind == "missing")
+    return Explained(Finding(path, problem, hint), spoils, lacks=kind in ("missing", "too_short"))
 
 
 def _not_text(value: object, shown: str | None) -> str:

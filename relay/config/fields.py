@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from relay.config import password, values
@@ -181,6 +181,7 @@ HeaderName = Annotated[str, _written(_header_name)]
 Password = Annotated[
     Secret,
     PlainValidator(_secret),
+    PlainSerializer(repr),
     WithJsonSchema(
         {
             "anyOf": [

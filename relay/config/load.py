@@ -7,7 +7,7 @@ neither aliases nor depth can exhaust the machine. Problems never quote a line o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -28,7 +28,7 @@ _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?[0-9]{1,17}\.[0-9]{1,17}")
 _ODDITIES = {"int": "a number", "float": "a number", "timestamp": "a date"}
-_NOTHING_IN_MIND = 4  # rounds of leaving out mistakes before the cross-checks are given up
+_ROUNDS = 4  # rounds of leaving out mistakes before the cross-checks are given up
 
 
 @dataclass(slots=True)
@@ -44,12 +44,16 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """The file: values (lists as tuples), the line of each key, and scalars as they stand there."""
+    """The file: values (lists as tuples), the line of each key, and scalars as they stand there.
+
+    `incomplete`: mappings with a key that could not be read, so that what they lack says nothing.
+    """
 
     value: object
     source: Source
     texts: Mapping[Path, str]
     problems: tuple[ConfigError, ...]
+    incomplete: frozenset[Path]
 
 
 class _Unreadable(Exception):
@@ -88,7 +92,7 @@ def parse(text: str, file: str = "config.yaml", *, folder: FilePath | None = Non
         raise BadConfig([ConfigError(where, problem.problem, problem.hint)]) from None
     source, problems = document.source, list(document.problems)
     config, mistakes = _validated(document, {"folder": folder or FilePath()})
-    problems += [source.error(mistake.finding) for mistake in mistakes]
+    problems += [source.error(each.finding) for each in mistakes if not _follows(each, mistakes, document.incomplete)]
     if config is not None:
         spoilt = [mistake.spoils for mistake in mistakes if mistake.spoils is not None]
         problems += [source.error(each) for each in checks.findings(config) if not _rests_on(each, spoilt)]
@@ -100,7 +104,7 @@ def parse(text: str, file: str = "config.yaml", *, folder: FilePath | None = Non
 def _validated(document: _Document, context: dict[str, FilePath]) -> tuple[Config | None, list[Explained]]:
     """The configuration, without its mistakes if there are any, so that the rest can be checked as well."""
     written, mistakes = document.value, None
-    for _ in range(_NOTHING_IN_MIND):
+    for _ in range(_ROUNDS):
         try:
             return Config.model_validate(written, context=context), mistakes or []
         except ValidationError as error:
@@ -108,6 +112,13 @@ def _validated(document: _Document, context: dict[str, FilePath]) -> tuple[Confi
             mistakes = found if mistakes is None else mistakes
             written = without_mistakes(written, found)
     return None, mistakes or []
+
+
+def _follows(mistake: Explained, others: Iterable[Explained], incomplete: frozenset[Path]) -> bool:
+    """True where what is missing stands there misspelt, or may stand in what could not be read."""
+    path = mistake.finding.path
+    misspelt = any(path == other.spoils for other in others if not other.lacks)
+    return mistake.lacks and (misspelt or path in incomplete or path[:-1] in incomplete)
 
 
 def _rests_on(finding: Finding, spoilt: list[Path]) -> bool:
@@ -140,7 +151,7 @@ def _read(text: str, file: str) -> _Document:
     value = _flat(root, (), lines, texts)
     source = Source(file, lines)
     problems = [ConfigError(f"{file}:{line}: {key(path)}", what, how) for line, path, what, how in reader.problems]
-    return _Document(value, source, texts, tuple(problems))
+    return _Document(value, source, texts, tuple(problems), frozenset(reader.incomplete))
 
 
 def _flat(node: _Node, path: Path, lines: dict[Path, int], texts: dict[Path, str]) -> object:
@@ -169,6 +180,7 @@ class _Reader:
         self._loader = yaml.CSafeLoader(text)
         self._anchors: dict[str, _Node | None] = {}
         self.problems: list[tuple[int, Path, str, str]] = []
+        self.incomplete: set[Path] = set()
 
     def close(self) -> None:
         self._loader.dispose()
@@ -256,6 +268,7 @@ class _Reader:
         else:
             problem, hint = "a key that YAML does not read as text", "quote it"
         self.problems.append((line, path, problem, hint))
+        self.incomplete.add(path)
         return None
 
     def _add(self, parent: _Node, name: str | int, child: _Node) -> None:

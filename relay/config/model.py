@@ -81,6 +81,7 @@ class Section(BaseModel):
         validate_default=True,
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
+        defer_build=True,  # only what is used is built, and not while modules are imported
     )
 
 

@@ -135,12 +135,10 @@ class Upstream:
 
     async def deliver(self, request: DeliveryRequest, *, priority: int, schedule: Schedule) -> Delivery:
         """One transaction on a connection of the pool, or a new one. Waits for a free one by priority."""
-        try:
-            with self._as_early():
-                await self._enter(priority)
-        except BaseException:
-            self._probing = False
-            raise
+        if self._busy < self.limits.max_connections:
+            self._busy += 1
+        else:
+            await self._wait_turn(priority)
         try:
             connection = self._take_idle()
             reused = connection is not None
@@ -210,19 +208,18 @@ class Upstream:
         """Idle and busy ones."""
         return len(self._idle), self._busy
 
-    async def _enter(self, priority: int) -> None:
-        if self._busy < self.limits.max_connections:
-            self._busy += 1
-            return
+    async def _wait_turn(self, priority: int) -> None:
         future = self._loop.create_future()
         self._turn += 1
         heapq.heappush(self._waiting, (priority, self._turn, future))
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._leave()
-            raise
+        with self._as_early():
+            try:
+                await future
+            except asyncio.CancelledError:
+                self._probing = False
+                if future.done() and not future.cancelled():
+                    self._leave()
+                raise
 
     def _leave(self) -> None:
         while self._waiting and self._busy <= self.limits.max_connections:

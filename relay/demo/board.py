@@ -36,8 +36,8 @@ class Shown:
 def opening(console: Console, *, port: int, folder: str) -> None:
     console.print(Text("The relay, with an upstream that is strict about senders", style="bold"))
     console.print(f"Legacy software sends to 127.0.0.1:{port}, in clear text, without AUTH.")
-    console.print(f"The provider takes mail from {MAILBOX} only, with TLS and AUTH.")
-    console.print(f"Configuration and queue of the demo: {folder}", soft_wrap=True)
+    console.print(f"The provider wants TLS and AUTH, and takes {MAILBOX} only.")
+    console.print(f"Configuration and queue: {folder}", soft_wrap=True)
     console.print()
 
 
@@ -48,14 +48,10 @@ def block(console: Console, shown: Shown) -> None:
     title = Text(("✓ " if good else "✗ ") + mail.title, style="bold green" if good else "bold red")
     title.append(f"  ({mail.quirk})", style="not bold default")
     console.print(title)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=10, style="dim")
-    table.add_column(width=66, overflow="fold")
+    table = _rows()
     table.add_row("came in", Text(f"From: {mail.author}"))
     if received is not None:
-        table.add_row("left", Text(f"From: {readable(received, b'from')}"))
-        table.add_row("", Text(f"Reply-To: {readable(received, b'reply-to') or '(none: not needed)'}"))
-        table.add_row("way", Text(f"route {shown.route}, upstream {received.upstream}, {received.tls}"))
+        _left(table, received, shown.route)
     if shown.delivered:
         accepted, delivered = shown.accepted * 1000, shown.delivered * 1000
         table.add_row("time", Text(f"kept after {accepted:.1f} ms, delivered after {delivered:.1f} ms"))
@@ -67,14 +63,25 @@ def block(console: Console, shown: Shown) -> None:
 
 def own_block(console: Console, received: Received) -> None:
     """A mail that somebody sent while the demo was running."""
-    before = readable(received, b"x-original-from") or readable(received, b"from")
-    console.print(Text(f"{before} → {readable(received, b'from')}", style="bold"))
-    console.print(
-        Text(
-            f"  to {', '.join(received.recipients)}, upstream {received.upstream}, "
-            f"Reply-To {readable(received, b'reply-to') or '(none)'}"
-        )
-    )
+    table = _rows()
+    table.add_row("came in", Text(f"From: {readable(received, b'x-original-from') or readable(received, b'from')}"))
+    _left(table, received, "")
+    console.print(table)
+    console.print()
+
+
+def _rows() -> Table:
+    table = Table.grid(padding=(0, 1), pad_edge=False)
+    table.add_column(width=9, style="dim", justify="right")
+    table.add_column(width=70, overflow="fold")
+    return table
+
+
+def _left(table: Table, received: Received, route: str) -> None:
+    way = f"upstream {received.upstream}, {received.tls}"
+    table.add_row("left", Text(f"From: {readable(received, b'from')}"))
+    table.add_row("", Text(f"Reply-To: {readable(received, b'reply-to') or '(none: not needed)'}"))
+    table.add_row("way", Text(f"route {route}, {way}" if route else way))
 
 
 def verdict(console: Console, shown: list[Shown]) -> None:

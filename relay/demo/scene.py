@@ -11,6 +11,7 @@ from relay.demo.upstream import Account, Upstream
 OWN_ACCOUNT = Account(MAILBOX, "demo-password", address=MAILBOX)
 VENDOR_ACCOUNT = Account("boekhoudpakket", "vendor-password")
 ADMIN_PORT = 9125
+OTHER_PORT = 2526
 
 CONFIG = """\
 hostname: relay.kantoor.example
@@ -71,20 +72,20 @@ def write(folder: Path, *, own: Upstream, vendor: Upstream, port: int, admin_por
     return path
 
 
-def is_free(port: int) -> bool:
-    """Whether somebody may listen on this port of 127.0.0.1 now."""
+def trouble_with(port: int) -> str | None:
+    """Why nobody may listen on this port of 127.0.0.1 now, or None."""
     with socket.socket() as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
 
 
 def free_port(wanted: int) -> int:
     """`wanted` if it is free, else any port that is."""
-    if wanted and is_free(wanted):
+    if wanted and trouble_with(wanted) is None:
         return wanted
     with socket.socket() as attempt:
         attempt.bind(("127.0.0.1", 0))

@@ -63,10 +63,11 @@ async def run(console: Console, *, once: bool, port: int) -> bool:
 
     Raises RelayError, with a sentence for the operator, when the port is taken.
     """
-    if not scene.is_free(port):
+    trouble = scene.trouble_with(port)
+    if trouble is not None:
         raise RelayError(
-            f"127.0.0.1:{port} is in use, perhaps by another demo: end that program, "
-            f"or choose another port: relay demo --port {port + 1}"
+            f"127.0.0.1:{port}: {trouble}: end the program that has it (perhaps another demo), "
+            f"or take another port: relay demo --port {scene.free_port(scene.OTHER_PORT)}"
         )
     admin_port = scene.free_port(scene.ADMIN_PORT)
     witness = Witness()
@@ -114,6 +115,13 @@ async def _show(console: Console, witness: Witness, upstreams: Sequence[Upstream
 
 def _send(mails: Sequence[Mail], port: int) -> dict[str, str]:
     """Hand in the mails as the software would, one after the other; the queue ID of each, by title. Blocks."""
+    try:
+        return _conversation(mails, port)
+    except OSError as error:  # smtplib's own errors are among them
+        raise RelayError(f"the relay did not answer as it should: {error}") from error
+
+
+def _conversation(mails: Sequence[Mail], port: int) -> dict[str, str]:
     queue_ids = {}
     with smtplib.SMTP("127.0.0.1", port, local_hostname="werkplek-7", timeout=PATIENCE) as client:
         for mail in mails:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -147,6 +148,7 @@ class Authority:
 @contextlib.asynccontextmanager
 async def running(name: str, account: Account, authority: Authority) -> AsyncIterator[Upstream]:
     """The upstream `name` on a free port of 127.0.0.1, in this event loop, until the block ends."""
+    logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd warns of its own attributes at each AUTH
     loop = asyncio.get_running_loop()
     upstream = Upstream(name, account)
     context = authority.server_context()

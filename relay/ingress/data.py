@@ -2,8 +2,9 @@
 
 Only CRLF.CRLF ends the data (RFC 5321, section 4.1.1.4). Dots are unstuffed after CRLF, and after a
 bare LF only as long as no CRLF came since the 354. Line ends are made CRLF: a bare LF, and any number
-of CR before LF, become one CRLF; a bare CR becomes CRLF in the body and a space in the header. All of
-it is done once, here, so that nothing bare is stored or sent on (SMTP smuggling, VU#302671).
+of CR before LF, become one CRLF; a bare CR becomes CRLF in the body and a space in the header (as
+`mail.header` delimits it). All of it is done once, here, so that nothing bare is stored or sent on
+(SMTP smuggling, VU#302671). How the network cut the data makes no difference to any of it.
 
 Theory of operation: what arrives is searched for the end with `bytes.find`, resuming four bytes before
 the last end. Up to `in_memory` octets stay in one buffer and are converted in one go; what comes beyond
@@ -18,6 +19,7 @@ from relay.mail import header
 
 END = b"\r\n.\r\n"
 WHEN_SCARCE = 16 * 1024  # in-memory bound of a message while all together hold too much
+HEADER_WHEN_SCARCE = 64 * 1024  # bound of a header then, which cannot go to a spool file
 LONGEST_CR_RUN = 64 * 1024
 
 
@@ -26,17 +28,20 @@ class ContentReader:
 
     __slots__ = (
         "_crlf_seen",
+        "_dropping",
+        "_early",
+        "_held",
         "_in_memory",
         "_limit",
         "_line_start",
         "_memory",
         "_raw",
         "_searched",
-        "_spill_early",
         "ended",
         "head",
         "header_too_long",
         "leftover",
+        "no_room",
         "pieces",
         "queued",
         "received",
@@ -54,7 +59,9 @@ class ContentReader:
         self._searched = 0
         self._line_start = True
         self._crlf_seen = False
-        self._spill_early = True
+        self._dropping = False
+        self._early = WHEN_SCARCE
+        self._held = 0
         self.received = 0  # octets on the wire
         self.size = 0  # octets of content, once converted
         self.pieces: list[bytes] = []  # converted, in order, to be written to a spool file
@@ -64,6 +71,7 @@ class ContentReader:
         self.spilled = False
         self.too_large = False
         self.header_too_long = False
+        self.no_room = False  # memory is scarce, and this header too long for such times
         self.ended = False
         self.leftover = b""
 
@@ -86,12 +94,21 @@ class ContentReader:
             self._finish(end + 2, end + 5)
             return
         self._searched = max(0, len(raw) - 4)
-        if self.received > self._limit:
-            self._give_up()
-        if self.too_large or self.header_too_long:
-            self._keep_only(raw[-4:])
-        elif len(raw) > self._in_memory or (self._spill_early and len(raw) > WHEN_SCARCE and self._memory.scarce):
-            self._spill()
+        if not self._dropping:
+            if self.received - 2 > self._limit:  # two octets may belong to the end of the data
+                self.too_large = True
+                self.drop()
+            elif len(raw) > self._in_memory or (len(raw) > self._early and self._memory.scarce):
+                self._spill()
+        if self._dropping:
+            self._trim()
+
+    def drop(self) -> None:
+        """Keep nothing, and read on to the end of the data only: the message will be refused."""
+        self._dropping = True
+        self._memory.used -= self.queued
+        self.pieces.clear()
+        self.queued = 0
 
     def take(self) -> bytes:
         """All pieces that wait for the spool file, as one."""
@@ -102,37 +119,41 @@ class ContentReader:
         return data
 
     def abandon(self) -> None:
-        """Free what is held: the client went away, or the message is refused."""
-        self._memory.used -= len(self._raw) + self.queued
+        """Free what is held: the message is kept or refused, or the client went away. Idempotent."""
+        self.drop()
+        self._memory.used -= len(self._raw) + self._held
         self._raw = bytearray()
-        self.pieces.clear()
-        self.queued = 0
+        self._held = 0
 
-    def _give_up(self) -> None:
-        self.too_large = True
-        self._memory.used -= self.queued
-        self.pieces.clear()
-        self.queued = 0
-
-    def _keep_only(self, tail: bytearray) -> None:
+    def _trim(self) -> None:
+        """Forget all but what may begin the end of the data."""
+        tail = self._raw[-4:]
         self._memory.used -= len(self._raw) - len(tail)
-        self._raw = bytearray(tail)
+        self._raw = tail
         self._searched = 0
+        self._line_start = False  # a dot may come to stand first, though no line begins there
 
     def _finish(self, content_end: int, data_end: int) -> None:
         raw = self._raw
         self.ended = True
         self.leftover = bytes(raw[data_end:])
-        self._memory.used -= len(raw)
         self.received -= len(self.leftover)
-        if self.received > self._limit + len(END):
-            self._give_up()
-        if not (self.too_large or self.header_too_long):
-            self.rest = self._convert(bytes(raw[:content_end]), first=not self.spilled)
+        if self.received - 3 > self._limit and not self._dropping:
+            self.too_large = True
+            self.drop()
+        if not self._dropping:
+            self.rest = self._convert(bytes(raw[:content_end]))
             self.size += len(self.rest)
             if not self.spilled:
                 self._take_head(self.rest)
+        self._hold(len(self.rest))
+        self._memory.used -= len(raw)
         self._raw = bytearray()
+
+    def _hold(self, octets: int) -> None:
+        """Count what stays in memory until the message is kept."""
+        self._held += octets
+        self._memory.used += octets
 
     def _spill(self) -> None:
         """Hand out what is surely content. The cut is before a CRLF, which may begin the end of the data."""
@@ -140,14 +161,25 @@ class ContentReader:
         cut = raw.rfind(b"\r\n", 0, len(raw) - 3)
         if cut < len(raw) // 2:
             cut = len(raw) - 4  # one very long line
-        # Never between the CRs of one line end; a run longer than any honest one is cut all the same.
+        # Never between the CRs of one line end; a run longer than any honest one is cut all the same,
+        # but not before its LF.
         near = max(0, cut - LONGEST_CR_RUN)
-        cut = near + len(raw[near:cut].rstrip(b"\r")) or cut
-        piece = self._convert(bytes(raw[:cut]), first=not self.spilled)
-        if not self.spilled and not self._take_head(piece):
-            self.header_too_long = len(raw) > self._in_memory
-            self._spill_early = False
-            return
+        cut = near + len(raw[near:cut].rstrip(b"\r")) or cut - 1
+        piece = self._convert(bytes(raw[:cut]))
+        if not self.spilled:
+            whole = self._take_head(piece)
+            if len(raw) > self._in_memory and not whole:
+                self.header_too_long = True
+                self.drop()
+                return
+            if max(len(self.head), 0 if whole else len(raw)) > HEADER_WHEN_SCARCE and self._memory.scarce:
+                self.no_room = True
+                self.drop()
+                return
+            if not whole:
+                self._early = HEADER_WHEN_SCARCE
+                return
+            self._hold(len(self.head))
         self._crlf_seen = self._crlf_seen or raw.find(b"\r\n", 0, cut) >= 0
         self._line_start = raw[cut - 1] == 0x0A and not self._crlf_seen
         self.spilled = True
@@ -165,14 +197,14 @@ class ContentReader:
         ended = self.head == b"\r\n" or self.head.endswith(b"\r\n\r\n")
         return ended or piece.find(b"\r\n", length) >= 0
 
-    def _convert(self, raw: bytes, *, first: bool) -> bytes:
-        """`raw` unstuffed, with CRLF line ends."""
+    def _convert(self, raw: bytes) -> bytes:
+        """`raw`, all or the next part of the content, unstuffed and with CRLF line ends."""
         line_feeds = raw.count(b"\n")
         if b"\n." in raw or (self._line_start and raw.startswith(b".")):
             raw = self._unstuff(raw)
         if line_feeds == raw.count(b"\r\n") and line_feeds == raw.count(b"\r"):
             return raw
-        return normalise(raw, header_first=first)
+        return normalise(raw, header_first=not self.spilled)
 
     def _unstuff(self, raw: bytes) -> bytes:
         if self._line_start and raw.startswith(b"."):
@@ -187,7 +219,7 @@ class ContentReader:
 
 
 def normalise(raw: bytes, *, header_first: bool) -> bytes:
-    """`raw` with CRLF line ends only; a bare CR is a space up to the first empty line, if `header_first`.
+    """`raw` with CRLF line ends only; a bare CR is a space in the header that stands first, if one does.
 
     Linear whatever comes: no regular expression, no repeated replacement.
     """
@@ -195,8 +227,6 @@ def normalise(raw: bytes, *, header_first: bool) -> bytes:
     tail = raw[raw.rfind(b"\n") + 1 :]
     text = lines + b"\n" + tail if b"\n" in raw else tail
     if b"\r" in text:
-        body = 0
-        if header_first:
-            body = 0 if text.startswith(b"\n") else text.find(b"\n\n") + 1 or len(text)
+        body = header.split(text) if header_first else 0
         text = text[:body].replace(b"\r", b" ") + text[body:].replace(b"\r", b"\n")
     return text.replace(b"\n", b"\r\n")

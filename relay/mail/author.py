@@ -127,7 +127,7 @@ class _Reader:
                 self._end()
         elif written == b"<":
             self._angle, self._in_angle = [], True
-        elif written == b">" and self._in_angle:
+        elif written == b">" and self._angle is not None:
             self._in_angle = False
         elif written == b":" and not self._in_angle and self._angle is None and position <= self._last_semicolon:
             self._clear()  # the name of a group; without a semicolon to end it, a colon is a colon

@@ -2,8 +2,9 @@
 
 Taken beside the standard's forms: spaces around the colon and inside the brackets, missing brackets,
 a display name before the brackets, source routes (dropped, RFC 5321, appendix C), a trailing dot of the
-domain, dots anywhere in a local part, UTF-8 without SMTPUTF8. Encoded words are never decoded: what is
-no address after these tolerances is refused, so that nobody reads another address than we do.
+domain, dots anywhere in a local part, UTF-8 without SMTPUTF8. Encoded words are never decoded, and quotes
+protect neither `<` nor `>`: what is no address after these tolerances is refused, so that nobody reads
+another address than we do.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from relay.mail.reply import Reply
 
 LONGEST_LOCAL = 128  # octets; RFC 5321, section 4.5.3.1.1 has 64, which VERP addresses exceed
 LONGEST_DOMAIN = 255
+_REMEMBERED = 256  # octets; a longer argument is rare, and remembering many would cost memory
 
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]+"
-_QUOTED = rb'"(?:[ !#-\[\]-~\x80-\xff]|\\[ -~])*"'
+_QUOTED = rb'"(?:[ !#-;=?-\[\]-~\x80-\xff]|\\[ -;=?-~])*"'
 _LABELS = rb"[A-Za-z0-9_\x80-\xff-]+(?:\.[A-Za-z0-9_\x80-\xff-]+)*"
 _LITERAL = rb"\[[A-Za-z0-9:.]+\]"
-_MAILBOX = re.compile(rb"(" + _ATOM + rb"|" + _QUOTED + rb")(?:@(" + _LABELS + rb"|" + _LITERAL + rb")\.?)?")
+_DOMAIN = rb"@(" + _LABELS + rb"|" + _LITERAL + rb")\.?"
+_MAILBOX = re.compile(rb"(" + _ATOM + rb"|" + _QUOTED + rb"(?=@))(?:" + _DOMAIN + rb")?")
 _ROUTE = re.compile(rb"@" + _LABELS + rb"(?:,@" + _LABELS + rb")*:")
 _PREFIX = re.compile(rb"(?:FROM|TO)[ \t]*:[ \t]*", re.IGNORECASE)
 _DISPLAY_NAME = re.compile(rb'(?:"[^"<>]*"[ \t]*|[^"<>@]*)(?=<)')
 _BARE = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^ \t"])+')
+_KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_-]*")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class PathError(ValueError):
@@ -48,20 +53,26 @@ class Path:
     parameters: tuple[tuple[str, bytes | None], ...] = ()
 
 
-@lru_cache(maxsize=4096)
 def parse(argument: bytes) -> Path:
     """The path and the parameters of `FROM:<a@b> SIZE=1` or `TO:<a@b>`; raises PathError.
 
     Remembered, since applications send the same few paths all day.
     """
+    return _remembered(argument) if len(argument) <= _REMEMBERED else _parse(argument)
+
+
+def _parse(argument: bytes) -> Path:
     prefix = _PREFIX.match(argument)
-    if prefix is None:
-        raise PathError(Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> or RCPT TO:<address>"))
+    if prefix is None or _CONTROL.search(argument):
+        raise PathError(_NO_PATH)
     rest = argument[prefix.end() :].strip(b" \t")
     if not rest:
         raise PathError(Reply(501, "5.1.7" if argument[:1] in b"fF" else "5.1.3", "An address is missing"))
     mailbox, parameters = _cut(rest)
     return Path(_mailbox(mailbox), _parameters(parameters))
+
+
+_remembered = lru_cache(maxsize=4096)(_parse)
 
 
 def _cut(rest: bytes) -> tuple[bytes, bytes]:
@@ -70,28 +81,14 @@ def _cut(rest: bytes) -> tuple[bytes, bytes]:
         name = _DISPLAY_NAME.match(rest)
         start = name.end() if name else 0
         if rest[start : start + 1] == b"<":
-            end = _closing_bracket(rest, start + 1)
-            return rest[start + 1 : end].strip(b" \t"), rest[end + 1 :]
+            inside, closed, behind = rest[start + 1 :].partition(b">")
+            if not closed:
+                raise PathError(_BAD_SYNTAX)
+            return inside.strip(b" \t"), behind
     bare = _BARE.match(rest)
     if bare is None:
         raise PathError(_BAD_SYNTAX)
     return bare.group(), rest[bare.end() :]
-
-
-def _closing_bracket(rest: bytes, start: int) -> int:
-    """Where the `>` stands that closes the path; one inside a quoted local part does not count."""
-    quoted = escaped = False
-    for index in range(start, len(rest)):
-        byte = rest[index]
-        if escaped:
-            escaped = False
-        elif quoted and byte == 0x5C:
-            escaped = True
-        elif byte == 0x22:
-            quoted = not quoted
-        elif byte == 0x3E and not quoted:
-            return index
-    raise PathError(_BAD_SYNTAX)
 
 
 def _mailbox(text: bytes) -> Address | None:
@@ -107,9 +104,12 @@ def _mailbox(text: bytes) -> Address | None:
     if len(local) > LONGEST_LOCAL or len(domain) > LONGEST_DOMAIN:
         raise PathError(Reply(501, "5.1.3", "Address too long"))
     try:
-        return Address(local.decode(), domain.decode().lower())
+        address = Address(local.decode(), domain.decode().lower())
     except UnicodeDecodeError:
         raise PathError(Reply(553, "5.6.7", "Address is neither ASCII nor UTF-8")) from None
+    if not (address.local.isprintable() and address.domain.isprintable()):  # UTF-8 has blanks and controls as well
+        raise PathError(_BAD_SYNTAX)
+    return address
 
 
 def _parameters(text: bytes) -> tuple[tuple[str, bytes | None], ...]:
@@ -118,8 +118,12 @@ def _parameters(text: bytes) -> tuple[tuple[str, bytes | None], ...]:
     found: list[tuple[str, bytes | None]] = []
     for word in text.split():
         key, equals, value = word.partition(b"=")
-        found.append((key.decode("ascii", "replace").upper(), value if equals else None))
+        if not _KEYWORD.fullmatch(key):
+            raise PathError(_BAD_PARAMETER)
+        found.append((key.decode("ascii").upper(), value if equals else None))
     return tuple(found)
 
 
+_NO_PATH = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> or RCPT TO:<address>")
 _BAD_SYNTAX = Reply(553, "5.1.3", "Address syntax")
+_BAD_PARAMETER = Reply(501, "5.5.4", "Syntax error in parameters")

@@ -74,6 +74,8 @@ def pattern(source: str) -> Pattern:
     """The pattern written as `source`. Raises ValueError with a sentence that does not quote it."""
     if len(source) > LONGEST:
         raise ValueError(f"a pattern has at most {LONGEST} characters")
+    if any("\ud800" <= character <= "\udfff" for character in source):
+        raise ValueError("the pattern holds characters that are no text")
     if source.startswith("/"):
         return _expression(source)
     folded = source.casefold()
@@ -106,8 +108,6 @@ def _compile(expression: str) -> _Compiled:
         said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         # RE2 quotes the offending part behind a colon.
         raise ValueError(f"not an RE2 expression: {said.partition(':')[0]}") from None
-    except UnicodeEncodeError:
-        raise ValueError("the pattern holds characters that are not Unicode text") from None
     return compiled
 
 

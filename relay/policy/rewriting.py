@@ -80,7 +80,7 @@ def render(submission: Submission, accept: Accept, policy: Policy, header: Heade
     if not names.isdisjoint(_NEVER_LEAVE):
         fields = tuple([field for field in fields if field[0] not in _NEVER_LEAVE])
     # A body that begins without an empty line (no header, or a line that is no field) gets one before it.
-    end = rest if rest in (b"\r\n", b"\n") else b"\r\n" + rest
+    end = b"\r\n" if rest in (b"\r\n", b"\n") else b"\r\n" + rest
     ours += [raw for _, raw in fields]
     ours.append(end)
 

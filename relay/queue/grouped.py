@@ -208,8 +208,12 @@ class GroupedStore:
         if self._closing is not None:
             operation.undo(self._books)
             raise StoreUnavailable("other", "the queue is closed")
+        return await self._begin(operation)
+
+    def _begin(self, operation: Operation[T]) -> asyncio.Future[T]:
+        operation.future = self._loop.create_future()
         self._commits.submit(operation)
-        return await operation.future
+        return operation.future
 
     def _give_back(self, leases: Sequence[Lease]) -> GiveBack:
         keys = [self._books.key(lease) for lease in leases]
@@ -279,8 +283,7 @@ class GroupedStore:
             if future.exception() is not None:
                 self._abandoned += leases
 
-        operation.future.add_done_callback(look)
-        self._commits.submit(operation)
+        self._begin(operation).add_done_callback(look)
 
     def _wipe_soon(self) -> None:
         if self._wipe_timer is None and self._closing is None:
@@ -294,5 +297,4 @@ class GroupedStore:
             if future.exception() is not None or not future.result():
                 self._wipe_soon()
 
-        operation.future.add_done_callback(look)
-        self._commits.submit(operation)
+        self._begin(operation).add_done_callback(look)

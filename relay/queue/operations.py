@@ -74,7 +74,7 @@ class Bulk:
 
 
 class Operation(Generic[T]):
-    """Awaited through `future`.
+    """Awaited through `future`, which whoever submits it makes.
 
     `born` has the keys of the entries that it makes; `refused_file` and `ended_file` name the spool
     file that is of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
@@ -83,8 +83,9 @@ class Operation(Generic[T]):
 
     __slots__ = ("born", "ended_file", "error", "future", "leaves_traces", "refused_file")
 
+    future: asyncio.Future[T]
+
     def __init__(self) -> None:
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.error: Exception | None = None
         self.born: Sequence[int] = ()
         self.refused_file: str | None = None

@@ -60,7 +60,7 @@ class GroupCommit(Generic[Item, Context, Report]):
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
         self._work.put(None)
-        self._thread.join()
+        await self._loop.run_in_executor(None, self._thread.join)
 
     def _hand_over(self) -> None:
         batch, self._next = self._next, []

@@ -14,56 +14,62 @@ from relay.mail.reply import Reply, sanitise
 
 LONGEST = 32 * 1024
 _CODES = frozenset(b"%d" % code for code in range(200, 600))
+_MARKS = frozenset((b" ", b"-", b""))
 _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)", re.ASCII)
 
 
-class NotSmtp(Exception):
-    """What came is no reply; the text says why, and quotes nothing."""
-
-
 class ReplyReader:
-    """Cuts a stream into replies. A reply is its lines without line ends, joined by LF."""
+    """Cuts a stream into replies. A reply is its lines without line ends, joined by LF.
 
-    __slots__ = ("_lines", "_rest", "_size")
+    `broken` says why what came is no reply, and quotes nothing; from there on nothing more is read.
+    """
+
+    __slots__ = ("_lines", "_rest", "_size", "broken")
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
         self._rest = b""
         self._size = 0
+        self.broken: str | None = None
 
     @property
-    def pending(self) -> bool:
-        """True while part of a reply has come."""
-        return bool(self._rest or self._lines)
+    def clean(self) -> bool:
+        """True between replies; False when part of one has come, or something that is none."""
+        return not (self._rest or self._lines or self.broken)
 
     def feed(self, received: bytes) -> list[bytes]:
-        """The replies that `received` completes; raises NotSmtp, after which the stream is lost."""
-        if b"\0" in received:
-            raise NotSmtp("the reply has a NUL")
+        """The replies that `received` completes, up to where the stream breaks."""
+        replies: list[bytes] = []
+        if self.broken is not None:
+            return replies
         lines = (self._rest + received if self._rest else received).split(b"\n")
         self._rest = lines.pop()
-        replies: list[bytes] = []
         for ended in lines:
             line = ended[:-1] if ended[-1:] == b"\r" else ended
-            if line[:3] not in _CODES:
-                raise NotSmtp("the reply has no code")
-            if self._lines and self._lines[0][:3] != line[:3]:
-                raise NotSmtp("the lines of the reply have different codes")
             self._size += len(line)
-            if self._size > LONGEST:
-                raise NotSmtp("the reply is too long")
-            mark = line[3:4]
-            if mark == b"-":
+            self.broken = self._fault(line)
+            if self.broken is not None:
+                return replies
+            if line[3:4] == b"-":
                 self._lines.append(line)
-            elif mark in (b" ", b""):
+            else:
                 replies.append(b"\n".join((*self._lines, line)) if self._lines else line)
                 self._lines.clear()
                 self._size = 0
-            else:
-                raise NotSmtp("the reply has no space behind its code")
         if self._size + len(self._rest) > LONGEST:
-            raise NotSmtp("the reply is too long")
+            self.broken = "the reply is too long"
         return replies
+
+    def _fault(self, line: bytes) -> str | None:
+        if line[:3] not in _CODES:
+            return "the reply has no code"
+        if line[3:4] not in _MARKS:
+            return "the reply has no space behind its code"
+        if b"\0" in line:
+            return "the reply has a NUL"
+        if self._lines and self._lines[0][:3] != line[:3]:
+            return "the lines of the reply have different codes"
+        return "the reply is too long" if self._size > LONGEST else None
 
 
 def code_of(raw: bytes) -> int:

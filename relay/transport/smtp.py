@@ -12,6 +12,7 @@ Each step has its own deadline and its own stage, and ends in the next step or i
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Literal, NoReturn, cast
 
 from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_encode
-from aiosmtplib.errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
+from aiosmtplib.errors import SMTPException, SMTPServerDisconnected
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from aiosmtplib.protocol import SMTPProtocol
 
@@ -30,7 +31,7 @@ from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import sanitise
 from relay.transport import dial
 from relay.transport.offers import Offers
-from relay.transport.replies import NotSmtp, ReplyReader, code_of, reply_of
+from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
 from relay.transport.transaction import SmtpConnection, Timeouts
 
@@ -217,6 +218,8 @@ def _stop(stage: Stage, trouble: Trouble, text: str) -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio puts other words into strerror
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
@@ -259,13 +262,12 @@ class _Opening(SMTPProtocol):
         super().write(data)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            replies = self._reader.feed(data)
-        except NotSmtp as error:
-            self._violate(f"the upstream does not speak SMTP: {error}")
-            return
+        replies = self._reader.feed(data)
         self._awaited -= len(replies)
-        if self._awaited < 0 or (self._awaited == 0 and self._reader.pending):
+        if self._reader.broken is not None:
+            self._violate(f"the upstream does not speak SMTP: {self._reader.broken}")
+            return
+        if self._awaited < 0 or (self._awaited == 0 and not self._reader.clean):
             self._violate("the upstream sent more than it was asked for")
             return
         if replies:
@@ -320,7 +322,8 @@ class _Opening(SMTPProtocol):
             dropped = isinstance(error, (ConnectionError, ssl.SSLEOFError))
             text = "the upstream closed the connection during the TLS handshake" if dropped else explain(error, host)
             _stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
-        if transport is None:  # asyncio's word for an end that came before the handshake began
+        # An end that came before the handshake began is no error to asyncio: only a cipher proves that there was one.
+        if transport is None or transport.get_extra_info("cipher") is None:
             _stop(Stage.TLS, Trouble.DROPPED, "the upstream closed the connection before the TLS handshake")
         self.transport = transport
         self.encrypted = True
@@ -362,11 +365,13 @@ class _Opening(SMTPProtocol):
     ) -> bytes:
         allowed = self._timeouts.greeting
         try:
-            if words is None:
-                await self.read_response(timeout=allowed)
-            else:
-                await self.execute_command(*words, timeout=allowed)
-        except SMTPTimeoutError:
+            # Not aiosmtplib's own timeout: its wait_for can lose a cancellation that meets a reply (Python 3.11).
+            async with asyncio.timeout(allowed):
+                if words is None:
+                    await self.read_response()
+                else:
+                    await self.execute_command(*words)
+        except TimeoutError:
             _stop(stage, Trouble.TIMEOUT, f"the upstream did not answer {stage} within {allowed:g} s")
         except SMTPServerDisconnected:
             self._intact(stage)

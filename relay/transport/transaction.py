@@ -29,7 +29,7 @@ from relay.mail.reply import Reply
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
 from relay.transport.port import Delivery, DeliveryRequest
-from relay.transport.replies import NotSmtp, ReplyReader, reply_of
+from relay.transport.replies import ReplyReader, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 
 PIECE = 128 * 1024
@@ -362,24 +362,21 @@ class SmtpConnection(asyncio.Protocol):
             self._usable = False
             self.abort()
             return
-        try:
-            replies = self._reader.feed(data)
-        except NotSmtp as error:
-            self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {error}")
-            return
+        replies = self._reader.feed(data)
         got, wanted = self._replies, len(self._stages)
-        for raw in replies:
-            if len(got) == wanted:
-                break
+        missing = wanted - len(got)
+        for raw in replies[:missing]:
             if raw.startswith(b"421"):
                 reply = reply_of(raw)
                 self._break(Trouble.TRANSIENT, reply.text, reply=reply)
                 return
             got.append(raw)
         if len(got) < wanted:
-            if replies:
+            if self._reader.broken is not None:
+                self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {self._reader.broken}")
+            elif replies:
                 self._restart_clock()
-        elif len(replies) > wanted or self._reader.pending:
+        elif len(replies) > missing or not self._reader.clean:
             self._too_much()
         else:
             self._wake()

@@ -32,7 +32,7 @@ async def test_the_show_ends_well_and_fits_eighty_columns() -> None:
     for words in (
         "From: Jan de Vries <jan.devries@kantoor.example>",
         "From: Jan de Vries via Administratie <administratie@kantoor.example>",
-        "Reply-To: r.zoe@kantoor.example",
+        "Reply-To: René Zoë <r.zoe@kantoor.example>",
         "From: René Zoë via Administratie <administratie@kantoor.example>",
         "route session-codes, upstream vendor, TLSv1.3",
         "All 5 mails arrived once",
@@ -47,7 +47,7 @@ async def test_a_port_in_use_is_named_with_a_way_out() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(RelayError, match=rf"127\.0\.0\.1:{port} is in use.*--port {port + 1}"):
+        with pytest.raises(RelayError, match=rf"127\.0\.0\.1:{port}: Address already in use: .*--port \d+"):
             await show.run(Console(file=io.StringIO()), once=True, port=port)
 
 
@@ -75,9 +75,11 @@ def test_the_demo_goes_on_until_it_is_told_to_end_and_shows_what_is_sent_to_it(t
             example = re.search(r"(import smtplib\n.*?\n.*?\n)", said)
             assert example is not None
             subprocess.run([sys.executable, "-c", example[1]], check=True, timeout=60)
-            assert "Jij <jij@kantoor.example> → Jij via Administratie <administratie@kantoor.example>" in (
-                process.stdout.readline()
-            )
+            shown = ""
+            while "upstream own" not in shown:
+                shown += process.stdout.readline()
+            assert "From: Jij <jij@kantoor.example>" in shown
+            assert "From: Jij via Administratie <administratie@kantoor.example>" in shown
             with urllib.request.urlopen(metrics[0], timeout=20) as page:
                 assert b"relay_" in page.read()
             process.send_signal(signal.SIGINT)

@@ -88,6 +88,7 @@ class Session:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     encrypted: bool = False
+    buffer: bytearray = field(default_factory=bytearray)
     user: str | None = None
     reverse_path: str | None = None
     mail_parameters: tuple[str, ...] = ()
@@ -143,12 +144,13 @@ class ScriptedUpstream:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> ScriptedUpstream:
-        listening = socket.socket()
+        # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if self._receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         listening.bind((self.host, 0))
         self.port = listening.getsockname()[1]
-        self._server = await asyncio.start_server(self._connected, sock=listening, limit=2**17)
+        self._server = await asyncio.start_server(self._connected, sock=listening, limit=2**18)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -205,7 +207,7 @@ class ScriptedUpstream:
         try:
             await self._note()
             await self._speak(session)
-        except (_Over, OSError, EOFError, asyncio.LimitOverrunError):
+        except (_Over, OSError, EOFError):
             pass
         except asyncio.CancelledError:
             pass
@@ -231,8 +233,19 @@ class ScriptedUpstream:
                 await method(session, argument)
 
     async def _line(self, session: Session) -> bytes:
-        line = await session.reader.readuntil(b"\r\n")
-        return line[:-2]
+        while (end := session.buffer.find(b"\r\n")) < 0:
+            await self._read(session)
+            if len(session.buffer) > 2**17:
+                raise _Over
+        line = bytes(session.buffer[:end])
+        del session.buffer[: end + 2]
+        return line
+
+    async def _read(self, session: Session) -> None:
+        received = await session.reader.read(2**18)
+        if not received:
+            raise EOFError
+        session.buffer += received
 
     async def _send(self, session: Session, data: bytes) -> None:
         session.writer.write(data)
@@ -269,9 +282,9 @@ class ScriptedUpstream:
                 session.writer.close()
                 raise _Over
             case "silence":
-                while await session.reader.read(65536):
-                    pass
-                raise _Over
+                while True:
+                    await self._read(session)
+                    session.buffer.clear()
         return fault.reply[:1] in (b"2", b"3")
 
     def _reset(self, session: Session) -> None:
@@ -378,25 +391,24 @@ class ScriptedUpstream:
 
     async def _content(self, session: Session) -> bytes:
         """Everything up to CRLF.CRLF, unstuffed."""
-        data = bytearray(b"\r\n")
+        data = session.buffer
+        data[:0] = b"\r\n"
         self.rest = b""
-        if self._scripts.get("body"):
-            data += await session.reader.read(1)
-            await self._act(session, "body", "")
-        while True:
-            try:
-                line = await session.reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError as error:
-                line = await session.reader.readexactly(error.consumed)
-            except asyncio.IncompleteReadError as error:
-                self.rest = bytes(data[2:]) + error.partial
-                raise
-            except OSError:
-                self.rest = bytes(data[2:])
-                raise
-            data += line
-            if data[-5:] == b"\r\n.\r\n":
-                return bytes(data[:-3]).replace(b"\r\n.", b"\r\n")[2:]
+        try:
+            if self._scripts.get("body"):
+                while len(data) < 3:
+                    await self._read(session)
+                await self._act(session, "body", "")
+            seen = 0
+            while (end := data.find(b"\r\n.\r\n", seen)) < 0:
+                seen = max(0, len(data) - 4)
+                await self._read(session)
+        except (OSError, EOFError):
+            self.rest = bytes(data[2:])
+            raise
+        content = bytes(data[: end + 2]).replace(b"\r\n.", b"\r\n")[2:]
+        del data[: end + 5]
+        return content
 
     async def _on_rset(self, session: Session, _: str) -> None:
         session.forget()

@@ -33,7 +33,8 @@ def submission(peer: Peer, *recipients: str) -> Submission:
         ),
         (
             Peer("2001:db8::1", "[IPv6:2001:db8::1]", "ESMTPSA", "TLSv1.3 TLS_AES_256_GCM_SHA384", "jan"),
-            b"Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n by relay.example.nl with ESMTPSA id 7QK3ABCDEFGH\r\n"
+            b"Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n"
+            b" by relay.example.nl with ESMTPSA id 7QK3ABCDEFGH\r\n"
             b" (using TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n"
             b" for <klant@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n",
         ),
@@ -78,15 +79,11 @@ def test_a_client_cannot_write_into_the_received_field(helo: str, tls: str) -> N
     assert field.count(b";") == 1
 
 
-@given(
-    st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.timezones()),  # noqa: DTZ001
-)
-def test_a_date_is_read_by_others_as_the_same_moment(moment: datetime) -> None:
-    offset = moment.utcoffset()
-    assert offset is not None
-    whole_minutes = moment.astimezone(timezone(timedelta(minutes=offset // timedelta(minutes=1))))
-    written = trace.date(whole_minutes)
-    assert parsedate_to_datetime(written.decode()) == moment.replace(microsecond=0)
+@given(st.integers(0, 4_000_000_000), st.integers(-14 * 60, 14 * 60))
+def test_a_date_is_read_by_others_as_the_same_moment(seconds: int, offset: int) -> None:
+    # Fixed offsets: in the hour that a clock repeats, equal moments of named zones do not compare equal.
+    moment = datetime.fromtimestamp(seconds, timezone(timedelta(minutes=offset)))
+    assert parsedate_to_datetime(trace.date(moment).decode()) == moment
 
 
 @pytest.mark.parametrize(

@@ -264,16 +264,28 @@ class StorePromises:
         busy = await store.put(an_entry(expires_at=NOON), leased=True)
         await store.put(mortal, leased=False)
         await store.put(other, leased=False)
-        (lease,) = await store.lease_expired(now=NOON, limit=5)
+        assert await store.lease_expired("vendor", now=NOON, limit=5) == []
+        (lease,) = await store.lease_expired("default", now=NOON, limit=5)
         assert lease.entry == mortal
-        assert await store.lease_expired(now=NOON, limit=5) == []
+        assert await store.lease_expired("default", now=NOON, limit=5) == []
         await store.give_back([lease])
         assert store.ledger == Ledger(accepted=3, pending=2, active=1)
-        (lease,) = await store.lease_expired(now=NOON, limit=1)
+        (lease,) = await store.lease_expired("default", now=NOON, limit=1)
         await store.settle(ended(lease, State.EXPIRED))
         await store.settle(Settlement(busy, (Result(0, State.HELD),)))
-        assert await store.lease_expired(now=NOON, limit=5) == []  # a held one waits for a person
+        assert await store.lease_expired("default", now=NOON, limit=5) == []  # a held one waits for a person
         assert store.ledger == Ledger(accepted=3, expired=1, pending=1, held=1)
+
+    @pytest.mark.asyncio
+    async def test_session_codes_can_be_asked_alone_for_the_end_of_their_lifetime(self, house: House) -> None:
+        store = house.store
+        code = an_entry(expires_at=NOON, session_code=True)
+        await store.put(an_entry(expires_at=NOON), leased=False)
+        await store.put(code, leased=False)
+        assert await store.lease_expired("default", now=NOON - MINUTE, limit=5, session_codes_only=True) == []
+        leases = await store.lease_expired("default", now=NOON, limit=5, session_codes_only=True)
+        assert ids(leases) == [code.queue_id]
+        assert len(await store.lease_expired("default", now=NOON, limit=5)) == 1
 
     @pytest.mark.asyncio
     async def test_a_cancelled_caller_does_not_cancel_the_commit_and_its_lease_comes_back(self, house: House) -> None:
@@ -419,7 +431,7 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
         @rule()
         def expire(self) -> None:
             over = {known.entry.queue_id for known in self.waiting() if known.entry.expires_at <= self.now}
-            leases = self.loop.run_until_complete(self.house.store.lease_expired(now=self.now, limit=99))
+            leases = self.loop.run_until_complete(self.house.store.lease_expired("default", now=self.now, limit=99))
             assert set(ids(leases)) == over
             for lease in leases:
                 assert lease.entry.attempts == self.known[lease.entry.queue_id].attempts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -73,13 +74,16 @@ def ids(leases: list[Lease]) -> list[str]:
 
 
 class Noted:
-    """An observer that remembers."""
+    """An observer that remembers, and tells `follow`."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.follow: Callable[[Event], None] | None = None
 
     def observe(self, event: Event) -> None:
         self.events.append(event)
+        if self.follow is not None:
+            self.follow(event)
 
     def of(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]

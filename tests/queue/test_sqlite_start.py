@@ -9,6 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 
 from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
@@ -16,7 +17,7 @@ from relay.events import EntriesFound, EntrySetAside
 from relay.mail.content import FileContent
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite import SqliteStore
-from relay.queue.statements import STATEMENTS
+from relay.queue.statements import STATEMENTS, migrations
 from tests.queue.house import SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids
 
@@ -139,7 +140,7 @@ async def test_an_entry_that_cannot_be_read_is_set_aside_and_blocks_nobody(house
     store = await house.restart()
     assert store.ledger == Ledger(found=2 + recipients, deferred=2, held=recipients)
     assert len(await store.lease("default", limit=9, now=NOON)) == 2
-    assert await store.lease_expired(now=NOON.replace(year=2050), limit=9) == []
+    assert await store.lease_expired("default", now=NOON.replace(year=2050), limit=9) == []
     assert house.noted.of(EntrySetAside) == []
 
 
@@ -212,10 +213,9 @@ from tests.queue.mail import an_entry, ended, Noted
 async def client(store, n):
     while True:
         lease = await store.put(an_entry(name=os.urandom(8).hex()), leased=True)
-        os.write(1, f"put {{lease.entry.queue_id}}\\n".encode())
         if n % 2:
             await store.settle(ended(lease))
-            os.write(1, f"end {{lease.entry.queue_id}}\\n".encode())
+        os.write(1, f"{{'end' if n % 2 else 'put'}} {{lease.entry.queue_id}}\\n".encode())
 async def main():
     store = await SqliteStore.open({str(path)!r}, observer=Noted())
     await asyncio.gather(*(client(store, n) for n in range(8)))
@@ -239,7 +239,7 @@ asyncio.run(main())
         there = {name.encode() for name in ids(await store.lease("default", limit=100_000, now=NOON))}
         assert store.ledger.balanced
         await store.close()
-        assert said[b"put"] - said[b"end"] <= there
+        assert said[b"put"] <= there
         assert not said[b"end"] & there
         connection = sqlite3.connect(path)
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -260,18 +260,17 @@ INDEXED = {
 }
 
 
-@pytest.mark.asyncio
-async def test_no_question_of_the_running_relay_reads_the_whole_queue(house: SqliteHouse) -> None:
-    await house.store.close()
-    connection = sqlite3.connect(house.path)
+def test_no_question_of_the_running_relay_reads_the_whole_queue() -> None:
+    connection = apsw.Connection(":memory:")
+    for step in migrations():
+        connection.execute(step)
     for name, index in INDEXED.items():
         statement = STATEMENTS[name]
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?")).fetchall()
-        text = " / ".join(row[3] for row in plan)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?"))
+        text = " / ".join(str(row[3]) for row in plan)
         assert index in text, name
-        assert name == "select_expired" or "TEMP B-TREE" not in text, name
+        assert name == "select_expired" or "TEMP B-TREE" not in text, name  # that sorts what has expired only
     connection.close()
-    await house.open()
 
 
 @pytest.mark.asyncio

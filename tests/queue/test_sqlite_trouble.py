@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -18,7 +19,7 @@ import pytest
 import relay.queue.grouped
 import relay.queue.sqlite
 from relay.errors import StoreUnavailable
-from relay.events import BatchCommitted, StoreFailed, StoreRecovered
+from relay.events import BatchCommitted, Event, StoreFailed, StoreRecovered
 from relay.mail.content import MemoryContent
 from relay.queue.model import Ledger, State
 from tests.queue.house import SqliteHouse
@@ -98,10 +99,10 @@ class _FailingFile(apsw.VFSFile):
 
 class _FailingDisk(apsw.VFS):
     def __init__(self) -> None:
-        super().__init__("failing", base="", makedefault=True)
+        super().__init__("failing", base="unix", makedefault=True)
 
     def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:
-        return _FailingFile("", name, flags)
+        return _FailingFile("unix", name, flags)
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
         store.put(lost[0], leased=True),
         store.put(lost[1], leased=False),
         store.put(an_entry(content=content), leased=False),
-        store.settle(ended(settled, State.FAILED).__class__(settled, ended(settled).results, notifications=(bounce,))),
+        store.settle(replace(ended(settled, State.FAILED), notifications=(bounce,))),
         store.give_back([given]),
         store.lease("vendor", limit=5, now=NOON),
         return_exceptions=True,
@@ -157,7 +158,10 @@ async def test_a_database_that_another_process_holds_is_busy_and_then_not(
     monkeypatch.setattr(relay.queue.sqlite, "BUSY_MILLISECONDS", 10)
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
-    hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); input()"
+    hold = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
+        "connection.execute('BEGIN IMMEDIATE'); print(flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(house.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -189,17 +193,33 @@ async def test_a_damaged_database_is_said_to_be_corrupt(house: SqliteHouse) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_lease_whose_caller_was_cancelled_comes_back_after_the_disk_has_recovered(house: SqliteHouse) -> None:
-    putting = asyncio.ensure_future(house.store.put(an_entry(), leased=True))
+async def test_a_lease_whose_caller_was_cancelled_comes_back_after_the_disk_has_recovered(
+    failing_disk: type[_FailingFile], tmp_path: Path
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    failed = asyncio.Event()
+
+    def follow(event: Event) -> None:
+        if isinstance(event, BatchCommitted):
+            failing_disk.fail = True  # from now on: what follows is the way back of the lease
+        elif isinstance(event, StoreFailed):
+            failed.set()
+
+    house.noted.follow = follow
+    putting = asyncio.ensure_future(store.put(an_entry(), leased=True))
     await asyncio.sleep(0)
     putting.cancel()
-    with files_end_at(1), pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
         await putting
     async with asyncio.timeout(10):
-        while not await house.store.lease("default", limit=5, now=NOON):
-            if not house.store.ledger.accepted:
-                break
-    assert house.store.ledger.balanced
+        await failed.wait()
+        house.noted.follow = None
+        failing_disk.fail = False
+        assert store.ledger == Ledger(accepted=1, active=1)
+        while not await store.lease("default", limit=5, now=NOON):
+            pass
+    await house.demolish()
 
 
 @pytest.mark.asyncio

@@ -30,7 +30,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 
         with asyncio.Runner(loop_factory=factory) as loop:
             loop.run(main())
-        assert unheard == []
+        # uvloop says this of a wire that was reset in the very moment when TLS was to begin.
+        assert [one for one in unheard if "SSLProtocol.connection_made" not in one["message"]] == []
 
     return runner
 

@@ -70,7 +70,12 @@ def test_whatever_goes_wrong_before_mail_defers_and_names_its_stage(
 
 @pytest.mark.parametrize(
     ("fault", "trouble"),
-    [(DROP, Trouble.DROPPED), (CLOSE, Trouble.DROPPED), (b"no TLS here\r\n" * 9, Trouble.TRANSIENT), (SILENCE, Trouble.TIMEOUT)],
+    [
+        (DROP, Trouble.DROPPED),
+        (CLOSE, Trouble.DROPPED),
+        (b"no TLS here\r\n" * 9, Trouble.TRANSIENT),
+        (SILENCE, Trouble.TIMEOUT),
+    ],
     ids=["reset", "closed", "plain text", "silence"],
 )
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
@@ -81,9 +86,7 @@ def test_a_handshake_that_fails_is_a_matter_of_tls(
         async with ScriptedUpstream(tls=mode, certificate=certificates.good) as upstream:
             upstream.script("tls", fault, times=None)
             greeting = 0.3 if fault is SILENCE else 20
-            outcome = await refused(
-                upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, greeting=greeting)
-            )
+            outcome = await refused(upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, greeting=greeting))
             # Plain text may come before the handshake begins: then STARTTLS is what went wrong.
             early = isinstance(fault, bytes) and mode == "starttls"
             assert outcome.stage in ((Stage.STARTTLS, Stage.TLS) if early else (Stage.TLS,))
@@ -142,7 +145,12 @@ def test_starttls_that_was_stripped_ends_the_connection_before_the_password(
     async def scene() -> None:
         async with ScriptedUpstream(users={"relay": "x"}) as upstream:
             outcome = await refused(
-                upstream, tls="starttls", tls_ca=certificates.ca_path, auth="auto", username="relay", password=lambda: "x"
+                upstream,
+                tls="starttls",
+                tls_ca=certificates.ca_path,
+                auth="auto",
+                username="relay",
+                password=lambda: "x",
             )
             assert outcome.stage is Stage.STARTTLS
             assert upstream.auth_tries == []

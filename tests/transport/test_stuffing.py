@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def on_the_wire(pieces: list[bytes]) -> bytes:
 @given(LINES, st.lists(st.integers(0, 60), max_size=5))
 def test_content_cut_anywhere_goes_out_as_if_it_were_whole(content: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    pieces = [content[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [content[a:b] for a, b in pairwise(places)]
     assert on_the_wire(pieces) == on_the_wire([content])
 
 

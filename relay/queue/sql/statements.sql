@@ -58,12 +58,11 @@ SELECT count(*) FROM recipient WHERE entry = ? AND state NOT IN ('held', 'delive
 
 -- name: make_due
 UPDATE entry SET place = 0, next_attempt_at = ?
-WHERE id IN (SELECT id FROM entry WHERE place = 1 AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?);
+WHERE id IN (SELECT id FROM entry WHERE place = 1 AND next_attempt_at <= ? LIMIT ?);
 
 -- name: make_route_due
 UPDATE entry SET place = 0, next_attempt_at = ?
-WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ?
-             ORDER BY next_attempt_at LIMIT ?);
+WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ? LIMIT ?);
 
 -- name: last_sleeping
 SELECT max(next_attempt_at) FROM entry WHERE place = 1;

@@ -1,0 +1,83 @@
+"""One message, one route; the first rule that matches speaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.mail.header import Header
+from relay.policy.decide import Accept, Reject, decide
+from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.submission import Submission
+from tests.policy.samples import ADMINISTRATIE, DEFAULT, SESSION_CODES, SLOW, patterns, policy, submission
+
+KEEP = SenderRule("senders[0]", Match(from_=patterns("noreply@example.nl")), None)
+SLOWLY = SenderRule("slowly", Match(from_=patterns("*@example.nl")), Rewrite(ADMINISTRATIE), route="slow")
+ALWAYS = SenderRule("senders[2]", Match(), Rewrite(ADMINISTRATIE))
+CODES = (
+    Match(subject=patterns("nothing")),
+    Match(subject=patterns("/sessiecode/"), max_size=1024, recipients=1),
+)
+
+
+def message(author: str, subject: str = "Factuur", **more: object) -> Submission:
+    return submission(f"From: {author}\r\nSubject: {subject}\r\n\r\n".encode(), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("author", "expected"),
+    [
+        ("noreply@example.nl", Accept(DEFAULT, KEEP, False, ("senders[0]",), DEFAULT.schedule.lifetime)),
+        ("jan@example.nl", Accept(SLOW, SLOWLY, False, ("slowly",), SLOW.schedule.lifetime)),
+        ("jan@elders.nl", Accept(DEFAULT, ALWAYS, False, ("senders[2]",), DEFAULT.schedule.lifetime)),
+    ],
+)
+def test_the_first_rule_that_matches_speaks(author: str, expected: Accept) -> None:
+    assert decide(message(author), policy(KEEP, SLOWLY, ALWAYS)) == expected
+
+
+def test_without_a_rule_mail_goes_the_default_way_as_it_is() -> None:
+    assert decide(message("jan@elders.nl"), policy(KEEP)) == Accept(DEFAULT, None, False, (), DEFAULT.schedule.lifetime)
+
+
+def test_a_session_code_goes_its_own_way_and_sender_rules_speak_there_too() -> None:
+    decision = decide(message("jan@example.nl", "Uw sessiecode 1234"), policy(KEEP, SLOWLY, session_codes=CODES))
+    assert decision == Accept(
+        SESSION_CODES, SLOWLY, True, ("session_codes.match[1]", "slowly"), SESSION_CODES.schedule.lifetime
+    )
+
+
+def test_all_conditions_of_an_entry_must_hold_for_a_session_code() -> None:
+    two = message("jan@elders.nl", "Uw sessiecode 1234", to=("a@x.nl", "b@y.nl"))
+    decision = decide(two, policy(KEEP, session_codes=CODES))
+    assert isinstance(decision, Accept)
+    assert not decision.session_code
+    assert decision.route is DEFAULT
+
+
+def test_a_rule_can_ask_whether_it_is_a_session_code() -> None:
+    only_codes = SenderRule("codes", Match(session_code=True), None)
+    no_codes = SenderRule("others", Match(session_code=False), None)
+    rules = policy(only_codes, no_codes, session_codes=CODES)
+    assert decide(message("jan@x.nl", "sessiecode"), rules).because == ("session_codes.match[1]", "codes")
+    assert decide(message("jan@x.nl", "factuur"), rules).because == ("others",)
+
+
+@pytest.mark.parametrize("name", [b"Received", b"RECEIVED", b"received "])
+def test_fifty_received_fields_are_a_loop(name: bytes) -> None:
+    fields = name + b": from x by y; Mon, 23 Nov 2026 22:08:05 +0100\r\n"
+    decision = decide(submission(fields * 50 + b"\r\n"), policy(ALWAYS))
+    assert isinstance(decision, Reject)
+    assert (decision.reply.code, decision.reply.status) == (554, "5.4.6")
+    assert decision.because == ("loop",)
+    assert isinstance(decide(submission(fields * 49 + b"\r\n"), policy(ALWAYS)), Accept)
+
+
+def test_the_word_received_elsewhere_is_no_loop() -> None:
+    chatty = submission(b"Subject: " + b"received " * 200 + b"\r\nX-Received: 1\r\n\r\n")
+    assert isinstance(decide(chatty, policy(ALWAYS)), Accept)
+
+
+def test_a_header_at_hand_gives_the_same_decision() -> None:
+    asked = message("jan@example.nl")
+    rules = policy(KEEP, SLOWLY)
+    assert decide(asked, rules, Header.parse(asked.head)) == decide(asked, rules)
