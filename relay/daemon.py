@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay import __version__, wiring
-from relay.config import advice, compile, load, model
+from relay.config import advice, compile, load, model, outside
 from relay.delivery.steady import Steady
 from relay.delivery.upstream import Upstream
 from relay.delivery.worker import House as Shared
@@ -59,13 +59,19 @@ STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sic
 class House:
     """The relay, running between `open` and the end of `serve`."""
 
-    def __init__(self, config: model.Config, path: Path | None, observers: Iterable[Observer] = ()) -> None:
+    def __init__(
+        self,
+        config: model.Config,
+        path: Path | None,
+        observers: Iterable[Observer] = (),
+        log: LogWriter | None = None,
+    ) -> None:
         self.config = config
         self.policy: Policy = compile.policy(config)
         self._path = path
-        self._loop = asyncio.get_running_loop()
+        self._log = log
         self.metrics = wiring.metrics(config, self.policy, __version__)
-        self.observer = FanOut([self.metrics, *observers])
+        self.observer = FanOut([self.metrics, *observers, *([log] if log is not None else [])])
         self.upstreams: dict[str, Upstream] = {}
         self.listeners: list[Listener] = []
         self.workers: dict[str, Worker] = {}
@@ -75,6 +81,7 @@ class House:
         self._memory = Memory()
         self._web: WebServer | None = None
         self._control: ControlSocket | None = None
+        self._changing = asyncio.Lock()
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -156,11 +163,12 @@ class House:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                await self._sync_workers()
+                self._sync_workers((await self.store.view()).messages)
                 for listener in self.listeners:
                     await listener.start()
                 self.started.set()
                 self.observer.observe(RelayStarted(__version__, tuple(self.addresses())))
+                self._warn_of(self.config)
                 systemd.notify("READY=1")
                 background = [
                     group.create_task(lag.measure(self.metrics.observe_lag)),
@@ -168,7 +176,8 @@ class House:
                     group.create_task(self._open_web()),
                 ]
                 await self._stop.wait()
-                await self._drain()
+                async with self._changing:  # a reload under way ends first
+                    await self._drain()
                 for task in background:
                     task.cancel()
         finally:
@@ -211,20 +220,25 @@ class House:
 
     # Workers
 
-    async def _sync_workers(self) -> None:
-        """One worker for each route, and one for each route that mail still waits under."""
+    def _sync_workers(self, waiting: Iterable[str] = ()) -> None:
+        """One worker for each route, and for each that mail is `waiting` under though it is gone.
+
+        A route that is taken away keeps its worker: mail that waits there, or was just decided to, is moved on.
+        """
         assert self._group is not None
-        wanted = {name: self._runners(name) for name in self.policy.routes}
-        for name in (await self.store.view()).messages:
-            wanted.setdefault(name, 1)
-        for name, worker in list(self.workers.items()):
-            if wanted.get(name) != worker.runners:
-                worker.stop()
-                del self.workers[name]
+        wanted = dict.fromkeys((*self.workers, *waiting), 1)
+        wanted |= {name: self._runners(name) for name in self.policy.routes}
         for name, runners in wanted.items():
-            if name not in self.workers:
+            before = self.workers.get(name)
+            if before is None or before.runners != runners:
                 worker = self.workers[name] = Worker(name, runners, self._shared)
-                self._group.create_task(worker.run())
+                self._group.create_task(self._run_worker(worker))
+                if before is not None:
+                    before.stop()
+
+    async def _run_worker(self, worker: Worker) -> None:
+        await worker.run()
+        self._ring(worker.route)  # what it gave back is its successor's
 
     def _runners(self, route: str) -> int:
         ways = self.policy.routes[route].upstreams
@@ -238,9 +252,7 @@ class House:
         self.workers[decision.route.name].offer(lease, decision, policy)
 
     def _ring(self, route: str) -> None:
-        worker = self.workers.get(route)
-        if worker is not None:
-            worker.make_due()
+        self.workers[route].make_due()
 
     def _upstream_changed(self) -> None:
         for worker in self.workers.values():
@@ -250,76 +262,116 @@ class House:
 
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration anew, check it whole, then swap; returns the keys that need a restart."""
+        await self.started.wait()
+        async with self._changing:
+            try:
+                return await self._apply(await self._read())
+            except BadConfig as error:
+                self.observer.observe(ReloadRefused(tuple(str(problem) for problem in error.problems)))
+                raise
+            except RelayError as error:
+                self.observer.observe(ReloadRefused((str(error),)))
+                raise
+
+    async def _read(self) -> model.Config:
         if self._path is None:
             raise RelayError("this relay runs without a configuration file")
-        try:
-            config = await asyncio.to_thread(load.load, self._path)
-            return await self._apply(config)
-        except BadConfig as error:
-            self.observer.observe(ReloadRefused(tuple(str(problem) for problem in error.problems)))
-            raise
+        if self._stop.is_set():
+            raise RelayError("the relay is stopping")
+        config = await asyncio.to_thread(load.load, self._path)
+        missing = await asyncio.to_thread(outside.problems, config, serving=True)
+        if missing:
+            raise BadConfig(missing)
+        return config
 
     async def _apply(self, config: model.Config) -> tuple[str, ...]:
+        assert self._group is not None
         old = self.config
         policy = compile.policy(config)
         settings = [wiring.listener_settings(index, config) for index in range(len(config.listeners))]
-        kept = {listener.name: listener for listener in self.listeners}
+        upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
         where = {listener.name: listener.listen for listener in old.listeners}
-        new = [i for i, listener in enumerate(config.listeners) if where.get(listener.name) != listener.listen]
-        leaving = [kept[name] for name in where if name not in {config.listeners[i].name for i in _same(config, new)}]
-        for listener in leaving:  # before the new ones open: they may want the same port
-            listener.stop_accepting()
-        try:
-            opened = self._open_listeners(config, new)
-        except RelayError as error:
-            reopened = [i for i, listener in enumerate(old.listeners) if kept[listener.name] in leaving]
-            self.listeners = [x for x in self.listeners if x not in leaving] + self._open_listeners(old, reopened)
-            await asyncio.gather(*(x.start() for x in self.listeners if not x.started))
-            self.observer.observe(ReloadRefused((str(error),)))
-            raise
-        # From here on nothing can refuse.
-        staying = [kept[config.listeners[i].name] for i in _same(config, new)]
-        for listener in staying:
-            listener.change(next(s for s in settings if s.name == listener.name))
-        self.listeners = staying + opened
-        await self._swap_upstreams(old, config)
+        staying = {one.name for one in config.listeners if where.get(one.name) == one.listen}
+        leaving = [listener for listener in self.listeners if listener.name not in staying]
+        new = [index for index, one in enumerate(config.listeners) if one.name not in staying]
+        opened = await self._replace(leaving, new, config)
+        # From here on nothing can refuse, and up to the end of the swap nobody else has a turn.
+        self.listeners = [listener for listener in self.listeners if listener.name in staying] + opened
+        for listener in self.listeners:
+            listener.change(next(one for one in settings if one.name == listener.name))
+        gone = [upstream for name, upstream in self.upstreams.items() if upstreams.get(name) is not upstream]
+        self.upstreams.clear()
+        self.upstreams.update(upstreams)
         self.config, self.policy = config, policy
         self.metrics.configure(wiring.names(config, policy))
-        await self._sync_workers()
+        if self._log is not None:
+            self._log.configure(level=config.log.level, format=config.log.format)
+        self._sync_workers()
         for listener in opened:
             await listener.start()
-        for listener in leaving:
-            assert self._group is not None
-            self._group.create_task(listener.close())
-        await self.store.make_due(now=wiring.now())
-        for upstream in self.upstreams.values():
-            upstream.try_now()
-        self._upstream_changed()
-        needs_restart = tuple(
-            key
-            for key, before, after in (
-                ("queue.store", old.queue.store, config.queue.store),
-                ("queue.min_free", old.queue.min_free, config.queue.min_free),
-                ("admin", old.admin, config.admin),
-            )
-            if before != after
-        )
+        for upstream in gone:  # attempts under way hold the object itself; nobody new finds it
+            await upstream.close()
+        await self._try_everything()
+        self._warn_of(config)
+        needs_restart = _needs_restart(old, config)
         self.observer.observe(ConfigReloaded(needs_restart))
         return needs_restart
 
-    async def _swap_upstreams(self, old: model.Config, new: model.Config) -> None:
-        for name in new.upstreams:
-            same = old.upstreams.get(name) == new.upstreams[name] and old.hostname == new.hostname
-            if same and name in self.upstreams:
-                self.upstreams[name].transport.reload()
-            else:
-                before = self.upstreams.get(name)
-                self.upstreams[name] = self._upstream(name, new)
-                if before is not None:
-                    await before.close()
-        for name in set(self.upstreams) - set(new.upstreams):
-            # Attempts under way hold the object itself; nobody new finds it.
-            await self.upstreams.pop(name).close()
+    async def _replace(self, leaving: list[Listener], new: list[int], config: model.Config) -> list[Listener]:
+        """Open the `new` listeners and end those that leave; or neither, and raise RelayError."""
+        assert self._group is not None
+        ports = {address.port for index in new for address in config.listeners[index].listen}
+        in_the_way = [one for one in leaving if ports & {port for _, port in one.addresses}]
+        for listener in in_the_way:  # they hold what the new ones need
+            listener.stop_accepting()
+        try:
+            opened = self._open_listeners(config, new)
+        except RelayError:
+            await self._reopen(in_the_way)
+            raise
+        for listener in leaving:
+            self._group.create_task(listener.close())
+        return opened
+
+    async def _reopen(self, closed: list[Listener]) -> None:
+        """Put others in the place of listeners that had stopped accepting, as the configuration still says."""
+        assert self._group is not None
+        names = {listener.name for listener in closed}
+        for index, one in enumerate(self.config.listeners):
+            if one.name in names:
+                try:
+                    again = self._open_listeners(self.config, [index])
+                except RelayError as error:
+                    self._warn(f"{one.name} cannot be opened again: {error}")
+                    continue
+                for listener in again:
+                    await listener.start()
+                self.listeners += again
+        for listener in closed:
+            self.listeners.remove(listener)
+            self._group.create_task(listener.close())
+
+    def _kept(self, name: str, config: model.Config) -> Upstream | None:
+        """The upstream of that name, if its configuration did not change; its files are read anew."""
+        same = self.config.upstreams.get(name) == config.upstreams[name] and self.config.hostname == config.hostname
+        upstream = self.upstreams.get(name) if same else None
+        if upstream is not None:
+            upstream.transport.reload()
+        return upstream
+
+    async def _try_everything(self) -> None:
+        """What made mail wait may be mended."""
+        try:
+            await self.store.make_due(now=wiring.now())
+        except StoreUnavailable:
+            pass  # the store has told everybody; mail is tried when it would have been
+        for upstream in self.upstreams.values():
+            upstream.try_now()
+        self._upstream_changed()
+
+    def _warn_of(self, config: model.Config) -> None:
+        for warning in advice.warnings(config):
+            self._warn(str(warning))
 
     # Those who watch
 
@@ -375,8 +427,14 @@ class House:
             await asyncio.sleep(period)
 
 
-def _same(config: model.Config, new: list[int]) -> list[int]:
-    return [index for index in range(len(config.listeners)) if index not in new]
+def _needs_restart(old: model.Config, new: model.Config) -> tuple[str, ...]:
+    """The keys whose change waits for a restart."""
+    keys = (
+        ("queue.store", old.queue.store, new.queue.store),
+        ("queue.min_free", old.queue.min_free, new.queue.min_free),
+        ("admin", old.admin, new.admin),
+    )
+    return tuple(key for key, before, after in keys if before != after)
 
 
 def _sockets(listener: model.Listener) -> list[socket.socket]:
@@ -419,17 +477,15 @@ async def serve(config: model.Config, path: Path) -> None:
     loop = asyncio.get_running_loop()
     log = LogWriter(sys.stderr, level=config.log.level, format=config.log.format, loop=loop)
     try:
-        house = House(config, path, [log])
+        house = House(config, path, log=log)
         end_listening = foreign.listen(house.observer, loop)
         loop.set_exception_handler(lambda _, context: _unhandled(house, context))
         try:
             await house.open()
-            for warning in advice.warnings(config):
-                house.observer.observe(Warned(str(warning)))
             reloads = set[asyncio.Task[None]]()
 
             def reload() -> None:
-                task = loop.create_task(_reload(house, log))
+                task = loop.create_task(_reload(house))
                 reloads.add(task)
                 task.add_done_callback(reloads.discard)
 
@@ -443,11 +499,10 @@ async def serve(config: model.Config, path: Path) -> None:
         log.close()
 
 
-async def _reload(house: House, log: LogWriter) -> None:
+async def _reload(house: House) -> None:
     systemd.notify("RELOADING=1")
     try:
         await house.reload()
-        log.configure(level=house.config.log.level, format=house.config.log.format)
     except RelayError:
         pass  # told as ReloadRefused
     except Exception as error:  # noqa: BLE001  # bulkhead: a reload must not end the relay

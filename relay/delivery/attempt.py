@@ -1,33 +1,40 @@
 """One attempt for one lease: decide with the current policy, render, try the upstreams in order.
 
-The result is one outcome for each pending recipient; nothing is stored here.
+The result is one outcome for each pending recipient; nothing is stored here. A session code tries the ways
+that are not set aside first, and then the others all the same; one that a way left in doubt goes by no other.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.delivery.upstream import Upstream
-from relay.events import AttemptEnded, Observer, SenderDecided
+from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided
 from relay.mail.address import Address
-from relay.mail.outcome import Deferred, Failed, Outcome, Stage
-from relay.policy.decide import Accept, Policy, decide
-from relay.policy.rewriting import Rendered, render
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.policy.decide import DEFAULT, Accept, Policy, decide
+from relay.policy.rewriting import render
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import Delivery, DeliveryRequest
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
-_BEFORE_BODY = frozenset(set(Stage) - {Stage.BODY, Stage.DOT})
+NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "every way is set aside", upstream_sick=True)
+_IN_CONTENT = (Stage.BODY, Stage.DOT)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """`outcomes` answer to `lease.pending`, one each; `upstream` names the last one that was asked."""
+    """`outcomes` answer to `lease.pending`, one each; `upstream` names the last one that was asked.
+
+    `asked` names the upstream of each outcome where there was more than one, and is empty otherwise.
+    """
 
     outcomes: tuple[Outcome, ...]
     upstream: str
+    asked: tuple[str, ...] = ()
 
 
 def decision_for(lease: Lease, policy: Policy) -> Accept:
@@ -35,7 +42,7 @@ def decision_for(lease: Lease, policy: Policy) -> Accept:
     decision = decide(lease.entry.submission, policy)
     if isinstance(decision, Accept):
         return decision
-    route = policy.routes.get(lease.entry.route) or policy.routes["default"]
+    route = policy.routes.get(lease.entry.route) or policy.routes[DEFAULT]
     return Accept(route, None, False, decision.because, route.schedule.lifetime)
 
 
@@ -47,107 +54,154 @@ async def attempt(
     observer: Observer,
 ) -> Attempted | None:
     """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried."""
-    entry = lease.entry
-    rendered = render(entry.submission, decision, policy)
-    if decision.rule is not None:
-        observer.observe(
-            SenderDecided(
-                entry.queue_id,
-                decision.rule.name,
-                rendered.result or "unchanged",
-                entry.attempts,
-                rendered.signatures_removed,
-            )
-        )
+    session_code = lease.entry.session_code
+    call = _Call(lease, decision, policy, observer)
     outcomes: dict[int, Outcome] = {}
-    asked = ""
+    asked: dict[int, str] = {}
     remaining: Sequence[Pending] = lease.pending
-    insist = entry.session_code
-    for name in decision.route.upstreams:
-        upstream = upstreams[name]
-        if not upstream.admit(insist=insist):
+    for name, insist in _ways(decision.route.upstreams, session_code):
+        upstream = upstreams.get(name)  # a reload may have taken it away while another was asked
+        if upstream is None or (insist and name in asked.values()):
             continue
-        asked = name
-        answers: tuple[Outcome, ...] = ()
-        for part in _parts(remaining, upstream.limits.max_recipients):
-            if upstream.up or not answers:
-                answers = await _transaction(lease, part, rendered, decision, policy, upstream, observer)
-            else:  # set aside meanwhile: the rest shares the fate of the last one asked
-                answers = (answers[-1],) * len(part)
-            outcomes.update(zip([pending.index for pending in part], answers, strict=True))
-        remaining = [p for p in remaining if _may_go_elsewhere(outcomes[p.index], session_code=entry.session_code)]
+        for part in _parts(_those_for(name, remaining, session_code), upstream.limits.max_recipients):
+            answers = await call.transaction(upstream, part, insist=insist)
+            if answers is None:
+                break  # set aside, perhaps meanwhile: whoever is left was not tried here
+            for pending, answer in zip(part, answers, strict=True):
+                outcomes[pending.index] = answer
+                asked[pending.index] = name
+        remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
         if not remaining:
             break
     if not asked:
         return None
-    return Attempted(tuple([outcomes[pending.index] for pending in lease.pending]), asked)
-
-
-async def _transaction(
-    lease: Lease,
-    part: Sequence[Pending],
-    rendered: Rendered,
-    decision: Accept,
-    policy: Policy,
-    upstream: Upstream,
-    observer: Observer,
-) -> tuple[Outcome, ...]:
-    entry = lease.entry
-    delivery = await _send(lease, part, rendered, decision, upstream, observer, rendered.reverse_path)
-    if entry.kind is Kind.BOUNCE and _null_path_refused(delivery):
-        # Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more.
-        delivery = await _send(lease, part, rendered, decision, upstream, observer, policy.bounces_from)
-    return delivery.outcomes
-
-
-async def _send(
-    lease: Lease,
-    part: Sequence[Pending],
-    rendered: Rendered,
-    decision: Accept,
-    upstream: Upstream,
-    observer: Observer,
-    reverse_path: Address | None,
-) -> Delivery:
-    entry = lease.entry
-    envelope = entry.submission.envelope
-    request = DeliveryRequest(
-        queue_id=entry.queue_id,
-        reverse_path=reverse_path,
-        recipients=tuple([pending.recipient for pending in part]),
-        head=rendered.head,
-        content=entry.content,
-        body_offset=rendered.body_offset,
-        smtputf8=rendered.smtputf8,
-        ret=envelope.ret,
-        envid=envelope.envid,
-        patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+    names = tuple([asked.get(pending.index, "") for pending in lease.pending])
+    return Attempted(
+        tuple([outcomes.get(pending.index, NOT_ASKED) for pending in lease.pending]),
+        names[-1],
+        names if len(names) > 1 and len(set(names)) > 1 else (),
     )
-    started = time.perf_counter()
-    delivery = await upstream.deliver(request, priority=decision.route.priority, schedule=decision.route.schedule)
-    trouble = next((outcome for outcome in delivery.outcomes if isinstance(outcome, Deferred)), None)
-    observer.observe(
-        AttemptEnded(
-            entry.queue_id,
-            decision.route.name,
-            upstream.name,
-            time.perf_counter() - started,
-            trouble.stage if trouble else None,
-            trouble.trouble if trouble else None,
-        )
-    )
-    return delivery
 
 
-def _parts(pending: Sequence[Pending], most: int) -> list[Sequence[Pending]]:
-    return [pending[start : start + most] for start in range(0, len(pending), most)]
+def _ways(upstreams: Sequence[str], session_code: bool) -> Iterator[tuple[str, bool]]:
+    """The upstreams in order; for a session code once more, to insist where they are set aside."""
+    for insist in (False, True) if session_code else (False,):
+        for name in upstreams:
+            yield name, insist
 
 
-def _may_go_elsewhere(outcome: Outcome, *, session_code: bool) -> bool:
+def _those_for(upstream: str, pending: Sequence[Pending], session_code: bool) -> Sequence[Pending]:
+    """The same code twice by one way does no harm; by two ways it is told to one more."""
+    if not session_code:
+        return pending
+    return [one for one in pending if one.in_doubt_at in ("", upstream)]
+
+
+def _parts(pending: Sequence[Pending], most: int) -> Iterator[Sequence[Pending]]:
+    for start in range(0, len(pending), most):
+        yield pending[start : start + most]
+
+
+def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
     """True when the next upstream may be asked in the same attempt without the risk of a double delivery."""
+    if outcome is None:
+        return True
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
         return False
-    return outcome.upstream_sick or (session_code and outcome.stage in _BEFORE_BODY)
+    return outcome.upstream_sick or (session_code and outcome.stage not in _IN_CONTENT)
+
+
+class _Call:
+    """What the transactions of an attempt have in common: the message as it leaves, and who is told."""
+
+    __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_told")
+
+    def __init__(self, lease: Lease, decision: Accept, policy: Policy, observer: Observer) -> None:
+        self._lease = lease
+        self._decision = decision
+        self._policy = policy
+        self._observer = observer
+        self._rendered = render(lease.entry.submission, decision, policy)
+        self._told = False
+
+    async def transaction(
+        self, upstream: Upstream, part: Sequence[Pending], *, insist: bool
+    ) -> tuple[Outcome, ...] | None:
+        """The outcomes of one transaction; None when it was not tried."""
+        try:
+            delivery = await self._send(upstream, part, self._rendered.reverse_path, insist=insist)
+            if delivery is None:
+                return None
+            if self._lease.entry.kind is Kind.BOUNCE and _null_path_refused(delivery):
+                # Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more.
+                delivery = await self._send(upstream, part, self._policy.bounces_from, insist=insist)
+                if delivery is None:
+                    return (NOT_ASKED,) * len(part)
+        except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
+            self._observer.observe(caught(error, self._lease))
+            # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
+            local = isinstance(error, OSError)
+            stage = Stage.BODY if local else Stage.DOT
+            outcome = Deferred(stage, Trouble.TRANSIENT, "local error while sending the message", in_doubt=not local)
+            return (outcome,) * len(part)
+        return delivery.outcomes
+
+    async def _send(
+        self, upstream: Upstream, part: Sequence[Pending], reverse_path: Address | None, *, insist: bool
+    ) -> Delivery | None:
+        entry = self._lease.entry
+        route = self._decision.route
+        rendered = self._rendered
+        envelope = entry.submission.envelope
+        request = DeliveryRequest(
+            queue_id=entry.queue_id,
+            reverse_path=reverse_path,
+            recipients=tuple([pending.recipient for pending in part]),
+            head=rendered.head,
+            content=entry.content,
+            body_offset=rendered.body_offset,
+            smtputf8=rendered.smtputf8,
+            ret=envelope.ret,
+            envid=envelope.envid,
+            patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+        )
+        started = time.perf_counter()
+        delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
+        if delivery is None:
+            return None
+        self._tell_of_the_sender()
+        stage, trouble = _what_went_wrong(delivery.outcomes)
+        seconds = time.perf_counter() - started
+        self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))
+        return delivery
+
+    def _tell_of_the_sender(self) -> None:
+        rule, rendered = self._decision.rule, self._rendered
+        if rule is None or self._told:
+            return
+        self._told = True
+        entry = self._lease.entry
+        result = rendered.result or "unchanged"
+        self._observer.observe(
+            SenderDecided(entry.queue_id, rule.name, result, entry.attempts, rendered.signatures_removed)
+        )
+
+
+def caught(error: Exception, lease: Lease) -> ExceptionCaught:
+    """The event about a bug met with `lease`; what the error says may quote, so it is left out for session codes."""
+    if lease.entry.session_code:
+        text = "".join(traceback.format_tb(error.__traceback__))
+    else:
+        text = "".join(traceback.format_exception(error))
+    return ExceptionCaught("attempt", type(error).__name__, text)
+
+
+def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:
+    for outcome in outcomes:
+        if isinstance(outcome, Delivered):
+            continue
+        return outcome.stage, Trouble.PERMANENT if isinstance(outcome, Failed) else outcome.trouble
+    return None, None
 
 
 def _null_path_refused(delivery: Delivery) -> bool:

@@ -94,11 +94,14 @@ def settle(
     now: datetime,
     jitter: float,
     new_queue_id: str,
+    asked: Sequence[str] = (),
     rule: str | None = None,
     may_expire: bool = True,
     bounce_route: Route | None = None,
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
+
+    Where the outcomes come from several upstreams, `asked` names that of each.
 
     `jitter` is chance between 0 and 1; `new_queue_id` names the notification, if there is one, which goes
     by `bounce_route` (default: the route "default"). `may_expire` False puts off the expiry of ordinary
@@ -106,9 +109,12 @@ def settle(
     """
     attempt = Attempt(lease, route, upstream, rule, now, may_expire)
     next_attempt_at = _next_attempt(attempt, outcomes, jitter)
+    attempts = [attempt] * len(lease.pending)
+    if asked:
+        attempts = [Attempt(lease, route, name, rule, now, may_expire) for name in asked]
     judgements = [
-        _judge(attempt, pending, outcome, next_attempt_at)
-        for pending, outcome in zip(lease.pending, outcomes, strict=True)
+        _judge(one, pending, outcome, next_attempt_at)
+        for one, pending, outcome in zip(attempts, lease.pending, outcomes, strict=True)
     ]
     if all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
@@ -227,7 +233,9 @@ def _delivered(attempt: Attempt, pending: Pending, outcome: Delivered) -> _Judge
     fate = None
     if recipient.notify is not None and not outcome.reported:
         fate = Fate(recipient, Action.RELAYED, attempt.upstream, reply)
-    return _Judgement(Result(pending.index, State.DELIVERED, _kept(reply), pending.in_doubt), event, fate)
+    return _Judgement(
+        Result(pending.index, State.DELIVERED, _kept(reply), pending.in_doubt, pending.in_doubt_at), event, fate
+    )
 
 
 def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _Judgement:
@@ -235,13 +243,15 @@ def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _
     reply = _quiet(reply) if entry.session_code else reply
     event = _failure(attempt, pending, stage, reply, reply.text, in_doubt=False)
     fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply)
-    return _Judgement(Result(pending.index, State.FAILED, _kept(reply), pending.in_doubt), event, fate)
+    result = Result(pending.index, State.FAILED, _kept(reply), pending.in_doubt, pending.in_doubt_at)
+    return _Judgement(result, event, fate)
 
 
 def _given_up(attempt: Attempt, pending: Pending, outcome: Deferred) -> _Judgement:
     """A session code that was in doubt twice: it ends, and nobody is told that it failed."""
     event = _failure(attempt, pending, outcome.stage, _NO_REPLY, _MAY_BE_DELIVERED, in_doubt=True)
-    return _Judgement(Result(pending.index, State.FAILED, _MAY_BE_DELIVERED, pending.in_doubt + 1), event)
+    result = Result(pending.index, State.FAILED, _MAY_BE_DELIVERED, pending.in_doubt + 1, attempt.upstream)
+    return _Judgement(result, event)
 
 
 def _failure(
@@ -283,7 +293,8 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         next_attempt_at,
         entry.session_code,
     )
-    result = Result(pending.index, State.PENDING, said, pending.in_doubt + outcome.in_doubt)
+    where = attempt.upstream if outcome.in_doubt else pending.in_doubt_at
+    result = Result(pending.index, State.PENDING, said, pending.in_doubt + outcome.in_doubt, where)
     return _Judgement(result, event, waits_for=outcome)
 
 
@@ -305,8 +316,10 @@ def _expired(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _J
     if outcome is not None and outcome.reply is not None:
         reply = _quiet(outcome.reply) if entry.session_code else outcome.reply
     fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply, text, expired=True)
-    in_doubt = pending.in_doubt + (outcome is not None and outcome.in_doubt)
-    return _Judgement(Result(pending.index, State.EXPIRED, said, in_doubt), event, fate)
+    doubt = outcome is not None and outcome.in_doubt
+    where = attempt.upstream if doubt else pending.in_doubt_at
+    result = Result(pending.index, State.EXPIRED, said, pending.in_doubt + doubt, where)
+    return _Judgement(result, event, fate)
 
 
 def _quiet(reply: Reply) -> Reply:

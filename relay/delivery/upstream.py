@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from relay.events import Observer, UpstreamRestored, UpstreamSetAside
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Stage, Trouble
@@ -21,6 +20,7 @@ from relay.policy.retry import Schedule
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
 
 IDLE = 30.0  # seconds a connection is kept without work
+NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class UpstreamLimits:
 
 
 class Upstream:
-    """`transport` makes connections; `admit` must say yes before `deliver` is called."""
+    """`transport` makes connections; `changed` is called whenever attempts may go on that could not before, or
+    no longer can."""
 
     def __init__(
         self,
@@ -45,18 +46,24 @@ class Upstream:
         self._observer = observer
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._idle: list[tuple[float, Connection]] = []
-        self._busy = 0
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._turn = 0
+        # Set aside
         self._failures = 0
         self._aside_until: float | None = None
         self._aside_for_auth = False
-        self._probing = False
+        self._epoch = 0  # attempts of an earlier one began before it was set aside
+        self._probe: DeliveryRequest | None = None
+        # The pool
+        self._idle: list[tuple[float, Connection]] = []
+        self._busy = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
+        self._turn = 0
         self._reaper: asyncio.TimerHandle | None = None
-        self._early: set[asyncio.Task[object]] = set()  # waiting for a connection
-        self._active: set[Connection] = set()
+        self._goodbyes: set[asyncio.Task[None]] = set()
+        # The end
         self._closed = False
+        self._connecting: set[asyncio.Timeout] = set()
+        self._active: set[Connection] = set()
+        self._last_call: asyncio.TimerHandle | None = None
 
     @property
     def name(self) -> str:
@@ -74,45 +81,55 @@ class Upstream:
         """Seconds until an attempt may be made; 0 now; infinite while a probe is under way."""
         if self._aside_until is None:
             return 0.0
-        return float("inf") if self._probing else max(0.0, self._aside_until - self._loop.time())
-
-    def admit(self, *, insist: bool = False) -> bool:
-        """True when an attempt may be made now. For an upstream set aside, that attempt is the probe.
-
-        `insist` (a session code, which cannot wait) goes past the pause, but never past one for a
-        refused AUTH: repeated tries would lock the account.
-        """
-        if self._closed:
-            return False
-        if self._aside_until is None:
-            return True
-        if insist and not self._aside_for_auth:
-            return True
-        if self.opens_in > 0:
-            return False
-        self._probing = True
-        return True
+        return NEVER if self._probe is not None else max(0.0, self._aside_until - self._loop.time())
 
     def try_now(self) -> None:
-        """After a reload: whatever set it aside may be mended, so the pause ends."""
+        """After a reload: whatever set it aside may be mended, so the pause ends.
+
+        What is under way began before that: a failure of it says nothing.
+        """
         if self._aside_until is not None:
+            self._epoch += 1
+            self._probe = None
             self._aside_until = self._loop.time()
             self._aside_for_auth = False
             self._changed()
 
-    def _judge(self, trouble: Deferred | None, schedule: Schedule) -> None:
+    def _admit(self, request: DeliveryRequest, *, insist: bool) -> bool:
+        """Whether an attempt may be made now. The first one after a pause is the probe."""
+        if self._closed:
+            return False
+        if self._aside_until is None or self._probe is request:
+            return True
+        if self._probe is None and self._loop.time() >= self._aside_until:
+            self._probe = request
+            return True
+        # Never past the pause for a refused AUTH: repeated tries would lock the account.
+        return insist and not self._aside_for_auth
+
+    def _judge(self, request: DeliveryRequest, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
         """Take in how an attempt went."""
-        if trouble is None:
+        probe = self._probe is request
+        if sick is not None and _speaks_of_upstream(sick):
+            # Begun before it was set aside, or insisted upon meanwhile: no news.
+            if epoch == self._epoch and (probe or self._aside_until is None):
+                self._set_aside(sick, schedule)
+        elif self._aside_until is None:
             self._failures = 0
-            if self._aside_until is not None:
-                self._aside_until, self._probing, self._aside_for_auth = None, False, False
-                self._observer.observe(UpstreamRestored(self.name))
-                self._changed()
-            return
-        if self._aside_until is not None and not self._probing and self._loop.time() < self._aside_until:
-            return  # begun before it was set aside: no news
-        self._probing = False
+        # A line that broke in a transaction proves nothing, but that a probe came so far.
+        elif probe or (sick is None and (epoch == self._epoch or not self._aside_for_auth)):
+            self._restore()
+
+    def _restore(self) -> None:
+        self._failures = 0
+        self._aside_until, self._aside_for_auth, self._probe = None, False, None
+        self._observer.observe(UpstreamRestored(self.name))
+        self._changed()
+
+    def _set_aside(self, trouble: Deferred, schedule: Schedule) -> None:
+        self._epoch += 1
         self._failures += 1
+        self._probe = None
         pause = schedule.set_aside(self._failures, random.random())  # noqa: S311  # jitter, no secret
         self._aside_until = self._loop.time() + pause.total_seconds()
         self._aside_for_auth = trouble.stage is Stage.AUTH
@@ -133,60 +150,70 @@ class Upstream:
 
     # Transactions
 
-    async def deliver(self, request: DeliveryRequest, *, priority: int, schedule: Schedule) -> Delivery:
-        """One transaction on a connection of the pool, or a new one. Waits for a free one by priority."""
-        if self._busy < self.limits.max_connections:
-            self._busy += 1
-        else:
-            await self._wait_turn(priority)
-        try:
-            connection = self._take_idle()
-            reused = connection is not None
-            if connection is None:
-                connection = await self._connect(request)
-            delivery = await self._transact(connection, request)
-            if reused and _connection_was_stale(delivery):
-                # It timed out over there while it lay idle; that is no failure of the upstream.
-                connection = await self._connect(request)
-                delivery = await self._transact(connection, request)
-            sick = delivery.sick
-            self._judge(sick if sick is not None and _speaks_of_upstream(sick) else None, schedule)
-            return delivery
-        except _NoConnection as no:
-            self._judge(no.trouble, schedule)
-            return Delivery((no.trouble,) * len(request.recipients), no.trouble)
-        except BaseException:
-            self._probing = False
-            raise
-        finally:
-            self._leave()
+    async def deliver(
+        self, request: DeliveryRequest, *, priority: int, schedule: Schedule, insist: bool = False
+    ) -> Delivery | None:
+        """One transaction on a connection of the pool, or a new one; None: it is set aside, nothing was tried.
 
-    @contextmanager
-    def _as_early(self) -> Iterator[None]:
-        """Nothing has been sent yet, so that `end` may cancel the task."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._early.add(task)
+        Waits for a free connection by `priority` (lower first), at most as long as the request's patience.
+        `insist` (a session code, which cannot wait) goes past the pause, but not past one for a refused AUTH.
+        """
+        if not self._admit(request, insist=insist):
+            return None
         try:
-            yield
-        finally:
-            self._early.discard(task)
-
-    async def _connect(self, request: DeliveryRequest) -> Connection:
-        with self._as_early():
+            epoch = self._epoch
+            deadline = None if request.patience is None else self._loop.time() + request.patience
+            if self._busy < self.limits.max_connections:
+                self._busy += 1
+            elif not await self._place(priority, deadline):
+                return None if self._closed else _no_place(request)
             try:
-                async with asyncio.timeout(request.patience):
-                    connection = await self.transport.connect()
-            except TimeoutError:
-                text = f"no connection within {request.patience:g} s"
-                raise _NoConnection(Deferred(Stage.CONNECT, Trouble.TIMEOUT, text, upstream_sick=True)) from None
-        if isinstance(connection, Deferred):
-            raise _NoConnection(connection)
-        return connection
+                if epoch != self._epoch:
+                    if not self._admit(request, insist=insist):
+                        return None
+                    epoch = self._epoch
+                delivery = await self._transaction(request, deadline)
+            finally:
+                self._leave()
+            if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
+                return None
+            self._judge(request, epoch, delivery.sick, schedule)
+            return delivery
+        finally:
+            if self._probe is request:  # it ended without a verdict: the next attempt is the probe
+                self._probe = None
+                self._changed()
 
-    async def _transact(self, connection: Connection, request: DeliveryRequest) -> Delivery:
+    async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
+        idle = self._take_idle()
+        if idle is not None:
+            delivery = await self._transact(idle, request, deadline)
+            if self._closed or not _connection_was_stale(delivery):
+                return delivery
+            # It timed out over there while it lay idle; that is no failure of the upstream.
+        connection = await self._connect(deadline)
+        if isinstance(connection, Deferred):
+            return Delivery((connection,) * len(request.recipients), connection)
+        return await self._transact(connection, request, deadline)
+
+    async def _connect(self, deadline: float | None) -> Connection | Deferred:
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                self._connecting.add(limit)  # so that `end` may cut it short: nothing has been sent yet
+                try:
+                    return await self.transport.connect()
+                finally:
+                    self._connecting.discard(limit)
+        except TimeoutError:
+            return Deferred(Stage.CONNECT, Trouble.TIMEOUT, "no connection in time", upstream_sick=True)
+
+    async def _transact(self, connection: Connection, request: DeliveryRequest, deadline: float | None) -> Delivery:
+        if deadline is not None:
+            request = replace(request, patience=max(0.0, deadline - self._loop.time()))
         self._active.add(connection)
         try:
+            if self._closed:
+                connection.abort()
             delivery = await connection.deliver(request)
         except BaseException:
             connection.abort()
@@ -208,25 +235,26 @@ class Upstream:
         """Idle and busy ones."""
         return len(self._idle), self._busy
 
-    async def _wait_turn(self, priority: int) -> None:
-        future = self._loop.create_future()
+    async def _place(self, priority: int, deadline: float | None) -> bool:
+        """Wait for a place among the connections; False when there was none in time, or there will be none."""
+        future: asyncio.Future[bool] = self._loop.create_future()
         self._turn += 1
         heapq.heappush(self._waiting, (priority, self._turn, future))
-        with self._as_early():
-            try:
-                await future
-            except asyncio.CancelledError:
-                self._probing = False
-                if future.done() and not future.cancelled():
-                    self._leave()
-                raise
+        timer = None if deadline is None else self._loop.call_at(deadline, _answer, future, False)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.result():
+                self._leave()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _leave(self) -> None:
-        while self._waiting and self._busy <= self.limits.max_connections:
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
-                future.set_result(None)  # the place is handed on, not given up
-                return
+        while self._waiting:
+            if _answer(heapq.heappop(self._waiting)[2], True):
+                return  # the place is handed on, not given up
         self._busy -= 1
 
     def _take_idle(self) -> Connection | None:
@@ -249,41 +277,63 @@ class Upstream:
         late = [connection for since, connection in self._idle if since <= oldest]
         self._idle = [kept for kept in self._idle if kept[0] > oldest]
         for connection in late:
-            task = self._loop.create_task(connection.close())
-            _goodbyes.add(task)
-            task.add_done_callback(_goodbyes.discard)
+            self._busy += 1  # the upstream counts it until it is closed
+            task = self._loop.create_task(self._say_goodbye(connection))
+            self._goodbyes.add(task)
+            task.add_done_callback(self._goodbyes.discard)
         if self._idle:
             self._reaper = self._loop.call_later(IDLE / 2, self._reap)
 
+    async def _say_goodbye(self, connection: Connection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._leave()
+
+    # The end
+
     def end(self, grace: float) -> None:
         """The relay stops: what has not sent its final dot is broken off, the rest gets `grace` seconds."""
-        self._closed = True
-        for task in list(self._early):
-            task.cancel()
+        self._refuse()
+        for limit in self._connecting:
+            if not limit.expired():
+                limit.reschedule(self._loop.time())
         for connection in list(self._active):
             if not connection.past_dot:
                 connection.abort()
-        self._loop.call_later(grace, self._break_off)
+        self._last_call = self._loop.call_later(grace, self._break_off)
 
     def _break_off(self) -> None:
         for connection in list(self._active):
             connection.abort()
 
+    def _refuse(self) -> None:
+        """Nothing new begins; who waits for a place is sent away."""
+        self._closed = True
+        for _, _, future in self._waiting:
+            _answer(future, False)
+        self._waiting.clear()
+
     async def close(self) -> None:
         """Close idle connections; busy ones end with their transaction."""
-        self._closed = True
-        if self._reaper is not None:
-            self._reaper.cancel()
+        self._refuse()
+        for timer in (self._reaper, self._last_call):
+            if timer is not None and not self._active:
+                timer.cancel()
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(connection.close() for _, connection in idle))
+        await asyncio.gather(*self._goodbyes, *(connection.close() for _, connection in idle))
 
 
-_goodbyes: set[asyncio.Task[None]] = set()  # a task needs somebody who knows it
+def _answer(future: asyncio.Future[bool], place: bool) -> bool:
+    if future.done():
+        return False
+    future.set_result(place)
+    return True
 
 
-class _NoConnection(Exception):
-    def __init__(self, trouble: Deferred) -> None:
-        self.trouble = trouble
+def _no_place(request: DeliveryRequest) -> Delivery:
+    outcome = Deferred(Stage.CONNECT, Trouble.TIMEOUT, "no connection was free in time")
+    return Delivery((outcome,) * len(request.recipients))
 
 
 def _speaks_of_upstream(trouble: Deferred) -> bool:

@@ -262,6 +262,7 @@ class Worker:
             route=decision.route,
             policy=policy,
             upstream=attempted.upstream,
+            asked=attempted.asked,
             now=house.now(),
             jitter=random.random(),  # noqa: S311  # jitter, no secret
             new_queue_id=house.new_queue_id(),
@@ -272,7 +273,9 @@ class Worker:
 
     async def _move(self, lease: Lease, decision: Accept) -> None:
         """The current policy sends it another way: it waits there, due at once."""
-        waiting = tuple([Result(p.index, State.PENDING, p.last_reply, p.in_doubt) for p in lease.pending])
+        waiting = tuple(
+            [Result(p.index, State.PENDING, p.last_reply, p.in_doubt, p.in_doubt_at) for p in lease.pending]
+        )
         await self._settle(Settlement(lease, waiting, self._house.now(), decision.route.name))
         self._house.ring(decision.route.name)
 

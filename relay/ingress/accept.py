@@ -25,7 +25,7 @@ class QueueIds:
 
     def next(self, now: datetime) -> str:
         self._last = max(self._last + 1, int(now.timestamp() * 1_000_000))
-        return queue_id(self._last, random.getrandbits(10))  # noqa: S311  # a name, no secret
+        return queue_id(self._last, random.getrandbits(10))  # a name, no secret
 
 
 class Acceptor:

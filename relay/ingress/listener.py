@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Sequence
 
 from relay.ingress.settings import ListenerSettings
@@ -36,6 +37,8 @@ class Listener:
         loop = asyncio.get_running_loop()
         settings = self.door.settings
         context = settings.tls_context if settings.tls == "implicit" else None
+        if context is not None:
+            context.sni_callback = self._newest
         for listener in self._sockets:
             server = await loop.create_server(
                 lambda: Session(self.door, loop),
@@ -44,6 +47,12 @@ class Listener:
                 ssl_handshake_timeout=HANDSHAKE if context else None,
             )
             self._servers.append(server)
+
+    def _newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """A handshake begins: the certificate is that of the settings as they are now."""
+        context = self.door.settings.tls_context
+        if context is not None:
+            connection.context = context
 
     def change(self, settings: ListenerSettings) -> None:
         """New sessions follow `settings`; sessions that are open keep what they began with."""

@@ -93,9 +93,15 @@ def _by_whom(port: int) -> str:
                 inodes.add(f"socket:[{columns[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            for descriptor in (process / "fd").iterdir():
-                if os.readlink(descriptor) in inodes:
-                    return f"by process {process.name} ({(process / 'comm').read_text().strip()})"
+            if any(_target(descriptor) in inodes for descriptor in (process / "fd").iterdir()):
+                return f"by process {process.name} ({(process / 'comm').read_text().strip()})"
         except OSError:
             continue
     return "by another process"
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return os.readlink(descriptor)
+    except OSError:
+        return ""  # closed meanwhile

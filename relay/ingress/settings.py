@@ -30,8 +30,8 @@ class Limits:
 class ListenerSettings:
     """`tls` is "none", "starttls" or "implicit"; `auth` "none", "any" or "users".
 
-    `verify` judges name and password and may take its time (it runs on a thread); None with auth
-    none or any. `allow` empty: loopback only.
+    `verify` judges name and password and may take its time (it runs on a thread); it must be there
+    with auth users. `allow` empty: nobody.
     """
 
     name: str
@@ -44,3 +44,7 @@ class ListenerSettings:
     auth: str = "none"
     verify: Callable[[str, str], bool] | None = None
     limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.auth == "users" and self.verify is None:
+            raise ValueError("auth users needs somebody who verifies")

@@ -8,13 +8,13 @@ nothing that a client does cancels the session's task, so a commit is never cut 
 
 Theory of operation: `data_received` appends to a buffer, or feeds the content reader; one task per
 session takes commands from the buffer, answers what came pipelined in one write, and sleeps on one
-future. One lazy timer per session looks at a deadline that every arrival moves.
+future. One lazy timer per session looks at a deadline that every arrival moves. Content is read to its
+end whatever happens to it, since what follows 354 must never be taken for commands.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 import traceback
 from asyncio.streams import FlowControlMixin
@@ -26,6 +26,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP
 
+from relay.errors import StoreUnavailable
 from relay.events import (
     AuthenticationJudged,
     CommandRefused,
@@ -52,7 +53,9 @@ from relay.queue.spool import Spool, SpoolWriter
 LONGEST_LINE = 4096
 PIPELINED_AT_MOST = 64 * 1024  # commands that wait; beyond it the socket is not read
 WRITES_BEHIND = 1024 * 1024  # content that waits for the spool file; beyond it the socket is not read
+REPLIES_AT_ONCE = 100  # then the replies are sent, and other sessions have their turn
 HANDSHAKE = 30.0
+AUTH_PAUSE = 1.0  # seconds that each bad AUTH adds to the wait for the answer to the next
 NOT_SMTP = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"DELETE", b"HOST:"})
 WITHOUT_TLS = frozenset({b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RSET", b"QUIT", b"HELP"})
 WITHOUT_AUTH = WITHOUT_TLS | {b"AUTH"}
@@ -93,9 +96,10 @@ class Session(_Protocol):  # type: ignore[misc]
         self._settings = door.settings
         self._buffer = bytearray()
         self._reader: ContentReader | None = None
+        self._writer: SpoolWriter | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._reading = True
-        self._over = False  # nothing more comes: EOF or connection lost
+        self._over = ""  # why nothing more comes: "eof" or "reset"
         self._ended = ""  # why the session ends, once it does
         self._entered = False
         self._in_handshake = False
@@ -118,40 +122,42 @@ class Session(_Protocol):  # type: ignore[misc]
         self.transport = transport
         peername = transport.get_extra_info("peername")
         self._client = plain(peername[0]) if isinstance(peername, tuple) else "local"
-        cipher = transport.get_extra_info("cipher")
-        if cipher:
+        if transport.get_extra_info("sslcontext") is not None:
             self._tls = _tls_text(transport)
         self._door.live.add(self)
         self.task = self.loop.create_task(self._handle_client())
 
     def data_received(self, data: bytes) -> None:
-        self._deadline = self.loop.time() + self._settings.limits.data
         reader = self._reader
         if reader is not None and not reader.ended:
+            self._expect(self._settings.limits.data)
             reader.feed(data)
-            if reader.queued > WRITES_BEHIND:
+            if reader.queued and (reader.queued > WRITES_BEHIND or self._door.memory.scarce):
                 self._pause()
             if not (reader.ended or reader.pieces or reader.hopeless):
                 return
         else:
+            self._expect(self._settings.limits.command)
             self._buffer += data
             if len(self._buffer) > PIPELINED_AT_MOST:
                 self._pause()
         self._wake()
 
     def eof_received(self) -> bool:
-        self._over = True
+        self._over = self._over or "eof"
         self._wake()
         return self._tls is None  # half-closed is fine: the client may still wait for our reply
 
     def connection_lost(self, error: Exception | None) -> None:
         FlowControlMixin.connection_lost(self, error)
-        self._over = True
+        self._over = self._over or ("eof" if error is None else "reset")
         self.transport = None
         self._wake()
 
     def shut_down(self) -> None:
         """End as soon as no message is half-way: idle sessions get 421, content in progress finishes."""
+        if self._in_handshake:
+            self.abort()
         self._wake()
 
     def abort(self) -> None:
@@ -197,7 +203,9 @@ class Session(_Protocol):  # type: ignore[misc]
         if left > 0:
             self._timer = self.loop.call_later(left, self._look_at_the_clock)
         else:
-            self._ended = "timeout"
+            self._ended = self._ended or "timeout"
+            if self._paused:  # the client does not read: nothing can be told to it
+                self.abort()
             self._wake()
 
     def _expect(self, seconds: float) -> None:
@@ -219,7 +227,7 @@ class Session(_Protocol):  # type: ignore[misc]
     async def _read_line(self) -> bytes | None:
         """The next line of an AUTH exchange; None when the session ends."""
         while (line := self._next_line()) is None:
-            if self._over or self._ended:
+            if self._over or self._ended or self._door.stopping:
                 return None
             await self._wait()
         return line
@@ -235,17 +243,16 @@ class Session(_Protocol):  # type: ignore[misc]
                 return
             self._expect(limits.command)
             self._timer = self.loop.call_later(limits.command, self._look_at_the_clock)
-            await self.push(b"220 %b ESMTP relay\r\n" % self._settings.hostname.encode("ascii", "replace"))
+            await self.push(b"220 %b ESMTP relay\r\n" % self._hostname)
             await self._converse()
-        except (ConnectionError, ssl.SSLError, TimeoutError) as error:
-            self._ended = self._ended or "reset"
-            if self._in_handshake:
-                door.observer.observe(
-                    ConnectionDenied(self._settings.name, self._client, "tls_error", sanitise(str(error), 200))
-                )
         except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
-            self._report(error)
-            self._write(replies.LOCAL_ERROR)
+            if self._in_handshake:
+                self._ended = "reset"
+                text = sanitise(str(error) or type(error).__name__, 200)
+                door.observer.observe(ConnectionDenied(self._settings.name, self._client, "tls_error", text))
+            else:
+                self._report(error)
+                self._write(replies.LOCAL_ERROR)
         finally:
             self._leave()
 
@@ -270,9 +277,11 @@ class Session(_Protocol):  # type: ignore[misc]
         if self._timer is not None:
             self._timer.cancel()
         door.live.discard(self)
+        if self._reader is not None:
+            self._reader.abandon()
         if self._entered:
             door.sessions.leave(self._client)
-            why = self._ended or ("eof" if self._over else "quit")
+            why = self._ended or self._over or "errors"
             door.observer.observe(SessionEnded(self._settings.name, self._client, why, self._messages))
         if self.transport is not None:
             transport = self.transport
@@ -299,18 +308,24 @@ class Session(_Protocol):  # type: ignore[misc]
                     return
                 await self._wait()
                 continue
+            if len(waiting) >= REPLIES_AT_ONCE:
+                await self.push(b"".join(waiting))
+                waiting.clear()
+                await asyncio.sleep(0)
             if len(line) > LONGEST_LINE:
                 waiting.append(self._erred(replies.LINE_TOO_LONG, "other"))
                 continue
             verb, method, argument = self._parse(line)
             reply = method(argument)
+            told = False
             if not isinstance(reply, bytes):
+                told = verb == "DATA"  # what becomes of content is an event of its own
                 if waiting:  # the replies before this one may not wait for it
                     self._write(b"".join(waiting))
                     waiting.clear()
                 reply = await self._guarded(reply)
             if reply[:1] == b"5":
-                reply = self._erred(reply, verb)
+                reply = self._erred(reply, verb, told=told)
             if reply:
                 door.replies[verb, reply[0] - 48] += 1
                 waiting.append(reply)
@@ -337,14 +352,14 @@ class Session(_Protocol):  # type: ignore[misc]
             return name, self._say_auth_required, argument
         return name, method.__get__(self), argument.strip(b" \t")
 
-    def _erred(self, reply: bytes, verb: str) -> bytes:
-        """Count an error; too many end the session."""
+    def _erred(self, reply: bytes, verb: str, *, told: bool = False) -> bytes:
+        """Count an error, and tell of it unless it was `told`; too many end the session."""
         self._errors += 1
-        code, _, rest = reply.decode("utf-8", "replace").rstrip().partition(" ")
-        status, _, text = rest.partition(" ")
-        self._door.observer.observe(
-            CommandRefused(self._settings.name, self._client, verb, int(code), status, sanitise(text, 200))
-        )
+        if not told:
+            code, status, text = reply.decode("utf-8", "replace").rstrip().split(" ", 2)
+            self._door.observer.observe(
+                CommandRefused(self._settings.name, self._client, verb, int(code), status, sanitise(text, 200))
+            )
         if self._errors >= self._settings.limits.errors and not self._ended:
             self._ended = "errors"
             return reply + replies.TOO_MANY_ERRORS
@@ -353,15 +368,14 @@ class Session(_Protocol):  # type: ignore[misc]
     async def _guarded(self, coroutine: Awaitable[bytes]) -> bytes:
         try:
             return await coroutine
-        except (ConnectionError, ssl.SSLError, TimeoutError):
-            raise
-        except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
+        except Exception as error:  # bulkhead: a bug ends no session and loses no mail
+            if self._in_handshake:
+                raise
             return await self.handle_exception(error)
 
     async def handle_exception(self, error: Exception) -> bytes:
         """A bug of ours is a transient failure with a constant text; the session goes on."""
         self._report(error)
-        self._end_content()
         self._transaction.reset()
         return replies.LOCAL_ERROR
 
@@ -381,7 +395,7 @@ class Session(_Protocol):  # type: ignore[misc]
         if not argument:
             return replies.BAD_SYNTAX
         self._transaction.reset()
-        self._helo = sanitise(argument.decode("ascii", "replace"), 255).replace("\ufffd", "?")
+        self._helo = sanitise(argument[:255].decode("ascii", "replace")).replace("\ufffd", "?")
         self._esmtp = esmtp
         self._peer = None
         return None
@@ -473,12 +487,15 @@ class Session(_Protocol):  # type: ignore[misc]
         self._write(replies.START_TLS)
         self._buffer.clear()  # what was sent in clear behind STARTTLS does not count (RFC 3207, section 4.2)
         self._in_handshake = True
+        if self.transport is None:
+            raise ConnectionResetError
         transport = await self.loop.start_tls(
             self.transport, self, settings.tls_context, server_side=True, ssl_handshake_timeout=HANDSHAKE
         )
-        self._in_handshake = False
         if transport is None:
             raise ConnectionResetError
+        self._in_handshake = False
+        self._reading = True
         self.transport = transport
         self._tls = _tls_text(transport)
         self._transaction.reset()
@@ -512,7 +529,7 @@ class Session(_Protocol):  # type: ignore[misc]
         if tried.result == "bad":
             self._auth_failures += 1
             self._door.auth_tries.failed(self._client, self.loop.time())
-            await asyncio.sleep(self._auth_failures)
+            await asyncio.sleep(self._auth_failures * AUTH_PAUSE)
         if self._auth_failures >= 5:
             self._ended = "errors"
             return replies.TOO_MANY_AUTH_FAILURES
@@ -536,62 +553,86 @@ class Session(_Protocol):  # type: ignore[misc]
 
     async def _take_content(self) -> bytes:
         limits = self._settings.limits
-        reader = self._reader = ContentReader(
+        reader = ContentReader(
             limit=self._settings.max_message_size,
             in_memory=max(IN_MEMORY, limits.header_size),
             memory=self._door.memory,
         )
+        if self._buffer:  # content that did not wait for 354
+            reader.feed(bytes(self._buffer))
+            self._buffer.clear()
+            self._resume()
+        self._reader = reader
         self._expect(limits.data)
         self._door.replies["DATA", 3] += 1
-        await self.push(replies.START_DATA)
-        if self._buffer:
-            early = bytes(self._buffer)
-            self._buffer.clear()
-            reader.feed(early)
-        writer = await self._read_content(reader)
-        started = time.perf_counter()
-        self._expect(limits.command)
-        refusal = self._judge_content(reader)
-        if refusal is not None:
-            if writer is not None:
-                await writer.discard()
-            self._end_content()
-            self._transaction.reset()
-            return refusal
-        now = self._door.now()
-        queue_id = self._door.queue_ids.next(now)
+        try:
+            await self.push(replies.START_DATA)
+            trouble = await self._read_content(reader)
+            started = time.perf_counter()
+            self._expect(limits.command)
+            refusal = self._judge_content(reader)
+            if refusal is not None:
+                return refusal
+            if trouble is not None:
+                raise trouble
+            return await self._keep(reader, started)
+        except StoreUnavailable as error:
+            full = error.reason == "full"
+            return self._refuse_content("store_failed", replies.STORE_FULL if full else replies.STORE_FAILED)
+        finally:
+            self._expect(limits.command)
+            await self._end_content(reader)
+
+    async def _read_content(self, reader: ContentReader) -> StoreUnavailable | None:
+        """Read to the end of the data, or until it is pointless; large content goes to a spool file.
+
+        Where that fails, the rest is read all the same, and the trouble returned.
+        """
+        trouble: StoreUnavailable | None = None
+        while True:
+            while reader.pieces:
+                try:
+                    await self._spool(reader.take())
+                except StoreUnavailable as error:
+                    trouble = error
+                    reader.drop()
+                self._resume()
+            if reader.ended or reader.hopeless or self._over or self._ended:
+                return trouble
+            await self._wait()
+
+    async def _spool(self, data: bytes) -> None:
+        memory = self._door.memory
+        memory.used += len(data)
+        try:
+            if self._writer is None:
+                self._writer = self._door.spool.begin()
+            await self._writer.write(data)
+        finally:
+            memory.used -= len(data)
+
+    async def _keep(self, reader: ContentReader, started: float) -> bytes:
+        """Hand the message to the acceptor; the reply."""
+        door = self._door
+        now = door.now()
+        queue_id = door.queue_ids.next(now)
         content: Content
-        if writer is None:
+        if self._writer is None:
             content = MemoryContent(reader.rest, len(reader.head))
         else:
-            await writer.write(reader.take() + reader.rest)
-            content = await writer.finish(queue_id, reader.head, reader.size)
+            await self._spool(reader.take() + reader.rest)
+            content = await self._writer.finish(queue_id, reader.head, reader.size)
+            self._writer = None
         envelope = self._transaction.envelope()
         submission = Submission(
             queue_id, envelope, reader.head, reader.size, self._who(envelope.smtputf8), self._settings.name, now
         )
-        self._end_content()
-        self._transaction.reset()
-        reply = await self._door.acceptor.accept(submission, content, lambda: time.perf_counter() - started)
+        reply = await door.acceptor.accept(submission, content, lambda: time.perf_counter() - started)
         if reply[:1] == b"2":
             self._messages += 1
         elif isinstance(content, FileContent):
-            self._door.spool.remove([self._door.spool.name(content)])
-        self._expect(limits.command)
+            door.spool.remove([door.spool.name(content)])
         return reply
-
-    async def _read_content(self, reader: ContentReader) -> SpoolWriter | None:
-        """Read to the end of the data, or until it is pointless; large content goes to a spool file."""
-        writer: SpoolWriter | None = None
-        while True:
-            while reader.pieces:
-                if writer is None:
-                    writer = self._door.spool.begin()
-                await writer.write(reader.take())
-                self._resume()
-            if reader.ended or reader.hopeless or self._over or self._ended:
-                return writer
-            await self._wait()
 
     def _judge_content(self, reader: ContentReader) -> bytes | None:
         """None when the content is whole and within bounds; else the reply (b"" when nobody hears it)."""
@@ -599,10 +640,12 @@ class Session(_Protocol):  # type: ignore[misc]
             if reader.hopeless:
                 self._ended = "limit"
                 return self._refuse_content("rejected_size", replies.TOO_LARGE)
-            self._refuse_content("aborted", replies.TOO_SLOW)
+            self._refuse_content("aborted", replies.ABORTED)
             return b""
         if reader.too_large:
             return self._refuse_content("rejected_size", replies.TOO_LARGE)
+        if reader.no_room:
+            return self._refuse_content("limited", replies.STORE_FULL)
         limits = self._settings.limits
         fields = reader.head.count(b"\r\n")
         if fields > limits.header_fields:
@@ -629,14 +672,19 @@ class Session(_Protocol):  # type: ignore[misc]
         )
         return reply
 
-    def _end_content(self) -> None:
+    async def _end_content(self, reader: ContentReader) -> None:
         """Commands are read again; what came behind the data is the first of them."""
-        reader = self._reader
-        if reader is not None:
-            self._reader = None
-            reader.abandon()
-            self._buffer[:0] = reader.leftover
-            self._resume()
+        self._reader = None
+        reader.abandon()
+        if not reader.ended and not self._over:
+            self._ended = self._ended or "errors"  # the rest of the content is still to come, and is no command
+        self._buffer[:0] = reader.leftover
+        self._resume()
+        self._transaction.reset()
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            with suppress(StoreUnavailable):  # then it is an orphan for the next start
+                await writer.discard()
 
     def _who(self, smtputf8: bool) -> Peer:
         peer = self._peer

@@ -6,16 +6,19 @@ sends them must not be turned away for it.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from relay.ingress import replies
 from relay.mail import path
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.reply import Reply, sanitise
+from relay.mail.reply import Reply
 
 _NOTIFY = frozenset({"never", "success", "failure", "delay"})
-LONGEST_XTEXT = 500
+_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,500}")  # RFC 3461, section 4
+_BAD_RCPT = Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+_REMEMBERED = 256  # octets; a longer argument is rare, and remembering many would cost memory
 
 
 class Transaction:
@@ -56,8 +59,8 @@ class Transaction:
                 self._smtputf8 = True
             elif key == "RET" and value is not None and value.lower() in (b"full", b"hdrs"):
                 self._ret = value.decode().lower()
-            elif key == "ENVID" and value:
-                self._envid = sanitise(value.decode("ascii", "replace"), LONGEST_XTEXT)
+            elif key == "ENVID":
+                self._envid = _xtext(value)
         self._reverse_path = sender.address
         if sender.address is not None and not sender.address.is_ascii:
             self._smtputf8 = True
@@ -71,7 +74,7 @@ class Transaction:
         if len(self.recipients) >= most:
             return replies.TOO_MANY_RECIPIENTS
         try:
-            recipient = _recipient(argument)
+            recipient = _remembered(argument) if len(argument) <= _REMEMBERED else _recipient(argument)
         except path.PathError as error:
             return error.reply.to_bytes()
         if recipient is None:
@@ -93,11 +96,10 @@ class Transaction:
         return Envelope(self._reverse_path, tuple(self.recipients), self._smtputf8, self._ret, self._envid)
 
 
-@lru_cache(maxsize=4096)
 def _recipient(argument: bytes) -> Recipient | None:
     found = path.parse(argument)
     if argument[:1] not in b"tT":
-        raise path.PathError(Reply(501, "5.5.4", "Syntax: RCPT TO:<address>"))
+        raise path.PathError(_BAD_RCPT)
     if found.address is None:
         return None
     notify: frozenset[str] | None = None
@@ -107,6 +109,14 @@ def _recipient(argument: bytes) -> Recipient | None:
             asked = frozenset(value.decode("ascii", "replace").lower().split(","))
             if asked <= _NOTIFY and (asked == {"never"} or "never" not in asked):
                 notify = asked
-        elif key == "ORCPT" and value:
-            orcpt = sanitise(value.decode("ascii", "replace"), LONGEST_XTEXT)
+        elif key == "ORCPT":
+            orcpt = _xtext(value)
     return Recipient(found.address, notify, orcpt)
+
+
+_remembered = lru_cache(maxsize=4096)(_recipient)
+
+
+def _xtext(value: bytes | None) -> str | None:
+    """`value` where it can be passed on as it is, else None."""
+    return value.decode("ascii") if value and _XTEXT.fullmatch(value) else None

@@ -58,13 +58,15 @@ class Entry:
 class Pending:
     """A recipient that still waits: its place in the envelope, and what the last attempt said.
 
-    `last_reply` is "" before the first attempt. `in_doubt` counts the attempts that left it in doubt.
+    `last_reply` is "" before the first attempt. `in_doubt` counts the attempts that left it in doubt,
+    `in_doubt_at` is the upstream of the last of them.
     """
 
     index: int
     recipient: Recipient
     last_reply: str = ""
     in_doubt: int = 0
+    in_doubt_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,14 @@ class Result:
     """What an attempt made of one recipient. `state` PENDING: it waits for the next attempt.
 
     `reply` is sanitised text ("550 5.1.1 No such user"), codes only for session codes;
-    `in_doubt` is the new count.
+    `in_doubt` is the new count, `in_doubt_at` the upstream of the last doubt.
     """
 
     index: int
     state: State
     reply: str = ""
     in_doubt: int = 0
+    in_doubt_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,8 @@ class Settle(Operation[None]):
         if not self._results:
             return
         for result in self._results:
-            work.execute("settle_recipient", (result.state, result.reply, result.in_doubt, self._key, result.index))
+            said = (result.state, result.reply, result.in_doubt, result.in_doubt_at)
+            work.execute("settle_recipient", (*said, self._key, result.index))
         entry = self.settlement.lease.entry
         if State.PENDING in self._remaining:
             place = SLEEPING

@@ -145,7 +145,7 @@ def pending_of(entry: Entry, recipients: Sequence[Row]) -> tuple[Pending, ...]:
     """The recipients that still wait; there is at least one in an entry that can be leased."""
     addressees = entry.submission.envelope.recipients
     pending = [
-        Pending(n, recipient, columns[4], columns[5])
+        Pending(n, recipient, *columns[4:7])
         for n, (recipient, columns) in enumerate(zip(addressees, recipients, strict=True))
         if columns[3] == "pending"
     ]

@@ -1,1 +1,1 @@
-"""The ways out. `port` is the seam; one file each for the ways: `smtp`, `capture`."""
+"""The ways out. `port` is the seam; one file each for the ways: `smtp` (its protocol is `transaction`), `capture`."""

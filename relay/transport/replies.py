@@ -15,6 +15,8 @@ from relay.mail.reply import Reply, sanitise
 LONGEST = 32 * 1024
 _CODES = frozenset(b"%d" % code for code in range(200, 600))
 _MARKS = frozenset((b" ", b"-", b""))
+# Complete replies of one line each, with CRLF: what comes nearly always.
+_PLAIN = re.compile(rb"(?:[2-5][0-9][0-9](?: [^\r\n\0]*+)?\r\n)++")
 _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)", re.ASCII)
 
 
@@ -42,6 +44,8 @@ class ReplyReader:
         replies: list[bytes] = []
         if self.broken is not None:
             return replies
+        if not (self._rest or self._lines) and len(received) <= LONGEST and _PLAIN.fullmatch(received):
+            return received[:-2].split(b"\r\n")
         lines = (self._rest + received if self._rest else received).split(b"\n")
         self._rest = lines.pop()
         for ended in lines:

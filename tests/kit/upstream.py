@@ -8,8 +8,8 @@
 
 Stages: banner, ehlo, starttls, tls, auth, mail, rcpt, data, body (the first octet of content came), dot, rset, quit.
 A fault is a reply ("450 4.7.1 later", with or without CRLF; several lines joined by CRLF), raw `bytes`, `DROP`
-(reset), `CLOSE` (orderly end), `SILENCE`, `half("250 o")`, `then_drop("421 bye")`, `STOP_READING` (at any stage; see
-`read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
+(reset), `CLOSE` (orderly end), `SILENCE`, `half("250 o")`, `then_drop("421 bye")`, `STOP_READING` (the usual reply,
+but nothing more is read until `read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
 
 `sender_allowed` sees each reverse-path ("" for <>), `content_allowed` each `Received`; a text they return is the reply.
 `connections`, `open`, `auth_tries`, `commands`, `messages` tell what happened; `until(...)` waits for it.
@@ -24,7 +24,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from tests.kit.certificates import Certificate
 
@@ -87,6 +87,7 @@ class Session:
     number: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    wire: asyncio.Transport
     encrypted: bool = False
     buffer: bytearray = field(default_factory=bytearray)
     user: str | None = None
@@ -139,26 +140,40 @@ class ScriptedUpstream:
         self._receive_buffer = receive_buffer
         self._scripts: dict[str, list[tuple[Fault, bool]]] = {}
         self._changed = asyncio.Condition()
-        self._read_on = asyncio.Event()
+        self._paused: list[Session] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> ScriptedUpstream:
-        # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        if self._receive_buffer is not None:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        listening.bind((self.host, 0))
-        self.port = listening.getsockname()[1]
-        self._server = await asyncio.start_server(self._connected, sock=listening, limit=2**18)
+        await self._listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.go_down()
+
+    async def _listen(self) -> None:
+        # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._receive_buffer is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        listening.bind((self.host, self.port))
+        self.port = listening.getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, sock=listening, limit=2**18)
+
+    async def go_down(self) -> None:
+        """Connections end, and new ones are refused."""
         await self.stop_listening()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
+
+    async def come_back(self, certificate: Certificate | None = None) -> None:
+        """After `go_down`: at the same port, with another certificate if one is given."""
+        if certificate is not None:
+            self._context = certificate.server()
+        await self._listen()
 
     async def stop_listening(self) -> None:
         """New connections are refused from here on."""
@@ -179,7 +194,9 @@ class ScriptedUpstream:
 
     def read_on(self) -> None:
         """Connections that stopped reading go on."""
-        self._read_on.set()
+        for session in self._paused:
+            session.wire.resume_reading()
+        self._paused.clear()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at whenever something happens here."""
@@ -203,7 +220,7 @@ class ScriptedUpstream:
         self._tasks.add(task)
         self.connections += 1
         self.open += 1
-        session = Session(self.connections, reader, writer)
+        session = Session(self.connections, reader, writer, cast(asyncio.Transport, writer.transport))
         try:
             await self._note()
             await self._speak(session)
@@ -265,9 +282,11 @@ class ScriptedUpstream:
             fault = Act(fault.encode() + (b"" if fault.endswith("\r\n") else b"\r\n"))
         elif isinstance(fault, bytes):
             fault = Act(fault)
-        if fault is None or fault == STOP_READING:
-            if fault is not None:
-                await self._read_on.wait()
+        if fault == STOP_READING:
+            session.wire.pause_reading()
+            self._paused.append(session)
+            fault = None
+        if fault is None:
             if usual:
                 await self._send(session, usual.encode() + b"\r\n")
             return usual[:1] in ("2", "3")

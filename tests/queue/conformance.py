@@ -102,7 +102,7 @@ class StorePromises:
         lease = await house.store.put(an_entry("a@x.nl", "b@x.nl", "c@x.nl", "d@x.nl"), leased=True)
         results = (
             Result(0, State.DELIVERED, "250 ok"),
-            Result(1, State.PENDING, "451 later", in_doubt=1),
+            Result(1, State.PENDING, "451 later", in_doubt=1, in_doubt_at="own"),
             Result(2, State.FAILED, "550 no"),
             Result(3, State.HELD, "hold"),
         )
@@ -113,7 +113,7 @@ class StorePromises:
         assert store.ledger == Ledger(found=2, deferred=1, held=1)
         (again,) = await store.lease("default", limit=5, now=NOON + MINUTE)
         assert len(again.entry.submission.envelope.recipients) == 4
-        assert again.pending == (Pending(1, lease.pending[1].recipient, "451 later", 1),)
+        assert again.pending == (Pending(1, lease.pending[1].recipient, "451 later", 1, "own"),)
         await store.settle(ended(again))
         assert store.ledger == Ledger(found=2, delivered=1, held=1)
         assert await store.next_due("default") is None  # the held recipient keeps the entry, and waits for a person

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -462,9 +463,13 @@ def test_a_connect_that_is_cancelled_leaves_no_connection(run: Run, certificates
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                await upstream.until(lambda upstream=upstream: upstream.open == 0)
+                await upstream.until(partial(_nobody, upstream))
 
     run(scene())
+
+
+def _nobody(upstream: ScriptedUpstream) -> bool:
+    return upstream.open == 0
 
 
 def test_the_times_are_those_that_are_promised() -> None:

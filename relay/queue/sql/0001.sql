@@ -46,15 +46,17 @@ CREATE TABLE content (
 ) STRICT;
 
 -- One row for each recipient, `n` its place in the envelope; rows stay until the entry leaves.
+-- `in_doubt_at`: the upstream of the last attempt that left it in doubt, or ''.
 CREATE TABLE recipient (
-    entry      INTEGER NOT NULL,
-    n          INTEGER NOT NULL,
-    address    TEXT    NOT NULL,
-    notify     TEXT,
-    orcpt      TEXT,
-    state      TEXT    NOT NULL,
-    last_reply TEXT    NOT NULL,
-    in_doubt   INTEGER NOT NULL,
+    entry       INTEGER NOT NULL,
+    n           INTEGER NOT NULL,
+    address     TEXT    NOT NULL,
+    notify      TEXT,
+    orcpt       TEXT,
+    state       TEXT    NOT NULL,
+    last_reply  TEXT    NOT NULL,
+    in_doubt    INTEGER NOT NULL,
+    in_doubt_at TEXT    NOT NULL,
     PRIMARY KEY (entry, n)
 ) STRICT, WITHOUT ROWID;
 

@@ -7,7 +7,7 @@ INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 INSERT INTO content VALUES (?, zeroblob(?), ?, ?);
 
 -- name: insert_recipient
-INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0);
+INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '');
 
 -- name: delete_entries
 DELETE FROM entry WHERE id IN carray(?);
@@ -19,7 +19,7 @@ DELETE FROM content WHERE entry IN carray(?);
 DELETE FROM recipient WHERE entry IN carray(?);
 
 -- name: settle_recipient
-UPDATE recipient SET state = ?, last_reply = ?, in_doubt = ? WHERE entry = ? AND n = ?;
+UPDATE recipient SET state = ?, last_reply = ?, in_doubt = ?, in_doubt_at = ? WHERE entry = ? AND n = ?;
 
 -- name: count_held
 SELECT count(*) FROM recipient WHERE entry = ? AND state = 'held';
@@ -42,7 +42,7 @@ ORDER BY expires_at, id LIMIT ?;
 SELECT head_length, body FROM content WHERE entry = ?;
 
 -- name: select_recipients
-SELECT address, notify, orcpt, state, last_reply, in_doubt FROM recipient WHERE entry = ? ORDER BY n;
+SELECT address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at FROM recipient WHERE entry = ? ORDER BY n;
 
 -- name: lease
 UPDATE entry SET place = 2, attempts = attempts + ? WHERE id IN carray(?);

@@ -1,0 +1,135 @@
+"""Sockets to listen on, opened or passed by systemd; and errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from relay.ingress.ports import PortError, has_family, open_port, passed_sockets
+
+
+def test_a_port_can_be_connected_to() -> None:
+    with open_port("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
+        assert client.getpeername() == listener.getsockname()
+        assert listener.getblocking() is False
+
+
+def test_a_port_in_use_names_the_process_that_holds_it() -> None:
+    with open_port("127.0.0.1", 0) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(PortError) as caught:
+            open_port("127.0.0.1", port)
+    text = str(caught.value)
+    assert text.startswith(f"127.0.0.1:{port} is in use by process {os.getpid()} (")
+    assert text.endswith("(stop it, or choose another port under `listen`)")
+
+
+def test_a_port_held_by_another_process_names_it() -> None:
+    script = (
+        "import socket, sys; listener = socket.create_server(('127.0.0.1', 0));"
+        "print(listener.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        with pytest.raises(PortError, match=f"in use by process {other.pid} "):
+            open_port("127.0.0.1", port)
+        other.communicate()
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(PortError, match=r"^192\.0\.2\.1:2525 is no address of this machine"):
+        open_port("192.0.2.1", 2525)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open any port")
+def test_a_privileged_port_is_told() -> None:
+    with pytest.raises(PortError, match="needs a privilege"):
+        open_port("127.0.0.1", 25)
+
+
+def test_a_privilege_that_lacks_is_told_with_three_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse, raising=False)
+    with pytest.raises(PortError) as caught:
+        open_port("::1", 25)
+    for word in ("[::1]:25", "relay.socket", "CAP_NET_BIND_SERVICE", "2525"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.skipif(not has_family("::1"), reason="a machine without IPv6")
+def test_both_families_can_stand_side_by_side_on_one_port() -> None:
+    with open_port("::", 0) as six, open_port("0.0.0.0", six.getsockname()[1]) as four:
+        assert six.getsockname()[1] == four.getsockname()[1]
+
+
+def test_the_family_of_ipv4_is_there() -> None:
+    assert has_family("127.0.0.1")
+
+
+CHILD = textwrap.dedent(
+    """
+    import os, sys
+    os.environ["LISTEN_PID"] = str(os.getpid())
+    from relay.ingress.ports import PortError, passed_sockets
+    for again in range(2):  # a reload opens them once more
+        try:
+            found = passed_sockets(sys.argv[1])
+        except PortError as error:
+            print(error)
+        else:
+            print(*sorted(one.getsockname()[1] for one in found), *[one.getblocking() for one in found])
+            [one.close() for one in found]
+    """
+)
+
+
+def passed(asked: str, names: str, sockets: list[socket.socket]) -> list[str]:
+    """What a child started by systemd's protocol says about the sockets called `asked`."""
+
+    def arrange() -> None:
+        copies = [os.dup2(one.fileno(), 100 + index) for index, one in enumerate(sockets)]
+        for index, copy in enumerate(copies):
+            os.dup2(copy, 3 + index)
+
+    environment = os.environ | {"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": names}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, asked],
+        env=environment,
+        pass_fds=range(3, 3 + len(sockets)),
+        preexec_fn=arrange,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_sockets_of_systemd_are_found_by_name_and_can_be_opened_again() -> None:
+    with open_port("127.0.0.1", 0) as one, open_port("127.0.0.1", 0) as two, open_port("127.0.0.1", 0) as three:
+        ports = [each.getsockname()[1] for each in (one, two, three)]
+        lines = passed("smtp", "smtp:other:smtp", [one, two, three])
+        assert lines == [f"{min(ports[0], ports[2])} {max(ports[0], ports[2])} False False"] * 2
+
+
+def test_a_name_that_systemd_did_not_pass_is_told_with_those_it_did() -> None:
+    with open_port("127.0.0.1", 0) as one:
+        lines = passed("smtp", "other", [one])
+    assert lines[0] == "systemd:smtp: no socket of that name was passed (passed: other; FileDescriptorName=)"
+
+
+def test_sockets_for_another_process_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with pytest.raises(PortError, match="no sockets were passed"):
+        passed_sockets("smtp")
