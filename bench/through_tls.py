@@ -30,7 +30,6 @@ async def main(messages: int) -> int:
         folder = Path(name)
         certificates = Certificates(folder)
         async with ScriptedUpstream() as plain:
-            plain.script("banner", "220 upstream ESMTP", times=None)
             seconds = await source(plain.port, messages, plain)
             print(f"the upstream alone, without TLS: {messages / seconds:.0f}/s")
         async with ScriptedUpstream(
@@ -71,7 +70,7 @@ async def through_the_relay(folder: Path, certificates: Certificates, upstream: 
         relay.terminate()
         await relay.wait()
     ids = Counter(queue_id(received.content) for received in upstream.messages)
-    rewritten = sum(f"\nFrom: {ADDRESS}".encode() in received.content for received in upstream.messages)
+    rewritten = sum(f"\nFrom: jan <{ADDRESS}>".encode() in received.content for received in upstream.messages)
     inside = sum(received.tls and received.user == ADDRESS for received in upstream.messages)
     print(f"through the relay: {messages / seconds:.0f}/s over {upstream.connections} connections")
     print(f"arrived {len(upstream.messages)}, different {len(ids)}, From rewritten {rewritten}, TLS and AUTH {inside}")

@@ -73,6 +73,7 @@ class House:
         self.metrics = wiring.metrics(config, self.policy, __version__)
         self.observer = FanOut([self.metrics, *observers, *([log] if log is not None else [])])
         self.upstreams: dict[str, Upstream] = {}
+        self._gone: list[Upstream] = []  # by reloads; attempts at them may be under way
         self.listeners: list[Listener] = []
         self.workers: dict[str, Worker] = {}
         self._steady = Steady()
@@ -104,6 +105,7 @@ class House:
                 steady=self._steady,
                 new_queue_id=lambda: self._queue_ids.next(wiring.now()),
                 ring=self._ring,
+                stopping=self._stop.is_set,
             )
             self._acceptor = Acceptor(
                 store=self.store,
@@ -204,7 +206,7 @@ class House:
         await asyncio.gather(*(listener.close() for listener in self.listeners))
         for worker in self.workers.values():
             worker.stop()
-        for upstream in self.upstreams.values():
+        for upstream in (*self.upstreams.values(), *self._gone):
             upstream.end(ATTEMPTS_END)
 
     async def _close(self) -> None:
@@ -311,6 +313,7 @@ class House:
             await listener.start()
         for upstream in gone:  # attempts under way hold the object itself; nobody new finds it
             await upstream.close()
+        self._gone = [upstream for upstream in (*self._gone, *gone) if upstream.connections != (0, 0)]
         await self._try_everything()
         self._warn_of(config)
         needs_restart = _needs_restart(old, config)

@@ -165,11 +165,13 @@ class _Call:
             envid=envelope.envid,
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
         )
+        if not upstream.admits(insist=insist):
+            return None
+        self._tell_of_the_sender()
         started = time.perf_counter()
         delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
         if delivery is None:
             return None
-        self._tell_of_the_sender()
         stage, trouble = _what_went_wrong(delivery.outcomes)
         seconds = time.perf_counter() - started
         self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))

@@ -8,10 +8,12 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Deferred                         pending     the schedule says when
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
+    Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
     session code, deferred anyhow    pending     its own interval, whatever the reason
     Deferred past its lifetime       expired     a bounce
     session code, in doubt twice     failed      no bounce: it may well have been delivered
     session code past its lifetime   expired     a bounce, or nothing with `on_expire: drop`
+    the same, once in doubt          failed      no bounce, as above
 
 Mail is worth trying a last time when its lifetime ends; a session code is not, and expires by the
 clock alone. What is kept and told about session codes are codes of replies, never their text.
@@ -36,11 +38,11 @@ from relay.events import (
 from relay.mail.dsn_text import Action, Fate
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Stage
 from relay.mail.reply import Reply
-from relay.policy.decide import Policy, Route
+from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State
 
 _NO_REPLY = Reply(0, "", "")
-_MAY_BE_DELIVERED = "no answer after the end of the message, twice: it may have been delivered"
+_MAY_BE_DELIVERED = "no answer after the end of the message: it may have been delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def settle(
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
 
-    Where the outcomes come from several upstreams, `asked` names that of each.
+    Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked.
 
     `jitter` is chance between 0 and 1; `new_queue_id` names the notification, if there is one, which goes
     by `bounce_route` (default: the route "default"). `may_expire` False puts off the expiry of ordinary
@@ -132,7 +134,7 @@ def expire(
 ) -> Settled:
     """The end of an entry whose lifetime ran out while it waited; the last reply known is what is told."""
     attempt = Attempt(lease, route, "", None, now, True)
-    judgements = [_expired(attempt, pending, None) for pending in lease.pending]
+    judgements = [_too_late(attempt, pending, None) for pending in lease.pending]
     return _settled(attempt, judgements, None, policy, new_queue_id, bounce_route)
 
 
@@ -154,7 +156,7 @@ def _settled(
             lease.entry,
             told,
             policy=policy,
-            route=bounce_route or policy.routes["default"],
+            route=bounce_route or policy.routes[DEFAULT],
             queue_id=new_queue_id,
             now=attempt.now,
         )
@@ -189,12 +191,15 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     if not deferred:
         return None
     entry = attempt.lease.entry
-    in_doubt = any(outcome.in_doubt for outcome in deferred)
-    # A session code does not wait for the upstream's pause, so its schedule must hold it back.
-    if not entry.session_code and all(outcome.stage in BEFORE_A_TRANSACTION for outcome in deferred):
+    # What goes by the route of session codes does not wait for an upstream's pause: its schedule must hold it back.
+    urgent = entry.session_code or attempt.route.name == SESSION_CODES
+    if not urgent and all(outcome.stage in BEFORE_A_TRANSACTION for outcome in deferred):
         return attempt.now
+    # It may be this message that the upstream cannot bear: whatever else waits is to be the probe.
+    if any(outcome.reply is not None and outcome.reply.code == 421 for outcome in deferred):
+        jitter = 1.0
     # For a session code the same code twice does no harm, and a late one is worth nothing.
-    patient = in_doubt and not entry.session_code
+    patient = not entry.session_code and any(outcome.in_doubt for outcome in deferred)
     return attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
 
 
@@ -208,7 +213,7 @@ def _judge(attempt: Attempt, pending: Pending, outcome: Outcome, next_attempt_at
             if attempt.lease.entry.session_code and outcome.in_doubt and pending.in_doubt:
                 return _given_up(attempt, pending, outcome)
             if attempt.over:
-                return _expired(attempt, pending, outcome)
+                return _too_late(attempt, pending, outcome)
             return _deferred(attempt, pending, outcome, next_attempt_at)
         case _:
             assert_never(outcome)
@@ -247,11 +252,18 @@ def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _
     return _Judgement(result, event, fate)
 
 
-def _given_up(attempt: Attempt, pending: Pending, outcome: Deferred) -> _Judgement:
-    """A session code that was in doubt twice: it ends, and nobody is told that it failed."""
-    event = _failure(attempt, pending, outcome.stage, _NO_REPLY, _MAY_BE_DELIVERED, in_doubt=True)
-    result = Result(pending.index, State.FAILED, _MAY_BE_DELIVERED, pending.in_doubt + 1, attempt.upstream)
-    return _Judgement(result, event)
+def _given_up(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
+    """A session code that was in doubt, and is so again or is too late: it ends, and nobody is told that it failed."""
+    event = _failure(attempt, pending, Stage.DOT, _NO_REPLY, _MAY_BE_DELIVERED, in_doubt=True)
+    in_doubt, where = _doubt(attempt, pending, outcome)
+    return _Judgement(Result(pending.index, State.FAILED, _MAY_BE_DELIVERED, in_doubt, where), event)
+
+
+def _doubt(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> tuple[int, str]:
+    """How often it was left in doubt, and where the last time."""
+    if outcome is not None and outcome.in_doubt:
+        return pending.in_doubt + 1, attempt.upstream
+    return pending.in_doubt, pending.in_doubt_at
 
 
 def _failure(
@@ -293,9 +305,14 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         next_attempt_at,
         entry.session_code,
     )
-    where = attempt.upstream if outcome.in_doubt else pending.in_doubt_at
-    result = Result(pending.index, State.PENDING, said, pending.in_doubt + outcome.in_doubt, where)
+    result = Result(pending.index, State.PENDING, said, *_doubt(attempt, pending, outcome))
     return _Judgement(result, event, waits_for=outcome)
+
+
+def _too_late(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
+    if attempt.lease.entry.session_code and _doubt(attempt, pending, outcome)[0]:
+        return _given_up(attempt, pending, outcome)
+    return _expired(attempt, pending, outcome)
 
 
 def _expired(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
@@ -316,9 +333,7 @@ def _expired(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _J
     if outcome is not None and outcome.reply is not None:
         reply = _quiet(outcome.reply) if entry.session_code else outcome.reply
     fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply, text, expired=True)
-    doubt = outcome is not None and outcome.in_doubt
-    where = attempt.upstream if doubt else pending.in_doubt_at
-    result = Result(pending.index, State.EXPIRED, said, pending.in_doubt + doubt, where)
+    result = Result(pending.index, State.EXPIRED, said, *_doubt(attempt, pending, outcome))
     return _Judgement(result, event, fate)
 
 

@@ -95,17 +95,25 @@ class Upstream:
             self._aside_for_auth = False
             self._changed()
 
-    def _admit(self, request: DeliveryRequest, *, insist: bool) -> bool:
-        """Whether an attempt may be made now. The first one after a pause is the probe."""
+    def admits(self, *, insist: bool = False) -> bool:
+        """Whether an attempt may be made now.
+
+        `insist` (a session code, which cannot wait) goes past the pause, but never past one for a
+        refused AUTH: repeated tries would lock the account.
+        """
         if self._closed:
             return False
-        if self._aside_until is None or self._probe is request:
-            return True
-        if self._probe is None and self._loop.time() >= self._aside_until:
+        return self.opens_in == 0 or (insist and not self._aside_for_auth)
+
+    def _admit(self, request: DeliveryRequest, *, insist: bool) -> bool:
+        """As `admits`; the first attempt after a pause is the probe."""
+        if self._probe is request:
+            return not self._closed
+        if not self.admits(insist=insist):
+            return False
+        if self._aside_until is not None and self.opens_in == 0:
             self._probe = request
-            return True
-        # Never past the pause for a refused AUTH: repeated tries would lock the account.
-        return insist and not self._aside_for_auth
+        return True
 
     def _judge(self, request: DeliveryRequest, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
         """Take in how an attempt went."""
@@ -156,7 +164,6 @@ class Upstream:
         """One transaction on a connection of the pool, or a new one; None: it is set aside, nothing was tried.
 
         Waits for a free connection by `priority` (lower first), at most as long as the request's patience.
-        `insist` (a session code, which cannot wait) goes past the pause, but not past one for a refused AUTH.
         """
         if not self._admit(request, insist=insist):
             return None

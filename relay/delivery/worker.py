@@ -5,40 +5,49 @@ the store, by priority and age. While older mail waits in the store, or every up
 the door is told that there is no room, so that fresh mail queues up behind it.
 
 One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next,
-so that a crash can repeat at most one message for each connection.
+so that a crash can repeat at most one message for each connection. None of them is cancelled to stop it:
+a task that dies between the store's answer and its own next step takes leases with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay.delivery.attempt import Attempted, attempt, decision_for
+from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, caught, decision_for
 from relay.delivery.settle import Settled, expire, settle
-from relay.delivery.upstream import Upstream
+from relay.delivery.upstream import NEVER, Upstream
 from relay.errors import StoreUnavailable
-from relay.events import ExceptionCaught, Observer
-from relay.mail.outcome import Deferred, Stage, Trouble
-from relay.policy.decide import SESSION_CODES, Accept, Policy
+from relay.events import Observer, Warned
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.policy.decide import DEFAULT, SESSION_CODES, Accept, Policy
 from relay.queue.bell import Bell
-from relay.queue.model import Lease, Result, Settlement, State
+from relay.queue.model import Lease, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
 
 FRESH_BYTES = 16 * 1024 * 1024  # content of fresh entries that wait in memory for a runner
 FRESH_ENTRIES = 2000
-STORE_PAUSE = 1.0  # seconds before a settlement is tried again after the store failed
+STORE_PAUSE = 1.0  # seconds before the store is asked again after it failed
+LAST_TRIES = 10  # how often it is asked again once the relay stops
 SWEEP = 5.0  # seconds between looks for entries whose lifetime ended
 EXPIRED_AT_ONCE = 100
+LONGEST_PAUSE = 60.0  # seconds; the wall clock, which says what is due, may leap
+
+_LOCAL_ERROR = Deferred(Stage.MAIL, Trouble.TRANSIENT, "local error while preparing the message")
+
+_Work = tuple[Lease, Accept | None, Policy | None]
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What all workers share. `policy` gives the current one; `steady` is False while a clock jump is digested."""
+    """What all workers share. `policy` gives the current one; `steady` is False while a clock jump is digested.
+
+    `ring` tells the worker of a route that mail waits in the store; `stopping`: the relay is about to end.
+    """
 
     store: QueueStore
     policy: Callable[[], Policy]
@@ -48,6 +57,7 @@ class House:
     steady: Callable[[], bool]
     new_queue_id: Callable[[], str]
     ring: Callable[[str], None]
+    stopping: Callable[[], bool] = lambda: False
 
 
 class Worker:
@@ -60,15 +70,15 @@ class Worker:
         self._urgent = route == SESSION_CODES
         self.bell = Bell()
         self._house = house
-        self._ready: deque[tuple[Lease, Accept | None, Policy | None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._ready: deque[_Work] = deque()
         self._fresh_bytes = 0
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._under_way = 0
         self._backlog = True  # until the store says otherwise
         self._due_at: datetime | None = None
         self._attempted = False
         self._stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
 
     # The door's side
 
@@ -79,7 +89,7 @@ class Worker:
             and not self._backlog
             and len(self._ready) < FRESH_ENTRIES
             and self._fresh_bytes + size <= FRESH_BYTES
-            and (self._urgent or any(upstream.up for upstream in self._ways()))
+            and (self._urgent or self._some_way_is_up())
         )
 
     def offer(self, lease: Lease, decision: Accept, policy: Policy) -> None:
@@ -92,16 +102,18 @@ class Worker:
     async def run(self) -> None:
         """Serve the route until `stop` and the end of what was under way."""
         async with asyncio.TaskGroup() as group:
-            self._tasks = [group.create_task(self._feed()), group.create_task(self._sweep())]
+            group.create_task(self._feed())
+            group.create_task(self._sweep())
             for _ in range(self.runners):
                 group.create_task(self._run())
-        await self._give_back([lease for lease, _, _ in self._ready])
+        while self._ready:
+            await self._give_back(self._empty())
 
     def stop(self) -> None:
         """Take nothing new; runners end after the message they have in hand."""
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
         for waiting in self._idle:
             if not waiting.done():
                 waiting.set_result(None)
@@ -118,10 +130,16 @@ class Worker:
             self._due_at = due_at
             self.bell.ring()
 
-    def _ways(self) -> list[Upstream]:
+    def _ways(self) -> list[Upstream] | None:
+        """The upstreams of the route; None when it is gone, and its mail is to be moved."""
         route = self._house.policy().routes.get(self.route)
-        names = route.upstreams if route else ()
-        return [self._house.upstreams[name] for name in names]
+        if route is None:
+            return None
+        upstreams = self._house.upstreams
+        return [upstreams[name] for name in route.upstreams if name in upstreams]
+
+    def _some_way_is_up(self) -> bool:
+        return any(upstream.up for upstream in self._ways() or ())
 
     def _enqueue(self, lease: Lease, decision: Accept | None, policy: Policy | None) -> None:
         self._ready.append((lease, decision, policy))
@@ -131,31 +149,39 @@ class Worker:
                 waiting.set_result(None)
                 return
 
-    async def _take(self) -> tuple[Lease, Accept | None, Policy | None] | None:
+    async def _take(self) -> _Work | None:
         while not self._ready:
             if self._stopping:
                 return None
-            waiting = asyncio.get_running_loop().create_future()
+            waiting = self._loop.create_future()
             self._idle.append(waiting)
             await waiting
         if self._stopping:
             return None
-        lease, decision, policy = self._ready.popleft()
-        if decision is not None:
-            self._fresh_bytes -= lease.entry.content.size
+        work = self._ready.popleft()
+        if work[1] is not None:
+            self._fresh_bytes -= work[0].entry.content.size
         if self._backlog and not self._ready:
             self.bell.ring()
-        return lease, decision, policy
+        return work
+
+    def _empty(self) -> list[Lease]:
+        leases = [lease for lease, _, _ in self._ready]
+        self._ready.clear()
+        self._fresh_bytes = 0
+        return leases
 
     # Feeding
 
     async def _feed(self) -> None:
         heard = self.bell.rings
-        while True:
+        while not self._stopping:
             try:
                 pause = await self._fill()
-            except StoreUnavailable:
-                pause = STORE_PAUSE  # the store has told everybody
+            except StoreUnavailable:  # the store has told everybody
+                self._backlog = True  # nobody knows what is due
+                await asyncio.wait((self._stopped,), timeout=STORE_PAUSE)
+                continue
             try:
                 async with asyncio.timeout(pause):
                     heard = await self.bell.wait(heard)
@@ -165,75 +191,81 @@ class Worker:
     async def _fill(self) -> float | None:
         """Lease what is due, if there is room; the seconds until it is worth looking again (None: when rung)."""
         house = self._house
+        limit = 2 * self.runners
         ways = self._ways()
-        opens_in = min((upstream.opens_in for upstream in ways), default=0.0)
-        if opens_in > 0 and not self._urgent:
-            return None if opens_in == float("inf") else opens_in
+        if ways is not None and not self._urgent:
+            opens_in = min([upstream.opens_in for upstream in ways], default=NEVER)
+            if opens_in > 0:
+                return None if opens_in == NEVER else opens_in
+            if not any(upstream.up for upstream in ways):
+                limit = 1  # it is the probe
         now = house.now()
-        due = self._backlog or (self._due_at is not None and self._due_at <= now)
-        if due and not self._ready:
-            probing = bool(ways) and not (self._urgent or any(upstream.up for upstream in ways))
-            if probing and self._under_way:
-                return None
-            limit = 1 if probing else 2 * self.runners
+        if self._due_at is not None and self._due_at <= now:
+            self._backlog = True
+        if self._backlog and not self._ready:
             leases = await house.store.lease(self.route, limit=limit, now=now)
-            self._backlog = len(leases) == limit
             for lease in leases:
                 self._enqueue(lease, None, None)
+            self._backlog = len(leases) == limit
             if not self._backlog:
                 self._due_at = None
                 later = await house.store.next_due(self.route)
-                if later is not None:
-                    self._due_at = later if self._due_at is None else min(self._due_at, later)
+                if later is not None and (self._due_at is None or later < self._due_at):
+                    self._due_at = later
         if self._backlog or self._due_at is None:
             return None
-        return max(0.01, (self._due_at - house.now()).total_seconds())
+        return min(max(0.01, (self._due_at - house.now()).total_seconds()), LONGEST_PAUSE)
+
+    # Lifetimes
 
     async def _sweep(self) -> None:
         """Expire what outlived its lifetime while it waited; ordinary mail only after an attempt since the start."""
         house = self._house
-        while True:
-            await asyncio.sleep(SWEEP)
+        while not self._stopping:
+            await asyncio.wait((self._stopped,), timeout=SWEEP)
             try:
-                while leases := await house.store.lease_expired(
-                    self.route,
-                    limit=EXPIRED_AT_ONCE,
-                    now=house.now(),
-                    session_codes_only=not (self._attempted and house.steady()),
-                ):
+                while not self._stopping:
+                    leases = await house.store.lease_expired(
+                        self.route,
+                        limit=EXPIRED_AT_ONCE,
+                        now=house.now(),
+                        session_codes_only=not self._mail_may_expire(),
+                    )
                     for lease in leases:
                         await self._expire(lease)
+                    if not leases:
+                        break
             except StoreUnavailable:
                 continue
 
+    def _mail_may_expire(self) -> bool:
+        """Not while it is about to be tried: what is due has its last attempt first."""
+        about_to_be_tried = self._backlog and self._some_way_is_up()
+        return self._house.steady() and self._attempted and not about_to_be_tried
+
     async def _expire(self, lease: Lease) -> None:
-        policy = self._house.policy()
-        decision = decision_for(lease, policy)
-        settled = expire(
-            lease,
-            route=decision.route,
-            policy=policy,
-            now=self._house.now(),
-            new_queue_id=self._house.new_queue_id(),
-        )
+        house = self._house
+        policy = house.policy()
+        try:
+            route = decision_for(lease, policy).route
+            settled = expire(lease, route=route, policy=policy, now=house.now(), new_queue_id=house.new_queue_id())
+        except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
+            settled = self._for_a_person(lease, error)
         await self._commit(settled)
 
     # One message
 
     async def _run(self) -> None:
         while (work := await self._take()) is not None:
-            lease, decision, decided_by = work
-            self._under_way += 1
-            try:
-                await self._deliver(lease, decision, decided_by)
-            finally:
-                self._under_way -= 1
-                if self._backlog:
-                    self.bell.ring()
+            await self._deliver(*work)
 
     async def _deliver(self, lease: Lease, decision: Accept | None, decided_by: Policy | None) -> None:
         house = self._house
         policy = house.policy()
+        entry = lease.entry
+        if entry.session_code and house.now() >= entry.expires_at:
+            await self._expire(lease)  # better loudly expired than dead on arrival
+            return
         try:
             if decision is None or decided_by is not policy:
                 decision = decision_for(lease, policy)
@@ -241,35 +273,47 @@ class Worker:
                 await self._move(lease, decision)
                 return
             attempted = await attempt(lease, decision, policy, house.upstreams, house.observer)
-            if attempted is None:
-                if not lease.entry.session_code:
-                    await self._give_back([lease])
-                    return
-                outcome = Deferred(Stage.AUTH, Trouble.TRANSIENT, "every way is set aside")
-                attempted = Attempted((outcome,) * len(lease.pending), "")
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
-            text = "".join(traceback.format_exception(error))
-            house.observer.observe(ExceptionCaught("attempt", type(error).__name__, text))
-            decision = decision or Accept(
-                policy.routes["default"], None, False, (), policy.routes["default"].schedule.lifetime
-            )
-            outcome = Deferred(Stage.MAIL, Trouble.TRANSIENT, "local error while preparing the message")
-            attempted = Attempted((outcome,) * len(lease.pending), "")
+            house.observer.observe(caught(error, lease))
+            route = policy.routes.get(self.route) or policy.routes[DEFAULT]
+            decision = Accept(route, None, entry.session_code, (), route.schedule.lifetime)
+            attempted = Attempted((_LOCAL_ERROR,) * len(lease.pending), "")
+        if attempted is None:
+            if self._stopping or not (self._urgent or entry.session_code):
+                # So will fare whatever else was leased: it waits in the store, by age, for the probe.
+                await self._give_back([lease, *self._empty()])
+                return
+            attempted = Attempted((NOT_ASKED,) * len(lease.pending), "")
         self._attempted = True
-        settled = settle(
-            lease,
-            attempted.outcomes,
-            route=decision.route,
-            policy=policy,
-            upstream=attempted.upstream,
-            asked=attempted.asked,
-            now=house.now(),
-            jitter=random.random(),  # noqa: S311  # jitter, no secret
-            new_queue_id=house.new_queue_id(),
-            rule=decision.rule.name if decision.rule else None,
-            may_expire=house.steady(),
-        )
-        await self._commit(settled)
+        await self._commit(self._settled(lease, attempted, decision, policy))
+
+    def _settled(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
+        house = self._house
+        try:
+            return settle(
+                lease,
+                attempted.outcomes,
+                route=decision.route,
+                policy=policy,
+                upstream=attempted.upstream,
+                asked=attempted.asked,
+                now=house.now(),
+                jitter=random.random(),  # noqa: S311  # jitter, no secret
+                new_queue_id=house.new_queue_id(),
+                rule=decision.rule.name if decision.rule else None,
+                may_expire=house.steady(),
+            )
+        except Exception as error:  # noqa: BLE001  # bulkhead: what was delivered must be recorded
+            return self._for_a_person(lease, error, attempted.outcomes)
+
+    def _for_a_person(self, lease: Lease, error: Exception, outcomes: Sequence[Outcome] = ()) -> Settled:
+        """The settlement when a bug kept us from judging: whoever did not get the message is held."""
+        self._house.observer.observe(caught(error, lease))
+        got = outcomes or (None,) * len(lease.pending)
+        results = tuple([_held(pending, outcome) for pending, outcome in zip(lease.pending, got, strict=True)])
+        return Settled(Settlement(lease, results), ())
+
+    # The store
 
     async def _move(self, lease: Lease, decision: Accept) -> None:
         """The current policy sends it another way: it waits there, due at once."""
@@ -280,28 +324,53 @@ class Worker:
         self._house.ring(decision.route.name)
 
     async def _give_back(self, leases: list[Lease]) -> None:
-        self._backlog = True
-        if leases:
-            await self._insist(lambda: self._house.store.give_back(leases))
+        await self._insist(lambda: self._house.store.give_back(leases))
+        self.make_due()
 
     async def _commit(self, settled: Settled) -> None:
         settlement = settled.settlement
-        await self._settle(settlement)
+        if not await self._settle(settlement):
+            return
         for event in settled.events:
             self._house.observer.observe(event)
         if settlement.next_attempt_at is not None:
-            self.wait_until(settlement.next_attempt_at)
+            if settlement.route == self.route and not self._stopping:
+                self.wait_until(settlement.next_attempt_at)
+            else:  # another's, or my successor's
+                self._house.ring(settlement.route or self.route)
         for entry in settlement.notifications:
             self._house.ring(entry.route)
 
-    async def _settle(self, settlement: Settlement) -> None:
-        await self._insist(lambda: self._house.store.settle(settlement))
+    async def _settle(self, settlement: Settlement) -> bool:
+        """Record it; False when that was not possible before the relay had to stop."""
+        if await self._insist(lambda: self._house.store.settle(settlement)):
+            return True
+        queue_id = settlement.lease.entry.queue_id
+        text = f"{queue_id}: what became of it could not be recorded: it is tried again, and may arrive twice"
+        self._house.observer.observe(Warned(text))
+        return False
 
-    async def _insist(self, operation: Callable[[], object]) -> None:
-        """What an upstream did has happened: it is recorded however often the store must be asked."""
+    async def _insist(self, operation: Callable[[], Awaitable[None]]) -> bool:
+        """What an upstream did has happened: it is recorded however often the store must be asked.
+
+        False when the relay stops and the store does not come back in time; whoever opens it next takes
+        the leases back.
+        """
+        tries = 0
         while True:
             try:
-                await operation()  # type: ignore[misc]
-                return
+                await operation()
+                return True
             except StoreUnavailable:
+                if self._house.stopping():
+                    tries += 1
+                    if tries > LAST_TRIES:
+                        return False
                 await asyncio.sleep(STORE_PAUSE)
+
+
+def _held(pending: Pending, outcome: Outcome | None) -> Result:
+    """Delivered is delivered, and a refusal is told to whoever looks at what is held."""
+    state = State.DELIVERED if isinstance(outcome, Delivered) else State.HELD
+    code = f"{outcome.reply.code} {outcome.reply.status}".rstrip() if isinstance(outcome, Delivered | Failed) else None
+    return Result(pending.index, state, code or pending.last_reply, pending.in_doubt, pending.in_doubt_at)

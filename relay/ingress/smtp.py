@@ -7,8 +7,8 @@ own), `handle_exception` (451 and a constant text), the constructor (no scans, n
 nothing that a client does cancels the session's task, so a commit is never cut off.
 
 Theory of operation: `data_received` appends to a buffer, or feeds the content reader; one task per
-session takes commands from the buffer, answers what came pipelined in one write, and sleeps on one
-future. One lazy timer per session looks at a deadline that every arrival moves. Content is read to its
+session sleeps on one future. Commands that need no waiting are answered right where they arrive, what
+came pipelined in one write; the task is woken for the others, and for content. One lazy timer per session looks at a deadline that every arrival moves. Content is read to its
 end whatever happens to it, since what follows 354 must never be taken for commands.
 """
 
@@ -80,6 +80,8 @@ class Door:
     stopping: bool = False
 
 
+_Work = tuple[str, Awaitable[bytes]]  # a verb, and what remains to be done about it
+
 # Commands here take octets and answer with them, most without waiting; the types of aiosmtpd's are others.
 _Protocol: Any = SMTP
 
@@ -98,6 +100,8 @@ class Session(_Protocol):  # type: ignore[misc]
         self._reader: ContentReader | None = None
         self._writer: SpoolWriter | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._at_ease = False  # the task waits for commands, which `data_received` then answers by itself
+        self._work: _Work | None = None
         self._reading = True
         self._over = ""  # why nothing more comes: "eof" or "reset"
         self._ended = ""  # why the session ends, once it does
@@ -134,14 +138,24 @@ class Session(_Protocol):  # type: ignore[misc]
             reader.feed(data)
             if reader.queued and (reader.queued > WRITES_BEHIND or self._door.memory.scarce):
                 self._pause()
-            if not (reader.ended or reader.pieces or reader.hopeless):
+            if not self._content_waits:
                 return
         else:
             self._expect(self._settings.limits.command)
             self._buffer += data
+            if self._at_ease and not self._paused:
+                self._work = self._answer()
+                if self._work is None and not self._ended and not self._content_waits:
+                    return
             if len(self._buffer) > PIPELINED_AT_MOST:
                 self._pause()
         self._wake()
+
+    @property
+    def _content_waits(self) -> bool:
+        """True when the task has something to do about content."""
+        reader = self._reader
+        return reader is not None and (reader.ended or reader.hopeless or bool(reader.pieces))
 
     def eof_received(self) -> bool:
         self._over = self._over or "eof"
@@ -167,6 +181,7 @@ class Session(_Protocol):  # type: ignore[misc]
     # Reading and writing
 
     def _wake(self) -> None:
+        self._at_ease = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -188,7 +203,7 @@ class Session(_Protocol):  # type: ignore[misc]
             self.transport.resume_reading()
 
     def _write(self, data: bytes) -> None:
-        if self.transport is not None:
+        if data and self.transport is not None:
             self.transport.write(data)
 
     async def push(self, status: bytes) -> None:
@@ -290,49 +305,63 @@ class Session(_Protocol):  # type: ignore[misc]
             self.loop.call_later(5, transport.abort)
 
     async def _converse(self) -> None:
-        """Take commands until the session ends; what came pipelined is answered in one write."""
-        door = self._door
-        waiting: list[bytes] = []
-        while not self._ended:
-            line = self._next_line()
-            if line is None:
-                if waiting:
-                    await self.push(b"".join(waiting))
-                    waiting.clear()
-                    continue
-                if self._over:
-                    return
-                if door.stopping:
-                    self._ended = "shutdown"
-                    await self.push(replies.SHUTTING_DOWN)
-                    return
+        """Take commands and content until the session ends."""
+        while True:
+            work, self._work = self._work or self._answer(), None
+            if self._paused:
+                with suppress(ConnectionError):
+                    await self._drain_helper()
+            if work is not None:
+                verb, coroutine = work
+                await self.push(self._told(verb, await self._guarded(coroutine)))
+            elif self._reader is not None:
+                await self.push(self._told("DATA", await self._guarded(self._take_content()), told=True))
+            elif self._ended:
+                break
+            elif self._over:
+                return
+            elif self._door.stopping:
+                self._ended = "shutdown"
+                await self.push(replies.SHUTTING_DOWN)
+            else:
+                self._at_ease = True  # until it is woken
                 await self._wait()
-                continue
-            if len(waiting) >= REPLIES_AT_ONCE:
-                await self.push(b"".join(waiting))
-                waiting.clear()
-                await asyncio.sleep(0)
-            if len(line) > LONGEST_LINE:
-                waiting.append(self._erred(replies.LINE_TOO_LONG, "other"))
-                continue
-            verb, method, argument = self._parse(line)
-            reply = method(argument)
-            told = False
-            if not isinstance(reply, bytes):
-                told = verb == "DATA"  # what becomes of content is an event of its own
-                if waiting:  # the replies before this one may not wait for it
-                    self._write(b"".join(waiting))
-                    waiting.clear()
-                reply = await self._guarded(reply)
-            if reply[:1] == b"5":
-                reply = self._erred(reply, verb, told=told)
-            if reply:
-                door.replies[verb, reply[0] - 48] += 1
-                waiting.append(reply)
-        if waiting:
-            await self.push(b"".join(waiting))
         if self._ended == "timeout":
             await self.push(replies.TOO_SLOW)
+
+    def _answer(self) -> _Work | None:
+        """Carry out the commands that are there, up to one that takes time, which is returned.
+
+        What came pipelined is answered in one write. DATA opens a content reader, and ends the commands.
+        """
+        waiting: list[bytes] = []
+        work: _Work | None = None
+        while work is None and self._reader is None and not self._ended and (line := self._next_line()) is not None:
+            if len(line) > LONGEST_LINE:
+                waiting.append(self._told("other", replies.LINE_TOO_LONG))
+                continue
+            verb, method, argument = self._parse(line)
+            try:
+                reply = method(argument)
+            except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
+                reply = self._failed(error)
+            if isinstance(reply, bytes):
+                waiting.append(self._told(verb, reply))
+                if len(waiting) == REPLIES_AT_ONCE:
+                    work = "other", _others_first()
+            else:
+                work = verb, reply
+        if waiting:
+            self._write(b"".join(waiting))
+        return work
+
+    def _told(self, verb: str, reply: bytes, *, told: bool = False) -> bytes:
+        """`reply`, counted."""
+        if reply[:1] == b"5":
+            reply = self._erred(reply, verb, told=told)
+        if reply:
+            self._door.replies[verb, reply[0] - 48] += 1
+        return reply
 
     def _parse(self, line: bytes) -> tuple[str, Callable[[bytes], bytes | Awaitable[bytes]], bytes]:
         """The verb for counting, what carries it out, and its argument."""
@@ -371,9 +400,13 @@ class Session(_Protocol):  # type: ignore[misc]
         except Exception as error:  # bulkhead: a bug ends no session and loses no mail
             if self._in_handshake:
                 raise
-            return await self.handle_exception(error)
+            return self._failed(error)
 
     async def handle_exception(self, error: Exception) -> bytes:
+        """What aiosmtpd asks of a handler for errors."""
+        return self._failed(error)
+
+    def _failed(self, error: Exception) -> bytes:
         """A bug of ours is a transient failure with a constant text; the session goes on."""
         self._report(error)
         self._transaction.reset()
@@ -539,7 +572,7 @@ class Session(_Protocol):  # type: ignore[misc]
         await self.push(challenge)
         return await self._read_line()
 
-    def smtp_DATA(self, argument: bytes) -> bytes | Awaitable[bytes]:
+    def smtp_DATA(self, argument: bytes) -> bytes:
         transaction = self._transaction
         if argument:
             return replies.BAD_SYNTAX
@@ -547,26 +580,26 @@ class Session(_Protocol):  # type: ignore[misc]
             return replies.NO_MAIL
         if not transaction.recipients:
             return replies.NO_RECIPIENT
-        return self._take_content()
-
-    # Content
-
-    async def _take_content(self) -> bytes:
         limits = self._settings.limits
-        reader = ContentReader(
+        self._reader = ContentReader(
             limit=self._settings.max_message_size,
             in_memory=max(IN_MEMORY, limits.header_size),
             memory=self._door.memory,
         )
         if self._buffer:  # content that did not wait for 354
-            reader.feed(bytes(self._buffer))
+            self._reader.feed(bytes(self._buffer))
             self._buffer.clear()
             self._resume()
-        self._reader = reader
         self._expect(limits.data)
-        self._door.replies["DATA", 3] += 1
+        return replies.START_DATA
+
+    # Content
+
+    async def _take_content(self) -> bytes:
+        """Read the content that `_reader` gets, keep the message, and give the reply to the final dot."""
+        limits, reader = self._settings.limits, self._reader
+        assert reader is not None
         try:
-            await self.push(replies.START_DATA)
             trouble = await self._read_content(reader)
             started = time.perf_counter()
             self._expect(limits.command)
@@ -705,6 +738,12 @@ _METHODS: dict[bytes, tuple[str, Any]] = {
     for name, method in vars(Session).items()
     if name.startswith("smtp_")
 }
+
+
+async def _others_first() -> bytes:
+    """Other sessions have their turn."""
+    await asyncio.sleep(0)
+    return b""
 
 
 def _tls_text(transport: asyncio.BaseTransport) -> str:

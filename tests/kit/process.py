@@ -52,8 +52,9 @@ class Process:
             )
         )
         try:
-            await process.line("started")
-            yield process
+            async with asyncio.timeout(90):
+                await process.line("started")
+                yield process
         finally:
             if process._process.returncode is None:
                 process._process.kill()

@@ -321,6 +321,10 @@ class ScriptedUpstream:
         lines = [f"250{'-' if n < len(words) else ' '}{word}" for n, word in enumerate(words, 1)]
         await self._act(session, "ehlo", "\r\n".join(lines))
 
+    async def _on_helo(self, session: Session, _: str) -> None:
+        session.forget()
+        await self._send(session, b"250 upstream.example\r\n")
+
     async def _on_starttls(self, session: Session, _: str) -> None:
         if await self._act(session, "starttls", "220 2.0.0 go on"):
             await self._encrypt(session)

@@ -64,11 +64,12 @@ async def test_the_events_of_a_message_tell_its_walk_in_order(site: Site) -> Non
                 RelayStarted,
                 ConnectionAccepted,
                 MessageQueued,
-                SenderDecided,
                 UpstreamConnected,
                 AttemptEnded,
                 RecipientDelivered,
             )
+            decided = await house.event(SenderDecided, queue_id=queue_id)
+            assert (decided.rule, decided.result) == ("mailbox", "rewritten")
             told = [type(event) for event in house.seen.events if isinstance(event, walk)]
     assert told == list(walk)
 
