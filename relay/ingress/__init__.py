@@ -1,1 +1,1 @@
-"""The way in: `smtp` (the session), `data` (the content reader), `accept` (decide, keep, then 250)."""
+"""The way in: `smtp` (the wire), `session` (the conversation), `data` (the content reader), `accept` (decide, keep, then 250)."""

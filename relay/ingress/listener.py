@@ -7,8 +7,8 @@ import socket
 import ssl
 from collections.abc import Sequence
 
+from relay.ingress.session import HANDSHAKE, Door, Session
 from relay.ingress.settings import ListenerSettings
-from relay.ingress.smtp import HANDSHAKE, Door, Session
 
 FINISH_CONTENT = 30.0  # seconds for content in progress when the relay stops
 

@@ -24,8 +24,8 @@ from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.listener import Listener
 from relay.ingress.ports import open_port
+from relay.ingress.session import Door
 from relay.ingress.settings import Limits, ListenerSettings
-from relay.ingress.smtp import Door
 from relay.mail.address import Address
 from relay.policy.decide import DEFAULT, Policy, Route
 from relay.policy.retry import Schedule
