@@ -324,9 +324,10 @@ class Upstream:
     async def close(self) -> None:
         """Close idle connections; busy ones end with their transaction."""
         self._refuse()
-        for timer in (self._reaper, self._last_call):
-            if timer is not None and not self._active:
-                timer.cancel()
+        if self._reaper is not None:
+            self._reaper.cancel()
+        if self._last_call is not None and not self._active:
+            self._last_call.cancel()
         idle, self._idle = self._idle, []
         await asyncio.gather(*self._goodbyes, *(connection.close() for _, connection in idle))
 

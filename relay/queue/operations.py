@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from relay.mail.content import FileContent
 from relay.queue.books import Books, SetAside
@@ -256,10 +256,10 @@ class Take(Operation[list[Lease]]):
         self._leases, self._aside = [], []
         while (missing := self._limit - len(self._leases)) > 0:
             rows = list(self._select(work, missing))
-            read = {row[0]: lease for row in rows if (lease := self._read(work, row)) is not None}
+            read = self._read(work, rows) if rows else []
             if read:
-                work.execute("lease", (self.counted, work.keys(read)))
-                self._leases += read.values()
+                work.execute("lease", (self.counted, work.keys([cast("int", lease.key) for lease in read])))
+                self._leases += read
             if len(rows) < missing:
                 break
 
@@ -267,16 +267,22 @@ class Take(Operation[list[Lease]]):
         work.execute("wake", (self._route, self._now))
         return work.execute("select_due", (self._route, limit))
 
-    def _read(self, work: Work, row: Row) -> Lease | None:
-        key, attempts = row[0], row[7]
-        recipients = list(work.execute("select_recipients", (key,)))
-        content = next(work.execute("select_content", (key,)), None)
-        try:
-            entry = entry_of(row, recipients, content, attempts + self.counted, self._spool)
-            return Lease(entry, pending_of(entry, recipients), key)
-        except Unreadable as error:
-            self._aside.append(set_aside(work, row[:8], str(error)))
-            return None
+    def _read(self, work: Work, rows: Sequence[Row]) -> list[Lease]:
+        """The leases for `rows`, in their order, without those that must be set aside."""
+        keys = [row[0] for row in rows]
+        recipients: dict[int, list[Row]] = {key: [] for key in keys}
+        for recipient in work.execute("select_recipients", (work.keys(keys),)):
+            recipients[recipient[-1]].append(recipient)
+        contents = {content[-1]: content[:2] for content in work.execute("select_contents", (work.keys(keys),))}
+        leases: list[Lease] = []
+        for row in rows:
+            key, attempts = row[0], row[7]
+            try:
+                entry = entry_of(row, recipients[key], contents.get(key), attempts + self.counted, self._spool)
+                leases.append(Lease(entry, pending_of(entry, recipients[key]), key))
+            except Unreadable as error:
+                self._aside.append(set_aside(work, row[:8], str(error)))
+        return leases
 
     def apply(self, books: Books) -> list[Lease]:
         books.set_aside(self._aside)

@@ -38,11 +38,12 @@ SELECT * FROM entry
 WHERE place IN (0, 1) AND route = ? AND expires_at <= ? AND session_code >= ?
 ORDER BY expires_at, id LIMIT ?;
 
--- name: select_content
-SELECT head_length, body FROM content WHERE entry = ?;
+-- name: select_contents
+SELECT head_length, body, entry FROM content WHERE entry IN carray(?);
 
 -- name: select_recipients
-SELECT address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at FROM recipient WHERE entry = ? ORDER BY n;
+SELECT address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at, entry
+FROM recipient WHERE entry IN carray(?) ORDER BY entry, n;
 
 -- name: lease
 UPDATE entry SET place = 2, attempts = attempts + ? WHERE id IN carray(?);
