@@ -495,7 +495,11 @@ async def serve(config: model.Config, path: Path) -> None:
             loop.add_signal_handler(signal.SIGHUP, reload)
             loop.add_signal_handler(signal.SIGTERM, house.stop)
             loop.add_signal_handler(signal.SIGINT, house.stop)
-            await house.serve()
+            try:
+                await house.serve()
+            except Exception as error:  # noqa: BLE001  # bulkhead: no traceback on the terminal; it goes to the log
+                house.observer.observe(_caught("daemon", error))
+                raise RelayError("ended by an unexpected error; the log has it, the queue keeps the mail") from None
         finally:
             end_listening()
     finally:
@@ -509,10 +513,13 @@ async def _reload(house: House) -> None:
     except RelayError:
         pass  # told as ReloadRefused
     except Exception as error:  # noqa: BLE001  # bulkhead: a reload must not end the relay
-        text = "".join(traceback.format_exception(error))
-        house.observer.observe(ExceptionCaught("daemon", type(error).__name__, text))
+        house.observer.observe(_caught("daemon", error))
     finally:
         systemd.notify("READY=1")
+
+
+def _caught(component: str, error: Exception) -> ExceptionCaught:
+    return ExceptionCaught(component, type(error).__name__, "".join(traceback.format_exception(error)))
 
 
 def _unhandled(house: House, context: dict[str, object]) -> None:

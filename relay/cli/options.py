@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_CONFIG = Path("/etc/relay/config.yaml")
+from relay.cli.serve import DEFAULT_CONFIG as DEFAULT_CONFIG
 
 ConfigOption = Annotated[
     Path, typer.Option("-c", "--config", envvar="RELAY_CONFIG", metavar="FILE", help="The configuration file.")

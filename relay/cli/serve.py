@@ -12,18 +12,18 @@ from pathlib import Path
 
 from relay.errors import BadConfig, RelayError
 
-DEFAULT_CONFIG = "/etc/relay/config.yaml"
+DEFAULT_CONFIG = Path("/etc/relay/config.yaml")
 
 
 def main(arguments: list[str]) -> int:
     """Parse what stands behind `relay serve`, and run."""
     parser = argparse.ArgumentParser("relay serve", description=serve.__doc__)
-    default = os.environ.get("RELAY_CONFIG", DEFAULT_CONFIG)
-    parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=Path(default))
+    default = Path(os.environ.get("RELAY_CONFIG", DEFAULT_CONFIG))
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=default)
     return serve(parser.parse_args(arguments).config)
 
 
-def serve(config: Path = Path(DEFAULT_CONFIG)) -> int:
+def serve(config: Path = DEFAULT_CONFIG) -> int:
     """Run the relay until SIGTERM; SIGHUP reads the configuration anew. 1 when it could not start."""
     from relay import daemon
     from relay.config import load, outside

@@ -565,7 +565,7 @@ def test_whatever_happens_places_are_kept_and_one_probes(connections: int, steps
                 street.upstream.try_now()
             await turns()
             idle, held = street.upstream.connections
-            assert 0 <= idle
+            assert idle >= 0
             assert 0 <= held <= connections
             assert len(street.way.lines) <= connections
         street.way.connects = True
