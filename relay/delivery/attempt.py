@@ -58,15 +58,17 @@ async def attempt(
     call = _Call(lease, decision, policy, observer)
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, str] = {}
+    tried: set[str] = set()
     remaining: Sequence[Pending] = lease.pending
     for name, insist in _ways(decision.route.upstreams, session_code):
         upstream = upstreams.get(name)  # a reload may have taken it away while another was asked
-        if upstream is None or (insist and name in asked.values()):
+        if upstream is None or name in tried:
             continue
         for part in _parts(_those_for(name, remaining, session_code), upstream.limits.max_recipients):
             answers = await call.transaction(upstream, part, insist=insist)
             if answers is None:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
+            tried.add(name)
             for pending, answer in zip(part, answers, strict=True):
                 outcomes[pending.index] = answer
                 asked[pending.index] = name

@@ -57,7 +57,7 @@ class Received:
         return text(value(found)) if found else ""
 
 
-@dataclass(slots=True)
+@dataclass  # without slots: aiosmtpd reads every attribute of it, which Python before 3.11.3 does not survive
 class Upstream:
     """A running server. `refusals` are the replies to senders that the account may not use."""
 
@@ -122,8 +122,10 @@ class _Session(SMTP):
 
     def end(self) -> asyncio.Task[None] | None:
         """Drop the connection; the task that is to be awaited."""
-        if isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.abort()
+        # The one next to the socket: that of TLS may be half taken apart already.
+        transport = self._original_transport or self.transport
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
         task: asyncio.Task[None] | None = self._handler_coroutine
         return task
 

@@ -27,8 +27,8 @@ _SIMPLE = re.compile(
 _TEXT = rb'[^ \t"(<>,;:\[]|\[[^\[\] \t"(<>,;]*+\]?'
 _TOKEN = re.compile(
     rb"(?P<blank>[ \t]++)"
-    rb"|(?P<text>=\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?=|(?:" + _TEXT + rb")++)"
-    rb'|(?P<quoted>"(?:[^"\\]|\\.)*+")'
+    rb"|(?P<text>=\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?=|(?:" + _TEXT + rb")+)"
+    rb'|(?P<quoted>"[^"\\]*+(?:\\.[^"\\]*+)*")'
     rb'|(?P<special>[(<>,;:"])',
     re.DOTALL,
 )

@@ -13,12 +13,13 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-# Possessive throughout: there is one way to read a header, so nothing is ever tried twice. White
+# There is one way to read a header, so nothing is ever tried twice: single characters are possessive, and behind
+# a repeated group nothing can fail. (Possessive groups match wrongly before Python 3.11.5, cpython#106052.) White
 # space before the colon is obsolete, and still seen (RFC 5322, section 4.5).
-_FIELD = rb"[!-9;-~]++[ \t]*+:.*+(?:\n[ \t].*+)*+\n?+"
-_HEAD = re.compile(rb"(?:" + _FIELD + rb")*+(?:\r?\n)?+")
+_FIELD = rb"[!-9;-~]++[ \t]*+:.*+(?:\n[ \t].*+)*\n?"
+_HEAD = re.compile(rb"(?:" + _FIELD + rb")*(?:\r?\n)?")
 # The second alternative takes all that is left, so that every octet is in exactly one match.
-_FIELDS = re.compile(rb"(([!-9;-~]++)[ \t]*+:.*+(?:\n[ \t].*+)*+\n?+)|((?s:.++))")
+_FIELDS = re.compile(rb"(([!-9;-~]++)[ \t]*+:.*+(?:\n[ \t].*+)*\n?)|((?s:.++))")
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 
 

@@ -16,7 +16,7 @@ LONGEST = 32 * 1024
 _CODES = frozenset(b"%d" % code for code in range(200, 600))
 _MARKS = frozenset((b" ", b"-", b""))
 # Complete replies of one line each, with CRLF: what comes nearly always.
-_PLAIN = re.compile(rb"(?:[2-5][0-9][0-9](?: [^\r\n\0]*+)?\r\n)++")
+_PLAIN = re.compile(rb"(?:[2-5][0-9][0-9](?: [^\r\n\0]*+)?\r\n)+")
 _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)", re.ASCII)
 
 

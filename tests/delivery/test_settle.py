@@ -263,6 +263,55 @@ def test_a_session_code_in_doubt_twice_has_failed_without_a_bounce() -> None:
     assert "may have been delivered" in event.text
 
 
+@pytest.mark.parametrize(("doubts", "outcome"), [(1, SICK), (0, IN_DOUBT)])
+def test_a_session_code_in_doubt_that_is_too_late_has_failed_without_a_bounce(doubts: int, outcome: Outcome) -> None:
+    done = settled(lease(session_code=True, in_doubt=doubts), outcome, now=LATER)
+    assert states(done) == [State.FAILED]
+    (event,) = done.events
+    assert isinstance(event, RecipientFailed)
+    assert event.in_doubt
+
+
+def test_a_session_code_in_doubt_that_became_too_late_while_it_waited_has_failed_without_a_bounce() -> None:
+    mail = lease(session_code=True, in_doubt=1)
+    done = expire(mail, route=CODES, policy=POLICY, now=LATER, new_queue_id="7QK3BBBBBBBB")
+    assert states(done) == [State.FAILED]
+    assert done.settlement.notifications == ()
+
+
+def test_it_is_kept_which_upstream_left_a_recipient_in_doubt() -> None:
+    first = settled(lease(session_code=True), IN_DOUBT).settlement.results[0]
+    assert (first.in_doubt, first.in_doubt_at) == (1, "own")
+    mail = lease(session_code=True)
+    again = replace(mail, pending=(replace(mail.pending[0], in_doubt=1, in_doubt_at="vendor"),))
+    second = settled(again, SICK).settlement.results[0]
+    assert (second.state, second.in_doubt, second.in_doubt_at) == (State.PENDING, 1, "vendor")
+
+
+def test_each_recipient_is_told_of_with_the_upstream_that_answered_for_it() -> None:
+    done = settle(
+        lease(3),
+        (TAKEN, IN_DOUBT, SICK),
+        route=DEFAULT,
+        policy=POLICY,
+        upstream="",
+        asked=("own", "spare", ""),
+        now=NOW,
+        jitter=0.5,
+        new_queue_id="7QK3BBBBBBBB",
+    )
+    told = [e for e in done.events if isinstance(e, RecipientDelivered | RecipientDeferred)]
+    assert [event.upstream for event in told] == ["own", "spare", ""]
+    assert [result.in_doubt_at for result in done.settlement.results] == ["", "spare", ""]
+
+
+def test_ordinary_mail_on_the_route_of_session_codes_waits_for_its_schedule() -> None:
+    done = settle(
+        lease(), (SICK,), route=CODES, policy=POLICY, upstream="own", now=NOW, jitter=0.5, new_queue_id="7QK3BBBBBBBB"
+    )
+    assert done.settlement.next_attempt_at == NOW + timedelta(seconds=2)
+
+
 def test_a_session_code_expires_with_a_bounce_or_without_as_the_operator_said() -> None:
     told, dropped = (settled(lease(session_code=True), SICK, now=LATER, policy=p) for p in (POLICY, DROPPING))
     assert states(told) == states(dropped) == [State.EXPIRED]
