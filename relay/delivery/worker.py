@@ -161,7 +161,7 @@ class Worker:
         work = self._ready.popleft()
         if work[1] is not None:
             self._fresh_bytes -= work[0].entry.content.size
-        if self._backlog and not self._ready:
+        if self._backlog and len(self._ready) < self.runners:
             self.bell.ring()
         return work
 
@@ -191,18 +191,19 @@ class Worker:
     async def _fill(self) -> float | None:
         """Lease what is due, if there is room; the seconds until it is worth looking again (None: when rung)."""
         house = self._house
-        limit = 2 * self.runners
+        # More is leased before the last of it is taken, so that no runner waits for a commit.
+        limit, few = 2 * self.runners, self.runners
         ways = self._ways()
         if ways is not None and not self._urgent:
             opens_in = min([upstream.opens_in for upstream in ways], default=NEVER)
             if opens_in > 0:
                 return None if opens_in == NEVER else opens_in
             if not any(upstream.up for upstream in ways):
-                limit = 1  # it is the probe
+                limit = few = 1  # it is the probe
         now = house.now()
         if self._due_at is not None and self._due_at <= now:
             self._backlog = True
-        if self._backlog and not self._ready:
+        if self._backlog and len(self._ready) < few:
             leases = await house.store.lease(self.route, limit=limit, now=now)
             for lease in leases:
                 self._enqueue(lease, None, None)
