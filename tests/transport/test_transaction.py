@@ -63,14 +63,18 @@ def words(outcomes: tuple[Outcome, ...]) -> list[str]:
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("fault", "trouble"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+@pytest.mark.parametrize(
+    ("stage", "fault", "trouble"),
+    [
+        pytest.param(stage, *row[1:], id=f"{row[0]}-{stage}")
+        for stage in STAGES
+        for row in BROKEN
+        if not (stage is Stage.DATA and row[1] == "334 go on")  # a 3xx is what DATA is to say
+    ],
+)
 def test_a_line_that_breaks_defers_everybody_and_leaves_doubt_only_after_the_dot(
     run: Run, keywords: tuple[str, ...], stage: Stage, fault: Fault, trouble: Trouble
 ) -> None:
-    if stage is Stage.DATA and fault == "334 go on":
-        pytest.skip("3xx is what DATA is to say")
-
     async def scene() -> None:
         async with ScriptedUpstream(keywords=keywords) as upstream:
             upstream.script(stage, fault)
