@@ -35,10 +35,10 @@ from relay.events import (
     Warned,
 )
 from relay.ingress.accept import Acceptor, QueueIds
+from relay.ingress.door import Door
 from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.listener import Listener
 from relay.ingress.ports import has_family, open_port, passed_sockets
-from relay.ingress.session import Door
 from relay.observe import foreign, lag, systemd
 from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter

@@ -1,4 +1,4 @@
-"""The way in: `smtp` (the wire), `session` (the conversation), `data` (the content reader), `accept`.
+"""The way in: `smtp` (the wire), `session` (the conversation), `intake` and `data` (content), `accept`.
 
 Start with `accept`: decide, keep, then 250.
 """

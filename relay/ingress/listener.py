@@ -7,7 +7,8 @@ import socket
 import ssl
 from collections.abc import Sequence
 
-from relay.ingress.session import HANDSHAKE, Door, Session
+from relay.ingress.door import Door
+from relay.ingress.session import HANDSHAKE, Session
 from relay.ingress.settings import ListenerSettings
 
 FINISH_CONTENT = 30.0  # seconds for content in progress when the relay stops

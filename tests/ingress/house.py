@@ -21,10 +21,10 @@ import uvloop
 
 from relay.events import Event
 from relay.ingress.accept import Acceptor, QueueIds
+from relay.ingress.door import Door
 from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.listener import Listener
 from relay.ingress.ports import open_port
-from relay.ingress.session import Door
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.mail.address import Address
 from relay.policy.decide import DEFAULT, Policy, Route

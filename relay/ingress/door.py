@@ -1,0 +1,36 @@
+"""What all sessions of one listener share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from relay.events import Observer
+from relay.ingress.accept import Acceptor, QueueIds
+from relay.ingress.limits import AuthTries, Memory, Sessions
+from relay.ingress.settings import ListenerSettings
+from relay.queue.spool import Spool
+
+if TYPE_CHECKING:
+    from relay.ingress.session import Session
+
+
+@dataclass(slots=True)
+class Door:
+    """`space` False: the store is nearly full. `live` are the sessions that are open."""
+
+    settings: ListenerSettings
+    sessions: Sessions
+    auth_tries: AuthTries
+    memory: Memory
+    acceptor: Acceptor
+    queue_ids: QueueIds
+    spool: Spool
+    space: Callable[[], bool]
+    observer: Observer
+    now: Callable[[], datetime]
+    replies: dict[tuple[str, int], int]
+    live: set[Session]
+    stopping: bool = False
