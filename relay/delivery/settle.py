@@ -105,7 +105,8 @@ def settle(
 
     Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked.
 
-    `jitter` is chance between 0 and 1; `new_queue_id` names the notification, if there is one, which goes
+    `jitter` is chance between 0 and 1; `new_queue_id` names the notification, if there is one ("" will do
+    where everybody got the message and nobody asked to hear so), which goes
     by `bounce_route` (default: the route "default"). `may_expire` False puts off the expiry of ordinary
     mail by one interval (the clock has jumped). Raises ValueError when the counts differ.
     """

@@ -300,7 +300,7 @@ class Worker:
                 asked=attempted.asked,
                 now=house.now(),
                 jitter=random.random(),  # noqa: S311  # jitter, no secret
-                new_queue_id=house.new_queue_id(),
+                new_queue_id="" if _nothing_to_tell(lease, attempted) else house.new_queue_id(),
                 rule=decision.rule.name if decision.rule else None,
                 may_expire=house.steady(),
             )
@@ -368,6 +368,13 @@ class Worker:
                     if tries > LAST_TRIES:
                         return False
                 await asyncio.sleep(STORE_PAUSE)
+
+
+def _nothing_to_tell(lease: Lease, attempted: Attempted) -> bool:
+    """True when no notification can come of it: everybody got the message, and nobody asked to hear so."""
+    return all([type(outcome) is Delivered for outcome in attempted.outcomes]) and not any(
+        [pending.recipient.notify for pending in lease.pending]
+    )
 
 
 def _held(pending: Pending, outcome: Outcome | None) -> Result:

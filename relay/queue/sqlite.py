@@ -36,7 +36,7 @@ from relay.queue.model import Ledger
 from relay.queue.operations import Operation, Wipe, run_all, set_aside
 from relay.queue.rows import PAGE_SIZE, SET_ASIDE, Row
 from relay.queue.spool import Spool
-from relay.queue.statements import INSERTS, LARGEST, STATEMENTS, migrations
+from relay.queue.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class _Transaction:
         statements = INSERTS[name]
         done, left = 0, len(rows)
         while left:
-            size = min(1 << left.bit_length() - 1, LARGEST)
+            size = min(left, LARGEST)
             values = tuple(chain.from_iterable(rows[done : done + size]))
             self._connection.execute(statements[size], values)
             done += size
@@ -94,8 +94,7 @@ class _Transaction:
         if overwrite:
             self._connection.execute("PRAGMA secure_delete = ON")
         try:
-            for name in ("delete_entries", "delete_contents", "delete_recipients"):
-                self._connection.execute(STATEMENTS[name], (self.keys(keys),))
+            self._connection.execute(STATEMENTS["delete_entries"], (self.keys(keys),))
         finally:
             if overwrite:
                 self._connection.execute("PRAGMA secure_delete = OFF")
@@ -121,7 +120,7 @@ class Database:
     def open(self) -> apsw.Connection:
         """The writing connection, opened if need be; raises apsw.Error."""
         if self._connection is None:
-            connection = apsw.Connection(str(self.path))
+            connection = apsw.Connection(str(self.path), statementcachesize=CACHED)
             try:
                 connection.set_busy_timeout(BUSY_MILLISECONDS)
                 connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -137,7 +136,6 @@ class Database:
             except apsw.Error:
                 connection.close(True)
                 raise
-            connection.set_wal_hook(self._written)
             self._log_pages = 0
             self._connection = connection
         return self._connection
@@ -201,10 +199,6 @@ class Database:
                 connection.close(True)
         return reason
 
-    def _written(self, connection: apsw.Connection, name: str, pages: int) -> int:  # noqa: ARG002
-        self._log_pages = pages
-        return apsw.SQLITE_OK
-
     def _empty_log(self, connection: apsw.Connection) -> bool:
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -214,7 +208,10 @@ class Database:
         return True
 
     def afterwards(self) -> None:
-        if self._log_pages >= CHECKPOINT_PAGES and self._connection is not None:
+        if self._connection is None:
+            return
+        self._log_pages += self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
+        if self._log_pages >= CHECKPOINT_PAGES:
             self._log_pages = 0
             # A failing disk shows at the next commit, where somebody is told.
             with contextlib.suppress(apsw.Error):

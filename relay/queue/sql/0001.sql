@@ -60,6 +60,12 @@ CREATE TABLE recipient (
     PRIMARY KEY (entry, n)
 ) STRICT, WITHOUT ROWID;
 
+-- An entry leaves with all that belongs to it, in one step.
+CREATE TRIGGER entry_left AFTER DELETE ON entry BEGIN
+    DELETE FROM content WHERE entry = old.id;
+    DELETE FROM recipient WHERE entry = old.id;
+END;
+
 -- What `check` writes, to prove that a commit is possible.
 CREATE TABLE pulse (
     one  INTEGER PRIMARY KEY CHECK (one = 1),

@@ -12,12 +12,6 @@ INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '');
 -- name: delete_entries
 DELETE FROM entry WHERE id IN carray(?);
 
--- name: delete_contents
-DELETE FROM content WHERE entry IN carray(?);
-
--- name: delete_recipients
-DELETE FROM recipient WHERE entry IN carray(?);
-
 -- name: settle_recipient
 UPDATE recipient SET state = ?, last_reply = ?, in_doubt = ?, in_doubt_at = ? WHERE entry = ? AND n = ?;
 
