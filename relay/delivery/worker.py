@@ -372,9 +372,8 @@ class Worker:
 
 def _nothing_to_tell(lease: Lease, attempted: Attempted) -> bool:
     """True when no notification can come of it: everybody got the message, and nobody asked to hear so."""
-    return all([type(outcome) is Delivered for outcome in attempted.outcomes]) and not any(
-        [pending.recipient.notify for pending in lease.pending]
-    )
+    delivered = all(type(outcome) is Delivered for outcome in attempted.outcomes)
+    return delivered and not any(pending.recipient.notify for pending in lease.pending)
 
 
 def _held(pending: Pending, outcome: Outcome | None) -> Result:
