@@ -22,12 +22,12 @@ from relay.events import (
     SessionEnded,
 )
 from relay.ingress import replies
-from relay.ingress.addresses import allowed, is_loopback, plain
 from relay.ingress.authenticate import OFFERED, Tried, authenticate
 from relay.ingress.door import Door
 from relay.ingress.intake import Intake
 from relay.ingress.smtp import LONGEST_LINE, PIPELINED_AT_MOST
 from relay.mail.reply import sanitise
+from relay.policy.client import allowed, is_loopback, plain
 
 WRITES_BEHIND = 1024 * 1024  # content that waits for the spool file; beyond it the socket is not read
 REPLIES_AT_ONCE = 100  # then the replies are sent, and other sessions have their turn

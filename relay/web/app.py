@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.mail.reply import sanitise
+from relay.policy.client import allowed, plain
 
 Network = IPv4Network | IPv6Network
 
@@ -77,14 +78,6 @@ async def start(
     return WebServer(server, pages)
 
 
-def allowed(peer: str, networks: Sequence[Network]) -> bool:
-    """Whether the address `peer` lies in one of `networks`; IPv4-mapped addresses count as IPv4."""
-    address = ip_address(peer.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
-
-
 class _Pages:
     """What there is to see."""
 
@@ -95,7 +88,7 @@ class _Pages:
         self._by_path = {"/metrics": self._metrics_page, "/healthz": self._healthz, "/readyz": self._readyz}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.remote is None or not allowed(request.remote, self._allow):
+        if request.remote is None or not allowed(plain(request.remote), self._allow):
             return _plain(403, "not allowed from here")
         page = self._by_path.get(request.path)
         if page is None:

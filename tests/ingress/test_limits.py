@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.ingress.addresses import allowed, is_loopback, plain
 from relay.ingress.limits import AUTH_TRIES_A_MINUTE, AuthTries, Memory, Sessions
+from relay.policy.client import allowed, is_loopback, plain
 
 
 def test_sessions_are_bounded_in_all_and_for_each_client() -> None:

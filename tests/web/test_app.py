@@ -11,6 +11,7 @@ from ipaddress import ip_network
 import aiohttp
 import pytest
 
+from relay.policy import client
 from relay.web import app
 from relay.web.app import Health, WebServer
 
@@ -134,7 +135,7 @@ async def test_a_peer_that_is_not_allowed_learns_nothing() -> None:
     [("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("::1", True), ("fe80::1%eth0", False), ("192.0.2.1", False)],
 )
 def test_an_ipv4_peer_seen_as_ipv6_is_judged_as_ipv4(peer: str, allowed: bool) -> None:
-    assert app.allowed(peer, LOOPBACK) is allowed
+    assert client.allowed(client.plain(peer), tuple(LOOPBACK)) is allowed
 
 
 @pytest.mark.asyncio

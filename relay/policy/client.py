@@ -1,4 +1,4 @@
-"""Client addresses: folded to one form, and judged against the allow-list."""
+"""Client addresses: folded to one form, and judged against an allow-list (of a listener, or of the admin page)."""
 
 from __future__ import annotations
 
