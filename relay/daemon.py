@@ -292,8 +292,8 @@ class House:
         policy = compile.policy(config)
         settings = [wiring.listener_settings(index, config) for index in range(len(config.listeners))]
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
-        where = {listener.name: listener.listen for listener in old.listeners}
-        staying = {one.name for one in config.listeners if where.get(one.name) == one.listen}
+        sockets = {one.name: _socket_terms(one) for one in old.listeners}
+        staying = {one.name for one in config.listeners if sockets.get(one.name) == _socket_terms(one)}
         leaving = [listener for listener in self.listeners if listener.name not in staying]
         new = [index for index, one in enumerate(config.listeners) if one.name not in staying]
         opened = await self._replace(leaving, new, config)
@@ -438,6 +438,11 @@ def _needs_restart(old: model.Config, new: model.Config) -> tuple[str, ...]:
         ("admin", old.admin, new.admin),
     )
     return tuple(key for key, before, after in keys if before != after)
+
+
+def _socket_terms(listener: model.Listener) -> object:
+    """What cannot be changed about sockets that are being served."""
+    return listener.listen, listener.tls == "implicit"
 
 
 def _sockets(listener: model.Listener) -> list[socket.socket]:

@@ -28,6 +28,7 @@ def open_port(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _no_delay(listener)
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -35,6 +36,11 @@ def open_port(host: str, port: int) -> socket.socket:
         listener.close()
         raise PortError(_explain(host, port, error)) from None
     return listener
+
+
+def _no_delay(listener: socket.socket) -> None:
+    """Replies leave at once; connections inherit it. (asyncio asks for it only where the socket names its protocol.)"""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def has_family(host: str) -> bool:
@@ -60,6 +66,7 @@ def passed_sockets(name: str) -> list[socket.socket]:
     # Duplicated, so that a listener can be closed and opened again at a reload.
     sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in found]
     for listener in sockets:
+        _no_delay(listener)
         listener.setblocking(False)
         os.set_inheritable(listener.fileno(), False)
     return sockets

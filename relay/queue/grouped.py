@@ -134,7 +134,9 @@ class GroupedStore:
     async def lease_expired(
         self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False
     ) -> list[Lease]:
-        only = session_codes_only
+        only, ledger = session_codes_only, self.ledger
+        if not ledger.pending + ledger.deferred:
+            return []  # asked every few seconds, and nothing waits: no commit for that
         return await self._submit(TakeExpired(route, limit, microseconds(now), self.spool, session_codes_only=only))
 
     async def settle(self, settlement: Settlement) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
+from relay.events import BatchCommitted
 from relay.queue.model import Ledger
 from tests.queue.conformance import StorePromises, laws
 from tests.queue.house import SqliteHouse
@@ -37,3 +39,15 @@ def test_the_store_works_on_uvloop_as_well(tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(walk()) == Ledger(accepted=40, delivered=40)
+
+
+def test_looking_for_what_expired_in_an_empty_queue_costs_no_commit(tmp_path: Path) -> None:
+    async def look() -> list[object]:
+        house = SqliteHouse(tmp_path / "house")
+        store = await house.open()
+        found = await store.lease_expired("default", limit=10, now=datetime.now(UTC))
+        await house.demolish()
+        assert found == []
+        return [event for event in house.noted.events if isinstance(event, BatchCommitted)]
+
+    assert asyncio.run(look()) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
+import ssl
 
 import pytest
 
@@ -142,6 +144,30 @@ async def test_a_port_can_change_hands_between_listeners(site: Site) -> None:
             async with Client.to(port) as client:
                 await client.send(JAN, [PIET], mail())
             await house.event(MessageQueued, listener="new")
+
+
+@pytest.mark.asyncio
+async def test_a_listener_that_turns_to_implicit_tls_speaks_it_after_the_reload(site: Site) -> None:
+    port = free_port()
+    certificate = site.folder / "door.pem"
+    certificate.write_bytes(site.certificates.good.pem)
+    async with site.upstream() as own:
+        door = {"name": "legacy", "listen": f"127.0.0.1:{port}"}
+        site.configure(upstreams={"own": site.way_to(own)}, listeners=[door])
+        async with site.house() as house:
+            pem = str(certificate)
+            site.configuration["listeners"] = [{**door, "tls": "implicit", "certificate": pem, "key": pem}]
+            site.write()
+            await house.relay.reload()
+            trusted = ssl.create_default_context(cafile=site.certificates.ca_path)
+            trusted.check_hostname = False
+
+            def send() -> None:
+                with smtplib.SMTP_SSL("127.0.0.1", port, context=trusted) as client:
+                    client.sendmail(JAN, [PIET], mail())
+
+            await asyncio.to_thread(send)
+            await house.event(RecipientDelivered)
 
 
 @pytest.mark.asyncio
