@@ -32,7 +32,7 @@ from relay.transport.port import Delivery, DeliveryRequest
 from relay.transport.replies import ReplyReader, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 
-PIECE = 128 * 1024
+PIECE = 256 * 1024
 # Over TLS the layer below may hold a whole write unseen; content beyond this goes piece by piece,
 # so that it stays known whether the dot has left.
 WHOLE_OVER_TLS = 16 * 1024
