@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from relay.errors import BadConfig, RelayError
+from relay.cli.serve import sentence
+from relay.errors import RelayError
 from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
@@ -61,16 +62,9 @@ def explain(
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
             listener=_listener(loaded, listener),
         )
-    except _Usage as error:
-        typer.echo(f"relay: {error}", err=True)
-        raise typer.Exit(2) from None
-    except BadConfig as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        raise typer.Exit(1) from None
     except RelayError as error:
-        typer.echo(f"relay: {error}", err=True)
-        raise typer.Exit(1) from None
+        typer.echo(sentence(error), err=True)
+        raise typer.Exit(2 if isinstance(error, _Usage) else 1) from None
     told = explanation_of(submission, policy)
     if as_json:
         typer.echo(json.dumps(_document(submission, told), indent=2))

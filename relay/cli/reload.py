@@ -6,20 +6,17 @@ import typer
 
 from relay.admin.client import NoRunningRelay, post
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+from relay.cli.serve import sentence
 from relay.config.load import load
-from relay.errors import BadConfig, RelayError
+from relay.errors import RelayError
 
 
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Reload the configuration of the running relay. Exit code 1: refused, nothing changed; 3: none is running."""
     try:
         status, answer = post(load(config).admin.socket, "/v1/reload")
-    except BadConfig as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        raise typer.Exit(1) from None
     except RelayError as error:
-        typer.echo(f"relay: {error}", err=True)
+        typer.echo(sentence(error), err=True)
         raise typer.Exit(3 if isinstance(error, NoRunningRelay) else 1) from None
     if status != 200:
         for problem in answer.get("problems", ["the relay refused"]):

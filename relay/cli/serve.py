@@ -39,13 +39,15 @@ def serve(config: Path = DEFAULT_CONFIG) -> int:
         gc.set_threshold(50_000, 20, 50)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve(loaded, config))
-    except BadConfig as error:
-        sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
-        return 1
     except RelayError as error:
-        sys.stderr.write(f"relay: {error}\n")
+        sys.stderr.write(f"{sentence(error)}\n")
         return 1
     return 0
+
+
+def sentence(error: RelayError) -> str:
+    """What a command that was refused says: a plain sentence, or a line for each problem of the configuration."""
+    return str(error) if isinstance(error, BadConfig) else f"relay: {error}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -9,11 +9,12 @@ from pathlib import Path as FilePath
 
 from relay.config import outside, password
 from relay.config.checks import beyond_loopback
-from relay.config.model import SESSION_CODES, Config, SmtpUpstream
+from relay.config.model import Config, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean
 from relay.config.secrets import Secret
 from relay.config.values import is_loopback
 from relay.errors import ConfigError, RelayError
+from relay.policy.decide import SESSION_CODES
 
 
 def warnings(config: Config) -> list[ConfigError]:

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from relay.config import password
-from relay.config.model import SESSION_CODES, Config, Listener, SenderRule, SmtpUpstream
+from relay.config.model import Config, Listener, SenderRule, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean, quoted
 from relay.config.values import ListenAddress, is_loopback
+from relay.policy.decide import SESSION_CODES
 
 _WIDEST = {4: 8, 6: 32}
 

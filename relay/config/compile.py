@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from relay.config.model import (
-    DEFAULT,
-    SESSION_CODES,
     Config,
     Match,
     SenderMatch,
@@ -15,6 +13,7 @@ from relay.config.model import (
 from relay.config.values import BadValue, address
 from relay.mail.address import Address
 from relay.policy import decide, rules
+from relay.policy.decide import DEFAULT, SESSION_CODES
 from relay.policy.retry import Schedule
 
 

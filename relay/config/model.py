@@ -41,8 +41,7 @@ from relay.config.fields import (
     setting,
 )
 from relay.config.problems import Path, Source
-
-DEFAULT, SESSION_CODES = "default", "session-codes"
+from relay.policy.decide import DEFAULT, SESSION_CODES
 
 
 @cache

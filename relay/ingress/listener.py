@@ -30,10 +30,6 @@ class Listener:
     def addresses(self) -> list[tuple[str, int]]:
         return [listener.getsockname()[:2] for listener in self._sockets]
 
-    @property
-    def started(self) -> bool:
-        return bool(self._servers)
-
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         settings = self.door.settings

@@ -258,10 +258,6 @@ class Session(Intake):
                 raise
             return self._failed(error)
 
-    async def handle_exception(self, error: Exception) -> bytes:
-        """What aiosmtpd asks of a handler for errors."""
-        return self._failed(error)
-
     def _failed(self, error: Exception) -> bytes:
         """A bug of ours is a transient failure with a constant text; the session goes on."""
         self._report(error)

@@ -28,18 +28,6 @@ class Reply:
         """The reply as one line, CRLF included."""
         return f"{self}\r\n".encode("utf-8", "replace")
 
-    @property
-    def transient(self) -> bool:
-        return 400 <= self.code < 500
-
-    @property
-    def permanent(self) -> bool:
-        return 500 <= self.code < 600
-
-    @property
-    def positive(self) -> bool:
-        return 200 <= self.code < 300
-
 
 def sanitise(text: str, limit: int = 1024) -> str:
     """`text` without control characters and surrogates, line ends as spaces, at most `limit` characters."""

@@ -78,7 +78,7 @@ def render(submission: Submission, accept: Accept, policy: Policy, header: Heade
     if authorship.changes:
         fields, signatures = _rewritten(fields, authorship)
     if not names.isdisjoint(_NEVER_LEAVE):
-        fields = tuple([field for field in fields if field[0] not in _NEVER_LEAVE])
+        fields = Header(fields).delete(_NEVER_LEAVE).fields
     # A body that begins without an empty line (no header, or a line that is no field) gets one before it.
     end = b"\r\n" if rest in (b"\r\n", b"\n") else b"\r\n" + rest
     ours += [raw for _, raw in fields]
