@@ -305,6 +305,7 @@ class House:
         self.upstreams.clear()
         self.upstreams.update(upstreams)
         self.config, self.policy = config, policy
+        self.store.keep_free(config.queue.min_free)
         self.metrics.configure(wiring.names(config, policy))
         if self._log is not None:
             self._log.configure(level=config.log.level, format=config.log.format)
@@ -434,7 +435,6 @@ def _needs_restart(old: model.Config, new: model.Config) -> tuple[str, ...]:
     """The keys whose change waits for a restart."""
     keys = (
         ("queue.store", old.queue.store, new.queue.store),
-        ("queue.min_free", old.queue.min_free, new.queue.min_free),
         ("admin", old.admin, new.admin),
     )
     return tuple(key for key, before, after in keys if before != after)

@@ -120,6 +120,11 @@ class GroupedStore:
             self._low = self.disk_free() < self._min_free
         return self._low
 
+    def keep_free(self, octets: int) -> None:
+        """From now on this is `min_free`."""
+        self._min_free = octets
+        self._look_again_at = 0.0
+
     def disk_free(self) -> int:
         """Octets free for us on the queue's file system."""
         there = os.statvfs(self._directory)

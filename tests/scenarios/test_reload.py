@@ -317,8 +317,28 @@ async def test_keys_that_need_a_restart_are_named(site: Site) -> None:
             site.configuration["admin"]["allow"] = ["127.0.0.1"]
             site.write()
             needs_restart = await house.relay.reload()
-            assert needs_restart == ("queue.store", "queue.min_free", "admin")
+            assert needs_restart == ("queue.store", "admin")
             assert (await house.event(ConfigReloaded)).needs_restart == needs_restart
+
+
+@pytest.mark.asyncio
+async def test_the_space_to_be_left_free_can_be_changed_while_the_relay_runs(site: Site) -> None:
+    port = free_port()
+    async with site.upstream() as own:
+        site.configure(
+            upstreams={"own": site.way_to(own)}, listeners=[{"name": "legacy", "listen": f"127.0.0.1:{port}"}]
+        )
+        site.configuration["queue"] = {"store": f"sqlite:{site.queue_path}", "min_free": "1000000GiB"}
+        site.write()
+        async with site.house() as house:
+            async with Client.to(port) as client:
+                assert (await client.say(f"MAIL FROM:<{JAN}>")).startswith("452 4.3.1")
+            site.configuration["queue"]["min_free"] = "1MiB"
+            site.write()
+            assert await house.relay.reload() == ()
+            async with Client.to(port) as client:
+                await client.send(JAN, [PIET], mail())
+            await house.event(RecipientDelivered)
 
 
 @pytest.mark.asyncio
