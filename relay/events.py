@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from relay.mail.outcome import Stage, Trouble
+from relay.mail.quirk import Quirk
 
 
 class Event:
@@ -63,6 +64,25 @@ class AuthenticationJudged(Event):
     user: str
     mechanism: str
     result: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDescribed(Event):
+    """What a client said of itself, once in a session, at its first message. `software`: its X-Mailer or User-Agent."""
+
+    listener: str
+    client: str
+    helo: str
+    software: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuirksTolerated(Event):
+    """A command, a message or the end of a session deviated from the standards, and was taken all the same."""
+
+    listener: str
+    client: str
+    quirks: tuple[Quirk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +205,15 @@ class RecipientDeferred(Event):
 
 @dataclass(frozen=True, slots=True)
 class RecipientFailed(Event):
-    """Refused for good, or a session code left in doubt twice (`in_doubt`: it may have been delivered)."""
+    """Refused for good, or a session code left in doubt twice (`in_doubt`: it may have been delivered), or an
+    operator had it returned to its sender (`stage` None, `code` 0: no upstream said so)."""
 
     queue_id: str
     recipient: str
     route: str
     upstream: str
     attempt: int
-    stage: Stage
+    stage: Stage | None
     code: int
     status: str
     text: str
@@ -210,6 +231,36 @@ class RecipientExpired(Event):
     text: str
     delay: float
     session_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientCancelled(Event):
+    """An operator took it out of the queue; nobody else is told."""
+
+    queue_id: str
+    recipient: str
+    route: str
+    attempt: int
+    delay: float
+    session_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EntryHeld(Event):
+    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does."""
+
+    queue_id: str
+    rule: str
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryChanged(Event):
+    """An operator acted on an entry. `verb`: retry, release, reroute (to `route`) or bounce (it will be)."""
+
+    queue_id: str
+    verb: str
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +347,26 @@ class EntriesFound(Event):
     entries: int
     recipients: int
     leases: int
+
+
+# What needs a person
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmRaised(Event):
+    """Something needs a person. `cause` names it for good (auth-refused:own), `text`: what is wrong, what to do.
+
+    `severity`: error (mail suffers now) or warning.
+    """
+
+    cause: str
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmCleared(Event):
+    cause: str
 
 
 # The house

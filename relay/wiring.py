@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 
-from relay.config import model, password
+from relay.config import model, password, tls
 from relay.config.secrets import Secret
 from relay.delivery.upstream import Upstream, UpstreamLimits
-from relay.errors import BadConfig, ConfigError
+from relay.errors import BadConfig, ConfigError, RelayError
 from relay.events import Observer
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.observe.metrics import Metrics
@@ -35,7 +35,10 @@ def now() -> datetime:
 
 async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
     """The store named by `queue.store`; raises StoreInUse, StoreTooNew or StoreUnavailable."""
-    return await SqliteStore.open(config.queue.store, observer=observer, min_free=config.queue.min_free, now=now)
+    queue = config.queue
+    return await SqliteStore.open(
+        queue.store, observer=observer, min_free=queue.min_free, history=queue.history, now=now
+    )
 
 
 def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:
@@ -82,19 +85,26 @@ def _text(path: Path | None) -> str | None:
 
 
 def listener_settings(index: int, config: model.Config) -> ListenerSettings:
-    """What the sessions of a listener follow; reads its certificate. Raises BadConfig."""
-    listener = config.listeners[index]
+    """What the sessions of an SMTP listener follow; reads its certificate. Raises BadConfig."""
+    listener = config.smtp_listeners[index]
     limits = listener.limits
+    context = _tls_context(index, config)
     return ListenerSettings(
         name=listener.name,
         hostname=config.hostname,
         allow=tuple(listener.allow),
         max_message_size=listener.max_message_size,
         tls=listener.tls,
-        tls_context=_tls_context(index, config),
+        tls_context=context,
         require_tls=listener.require_tls,
         auth=listener.auth,
         verify=partial(_verify, {user.name: user.password for user in listener.users}),
+        bare_newline=listener.bare_newline,
+        complete_addresses=listener.complete_addresses,
+        proxy_protocol=listener.proxy_protocol,
+        certificate_ends=tls.certificate_end(context, listener.certificate)
+        if context and listener.certificate
+        else None,
         limits=Limits(
             sessions=limits.sessions,
             per_client=limits.per_client,
@@ -105,16 +115,21 @@ def listener_settings(index: int, config: model.Config) -> ListenerSettings:
             messages=limits.messages,
             command=limits.command.total_seconds(),
             data=limits.data.total_seconds(),
+            data_rate=limits.data_rate,
+            client_rate=limits.client_rate,
         ),
     )
 
 
 def _tls_context(index: int, config: model.Config) -> ssl.SSLContext | None:
-    listener = config.listeners[index]
+    listener = config.smtp_listeners[index]
     if listener.tls == "none" or listener.certificate is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context = tls.server_context(listener.tls_profile)
+    except RelayError as error:
+        where = config.where(("listeners", index, "tls_profile"))
+        raise BadConfig((ConfigError(where, str(error), "write tls_profile: modern"),)) from None
     try:
         context.load_cert_chain(listener.certificate, listener.key)
     except (OSError, ssl.SSLError) as error:

@@ -1,18 +1,67 @@
-"""The operator's side of the admin socket."""
+"""The operator's side of the admin socket: HTTP over a Unix socket, JSON both ways."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from relay.admin.errors import by_problem
 from relay.errors import RelayError
+
+Document = dict[str, Any]
+
+_HURRY = 60.0  # seconds until the relay has to say something
 
 
 class NoRunningRelay(RelayError):
     """Nobody answers on the admin socket."""
+
+
+def get(path: Path, target: str, *, timeout: float = _HURRY) -> tuple[int, Document]:
+    """GET from the relay behind the socket at `path`: status and document. Raises NoRunningRelay, RelayError."""
+    with _asked(path, "GET", target, None, timeout) as answer:
+        return answer.status, _document(answer.read())
+
+
+def post(path: Path, target: str, body: Document | None = None, *, timeout: float = _HURRY) -> tuple[int, Document]:
+    """POST to the relay behind the socket at `path`: status and document. Raises NoRunningRelay, RelayError."""
+    with _asked(path, "POST", target, body, timeout) as answer:
+        return answer.status, _document(answer.read())
+
+
+def stream(path: Path, target: str, body: Document, *, timeout: float = _HURRY) -> Iterator[Document]:
+    """POST, and the documents of the answer as they come; an error document is raised, wherever it comes.
+
+    `timeout` is for each of them.
+    """
+    with _asked(path, "POST", target, body, timeout) as answer:
+        while line := answer.readline():
+            yield checked(_document(line))
+
+
+def checked(document: Document) -> Document:
+    """`document`, unless it tells of an error: that is raised."""
+    if "error" in document:
+        raise by_problem(document.get("problem"), str(document["error"]))
+    return document
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens on the socket. Raises RelayError when we may not know."""
+    connection = _UnixConnection(path, _HURRY)
+    try:
+        with _plainly(path):
+            connection.connect()
+    except NoRunningRelay:
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -30,18 +79,40 @@ class _UnixConnection(http.client.HTTPConnection):
             raise
 
 
-def post(path: Path, target: str, *, timeout: float = 60.0) -> tuple[int, dict[str, Any]]:
-    """POST to the relay behind the socket at `path`: status and document. Raises NoRunningRelay, RelayError."""
+@contextmanager
+def _asked(
+    path: Path, method: str, target: str, body: Document | None, timeout: float
+) -> Iterator[http.client.HTTPResponse]:
     connection = _UnixConnection(path, timeout)
+    octets = None if body is None else json.dumps(body).encode()
     try:
-        connection.request("POST", target)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        with _plainly(path):
+            connection.request(method, target, octets, {"Content-Type": "application/json"} if octets else {})
+            yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _plainly(path: Path) -> Iterator[None]:
+    """What goes wrong on the way is told in a sentence."""
+    try:
+        yield
     except PermissionError:
         raise RelayError(f"{path}: permission denied (join the group of the socket, or use sudo)") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise NoRunningRelay(f"no relay is running behind {path}") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise RelayError(f"{path}: no answer ({type(error).__name__})") from None
-    finally:
-        connection.close()
+    except TimeoutError:
+        raise RelayError(f"{path}: the relay does not answer (its log may say why)") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise RelayError(f"{path}: no answer ({type(error).__name__}); the relay may just have stopped") from None
+
+
+def _document(octets: bytes) -> Document:
+    try:
+        document = json.loads(octets)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise RelayError("the relay's answer is no document of ours: are the command and the relay of one version?")
+    return document

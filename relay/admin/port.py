@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
+
+from relay.admin.snapshot import Snapshot
+from relay.observe.clients import ClientSeen
+from relay.queue.store import QueueStore
 
 
 class House(Protocol):
     """The running relay; the daemon is one."""
+
+    @property
+    def store(self) -> QueueStore: ...
+
+    @property
+    def routes(self) -> Iterable[str]:
+        """The names of the routes there are now."""
+        ...
 
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration anew and apply it; the keys whose change waits for a restart.
 
         Raises BadConfig, and changes nothing, when the file is bad.
         """
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """The relay as it is now. When the queue cannot be read, there are no routes, and a trouble says so."""
+        ...
+
+    def clients(self) -> Sequence[ClientSeen]:
+        """Who sent mail since the start, the latest first."""
+        ...
+
+    def wake(self) -> None:
+        """Entries became due, or changed their route: the workers look into the store."""
         ...

@@ -219,6 +219,9 @@ def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
     yield "Way out", "bold"
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
+    for tried in told.rules:
+        if tried.spoke and tried.rule.hold:
+            yield from _row("hold", f"{tried.rule.name}: it waits in the queue until a person releases it")
     yield from _row("because", ", ".join(told.because) or "nothing else is said: the default")
     if told.rendered is not None:
         yield from _sender(submission, told)
@@ -313,6 +316,7 @@ def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
                 "name": tried.rule.name,
                 "held": tried.held,
                 "spoke": tried.spoke,
+                "hold": tried.rule.hold,
                 "conditions": [c._asdict() for c in tried.conditions],
             }
             for tried in told.rules

@@ -16,12 +16,18 @@ VERBS = {
     "schema": "relay.cli.schema:schema",
     "hash": "relay.cli.hash:hash_",
     "reload": "relay.cli.reload:reload",
+    "status": "relay.cli.status:status",
+    "queue": "relay.cli.queue:queue",
+    "clients": "relay.cli.clients:clients",
     "demo": "relay.cli.demo:demo",
 }
 
 
 def main() -> None:
-    """Run the verb; exit codes: 0 done or good, 1 refused or found bad, 2 usage, 3 no running relay."""
+    """Run the verb.
+
+    Exit codes: 0 done or good, 1 refused or found bad, 2 usage, 3 no running relay, 4 no such entry.
+    """
     arguments = sys.argv[1:]
     if arguments[:1] == ["serve"] and "--help" not in arguments:
         from relay.cli import serve
@@ -50,5 +56,9 @@ def _typer(verb: str | None) -> None:
 
     for name in [verb] if verb else VERBS:
         module, function = VERBS[name].split(":")
-        app.command(name)(getattr(importlib.import_module(module), function))
+        command = getattr(importlib.import_module(module), function)
+        if isinstance(command, typer.Typer):  # with verbs of its own
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     app(prog_name="relay")

@@ -25,8 +25,8 @@ def main(arguments: list[str]) -> int:
 
 def serve(config: Path = DEFAULT_CONFIG) -> int:
     """Run the relay until SIGTERM; SIGHUP reads the configuration anew. 1 when it could not start."""
-    from relay import daemon
     from relay.config import load, outside
+    from relay.daemon import main as daemon
 
     try:
         loaded = load.load(config)

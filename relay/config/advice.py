@@ -58,7 +58,7 @@ def _file(secret: Secret) -> FilePath | None:
 
 def _keys(config: Config) -> Iterator[Finding]:
     keys: list[tuple[Path, FilePath | None]] = [
-        (("listeners", number, "key"), listener.key) for number, listener in enumerate(config.listeners)
+        (("listeners", number, "key"), listener.key) for number, listener in config.smtp_listeners.items()
     ]
     for name, upstream in config.upstreams.items():
         if isinstance(upstream, SmtpUpstream):
@@ -76,10 +76,21 @@ def _world_readable(file: FilePath) -> bool:
 
 
 def _listeners(config: Config) -> Iterator[Finding]:
-    for number, listener in enumerate(config.listeners):
+    for number, listener in config.smtp_listeners.items():
+        path: Path = ("listeners", number)
         if listener.auth == "users" and listener.tls == "none" and any(map(beyond_loopback, listener.listen)):
             problem = "without TLS only this machine itself can log in, and users are required"
-            yield Finding(("listeners", number, "auth"), problem, "write tls: starttls")
+            yield Finding((*path, "auth"), problem, "write tls: starttls")
+        if listener.tls_profile == "legacy":
+            problem = "TLS 1.0 and 1.1 protect little, and whoever is on the way can choose them"
+            yield Finding(
+                (*path, "tls_profile"), problem, "give software that knows nothing newer a listener of its own"
+            )
+        if listener.proxy_protocol and "allow" not in listener.model_fields_set:
+            problem = (
+                "the client that a PROXY header names is judged by allow, and by default that is this machine only"
+            )
+            yield Finding((*path, "allow"), problem, "name the networks your applications are in")
 
 
 def _upstreams(config: Config) -> Iterator[Finding]:
@@ -104,7 +115,7 @@ def _upstreams(config: Config) -> Iterator[Finding]:
 
 
 def _senders(config: Config) -> Iterator[Finding]:
-    telling = {listener.name for listener in config.listeners if listener.auth == "any"}
+    telling = {listener.name for listener in config.smtp_listeners.values() if listener.auth == "any"}
     names = [listener.name for listener in config.listeners]
     for number, rule in enumerate(config.senders):
         path: Path = ("senders", number, "match")
@@ -115,6 +126,9 @@ def _senders(config: Config) -> Iterator[Finding]:
         if rule.match.user is not None and telling & set(heard):
             problem = "with auth: any a client may call itself anything"
             yield Finding((*path, "user"), problem, "write auth: users where the name decides")
+        if rule.hold and rule.match.session_code:
+            problem = "a session code that waits for a person expires before"
+            yield Finding(("senders", number, "hold"), problem, "write session_code: false")
         if not rule.match.model_fields_set and number + 1 < len(config.senders):
             hint = "put it last, or give it a match"
             yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)

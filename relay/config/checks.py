@@ -5,11 +5,12 @@ Each function yields findings; all of them together are told at once.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from relay.config import password
-from relay.config.model import Config, Listener, SenderRule, SmtpUpstream
+from relay.config.model import CaptureUpstream, Config, SenderRule, SmtpListener, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean, quoted
 from relay.config.values import ListenAddress, is_loopback
 from relay.policy.decide import SESSION_CODES
@@ -22,26 +23,28 @@ def findings(config: Config) -> list[Finding]:
     parts: tuple[Callable[[Config], Iterable[Finding]], ...] = (
         _listeners,
         _addresses,
+        _folders,
         _upstreams,
         _routes,
         _senders,
         _session_codes,
+        _bounces,
     )
     return [finding for part in parts for finding in part(config)]
 
 
 def beyond_loopback(address: ListenAddress) -> bool:
-    """True where others than this machine can connect; sockets of systemd are not judged."""
+    """True where others than this machine can connect; Unix sockets cannot, sockets of systemd are not judged."""
     return address.kind == "tcp" and not is_loopback(address.host)
 
 
 def _listeners(config: Config) -> Iterator[Finding]:
     yield from _twice(((("listeners", n, "name"), each.name) for n, each in enumerate(config.listeners)), "listener")
-    for number, listener in enumerate(config.listeners):
+    for number, listener in config.smtp_listeners.items():
         yield from _door(("listeners", number), listener)
 
 
-def _door(path: Path, listener: Listener) -> Iterator[Finding]:
+def _door(path: Path, listener: SmtpListener) -> Iterator[Finding]:
     given = listener.model_fields_set
     if "allow" not in given and any(map(beyond_loopback, listener.listen)):
         yield Finding(
@@ -50,11 +53,17 @@ def _door(path: Path, listener: Listener) -> Iterator[Finding]:
             "say who may connect, as in allow: [192.168.1.0/24]",
             ((*path, "listen"),),
         )
-    for number, network in enumerate(listener.allow):
-        if network.prefixlen < _WIDEST[network.version]:
-            widest = f"/{_WIDEST[4]} (v4) or /{_WIDEST[6]} (v6)"
-            hint = "name the networks your applications are in"
-            yield Finding((*path, "allow", number), f"a network wider than {widest}", hint)
+    whose = {"allow": "name the networks your applications are in", "proxy_protocol": "name your load balancers"}
+    for key, hint in whose.items():
+        for number, network in enumerate(getattr(listener, key)):
+            if network.prefixlen < _WIDEST[network.version]:
+                widest = f"/{_WIDEST[4]} (v4) or /{_WIDEST[6]} (v6)"
+                yield Finding((*path, key, number), f"a network wider than {widest}", hint)
+        if key in given and getattr(listener, key) and all(address.kind == "unix" for address in listener.listen):
+            looked_at: tuple[Path, ...] = ((*path, "listen"),)
+            yield Finding(
+                (*path, key), "no effect on a Unix socket, which is of this machine", "leave it out", looked_at
+            )
     yield from _tls(path, listener)
     users: Path = (*path, "users")
     if listener.auth == "users" and not listener.users:
@@ -66,7 +75,7 @@ def _door(path: Path, listener: Listener) -> Iterator[Finding]:
     yield from _twice((((*users, n, "name"), user.name) for n, user in enumerate(listener.users)), "user", tell=False)
 
 
-def _tls(path: Path, listener: Listener) -> Iterator[Finding]:
+def _tls(path: Path, listener: SmtpListener) -> Iterator[Finding]:
     tls: Path = (*path, "tls")
     for key, value in (("certificate", listener.certificate), ("key", listener.key)):
         if listener.tls != "none" and value is None:
@@ -77,22 +86,27 @@ def _tls(path: Path, listener: Listener) -> Iterator[Finding]:
         yield Finding(
             (*path, "require_tls"), "impossible with tls: none", "write tls: starttls or tls: implicit", (tls,)
         )
+    if listener.tls_profile != "modern" and listener.tls == "none":
+        yield Finding(
+            (*path, "tls_profile"), "no effect with tls: none", "write tls: starttls or tls: implicit", (tls,)
+        )
 
 
 def _addresses(config: Config) -> Iterator[Finding]:
     """No two doors at one place; an address that stands for all others takes their port as well."""
-    seen: list[ListenAddress] = []
     places: list[tuple[Path, ListenAddress]] = [
         (("listeners", number, "listen", place), address)
-        for number, listener in enumerate(config.listeners)
+        for number, listener in config.smtp_listeners.items()
         for place, address in enumerate(listener.listen)
     ]
     if config.admin.listen is not None:
         places.append((("admin", "listen"), config.admin.listen))
-    for path, address in places:
-        if any(_same_place(address, other) for other in seen):
-            yield Finding(path, "something else listens at this address already", "choose another port")
-        seen.append(address)
+    places.append((("admin", "socket"), ListenAddress("unix", str(config.admin.socket))))
+    for number, (path, address) in enumerate(places):
+        taken = [other for other, there in places[:number] if _same_place(address, there)]
+        if taken:
+            hint = "choose another path" if address.kind == "unix" else "choose another port"
+            yield Finding(path, "something else listens at this address already", hint, (taken[0],))
 
 
 def _same_place(one: ListenAddress, other: ListenAddress) -> bool:
@@ -104,8 +118,29 @@ def _same_place(one: ListenAddress, other: ListenAddress) -> bool:
     return a is not None and b is not None and a.version == b.version and (a.is_unspecified or b.is_unspecified)
 
 
+def _folders(config: Config) -> Iterator[Finding]:
+    """No two listeners take files from one folder, and none from a folder that the relay itself writes into."""
+    written: dict[str, Path] = {
+        os.path.normpath(upstream.directory): ("upstreams", name, "directory")
+        for name, upstream in config.upstreams.items()
+        if isinstance(upstream, CaptureUpstream)
+    }
+    read: dict[str, Path] = {}
+    for number, listener in config.pickup_listeners.items():
+        path: Path = ("listeners", number, "directory")
+        folder = os.path.normpath(listener.directory)
+        if folder in written:
+            problem = "the relay itself writes into this folder: mail would go round in circles"
+            yield Finding(path, problem, "choose another folder", (written[folder],))
+        if folder in read:
+            problem = "another listener takes files from this folder already"
+            yield Finding(path, problem, "choose another folder", (read[folder],))
+        read[folder] = path
+
+
 def _upstreams(config: Config) -> Iterator[Finding]:
-    own_doors = {address.port for listener in config.listeners for address in listener.listen if address.kind == "tcp"}
+    listeners = config.smtp_listeners.values()
+    own_doors = {address.port for listener in listeners for address in listener.listen if address.kind == "tcp"}
     for name, upstream in config.upstreams.items():
         if not isinstance(upstream, SmtpUpstream):
             continue
@@ -170,15 +205,25 @@ def _senders(config: Config) -> Iterator[Finding]:
 
 
 def _effect(path: Path, rule: SenderRule) -> Iterator[Finding]:
-    if not rule.keep and rule.address is None:
-        hint = "add address: …, or keep: true"
-        yield Finding(
-            path, "the rule does nothing: no address and no keep", hint, ((*path, "address"), (*path, "keep"))
-        )
+    if not rule.keep and not rule.hold and rule.address is None:
+        hint = "add address: …, keep: true or hold: true"
+        looked_at = ((*path, "address"), (*path, "keep"), (*path, "hold"))
+        yield Finding(path, "the rule does nothing: no address, no keep and no hold", hint, looked_at)
+    if rule.hold and not rule.keep and rule.address is None:
+        for key in ("when", "display_name", "reply_to", "envelope"):
+            if key in rule.model_fields_set:
+                yield Finding((*path, key), "no effect without an address", "add address: …", ((*path, "address"),))
     if rule.keep:
         for key in ("address", "when", "display_name", "reply_to", "envelope"):
             if key in rule.model_fields_set:
                 yield Finding((*path, key), "impossible with keep: true", "leave one of them out", ((*path, "keep"),))
+
+
+def _bounces(config: Config) -> Iterator[Finding]:
+    also = config.bounces.also
+    for number, address in enumerate(also):
+        if address in also[:number]:
+            yield Finding(("bounces", "also", number), "this address stands here twice", "remove one")
 
 
 def _session_codes(config: Config) -> Iterator[Finding]:

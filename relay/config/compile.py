@@ -31,6 +31,8 @@ def policy(config: Config) -> decide.Policy:
         if codes.enabled
         else None,
         bounces_from=_bounces_from(config),
+        bounces_also=config.bounces.also,
+        delay_warning=config.bounces.delay_warning,
     )
 
 
@@ -53,7 +55,7 @@ def _rule(rule: SenderRule, number: int) -> rules.SenderRule:
     rewrite = None
     if rule.address is not None:
         rewrite = rules.Rewrite(rule.address, rule.display_name, rule.reply_to, rule.envelope)
-    return rules.SenderRule(rule.name or f"senders[{number}]", _match(rule.match), rewrite, rule.route)
+    return rules.SenderRule(rule.name or f"senders[{number}]", _match(rule.match), rewrite, rule.route, rule.hold)
 
 
 def _match(match: Match) -> rules.Match:

@@ -11,11 +11,22 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from relay.config.model import CaptureUpstream, Config, Route, Section, SmtpUpstream
+from relay.config.model import (
+    CaptureUpstream,
+    Config,
+    PickupListener,
+    Route,
+    Section,
+    SmtpListener,
+    SmtpUpstream,
+)
 from relay.config.problems import Finding, Path, did_you_mean, is_secret
 from relay.config.values import BadValue
 
-_UPSTREAM: Mapping[str, type[Section]] = {"smtp": SmtpUpstream, "capture": CaptureUpstream}
+_TYPES: Mapping[str | int, Mapping[str, type[Section]]] = {
+    "upstreams": {"smtp": SmtpUpstream, "capture": CaptureUpstream},
+    "listeners": {"smtp": SmtpListener, "pickup": PickupListener},
+}
 _PROBLEMS = {
     "missing": "missing",
     "bool_type": "must be true or false",
@@ -93,7 +104,7 @@ def _path(loc: tuple[int | str, ...], written: object, *, missing: bool) -> Path
     """`loc` without what pydantic adds to it: the tag of a union, the index into a single value, "[key]"."""
     path: list[str | int] = []
     for index, part in enumerate(loc):
-        if index == 2 and loc[0] == "upstreams":
+        if index == 2 and loc[0] in _TYPES:
             continue
         below = _at(written, (part,))
         if below is None and not (isinstance(written, dict) and part in written):
@@ -144,7 +155,8 @@ def _explained(detail: Any, path: Path, value: object, text: str | None) -> Expl
             problem = f"must be at most {context['le']}"
         case _ if value is None and kind in ("bool_type", "tuple_type", "int_type"):
             hint = _NOTHING
-    spoils = path[:-1] if path and isinstance(path[-1], int) else path  # a list with a bad item is not known
+    # A list with a bad item is not known, nor is anything of what has a bad type.
+    spoils = path[:-1] if path and (isinstance(path[-1], int) or kind == "union_tag_invalid") else path
     return Explained(Finding(path, problem, hint), spoils, lacks=kind in ("missing", "too_short"))
 
 
@@ -184,8 +196,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> Iterator[str]:
 
 def _model(loc: tuple[int | str, ...]) -> tuple[type[Section], tuple[int | str, ...]]:
     """The model that the last parts of `loc`, its very last excepted, are keys of."""
-    if loc[0] == "upstreams":
-        return _UPSTREAM[str(loc[2])], loc[3:-1]
+    if loc[0] in _TYPES and len(loc) > 3:
+        return _TYPES[loc[0]][str(loc[2])], loc[3:-1]
     return (Route, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])
 
 

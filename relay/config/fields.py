@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from relay.config.secrets import Secret, secret
 from relay.errors import RelayError
 from relay.mail.address import Address
 from relay.policy.pattern import pattern
+from relay.policy.rate import Rate as PolicyRate
 from relay.policy.rules import Pattern
 
 T = TypeVar("T")
@@ -23,7 +25,15 @@ T = TypeVar("T")
 PLACEHOLDERS = ("name", "address", "local", "domain")
 _DURATION = r"^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 _SIZE = "^[0-9]+(B|[kKMGT]B|[KMGT]iB)$"
+_RATE = "^[0-9]+/(s|min|h|d)$"
 _NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a type is called in the reference of all keys: "duration", "size"."""
+
+    word: str
 
 
 def setting(default: Any, description: str, **more: Any) -> Any:
@@ -63,9 +73,10 @@ def _text(**more: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", **more})
 
 
-def _many(items: str) -> WithJsonSchema:
+def _many(items: str, *, least: int = 0) -> WithJsonSchema:
     one = {"type": "string", "description": items}
-    return WithJsonSchema({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]})
+    several = {"type": "array", "items": one, **({"minItems": least} if least else {})}
+    return WithJsonSchema({"anyOf": [one, several]})
 
 
 def _path(value: object, info: ValidationInfo) -> pathlib.Path:
@@ -82,6 +93,22 @@ def _socket(value: object, info: ValidationInfo) -> pathlib.Path:
     if len(os.fsencode(path)) > 107:
         raise values.BadValue("the path of a socket has at most 107 octets")
     return path
+
+
+def _listen(value: object, info: ValidationInfo) -> values.ListenAddress:
+    """An address to listen on; a path counts from the folder of the file."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "not text")
+    found = values.listen_address(value)
+    return replace(found, host=str(_socket(found.host, info))) if found.kind == "unix" else found
+
+
+def _page(text: str) -> values.ListenAddress:
+    """The address of the metrics page: a port, and nothing else."""
+    found = values.listen_address(text)
+    if found.kind != "tcp":
+        raise values.BadValue("not an address of this page", 'write "127.0.0.1:9125" or "[::1]:9125"')
+    return found
 
 
 def _store(value: object, info: ValidationInfo) -> pathlib.Path:
@@ -143,40 +170,55 @@ def _rule_name(text: str) -> str:
     return text
 
 
-Name = Annotated[str, _written(_name), _text(pattern=_NAME)]
+Name = Annotated[str, _written(_name), _text(pattern=_NAME), Kind("name")]
 RuleName = Annotated[str, _written(_rule_name), _text()]
-Duration = Annotated[timedelta, _with_unit(values.duration), _text(pattern=_DURATION)]
-Size = Annotated[int, _with_unit(values.size), _text(pattern=_SIZE)]
-PositiveSize = Annotated[int, _with_unit(values.positive_size), _text(pattern=_SIZE)]
-Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text()]
-HostName = Annotated[str, _written(values.host_name), _text()]
-UpstreamHost = Annotated[str, _written(values.upstream_host), _text()]
-FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text()]
-SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text()]
-Store = Annotated[pathlib.Path, PlainValidator(_store), _text(pattern="^sqlite:.")]
-MailAddress = Annotated[Address, _written(values.address), _text(pattern="^[^<>]+@[^<>@]+$")]
-Listen = Annotated[values.ListenAddress, _written(values.listen_address), _text()]
+Duration = Annotated[timedelta, _with_unit(values.duration), _text(pattern=_DURATION), Kind("duration")]
+Size = Annotated[int, _with_unit(values.size), _text(pattern=_SIZE), Kind("size")]
+PositiveSize = Annotated[int, _with_unit(values.positive_size), _text(pattern=_SIZE), Kind("size")]
+Rate = Annotated[PolicyRate, _with_unit(values.rate), _text(pattern=_RATE), Kind("rate")]
+Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text(), Kind("retry list")]
+HostName = Annotated[str, _written(values.host_name), _text(), Kind("host name")]
+UpstreamHost = Annotated[str, _written(values.upstream_host), _text(), Kind("host name or IP address")]
+FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text(), Kind("path")]
+SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text(), Kind("path")]
+Store = Annotated[pathlib.Path, PlainValidator(_store), _text(pattern="^sqlite:."), Kind("`sqlite:PATH`")]
+MailAddress = Annotated[Address, _written(values.address), _text(pattern="^[^<>]+@[^<>@]+$"), Kind("address")]
+MailAddresses = Annotated[
+    tuple[MailAddress, ...],
+    BeforeValidator(_one_or_many),
+    _many("A bare address."),
+    Kind("address, or a list"),
+]
+Listen = Annotated[values.ListenAddress, PlainValidator(_listen), _text()]
+Page = Annotated[values.ListenAddress, _written(_page), _text(), Kind("`HOST:PORT`")]
 Network = Annotated[values.Network, _written(values.network), _text()]
 Listens = Annotated[
     tuple[Listen, ...],
     BeforeValidator(_one_or_many),
     Field(min_length=1),
-    _many("host:port, [v6]:port or systemd:NAME"),
+    _many("host:port, [v6]:port, unix:/path or systemd:NAME", least=1),
+    Kind("place to listen, or a list"),
 ]
 Networks = Annotated[
     tuple[Network, ...],
     BeforeValidator(_one_or_many),
     _many("An address or a network."),
+    Kind("network, or a list"),
 ]
 Patterns = Annotated[
     tuple[Annotated[Pattern, _written(pattern)], ...],
     BeforeValidator(_one_or_many),
     Field(min_length=1),
-    _many("A glob (* and ?), or /…/, an RE2 expression."),
+    _many("A glob (* and ?), or /…/, an RE2 expression.", least=1),
+    Kind("pattern, or a list"),
 ]
-Template = Annotated[str, _written(_template), _text()]
-ReplyTo = Annotated[str | Address, _written(_word_or_address("original", "keep")), _text()]
-EnvelopeSender = Annotated[str | Address, _written(_word_or_address("address", "keep")), _text()]
+Template = Annotated[str, _written(_template), _text(), Kind("template")]
+ReplyTo = Annotated[
+    str | Address, _written(_word_or_address("original", "keep")), _text(), Kind("`original`, `keep` or an address")
+]
+EnvelopeSender = Annotated[
+    str | Address, _written(_word_or_address("address", "keep")), _text(), Kind("`address`, `keep` or an address")
+]
 HeaderName = Annotated[str, _written(_header_name)]
 Password = Annotated[
     Secret,
@@ -202,5 +244,6 @@ Password = Annotated[
             ]
         }
     ),
+    Kind("secret"),
 ]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000), Kind("number")]

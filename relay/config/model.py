@@ -22,14 +22,16 @@ from relay.config.fields import (
     FilePath,
     HeaderName,
     HostName,
-    Listen,
     Listens,
     MailAddress,
+    MailAddresses,
     Name,
     Networks,
+    Page,
     Password,
     Patterns,
     PositiveSize,
+    Rate,
     ReplyTo,
     Retry,
     RuleName,
@@ -103,21 +105,32 @@ class Limits(Section):
     messages: Count | None = setting(None, description="Messages in one session; null: no limit.")
     command: Duration = setting("5m", description="How long a session may be silent between commands.")
     data: Duration = setting("5m", description="How long a client may be silent while it sends a message.")
+    data_rate: Size = setting(
+        "100B", description="How much of a message must come in a second, on average; 0B: any pace will do."
+    )
+    client_rate: Rate | None = setting(
+        None, description="Messages from one address, over all of its sessions, as in 100/min; null: no limit."
+    )
 
 
-class Listener(Section):
-    """A door: where applications hand in their mail."""
+class SmtpListener(Section):
+    """A door: where applications hand in their mail by SMTP."""
 
     name: Name = setting("legacy", description="Its name in log, metrics and rules.")
+    type: Literal["smtp"] = setting("smtp", description="The kind of listener: smtp or pickup (a folder).")
     listen: Listens = setting(
         ("127.0.0.1:25", "[::1]:25"),
-        description='Where it listens: "host:port", "[v6]:port" or "systemd:NAME", one or a list.',
+        description='Where it listens: "host:port", "[v6]:port", "unix:/path" or "systemd:NAME", one or a list.',
     )
     allow: Networks = setting(
-        ("127.0.0.0/8", "::1"), description="Who may connect: addresses and networks; required beyond loopback."
+        ("127.0.0.0/8", "::1"),
+        description="Who may connect: addresses and networks; required beyond loopback, not asked on Unix sockets.",
     )
     tls: Literal["none", "starttls", "implicit"] = setting(
         "none", description="TLS at this door: none, starttls (offered) or implicit."
+    )
+    tls_profile: Literal["modern", "legacy"] = setting(
+        "modern", description="modern: TLS 1.2 and later; legacy: 1.0, 1.1 and their ciphers as well, for old software."
     )
     certificate: FilePath | None = setting(None, description="The certificate and its chain, a PEM file.")
     key: FilePath | None = setting(None, description="The private key of the certificate, a PEM file.")
@@ -127,12 +140,45 @@ class Listener(Section):
     )
     users: tuple[User, ...] = setting((), description="Who may log in, with auth: users.")
     max_message_size: PositiveSize = setting("50MiB", description="The largest message that is taken.")
+    bare_newline: Literal["normalize", "reject", "accept-lf-dot"] = setting(
+        "normalize",
+        description="A bare line feed: normalize (becomes CRLF), reject, or accept-lf-dot (LF.LF ends a message, too).",
+    )
+    complete_addresses: bool = setting(
+        False, description='An address without a domain gets the hostname: "jan" becomes jan@hostname.'
+    )
+    proxy_protocol: Networks = setting(
+        (),
+        description="Load balancers whose PROXY header (v1, v2) counts; allow then judges the client that it names.",
+    )
     limits: Limits = setting(Limits, description="What clients of this door may use.")
 
     @property
     def listen_is_default(self) -> bool:
         """True where the file names no address: a family that the machine lacks is then left out."""
         return "listen" not in self.model_fields_set
+
+
+class PickupListener(Section):
+    """A folder: each .eml file that is put into it becomes a message."""
+
+    name: Name = setting("pickup", description="Its name in log, metrics and rules.")
+    type: Literal["pickup"] = Field(description="The kind of listener: smtp or pickup (a folder).")
+    directory: FilePath = Field(
+        description="The folder that .eml files are taken from; made at the start (0770) where it is missing."
+    )
+    max_message_size: PositiveSize = setting("50MiB", description="The largest message that is taken.")
+
+
+def _type(value: object) -> str:
+    """The type of a listener or an upstream as written; what is no text leads to the model that says so."""
+    written = value.get("type", "smtp") if isinstance(value, Mapping) else "smtp"
+    return written if isinstance(written, str) else "smtp"
+
+
+Listener = Annotated[
+    Annotated[SmtpListener, Tag("smtp")] | Annotated[PickupListener, Tag("pickup")], Discriminator(_type)
+]
 
 
 class Timeouts(Section):
@@ -197,19 +243,17 @@ class CaptureUpstream(Section):
     directory: FilePath = Field(description="The folder that the .eml files are written into.")
 
 
-def _type(value: object) -> str:
-    """The type of an upstream as written; what is no text leads to the model that says so."""
-    written = value.get("type", "smtp") if isinstance(value, Mapping) else "smtp"
-    return written if isinstance(written, str) else "smtp"
-
-
 Upstream = Annotated[
     Annotated[SmtpUpstream, Tag("smtp")] | Annotated[CaptureUpstream, Tag("capture")], Discriminator(_type)
 ]
 
 
 class Route(Section):
-    """A name that leads to upstreams, with a schedule."""
+    """A name that leads to upstreams, with a schedule.
+
+    `default` always exists, and so does `session-codes` where session codes are enabled: there the default of
+    `retry` is 2s, 5s, 10s*5, 30s and that of `priority` is high.
+    """
 
     upstreams: tuple[str, ...] = setting(
         (),
@@ -259,6 +303,7 @@ class SenderRule(Section):
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
     match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
     keep: bool = setting(False, description="The sender stays as it is.")
+    hold: bool = setting(False, description="What matches is kept in the queue until a person releases it.")
     address: MailAddress | None = setting(None, description="The address that becomes the author.")
     when: Literal["always"] = setting("always", description="always: whenever the rule matches.")
     display_name: Template | None = setting(
@@ -301,23 +346,30 @@ class Queue(Section):
         description="The database, sqlite:PATH; by default $STATE_DIRECTORY/queue.db where systemd sets it.",
     )
     min_free: Size = setting("200MiB", description="Below this much free space mail is refused with 452.")
+    history: Duration | None = setting(
+        "14d", description="How long it is known what became of finished mail, without its content; null: not at all."
+    )
 
 
 class Bounces(Section):
     """Who hears what could not be delivered."""
 
     to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
     from_: MailAddress | None = setting(
         None,
         alias="from",
         description="Who tells; by default the address of the first sender rule, else the account, else postmaster.",
+    )
+    delay_warning: Duration | None = setting(
+        None, description="How long mail waits before its sender is told so; null: only who asked for it (after 4h)."
     )
 
 
 class Admin(Section):
     """For who watches and who operates."""
 
-    listen: Listen | None = setting(
+    listen: Page | None = setting(
         "127.0.0.1:9125", description="Where /metrics, /healthz and /readyz are; null: nowhere."
     )
     allow: Networks = setting(("127.0.0.0/8", "::1"), description="Who may scrape.")
@@ -340,8 +392,11 @@ class Config(Section):
     hostname: HostName = setting(
         _fqdn, description="The relay's name in EHLO, Received and Message-ID; by default the FQDN."
     )
+    language: Literal["en", "nl"] = setting(
+        "en", description="The language of remedies in commands and log: en or nl; bounces always say both."
+    )
     listeners: tuple[Listener, ...] = setting(
-        lambda: (Listener(),), min_length=1, description="The doors for applications."
+        lambda: (SmtpListener(),), min_length=1, description="The doors for applications."
     )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
     routes: dict[Name, Route] = setting({}, description="Names that lead to upstreams, with a schedule each.")
@@ -357,6 +412,16 @@ class Config(Section):
     def where(self, path: Path) -> str:
         """Where a key stands: "config.yaml:14: routes.default.upstreams"."""
         return self._source.where(path)
+
+    @property
+    def smtp_listeners(self) -> Mapping[int, SmtpListener]:
+        """The listeners that speak SMTP, by their place in the file."""
+        return {place: one for place, one in enumerate(self.listeners) if isinstance(one, SmtpListener)}
+
+    @property
+    def pickup_listeners(self) -> Mapping[int, PickupListener]:
+        """The folders that files are taken from, by their place in the file."""
+        return {place: one for place, one in enumerate(self.listeners) if isinstance(one, PickupListener)}
 
     @property
     def source(self) -> Source:

@@ -6,11 +6,12 @@ service's environment are not to be had; `relay serve` and a reload ask inside.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
-from relay.config import password
+from relay.config import password, tls
 from relay.config.model import CaptureUpstream, Config, SmtpUpstream
 from relay.config.problems import Finding, Path
 from relay.config.secrets import Secret, SecretMissing
@@ -19,7 +20,7 @@ from relay.errors import ConfigError, RelayError
 
 def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
     """All secrets, and where they stand."""
-    for number, listener in enumerate(config.listeners):
+    for number, listener in config.smtp_listeners.items():
         for place, user in enumerate(listener.users):
             yield ("listeners", number, "users", place, "password"), user.password
     for name, upstream in config.upstreams.items():
@@ -32,7 +33,12 @@ def problems(config: Config, *, serving: bool) -> list[ConfigError]:
 
     Without `serving`, a missing variable or credential is not among them (`absent` tells those).
     """
-    found = [*_bad_secrets(config, serving=serving), *_bad_listener_files(config), *_bad_upstream_files(config)]
+    found = [
+        *_bad_secrets(config, serving=serving),
+        *_bad_listener_files(config),
+        *_bad_folders(config),
+        *_bad_upstream_files(config),
+    ]
     return [config.source.error(finding) for finding in found]
 
 
@@ -72,18 +78,43 @@ def _bad_secrets(config: Config, *, serving: bool) -> Iterator[Finding]:
 
 
 def _bad_listener_files(config: Config) -> Iterator[Finding]:
-    for number, listener in enumerate(config.listeners):
+    for number, listener in config.smtp_listeners.items():
         if listener.certificate is not None and listener.key is not None:
             path: Path = ("listeners", number)
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            try:
+                context = tls.server_context(listener.tls_profile)
+            except RelayError as error:
+                yield Finding((*path, "tls_profile"), str(error), "write tls_profile: modern")
+                continue
             yield from _bad_pair(context, (*path, "certificate"), listener.certificate, (*path, "key"), listener.key)
+
+
+def _bad_folders(config: Config) -> Iterator[Finding]:
+    """Folders that files are taken from: one that is missing is made at the start, if its parent allows it."""
+    queue = os.path.realpath(config.queue.store.parent)
+    for number, listener in config.pickup_listeners.items():
+        path: Path = ("listeners", number, "directory")
+        folder = listener.directory
+        parent = folder.parent
+        rights = os.R_OK | os.W_OK | os.X_OK
+        if FilePath(os.path.realpath(folder)).is_relative_to(queue):
+            yield Finding(path, f"in the folder of the queue ({queue}), where nobody else can write", "name another")
+        elif os.path.isdir(folder):
+            if not os.access(folder, rights):
+                yield Finding(path, f"{folder}: files can not be taken from it", "the relay must own it, or its group")
+        elif os.path.lexists(folder):
+            yield Finding(path, "not a folder")
+        elif not os.path.isdir(parent):
+            yield Finding(path, f"does not exist, and {parent} is no folder that it could be made in", f"make {folder}")
+        elif not os.access(parent, os.W_OK | os.X_OK):
+            yield Finding(path, f"does not exist, and can not be made in {parent}", f"make {folder}")
 
 
 def _bad_upstream_files(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         path: Path = ("upstreams", name)
         if isinstance(upstream, CaptureUpstream):
-            if upstream.directory.exists() and not upstream.directory.is_dir():
+            if os.path.exists(upstream.directory) and not os.path.isdir(upstream.directory):
                 yield Finding((*path, "directory"), "not a folder")
             continue
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from relay.mail.address import Address
+from relay.policy.rate import Rate
 
 Network = IPv4Network | IPv6Network
 
@@ -26,6 +27,8 @@ _OCTETS = {
 }
 _SIZE = re.compile(rf"([0-9]{{1,12}})({'|'.join(_OCTETS)})")
 _MOST_INTERVALS = 1_000
+_RATE = re.compile(r"([0-9]{1,7})/(s|min|h|d)")
+_RATE_SECONDS = {"s": 1.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 _LOCAL = re.compile(r'[^\s\x00-\x20\x7f<>()\[\]\\,;:"@]{1,64}|"[^\r\n\x00-\x1f\x7f"\\]{1,62}"')
 _DOMAIN = re.compile(r"(?=.{1,255}\Z)[^\W_](?:[\w-]*[^\W_])?(?:\.[^\W_](?:[\w-]*[^\W_])?)*|\[[0-9A-Za-z.:]+\]")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
@@ -43,7 +46,8 @@ class BadValue(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where a listener listens: kind "tcp" with `host` and `port`, or kind "systemd" with the sockets' name in `host`.
+    """Where a listener listens: kind "tcp" with `host` and `port`, kind "unix" with the socket's path in `host`, or
+    kind "systemd" with the sockets' name in `host`.
 
     Port 0 asks the system for a free one.
     """
@@ -54,15 +58,15 @@ class ListenAddress:
 
     @property
     def ip(self) -> IPv4Address | IPv6Address | None:
-        """The IP address, or None for a name or sockets of systemd."""
+        """The IP address, or None for a name, a Unix socket or sockets of systemd."""
         try:
             return ip_address(self.host) if self.kind == "tcp" else None
         except ValueError:
             return None
 
     def __str__(self) -> str:
-        if self.kind == "systemd":
-            return f"systemd:{self.host}"
+        if self.kind != "tcp":
+            return f"{self.kind}:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -97,6 +101,16 @@ def positive_size(text: str) -> int:
     return octets
 
 
+def rate(text: str) -> Rate:
+    """ "30/min" is at most 30 within any minute; s, min, h and d."""
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise BadValue("not a rate", "write it like 30/min: a number, and s, min, h or d")
+    if int(found[1]) == 0:
+        raise BadValue("the rate must be more than nothing")
+    return Rate(int(found[1]), _RATE_SECONDS[found[2]])
+
+
 def retry(text: str) -> tuple[timedelta, ...]:
     """ "1m, 5m*2, 15m": the pauses between attempts, the repeated ones written out."""
     intervals: list[timedelta] = []
@@ -117,8 +131,13 @@ def retry(text: str) -> tuple[timedelta, ...]:
 
 
 def listen_address(text: str) -> ListenAddress:
-    """ "127.0.0.1:25", "[::1]:25", "systemd:NAME"."""
-    how = 'write "127.0.0.1:25", "[::1]:25" or "systemd:NAME"'
+    """ "127.0.0.1:25", "[::1]:25", "unix:/path", "systemd:NAME"; the path as it is written."""
+    how = 'write "127.0.0.1:25", "[::1]:25", "unix:/path" or "systemd:NAME"'
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise BadValue("not the path of a Unix socket", how)
+        return ListenAddress("unix", path)
     if text.startswith("systemd:"):
         name = text.removeprefix("systemd:")
         if not re.fullmatch(r"[!-9;-~]{1,255}", name):  # sd_listen_fds_with_names(3): ASCII, no colon

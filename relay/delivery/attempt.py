@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.delivery.upstream import Upstream
 from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided
@@ -36,14 +36,33 @@ class Attempted:
     upstream: str
     asked: tuple[str, ...] = ()
 
+    def asked_for(self, place: int) -> str:
+        """The upstream that gave the outcome at `place`, "" where none was asked."""
+        return self.asked[place] if self.asked else self.upstream
+
 
 def decision_for(lease: Lease, policy: Policy) -> Accept:
-    """What the current policy says about an entry. What was accepted is never rejected later."""
-    decision = decide(lease.entry.submission, policy)
+    """What the current policy says about an entry. What was accepted is never rejected later.
+
+    A route that an operator chose stays, as long as there is one of that name.
+    """
+    entry = lease.entry
+    decision = decide(entry.submission, policy)
     if isinstance(decision, Accept):
-        return decision
-    route = policy.routes.get(lease.entry.route) or policy.routes[DEFAULT]
+        chosen = policy.routes.get(entry.route) if entry.rerouted else None
+        if chosen is None or chosen is decision.route:
+            return decision
+        return replace(decision, route=chosen, lifetime=chosen.schedule.lifetime)
+    route = policy.routes.get(entry.route) or policy.routes[DEFAULT]
     return Accept(route, None, False, decision.because, route.schedule.lifetime)
+
+
+def held_by(lease: Lease, decision: Accept) -> str | None:
+    """The rule that holds an entry for a person; not again once one released it, and never a notification of ours."""
+    rule, entry = decision.rule, lease.entry
+    if rule is None or not rule.hold or entry.released or entry.kind is Kind.BOUNCE:
+        return None
+    return rule.name
 
 
 async def attempt(
@@ -197,7 +216,7 @@ def caught(error: Exception, lease: Lease) -> ExceptionCaught:
         text = "".join(traceback.format_tb(error.__traceback__))
     else:
         text = "".join(traceback.format_exception(error))
-    return ExceptionCaught("attempt", type(error).__name__, text)
+    return ExceptionCaught("attempt", f"{type(error).__name__} at {lease.entry.queue_id}", text)
 
 
 def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:

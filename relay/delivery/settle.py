@@ -15,6 +15,9 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     session code past its lifetime   expired     a bounce, or nothing with `on_expire: drop`
     the same, once in doubt          failed      no bounce, as above
 
+Without an attempt an entry is held (a sender rule wants a person to see it), or ends: its lifetime ran out
+while it waited, or an operator has it returned. Mail that still waits after hours is told of once.
+
 Mail is worth trying a last time when its lifetime ends; a session code is not, and expires by the
 clock alone. What is kept and told about session codes are codes of replies, never their text.
 """
@@ -26,8 +29,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from relay.delivery.notify import notify
+from relay.delivery.notify import Notices, delay_is_to_be_told, notify
 from relay.events import (
+    EntryHeld,
     Event,
     NotificationSuppressed,
     RecipientDeferred,
@@ -35,14 +39,16 @@ from relay.events import (
     RecipientExpired,
     RecipientFailed,
 )
+from relay.mail import dsn
 from relay.mail.dsn_text import Action, Fate
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Stage
 from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
-from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State
+from relay.queue.model import Lease, Pending, Result, Settlement, State
 
 _NO_REPLY = Reply(0, "", "")
 _MAY_BE_DELIVERED = "no answer after the end of the message: it may have been delivered"
+_BOUNCED = "returned by the administrator of this relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Attempt:
     """The attempt that is being settled. `rule` is the sender rule that spoke, `upstream` where it went."""
 
     lease: Lease
+    policy: Policy
     route: Route
     upstream: str
     rule: str | None
@@ -69,6 +76,11 @@ class Attempt:
         """The lifetime has ended and may do so: for session codes by the clock, always."""
         entry = self.lease.entry
         return self.now >= entry.expires_at and (self.may_expire or entry.session_code)
+
+    @property
+    def late(self) -> bool:
+        """It waits for so long that who wants to hear of a delay is to be told, if the clock can be believed."""
+        return self.may_expire and delay_is_to_be_told(self.lease.entry, self.policy, self.now)
 
     @property
     def delay(self) -> float:
@@ -95,7 +107,7 @@ def settle(
     upstream: str,
     now: datetime,
     jitter: float,
-    new_queue_id: str,
+    new_queue_ids: Sequence[str],
     asked: Sequence[str] = (),
     rule: str | None = None,
     may_expire: bool = True,
@@ -105,23 +117,23 @@ def settle(
 
     Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked.
 
-    `jitter` is chance between 0 and 1; `new_queue_id` names the notification, if there is one ("" will do
-    where everybody got the message and nobody asked to hear so), which goes
-    by `bounce_route` (default: the route "default"). `may_expire` False puts off the expiry of ordinary
-    mail by one interval (the clock has jumped). Raises ValueError when the counts differ.
+    `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
+    everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go
+    by `bounce_route` (default: the route "default"). `may_expire` False (the clock has jumped) puts off the
+    expiry of ordinary mail by one interval, and the word that it waits. Raises ValueError when the counts differ.
     """
-    attempt = Attempt(lease, route, upstream, rule, now, may_expire)
+    attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire)
     next_attempt_at = _next_attempt(attempt, outcomes, jitter)
     attempts = [attempt] * len(lease.pending)
     if asked:
-        attempts = [Attempt(lease, route, name, rule, now, may_expire) for name in asked]
+        attempts = [Attempt(lease, policy, route, name, rule, now, may_expire) for name in asked]
     judgements = [
         _judge(one, pending, outcome, next_attempt_at)
         for one, pending, outcome in zip(attempts, lease.pending, outcomes, strict=True)
     ]
     if all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
-    return _settled(attempt, judgements, next_attempt_at, policy, new_queue_id, bounce_route)
+    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, bounce_route)
 
 
 def expire(
@@ -130,39 +142,62 @@ def expire(
     route: Route,
     policy: Policy,
     now: datetime,
-    new_queue_id: str,
+    new_queue_ids: Sequence[str],
     bounce_route: Route | None = None,
 ) -> Settled:
     """The end of an entry whose lifetime ran out while it waited; the last reply known is what is told."""
-    attempt = Attempt(lease, route, "", None, now, True)
+    attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_too_late(attempt, pending, None) for pending in lease.pending]
-    return _settled(attempt, judgements, None, policy, new_queue_id, bounce_route)
+    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route)
+
+
+def bounce(
+    lease: Lease,
+    *,
+    route: Route,
+    policy: Policy,
+    now: datetime,
+    new_queue_ids: Sequence[str],
+    bounce_route: Route | None = None,
+) -> Settled:
+    """The end of an entry that an operator has returned to its sender, whatever it is and whatever was in doubt."""
+    attempt = Attempt(lease, policy, route, "", None, now, True)
+    judgements = [_bounced(attempt, pending) for pending in lease.pending]
+    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route)
+
+
+def hold(lease: Lease, *, route: Route, rule: str) -> Settled:
+    """Everybody who still waits waits for a person, as `rule` says; once released, by `route`."""
+    held = tuple([Result(p.index, State.HELD, p.last_reply, p.in_doubt, p.in_doubt_at) for p in lease.pending])
+    return Settled(
+        Settlement(lease, held, route=route.name), (EntryHeld(lease.entry.queue_id, rule, len(lease.pending)),)
+    )
 
 
 def _settled(
     attempt: Attempt,
     judgements: Sequence[_Judgement],
     next_attempt_at: datetime | None,
-    policy: Policy,
-    new_queue_id: str,
+    tried_at: datetime | None,
+    new_queue_ids: Sequence[str],
     bounce_route: Route | None,
 ) -> Settled:
-    lease = attempt.lease
+    """`tried_at` None: there was no attempt."""
+    lease, policy = attempt.lease, attempt.policy
     events = [judgement.event for judgement in judgements]
-    notifications: tuple[Entry, ...] = ()
+    notices = Notices()
     fates = [judgement.fate for judgement in judgements if judgement.fate is not None]
     if fates:
         told = _worth_telling(fates, policy, lease.entry.session_code)
-        report, said = notify(
+        notices = notify(
             lease.entry,
             told,
             policy=policy,
             route=bounce_route or policy.routes[DEFAULT],
-            queue_id=new_queue_id,
+            queue_ids=new_queue_ids,
             now=attempt.now,
         )
-        notifications = () if report is None else (report,)
-        events += said
+        events += notices.events
         if len(told) < len(fates):
             events.append(NotificationSuppressed(lease.entry.queue_id, "on_expire=drop"))
     settlement = Settlement(
@@ -170,7 +205,9 @@ def _settled(
         tuple([judgement.result for judgement in judgements]),
         next_attempt_at,
         None if next_attempt_at is None else attempt.route.name,
-        notifications,
+        notices.entries,
+        tried_at,
+        notices.warned,
     )
     return Settled(settlement, tuple(events))
 
@@ -239,9 +276,7 @@ def _delivered(attempt: Attempt, pending: Pending, outcome: Delivered) -> _Judge
     fate = None
     if recipient.notify is not None and not outcome.reported:
         fate = Fate(recipient, Action.RELAYED, attempt.upstream, reply)
-    return _Judgement(
-        Result(pending.index, State.DELIVERED, _kept(reply), pending.in_doubt, pending.in_doubt_at), event, fate
-    )
+    return _Judgement(_result(attempt, pending, State.DELIVERED, _kept(reply)), event, fate)
 
 
 def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _Judgement:
@@ -249,15 +284,24 @@ def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _
     reply = _quiet(reply) if entry.session_code else reply
     event = _failure(attempt, pending, stage, reply, reply.text, in_doubt=False)
     fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply)
-    result = Result(pending.index, State.FAILED, _kept(reply), pending.in_doubt, pending.in_doubt_at)
-    return _Judgement(result, event, fate)
+    return _Judgement(_result(attempt, pending, State.FAILED, _kept(reply)), event, fate)
+
+
+def _bounced(attempt: Attempt, pending: Pending) -> _Judgement:
+    """Nobody refused it: no stage, no reply; the status is what the report says."""
+    fate = Fate(pending.recipient, Action.FAILED, "", returned=True)
+    event = _failure(attempt, pending, None, Reply(0, dsn.RETURNED, ""), _BOUNCED, in_doubt=False)
+    return _Judgement(_result(attempt, pending, State.FAILED, _BOUNCED), event, fate)
 
 
 def _given_up(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
     """A session code that was in doubt, and is so again or is too late: it ends, and nobody is told that it failed."""
     event = _failure(attempt, pending, Stage.DOT, _NO_REPLY, _MAY_BE_DELIVERED, in_doubt=True)
-    in_doubt, where = _doubt(attempt, pending, outcome)
-    return _Judgement(Result(pending.index, State.FAILED, _MAY_BE_DELIVERED, in_doubt, where), event)
+    return _Judgement(_result(attempt, pending, State.FAILED, _MAY_BE_DELIVERED, outcome), event)
+
+
+def _result(attempt: Attempt, pending: Pending, state: State, said: str, outcome: Deferred | None = None) -> Result:
+    return Result(pending.index, state, said, *_doubt(attempt, pending, outcome), attempt.upstream)
 
 
 def _doubt(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> tuple[int, str]:
@@ -268,7 +312,7 @@ def _doubt(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> tupl
 
 
 def _failure(
-    attempt: Attempt, pending: Pending, stage: Stage, reply: Reply, text: str, *, in_doubt: bool
+    attempt: Attempt, pending: Pending, stage: Stage | None, reply: Reply, text: str, *, in_doubt: bool
 ) -> RecipientFailed:
     entry = attempt.lease.entry
     return RecipientFailed(
@@ -306,8 +350,11 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         next_attempt_at,
         entry.session_code,
     )
-    result = Result(pending.index, State.PENDING, said, *_doubt(attempt, pending, outcome))
-    return _Judgement(result, event, waits_for=outcome)
+    fate = None
+    if attempt.late:
+        until = entry.expires_at
+        fate = Fate(pending.recipient, Action.DELAYED, attempt.upstream, outcome.reply, said, retry_until=until)
+    return _Judgement(_result(attempt, pending, State.PENDING, said, outcome), event, fate, waits_for=outcome)
 
 
 def _too_late(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
@@ -334,8 +381,7 @@ def _expired(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _J
     if outcome is not None and outcome.reply is not None:
         reply = _quiet(outcome.reply) if entry.session_code else outcome.reply
     fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply, text, expired=True)
-    result = Result(pending.index, State.EXPIRED, said, *_doubt(attempt, pending, outcome))
-    return _Judgement(result, event, fate)
+    return _Judgement(_result(attempt, pending, State.EXPIRED, said, outcome), event, fate)
 
 
 def _quiet(reply: Reply) -> Reply:

@@ -6,7 +6,8 @@ the door is told that there is no room, so that fresh mail queues up behind it.
 
 One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next,
 so that a crash can repeat at most one message for each connection. None of them is cancelled to stop it:
-a task that dies between the store's answer and its own next step takes leases with it.
+a task that dies between the store's answer and its own next step takes leases with it. A sweeper ends what
+outlived its lifetime while it waited, and what an operator has returned to its sender.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, caught, decision_for
-from relay.delivery.settle import Settled, expire, settle
+from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, caught, decision_for, held_by
+from relay.delivery.notify import most_notices
+from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.delivery.upstream import NEVER, Upstream
 from relay.errors import StoreUnavailable
 from relay.events import Observer, Warned
@@ -217,10 +219,11 @@ class Worker:
             return None
         return min(max(0.01, (self._due_at - house.now()).total_seconds()), LONGEST_PAUSE)
 
-    # Lifetimes
+    # Ends without an attempt
 
     async def _sweep(self) -> None:
-        """Expire what outlived its lifetime while it waited; ordinary mail only after an attempt since the start."""
+        """End what outlived its lifetime while it waited (ordinary mail only after an attempt since the start), and
+        what is to be returned."""
         house = self._house
         while not self._stopping:
             await asyncio.wait((self._stopped,), timeout=SWEEP)
@@ -233,7 +236,7 @@ class Worker:
                         session_codes_only=not self._mail_may_expire(),
                     )
                     for lease in leases:
-                        await self._expire(lease)
+                        await self._end(lease)
                     if not leases:
                         break
             except StoreUnavailable:
@@ -244,12 +247,14 @@ class Worker:
         about_to_be_tried = self._backlog and self._some_way_is_up()
         return self._house.steady() and self._attempted and not about_to_be_tried
 
-    async def _expire(self, lease: Lease) -> None:
+    async def _end(self, lease: Lease) -> None:
         house = self._house
         policy = house.policy()
+        end = bounce if lease.bounced else expire
         try:
             route = decision_for(lease, policy).route
-            settled = expire(lease, route=route, policy=policy, now=house.now(), new_queue_id=house.new_queue_id())
+            new_queue_ids = self._new_queue_ids(policy)
+            settled = end(lease, route=route, policy=policy, now=house.now(), new_queue_ids=new_queue_ids)
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             settled = self._for_a_person(lease, error)
         await self._commit(settled)
@@ -265,11 +270,15 @@ class Worker:
         policy = house.policy()
         entry = lease.entry
         if entry.session_code and house.now() >= entry.expires_at:
-            await self._expire(lease)  # better loudly expired than dead on arrival
+            await self._end(lease)  # better loudly expired than dead on arrival
             return
         try:
             if decision is None or decided_by is not policy:
                 decision = decision_for(lease, policy)
+            rule = held_by(lease, decision)
+            if rule is not None:
+                await self._commit(hold(lease, route=decision.route, rule=rule))
+                return
             if decision.route.name != self.route:
                 await self._move(lease, decision)
                 return
@@ -300,19 +309,28 @@ class Worker:
                 asked=attempted.asked,
                 now=house.now(),
                 jitter=random.random(),  # noqa: S311  # jitter, no secret
-                new_queue_id="" if _nothing_to_tell(lease, attempted) else house.new_queue_id(),
+                new_queue_ids=() if _nothing_to_tell(lease, attempted) else self._new_queue_ids(policy),
                 rule=decision.rule.name if decision.rule else None,
                 may_expire=house.steady(),
             )
         except Exception as error:  # noqa: BLE001  # bulkhead: what was delivered must be recorded
-            return self._for_a_person(lease, error, attempted.outcomes)
+            return self._for_a_person(lease, error, attempted)
 
-    def _for_a_person(self, lease: Lease, error: Exception, outcomes: Sequence[Outcome] = ()) -> Settled:
+    def _for_a_person(self, lease: Lease, error: Exception, attempted: Attempted | None = None) -> Settled:
         """The settlement when a bug kept us from judging: whoever did not get the message is held."""
         self._house.observer.observe(caught(error, lease))
-        got = outcomes or (None,) * len(lease.pending)
-        results = tuple([_held(pending, outcome) for pending, outcome in zip(lease.pending, got, strict=True)])
-        return Settled(Settlement(lease, results), ())
+        if attempted is None:
+            return Settled(Settlement(lease, tuple([_held(pending, None, "") for pending in lease.pending])), ())
+        results = tuple(
+            [
+                _held(pending, attempted.outcomes[place], attempted.asked_for(place))
+                for place, pending in enumerate(lease.pending)
+            ]
+        )
+        return Settled(Settlement(lease, results, at=self._house.now()), ())
+
+    def _new_queue_ids(self, policy: Policy) -> list[str]:
+        return [self._house.new_queue_id() for _ in range(most_notices(policy))]
 
     # The store
 
@@ -376,8 +394,8 @@ def _nothing_to_tell(lease: Lease, attempted: Attempted) -> bool:
     return delivered and not any(pending.recipient.notify for pending in lease.pending)
 
 
-def _held(pending: Pending, outcome: Outcome | None) -> Result:
+def _held(pending: Pending, outcome: Outcome | None, upstream: str) -> Result:
     """Delivered is delivered, and a refusal is told to whoever looks at what is held."""
     state = State.DELIVERED if isinstance(outcome, Delivered) else State.HELD
     code = f"{outcome.reply.code} {outcome.reply.status}".rstrip() if isinstance(outcome, Delivered | Failed) else None
-    return Result(pending.index, state, code or pending.last_reply, pending.in_doubt, pending.in_doubt_at)
+    return Result(pending.index, state, code or pending.last_reply, pending.in_doubt, pending.in_doubt_at, upstream)

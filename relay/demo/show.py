@@ -90,10 +90,10 @@ async def run(console: Console, *, once: bool, port: int) -> bool:
 @contextlib.asynccontextmanager
 async def _relay(config_path: Path, observer: Observer) -> AsyncIterator[None]:
     """The relay itself, as `relay serve` runs it, until the block ends."""
-    from relay import daemon
     from relay.config.load import load
+    from relay.daemon.main import running
 
-    async with daemon.running(load(config_path), path=config_path, observers=(observer,)):
+    async with running(load(config_path), path=config_path, observers=(observer,)):
         yield
 
 

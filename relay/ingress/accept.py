@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from relay.errors import StoreUnavailable
-from relay.events import LoopDetected, MessageQueued, MessageRefused, Observer
+from relay.events import EntryHeld, LoopDetected, MessageQueued, MessageRefused, Observer
 from relay.ingress import replies
 from relay.mail.content import Content
 from relay.mail.queue_id import queue_id
@@ -32,7 +32,7 @@ class Acceptor:
     """One for the house. `room` says whether the worker of a route takes a fresh entry of a size at once.
 
     `offer` hands it over in memory after the commit; where there is no room, `ring` tells the worker
-    that something waits in the store.
+    that something waits in the store. What a sender rule holds is kept for a person: no worker hears of it.
     """
 
     def __init__(
@@ -68,9 +68,11 @@ class Acceptor:
             because=decision.because,
             expires_at=submission.received_at + decision.lifetime,
         )
-        leased = self._room(route.name, content.size)
+        rule = decision.rule
+        held = rule is not None and rule.hold
+        leased = not held and self._room(route.name, content.size)
         try:
-            lease = await self._store.put(entry, leased=leased)
+            lease = await self._store.put(entry, leased=leased, held=held)
         except StoreUnavailable as error:
             full = error.reason == "full"
             self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)
@@ -85,14 +87,16 @@ class Acceptor:
                 reverse_path=str(envelope.reverse_path) if envelope.reverse_path else "",
                 recipients=tuple([str(recipient.address) for recipient in envelope.recipients]),
                 route=route.name,
-                rule=decision.rule.name if decision.rule else None,
+                rule=rule.name if rule else None,
                 size=content.size,
                 seconds=elapsed(),
                 session_code=decision.session_code,
                 because=decision.because,
             )
         )
-        if leased:
+        if rule is not None and rule.hold:
+            self._observer.observe(EntryHeld(submission.queue_id, rule.name, len(envelope.recipients)))
+        elif leased:
             self._offer(lease, decision, policy)
         else:
             self._ring(route.name)

@@ -4,7 +4,8 @@ Only CRLF.CRLF ends the data (RFC 5321, section 4.1.1.4). Dots are unstuffed aft
 bare LF only as long as no CRLF came since the 354. Line ends are made CRLF: a bare LF, and any number
 of CR before LF, become one CRLF; a bare CR becomes CRLF in the body and a space in the header (as
 `mail.header` delimits it). All of it is done once, here, so that nothing bare is stored or sent on
-(SMTP smuggling, VU#302671). How the network cut the data makes no difference to any of it.
+(SMTP smuggling, VU#302671). How the network cut the data makes no difference to any of it. A listener
+may have content refused for bare line ends, or let LF.LF end it as long as no CRLF came since the 354.
 
 Theory of operation: what arrives is searched for the end with `bytes.find`, resuming four bytes before
 the last end. Up to `in_memory` octets stay in one buffer and are converted in one go; what comes beyond
@@ -21,10 +22,15 @@ END = b"\r\n.\r\n"
 WHEN_SCARCE = 16 * 1024  # in-memory bound of a message while all together hold too much
 HEADER_WHEN_SCARCE = 64 * 1024  # bound of a header then, which cannot go to a spool file
 LONGEST_CR_RUN = 64 * 1024
+LONGEST_LINE = 998  # octets without the line end (RFC 5322, section 2.1.1)
 
 
 class ContentReader:
-    """One message. `feed` until `ended`; then `rest`, `head`, `size` and `leftover` hold the result."""
+    """One message. `feed` until `ended`; then `rest`, `head`, `size` and `leftover` hold the result.
+
+    `bare_lf`, `bare_cr`, `long_line` and `lf_dot` tell what was seen in it. `bare_newline` is the listener's
+    setting: with "reject", nothing is kept once a bare line end is seen.
+    """
 
     __slots__ = (
         "_crlf_seen",
@@ -32,15 +38,22 @@ class ContentReader:
         "_early",
         "_held",
         "_in_memory",
+        "_lf_ends",
         "_limit",
         "_line_start",
         "_memory",
+        "_open_line",
         "_raw",
+        "_rejects",
         "_searched",
+        "bare_cr",
+        "bare_lf",
         "ended",
         "head",
         "header_too_long",
         "leftover",
+        "lf_dot",
+        "long_line",
         "no_room",
         "pieces",
         "queued",
@@ -51,7 +64,7 @@ class ContentReader:
         "too_large",
     )
 
-    def __init__(self, *, limit: int, in_memory: int, memory: Memory) -> None:
+    def __init__(self, *, limit: int, in_memory: int, memory: Memory, bare_newline: str = "normalize") -> None:
         self._limit = limit
         self._in_memory = in_memory
         self._memory = memory
@@ -62,6 +75,9 @@ class ContentReader:
         self._dropping = False
         self._early = WHEN_SCARCE
         self._held = 0
+        self._open_line = 0  # octets of the line that the pieces end in
+        self._lf_ends = bare_newline == "accept-lf-dot"
+        self._rejects = bare_newline == "reject"
         self.received = 0  # octets on the wire
         self.size = 0  # octets of content, once converted
         self.pieces: list[bytes] = []  # converted, in order, to be written to a spool file
@@ -72,6 +88,10 @@ class ContentReader:
         self.too_large = False
         self.header_too_long = False
         self.no_room = False  # memory is scarce, and this header too long for such times
+        self.bare_lf = False
+        self.bare_cr = False
+        self.long_line = False
+        self.lf_dot = False  # LF.LF ended it
         self.ended = False
         self.leftover = b""
 
@@ -86,6 +106,8 @@ class ContentReader:
         raw = self._raw
         self._memory.used += len(data)
         raw += data
+        if self._lf_ends and self._ended_by_lf(raw):
+            return
         if self._line_start and not self.spilled and raw.startswith(b".\r\n"):
             self._finish(0, 3)
             return
@@ -94,8 +116,25 @@ class ContentReader:
             self._finish(end + 2, end + 5)
             return
         self._searched = max(0, len(raw) - 4)
+        self._bound(self.received - 2)  # two octets may belong to the end of the data
+
+    def _ended_by_lf(self, raw: bytearray) -> bool:
+        crlf = raw.find(b"\r\n", self._searched)
+        if self._line_start and not self.spilled and raw.startswith(b".\n"):
+            self._finish(0, 2)
+        elif (end := raw.find(b"\n.\n", self._searched, crlf if crlf >= 0 else len(raw))) >= 0:
+            self._finish(end + 1, end + 3)
+        else:
+            self._lf_ends = crlf < 0
+            return False
+        self.lf_dot = True
+        return True
+
+    def _bound(self, octets: int) -> None:
+        """Keep what is held within bounds; so many octets of content have come."""
         if not self._dropping:
-            if self.received - 2 > self._limit:  # two octets may belong to the end of the data
+            raw = self._raw
+            if octets > self._limit:
                 self.too_large = True
                 self.drop()
             elif len(raw) > self._in_memory or (len(raw) > self._early and self._memory.scarce):
@@ -138,7 +177,7 @@ class ContentReader:
         self.ended = True
         self.leftover = bytes(raw[data_end:])
         self.received -= len(self.leftover)
-        if self.received - 3 > self._limit and not self._dropping:
+        if self.received - (data_end - content_end) > self._limit and not self._dropping:
             self.too_large = True
             self.drop()
         if not self._dropping:
@@ -146,6 +185,8 @@ class ContentReader:
             self.size += len(self.rest)
             if not self.spilled:
                 self._take_head(self.rest)
+            if not self.long_line:
+                self._measure(self.rest)
         self._hold(len(self.rest))
         self._memory.used -= len(raw)
         self._raw = bytearray()
@@ -166,6 +207,9 @@ class ContentReader:
         near = max(0, cut - LONGEST_CR_RUN)
         cut = near + len(raw[near:cut].rstrip(b"\r")) or cut - 1
         piece = self._convert(_copy(raw, cut))
+        if self._rejects and (self.bare_lf or self.bare_cr):
+            self.drop()
+            return
         if not self.spilled:
             whole = self._take_head(piece)
             if len(raw) > self._in_memory and not whole:
@@ -187,6 +231,8 @@ class ContentReader:
         self.pieces.append(piece)
         self.queued += len(piece)
         self._memory.used += len(piece) - cut
+        if not self.long_line:
+            self._measure(piece)
         del raw[:cut]
         self._searched = max(0, len(raw) - 4)
 
@@ -202,9 +248,29 @@ class ContentReader:
         if b"\n." in raw or (self._line_start and raw.startswith(b".")):
             raw = self._unstuff(raw)
         between = b"".join(raw.split(b"\r\n"))  # faster than counting line ends
-        if b"\n" not in between and b"\r" not in between:
+        lf, cr = b"\n" in between, b"\r" in between
+        if not lf and not cr:
             return raw
+        self.bare_lf = self.bare_lf or lf
+        self.bare_cr = self.bare_cr or cr
         return normalise(raw, header_first=not self.spilled)
+
+    def _measure(self, piece: bytes) -> None:
+        """Look for a line that is too long, in strides of the longest allowed one."""
+        find, end, begin = piece.rfind, len(piece), 0
+        if self._open_line:
+            begin = find(b"\n", 0, LONGEST_LINE + 2 - self._open_line) + 1
+            if not begin:
+                self._open_line += end
+                self.long_line = self._open_line > LONGEST_LINE
+                return
+        last = end - LONGEST_LINE
+        while begin < last:
+            begin = find(b"\n", begin, begin + LONGEST_LINE + 2) + 1
+            if not begin:
+                self.long_line = True
+                return
+        self._open_line = end - begin
 
     def _unstuff(self, raw: bytes) -> bytes:
         if self._line_start and raw.startswith(b"."):

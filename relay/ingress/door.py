@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from relay.events import Observer
 from relay.ingress.accept import Acceptor, QueueIds
-from relay.ingress.limits import AuthTries, Memory, Sessions
+from relay.ingress.limits import AuthTries, ClientRates, Memory, Sessions
 from relay.ingress.settings import ListenerSettings
 from relay.queue.spool import Spool
 
@@ -33,4 +33,5 @@ class Door:
     now: Callable[[], datetime]
     replies: dict[tuple[str, int], int]
     live: set[Session]
+    client_rates: ClientRates = field(default_factory=ClientRates)
     stopping: bool = False

@@ -1,20 +1,24 @@
 """Content: from the 354 to the reply to the final dot (RFC 5321, section 4.1.1.4).
 
 Small content stays in memory, large content goes to a spool file while it arrives. It is read to its
-end whatever happens to it, since what follows 354 must never be taken for commands.
+end whatever happens to it, since what follows 354 must never be taken for commands. A client has to keep
+coming: content may neither stop nor trickle. Time in which we do not read, or write to the disk, is not its.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import suppress
+from typing import TypeVar
 
 from relay.errors import StoreUnavailable
-from relay.events import MessageRefused
-from relay.ingress import replies
+from relay.events import ClientDescribed, MessageRefused, QuirksTolerated
+from relay.ingress import quirks, replies
 from relay.ingress.data import ContentReader
 from relay.ingress.door import Door
+from relay.ingress.limits import too_slow
 from relay.ingress.settings import IN_MEMORY
 from relay.ingress.smtp import Wire
 from relay.ingress.transaction import Transaction
@@ -22,17 +26,22 @@ from relay.mail.content import Content, FileContent, MemoryContent
 from relay.policy.submission import Peer, Submission
 from relay.queue.spool import SpoolWriter
 
+R = TypeVar("R", bound=ContentReader)
+
 
 class Intake(Wire):
     """The part of a session that takes content, and what it has to know of the client for it."""
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        settings = door.settings
         self._door = door
-        self._settings = door.settings
+        self._settings = settings
         self._reader: ContentReader | None = None
         self._writer: SpoolWriter | None = None
-        self._transaction = Transaction()
+        self._transaction = Transaction(
+            complete=settings.hostname if settings.complete_addresses else "", auth=settings.auth != "none"
+        )
         self._client = ""
         self._helo = ""
         self._esmtp = False
@@ -41,19 +50,25 @@ class Intake(Wire):
         self._peer: Peer | None = None
         self._messages = 0
 
+    def _a_reader(self, kind: type[R]) -> R:
+        """One for a new message; the client's time for its first octets begins."""
+        settings = self._settings
+        self._since = self.loop.time()
+        self._deadline = self._since + settings.limits.data
+        return kind(
+            limit=settings.max_message_size,
+            in_memory=max(IN_MEMORY, settings.limits.header_size),
+            memory=self._door.memory,
+            bare_newline=settings.bare_newline,
+        )
+
     def _expect_content(self) -> None:
         """What arrives from now on is content."""
-        limits = self._settings.limits
-        self._reader = ContentReader(
-            limit=self._settings.max_message_size,
-            in_memory=max(IN_MEMORY, limits.header_size),
-            memory=self._door.memory,
-        )
+        self._reader = self._a_reader(ContentReader)
         if self._buffer:  # content that did not wait for 354
             self._reader.feed(bytes(self._buffer))
             self._buffer.clear()
             self._resume()
-        self._expect(limits.data)
 
     @property
     def _content_waits(self) -> bool:
@@ -61,14 +76,29 @@ class Intake(Wire):
         reader = self._reader
         return reader is not None and (reader.ended or reader.hopeless or bool(reader.pieces))
 
+    def _time_left(self, now: float) -> float:
+        reader = self._reader
+        if reader is not None and not reader.ended:
+            if not self._reading:  # the spool file is behind, not the client
+                return self._tick
+            if too_slow(reader.received, now - self._since, rate=self._settings.limits.data_rate):
+                return 0.0
+        return self._deadline - now
+
     async def _take_content(self) -> bytes:
         """Read the content that `_reader` gets, keep the message, and give the reply to the final dot."""
-        limits, reader = self._settings.limits, self._reader
+        reader = self._reader
         assert reader is not None
         try:
-            trouble = await self._read_content(reader)
-            started = time.perf_counter()
-            self._expect(limits.command)
+            return await self._conclude(reader, await self._read_content(reader))
+        finally:
+            await self._end_content(reader)
+
+    async def _conclude(self, reader: ContentReader, trouble: StoreUnavailable | None) -> bytes:
+        """All that will come has come: judge it and keep it. The reply."""
+        started = time.perf_counter()
+        self._deadline = math.inf
+        try:
             refusal = self._judge_content(reader)
             if refusal is not None:
                 return refusal
@@ -78,9 +108,6 @@ class Intake(Wire):
         except StoreUnavailable as error:
             full = error.reason == "full"
             return self._refuse_content("store_failed", replies.STORE_FULL if full else replies.STORE_FAILED)
-        finally:
-            self._expect(limits.command)
-            await self._end_content(reader)
 
     async def _read_content(self, reader: ContentReader) -> StoreUnavailable | None:
         """Read to the end of the data, or until it is pointless; large content goes to a spool file.
@@ -128,10 +155,28 @@ class Intake(Wire):
         )
         reply = await door.acceptor.accept(submission, content, lambda: time.perf_counter() - started)
         if reply[:1] == b"2":
+            self._describe(reader)
             self._messages += 1
         elif isinstance(content, FileContent):
             door.spool.remove([door.spool.name(content)])
         return reply
+
+    def _describe(self, reader: ContentReader) -> None:
+        """Tell what the message that was just taken says of the client."""
+        transaction = self._transaction
+        if not self._messages:
+            software = quirks.software(reader.head)
+            self._door.observer.observe(ClientDescribed(self._settings.name, self._client, self._helo, software))
+        found = quirks.of_content(reader, announced=transaction.size, smtputf8=transaction.smtputf8_asked)
+        if found:
+            transaction.quirks |= found
+        if transaction.quirks:
+            self._tell_quirks()
+
+    def _tell_quirks(self) -> None:
+        noticed = self._transaction.quirks
+        self._door.observer.observe(QuirksTolerated(self._settings.name, self._client, tuple(sorted(noticed))))
+        noticed.clear()
 
     def _judge_content(self, reader: ContentReader) -> bytes | None:
         """None when the content is whole and within bounds; else the reply (b"" when nobody hears it)."""
@@ -143,6 +188,8 @@ class Intake(Wire):
             return b""
         if reader.too_large:
             return self._refuse_content("rejected_size", replies.TOO_LARGE)
+        if self._settings.bare_newline == "reject" and (reader.bare_lf or reader.bare_cr):
+            return self._refuse_content("rejected_syntax", replies.bare(lf=reader.bare_lf, cr=reader.bare_cr))
         if reader.no_room:
             return self._refuse_content("limited", replies.STORE_FULL)
         limits = self._settings.limits
@@ -172,18 +219,24 @@ class Intake(Wire):
         return reply
 
     async def _end_content(self, reader: ContentReader) -> None:
-        """Commands are read again; what came behind the data is the first of them."""
-        self._reader = None
+        """The message is over, and commands are read again."""
+        self._read_commands(reader)
         reader.abandon()
-        if not reader.ended and not self._over:
-            self._ended = self._ended or "errors"  # the rest of the content is still to come, and is no command
-        self._buffer[:0] = reader.leftover
-        self._resume()
         self._transaction.reset()
         if self._writer is not None:
             writer, self._writer = self._writer, None
             with suppress(StoreUnavailable):  # then it is an orphan for the next start
                 await writer.discard()
+
+    def _read_commands(self, reader: ContentReader) -> None:
+        """What came behind the data is the first of the commands to come."""
+        self._reader = None
+        self._expect(self._settings.limits.command)
+        if not reader.ended and not self._over:
+            self._ended = self._ended or "errors"  # the rest of the content is still to come, and is no command
+        if reader.leftover:
+            self._buffer[:0] = reader.leftover
+        self._resume()
 
     def _who(self, smtputf8: bool) -> Peer:
         peer = self._peer

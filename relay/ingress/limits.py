@@ -1,11 +1,14 @@
-"""What one client may cost: sessions in all and per client, tries of AUTH, memory of arriving content."""
+"""What one client may cost: sessions in all and per client, messages, tries of AUTH, time, memory of content."""
 
 from __future__ import annotations
 
 from collections import deque
 
+from relay.policy.rate import Rate
+
 AUTH_TRIES_A_MINUTE = 20
 MEMORY_IN_ALL = 32 * 1024 * 1024
+FREE_SECONDS = 60.0  # of content, before its average speed counts
 
 
 class Sessions:
@@ -31,6 +34,42 @@ class Sessions:
             self._by_client[client] = mine
         else:
             del self._by_client[client]
+
+
+class ClientRates:
+    """Messages of each client address over a sliding window; the addresses silent for longest are forgotten first.
+
+    The window is counted in slots, so that an address costs the same whatever the rate. A message counts
+    until its whole slot has left the window: never more than the rate, at times a sixteenth less.
+    """
+
+    REMEMBERED = 10_000
+    SLOTS = 16
+
+    def __init__(self) -> None:
+        self._slots: dict[str, deque[tuple[int, int]]] = {}  # by client: (number of the slot, messages in it)
+
+    def take(self, client: str, rate: Rate, now: float) -> bool:
+        """Count one message of `client`, unless that is beyond `rate`."""
+        slot = int(now * self.SLOTS / rate.seconds)
+        slots = self._slots.pop(client, None) or deque[tuple[int, int]]()
+        self._slots[client] = slots
+        while slots and not slot - self.SLOTS <= slots[0][0] <= slot:  # a later one: the rate was changed
+            slots.popleft()
+        if sum([messages for _, messages in slots]) >= rate.count:
+            return False
+        if slots and slots[-1][0] == slot:
+            slots[-1] = slot, slots[-1][1] + 1
+        else:
+            slots.append((slot, 1))
+        if len(self._slots) > self.REMEMBERED:
+            del self._slots[next(iter(self._slots))]
+        return True
+
+
+def too_slow(octets: int, seconds: float, *, rate: int) -> bool:
+    """True when content of which `octets` came in `seconds` comes slower than `rate`, the first minute being free."""
+    return octets < (seconds - FREE_SECONDS) * rate
 
 
 class AuthTries:

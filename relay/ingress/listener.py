@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Sequence
 
 from relay.ingress.door import Door
-from relay.ingress.session import HANDSHAKE, Session
+from relay.ingress.doorstep import Doorstep
+from relay.ingress.ports import UnixSocket
+from relay.ingress.session import Session
 from relay.ingress.settings import ListenerSettings
 
 FINISH_CONTENT = 30.0  # seconds for content in progress when the relay stops
@@ -21,6 +22,7 @@ class Listener:
         self.door = door
         self._sockets = tuple(sockets)
         self._servers: list[asyncio.Server] = []
+        self._on_doorstep: set[Doorstep] = set()
 
     @property
     def name(self) -> str:
@@ -28,28 +30,33 @@ class Listener:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        return [listener.getsockname()[:2] for listener in self._sockets]
+        """Host and port of each socket; of a Unix socket "unix:/path" and 0."""
+        return [_address(listener) for listener in self._sockets]
+
+    @property
+    def shown(self) -> list[str]:
+        """The same as people write it: "127.0.0.1:25", "[::1]:25", "unix:/path"."""
+        return [
+            host if not port else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            for host, port in self.addresses
+        ]
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        settings = self.door.settings
-        context = settings.tls_context if settings.tls == "implicit" else None
-        if context is not None:
-            context.sni_callback = self._newest
+        self._loop = loop
         for listener in self._sockets:
-            server = await loop.create_server(
-                lambda: Session(self.door, loop),
-                sock=listener,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE if context else None,
-            )
+            if listener.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(self._arrived, sock=listener)
+            else:
+                server = await loop.create_server(self._arrived, sock=listener)
             self._servers.append(server)
 
-    def _newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """A handshake begins: the certificate is that of the settings as they are now."""
-        context = self.door.settings.tls_context
-        if context is not None:
-            connection.context = context
+    def _arrived(self) -> Session | Doorstep:
+        """Who speaks with the next client."""
+        door = self.door
+        if door.settings.proxy_protocol:
+            return Doorstep(door, self._loop, self._on_doorstep)
+        return Session(door, self._loop)
 
     def change(self, settings: ListenerSettings) -> None:
         """New sessions follow `settings`; sessions that are open keep what they began with."""
@@ -58,17 +65,26 @@ class Listener:
     def stop_accepting(self) -> None:
         for server in self._servers:
             server.close()
+        self._remove_files()
 
     def close_sockets(self) -> None:
         """For a listener that never started."""
         for listener in self._sockets:
             listener.close()
+        self._remove_files()
+
+    def _remove_files(self) -> None:
+        for listener in self._sockets:
+            if isinstance(listener, UnixSocket):
+                listener.remove()
 
     async def close(self) -> None:
         """Stop accepting, end idle sessions with 421, let content in progress finish, then abort."""
         self.stop_accepting()
         door = self.door
         door.stopping = True
+        for doorstep in list(self._on_doorstep):
+            doorstep.abort()
         for session in list(door.live):
             session.shut_down()
         tasks = [session.task for session in list(door.live)]
@@ -78,3 +94,10 @@ class Listener:
                 session.abort()
             if late:  # a commit is never cancelled; a client that is gone ends the rest at once
                 await asyncio.wait(late)
+
+
+def _address(listener: socket.socket) -> tuple[str, int]:
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}", 0
+    return name[0], name[1]

@@ -1,6 +1,7 @@
 """Sockets to listen on: opened here, or handed over by systemd (sd_listen_fds(3)).
 
-A port that cannot be had is an error that says which, why, by whom it is held, and what to do.
+A port that cannot be had is an error that says which, why, by whom it is held, and what to do. A Unix
+socket replaces one that a dead process left behind, never one that is in use, and never another file.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from relay.errors import RelayError
@@ -40,7 +43,84 @@ def open_port(host: str, port: int) -> socket.socket:
 
 def _no_delay(listener: socket.socket) -> None:
     """Replies leave at once; connections inherit it. (asyncio asks for it only where the socket names its protocol.)"""
+    if listener.family == socket.AF_UNIX:
+        return
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class UnixSocket(socket.socket):
+    """A listening Unix socket that we made; its file is ours until `remove`."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._file: tuple[str, int, int] | None = None
+
+    def own(self, path: str) -> None:
+        """The file at `path` is this socket's."""
+        made = os.lstat(path)
+        self._file = (path, made.st_dev, made.st_ino)
+
+    def remove(self) -> None:
+        """Take the file away, unless it is somebody else's by now. Idempotent."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        path, device, inode = file
+        with suppress(OSError):  # gone already, or the folder is no longer ours
+            there = os.lstat(path)
+            if (there.st_dev, there.st_ino) == (device, inode):
+                os.unlink(path)
+
+
+def open_unix(path: str) -> UnixSocket:
+    """A listening Unix socket at `path`, which its owner and its group may use (0660)."""
+    listener = UnixSocket()
+    try:
+        _clear(path)
+        listener.bind(path)
+        listener.own(path)
+        # Nobody can connect before `listen`. (A umask would count for files of other threads as well.)
+        os.chmod(path, 0o660)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.remove()
+        listener.close()
+        raise PortError(_explain_unix(path, error)) from None
+    except PortError:
+        listener.close()
+        raise
+    return listener
+
+
+def _clear(path: str) -> None:
+    """Remove the socket of a process that is gone; nothing else."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise PortError(f"unix:{path} is a file that is no socket (remove it, or choose another path)")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # a full backlog: somebody listens
+    raise PortError(f"unix:{path} is in use by another process (stop it, or choose another path)")
+
+
+def _explain_unix(path: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"unix:{path}: there is no folder {os.path.dirname(path) or '.'} (make it, or choose another path)"
+    if isinstance(error, PermissionError):
+        return f"unix:{path} cannot be made: permission denied (the folder must be writable for the relay)"
+    # "AF_UNIX path too long" comes without a number.
+    reason = os.strerror(error.errno) if error.errno else "the path is too long: 107 octets at most"
+    return f"unix:{path} cannot be opened: {reason}"
 
 
 def has_family(host: str) -> bool:

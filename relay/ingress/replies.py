@@ -9,6 +9,7 @@ START_DATA = b"354 End data with <CRLF>.<CRLF>\r\n"
 BYE = b"221 2.0.0 Bye\r\n"
 HELP = b"214 2.0.0 https://www.rfc-editor.org/rfc/rfc5321\r\n"
 CANNOT_VERIFY = b"252 2.1.5 Send some mail, and we shall see\r\n"
+CHUNK_OK = b"250 2.0.0 Chunk OK\r\n"
 START_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 AUTHENTICATED = b"235 2.7.0 Authenticated\r\n"
 ASK_USERNAME = b"334 VXNlcm5hbWU6\r\n"
@@ -35,8 +36,10 @@ BAD_BASE64 = b"501 5.5.2 Not base64\r\n"
 AUTH_CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
 NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
 NO_MAIL = b"503 5.5.1 MAIL first\r\n"
+BAD_CHUNK = b"501 5.5.4 Syntax: BDAT octets [LAST]; what follows cannot be told apart\r\n"
 NO_RECIPIENT = b"503 5.5.1 RCPT first\r\n"
 NESTED_MAIL = b"503 5.5.1 A transaction is open already\r\n"
+CHUNKS_BEGAN = b"503 5.5.1 The content began with BDAT already\r\n"
 TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 AUTHENTICATED_ALREADY = b"503 5.5.1 Already authenticated\r\n"
 NO_AUTH_IN_MAIL = b"503 5.5.1 Not during a transaction\r\n"
@@ -45,9 +48,22 @@ AUTH_REQUIRED = b"530 5.7.0 Authentication required\r\n"
 TLS_REQUIRED = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
 BAD_CREDENTIALS = b"535 5.7.8 Authentication credentials invalid\r\n"
 AUTH_NEEDS_TLS = b"538 5.7.11 Encryption required for authentication\r\n"
+BARE_LF = b"550 5.6.0 The message has bare LF line ends; lines end with CRLF\r\n"
+BARE_CR = b"550 5.6.0 The message has bare CR; lines end with CRLF\r\n"
+BARE_LF_AND_CR = b"550 5.6.0 The message has bare LF and bare CR; lines end with CRLF\r\n"
 NO_NULL_RECIPIENT = b"553 5.1.3 The null path is no recipient\r\n"
 NO_DOMAIN = b"553 5.1.3 The recipient has no domain\r\n"
 TOO_LARGE = b"552 5.3.4 Message too large\r\n"
 HEADER_TOO_LARGE = b"552 5.3.4 Header too large\r\n"
 NOT_ALLOWED = b"554 5.7.1 Your address is not allowed here\r\n"
 NOT_SMTP = b"554 5.5.0 This is SMTP\r\n"
+
+
+def bare(*, lf: bool, cr: bool) -> bytes:
+    """The content has line ends that are none."""
+    return BARE_LF_AND_CR if lf and cr else BARE_LF if lf else BARE_CR
+
+
+def over_rate(count: int, seconds: float) -> bytes:
+    """A client sent more messages than it may."""
+    return b"421 4.7.0 Too many messages from your address, at most %d in %d seconds\r\n" % (count, seconds)

@@ -2,65 +2,62 @@
 
 Theory of operation: what arrives goes to a buffer, or to the content reader. Commands that need no
 waiting are answered right where they arrive, what came pipelined in one write; the session's one task
-is woken for the others, and for content (`intake`). An exception of ours is 451 and a constant text.
+is woken for the others, and for content (`intake`, `bdat`). An exception of ours is 451 and a constant text.
+A command has to be complete in its time: octets that trickle in do not give it more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from relay.events import (
-    AuthenticationJudged,
-    CommandRefused,
-    ConnectionAccepted,
-    ConnectionDenied,
-    ExceptionCaught,
-    SessionEnded,
-)
+from relay.events import CommandRefused, ConnectionAccepted, ConnectionDenied, ExceptionCaught, SessionEnded
 from relay.ingress import replies
-from relay.ingress.authenticate import OFFERED, Tried, authenticate
+from relay.ingress.bdat import Chunking
+from relay.ingress.commands import Commands
 from relay.ingress.door import Door
-from relay.ingress.intake import Intake
-from relay.ingress.smtp import LONGEST_LINE, PIPELINED_AT_MOST
+from relay.ingress.secure import Secured
+from relay.ingress.smtp import LONGEST_LINE, PIPELINED_AT_MOST, THROWN_AWAY_AT_MOST
+from relay.ingress.strangers import begins_binary, is_stranger
+from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
-from relay.policy.client import allowed, is_loopback, plain
+from relay.policy.client import LOCAL, allowed, plain
 
 WRITES_BEHIND = 1024 * 1024  # content that waits for the spool file; beyond it the socket is not read
 REPLIES_AT_ONCE = 100  # then the replies are sent, and other sessions have their turn
-HANDSHAKE = 30.0
-AUTH_PAUSE = 1.0  # seconds that each bad AUTH adds to the wait for the answer to the next
-NOT_SMTP = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"DELETE", b"HOST:"})
-WITHOUT_TLS = frozenset({b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RSET", b"QUIT", b"HELP"})
+# BDAT is among them, since its octets are read whatever it is answered.
+WITHOUT_TLS = frozenset({b"EHLO", b"HELO", b"STARTTLS", b"NOOP", b"RSET", b"QUIT", b"HELP", b"BDAT"})
 WITHOUT_AUTH = WITHOUT_TLS | {b"AUTH"}
 
 
 _Work = tuple[str, Awaitable[bytes]]  # a verb, and what remains to be done about it
 
 
-class Session(Intake):
-    """One connection of a client, as a conversation."""
+class Session(Commands):
+    """One connection of a client, as a conversation.
 
-    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+    `client`: its address, where somebody in between told it; else that of the socket.
+    """
+
+    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop, client: str | None = None) -> None:
         super().__init__(door, loop)
         self.task: asyncio.Task[None]
+        self._told_client = client
         self._work: _Work | None = None
         self._entered = False
-        self._in_handshake = False
+        self._spoken = False  # a command came
         self._errors = 0
-        self._auth_failures = 0
 
     # What the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         peername = transport.get_extra_info("peername")
-        self._client = plain(peername[0]) if isinstance(peername, tuple) else "local"
-        if transport.get_extra_info("sslcontext") is not None:
-            self._tls = _tls_text(transport)
+        self._client = self._told_client or (plain(peername[0]) if isinstance(peername, tuple) else LOCAL)
         self._door.live.add(self)
         self.task = self.loop.create_task(self._handle_client())
 
@@ -74,7 +71,6 @@ class Session(Intake):
             if not self._content_waits:
                 return
         else:
-            self._expect(self._settings.limits.command)
             self._buffer += data
             if self._at_ease and not self._paused:
                 self._work = self._answer()
@@ -95,25 +91,21 @@ class Session(Intake):
             self.abort()
         self._wake()
 
-    async def _read_line(self) -> bytes | None:
-        """The next line of an AUTH exchange; None when the session ends."""
-        while (line := self._next_line()) is None:
-            if self._over or self._ended or self._door.stopping:
-                return None
-            await self._wait()
-        return line
-
     # The session
 
     async def _handle_client(self) -> None:
         door, limits = self._door, self._settings.limits
         try:
             refusal = self._admit()
+            self._expect(limits.command)
+            self._tick = min(limits.command, limits.data, self._tick)
+            self._look_at_the_clock()
+            if self._settings.tls == "implicit" and not await self._begin_tls():
+                return
             if refusal:
                 self._write(refusal)
                 return
             self._expect(limits.command)
-            self._timer = self.loop.call_later(limits.command, self._look_at_the_clock)
             await self.push(b"220 %b ESMTP relay\r\n" % self._hostname)
             await self._converse()
         except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
@@ -125,12 +117,13 @@ class Session(Intake):
                 self._report(error)
                 self._write(replies.LOCAL_ERROR)
         finally:
+            await self._lose_chunks()
             self._leave()
 
     def _admit(self) -> bytes | None:
         """None, or the reply that turns the client away."""
         door, settings = self._door, self._settings
-        if not allowed(self._client, settings.allow):
+        if self._client != LOCAL and not allowed(self._client, settings.allow):
             door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_address"))
             return replies.NOT_ALLOWED
         if door.stopping:
@@ -153,6 +146,10 @@ class Session(Intake):
         if self._entered:
             door.sessions.leave(self._client)
             why = self._ended or self._over or "errors"
+            if self._spoken and why in ("eof", "reset") and not self._in_handshake:
+                self._transaction.quirks.add(Quirk.NO_QUIT)
+            if self._transaction.quirks:
+                self._tell_quirks()
             door.observer.observe(SessionEnded(self._settings.name, self._client, why, self._messages))
         if self.transport is not None:
             transport = self.transport
@@ -169,7 +166,12 @@ class Session(Intake):
                     await self._drain_helper()
             if work is not None:
                 verb, coroutine = work
-                await self.push(self._told(verb, await self._guarded(coroutine)))
+                told = verb == "BDAT" and self._chunks is not None
+                if verb != "BDAT":
+                    self._deadline = math.inf  # the time that it takes is ours
+                reply = await self._guarded(coroutine)
+                self._expect(self._settings.limits.command)
+                await self.push(self._told(verb, reply, told=told))
             elif self._reader is not None:
                 await self.push(self._told("DATA", await self._guarded(self._take_content()), told=True))
             elif self._ended:
@@ -207,9 +209,23 @@ class Session(Intake):
                     work = "other", _others_first()
             else:
                 work = verb, reply
-        if waiting:
+        if waiting or work is not None:
+            self._spoken = True
+            if self._reader is None:
+                self._expect(self._settings.limits.command)
             self._write(b"".join(waiting))
+        elif self._buffer and not self._ended and self._reader is None:
+            self._write(self._told("other", self._doubt()))
         return work
+
+    def _doubt(self) -> bytes:
+        """The reply to a line that has not ended yet, when it is clear that no end of it would help."""
+        if self._thrown_away > THROWN_AWAY_AT_MOST:
+            self._ended = "errors"
+            return replies.LINE_TOO_LONG
+        if not self._helo and begins_binary(self._buffer):
+            return self._not_smtp(b"")
+        return b""
 
     def _told(self, verb: str, reply: bytes, *, told: bool = False) -> bytes:
         """`reply`, counted."""
@@ -227,9 +243,13 @@ class Session(Intake):
         if method is None:
             if verb[:5] in (b"MAIL\t", b"RCPT\t"):
                 return self._parse(line.replace(b"\t", b" "))
-            if verb in NOT_SMTP and not self._helo:
+            if not verb:  # a line end too many, behind a command or the final dot: an answer would be one too many
+                return "other", self._say_nothing, argument
+            if not self._helo and is_stranger(verb):
                 return "other", self._not_smtp, argument
             return "other", self._unknown, argument
+        if 0 in argument:
+            return name, self._bad_octet, argument
         settings = self._settings
         if settings.require_tls and self._tls is None and verb not in WITHOUT_TLS:
             return name, self._say_tls_required, argument
@@ -259,96 +279,27 @@ class Session(Intake):
             return self._failed(error)
 
     def _failed(self, error: Exception) -> bytes:
-        """A bug of ours is a transient failure with a constant text; the session goes on."""
+        """A bug of ours is a transient failure with a constant text; the session goes on, but not within chunks."""
         self._report(error)
         self._transaction.reset()
+        if self._chunks is not None:
+            self._ended = self._ended or "errors"
         return replies.LOCAL_ERROR
 
     def _report(self, error: Exception) -> None:
         text = "".join(traceback.format_exception(error))
         self._door.observer.observe(ExceptionCaught("session", type(error).__name__, text))
 
-    # Commands
-
-    def smtp_HELO(self, argument: bytes) -> bytes:
-        return self._greet(argument, esmtp=False) or b"250 %b\r\n" % self._hostname
-
-    def smtp_EHLO(self, argument: bytes) -> bytes:
-        return self._greet(argument, esmtp=True) or self._capabilities()
-
-    def _greet(self, argument: bytes, *, esmtp: bool) -> bytes | None:
-        if not argument:
-            return replies.BAD_SYNTAX
-        self._transaction.reset()
-        self._helo = sanitise(argument[:255].decode("ascii", "replace")).replace("\ufffd", "?")
-        self._esmtp = esmtp
-        self._peer = None
-        return None
-
-    @property
-    def _hostname(self) -> bytes:
-        return self._settings.hostname.encode("ascii", "replace")
-
-    def _capabilities(self) -> bytes:
-        settings = self._settings
-        lines = [
-            self._hostname,
-            b"SIZE %d" % settings.max_message_size,
-            b"8BITMIME",
-            b"SMTPUTF8",
-            b"PIPELINING",
-            b"DSN",
-            b"ENHANCEDSTATUSCODES",
-        ]
-        if settings.tls == "starttls" and self._tls is None:
-            lines.append(b"STARTTLS")
-        if self._auth_offered:
-            lines.append(b"AUTH " + OFFERED)
-            lines.append(b"AUTH=" + OFFERED)  # what old Outlook looks for
-        lines.append(b"HELP")
-        return b"".join([b"250-%b\r\n" % line for line in lines[:-1]]) + b"250 %b\r\n" % lines[-1]
-
-    @property
-    def _auth_offered(self) -> bool:
-        settings = self._settings
-        if settings.auth == "none" or self._user is not None:
-            return False
-        return self._tls is not None if settings.tls != "none" else is_loopback(self._client)
-
-    def smtp_MAIL(self, argument: bytes) -> bytes:
-        settings = self._settings
-        if settings.limits.messages is not None and self._messages >= settings.limits.messages:
-            self._ended = "limit"
-            return replies.TOO_MANY_MESSAGES
-        if not self._door.space():
-            return replies.STORE_FULL
-        return self._transaction.mail(argument, largest=settings.max_message_size)
-
-    def smtp_RCPT(self, argument: bytes) -> bytes:
-        return self._transaction.rcpt(argument, most=self._settings.limits.recipients)
-
-    def smtp_RSET(self, _argument: bytes) -> bytes:
-        self._transaction.reset()
-        return replies.OK
-
-    def smtp_NOOP(self, _argument: bytes) -> bytes:
-        return replies.OK
-
-    def smtp_HELP(self, _argument: bytes) -> bytes:
-        return replies.HELP
-
-    def smtp_VRFY(self, argument: bytes) -> bytes:
-        return replies.CANNOT_VERIFY if argument else replies.BAD_SYNTAX
-
-    def smtp_EXPN(self, _argument: bytes) -> bytes:
-        return replies.NOT_IMPLEMENTED
-
-    def smtp_QUIT(self, _argument: bytes) -> bytes:
-        self._ended = "quit"
-        return replies.BYE
+    # Commands that are none
 
     def _unknown(self, _argument: bytes) -> bytes:
         return replies.UNKNOWN
+
+    def _say_nothing(self, _argument: bytes) -> bytes:
+        return b""
+
+    def _bad_octet(self, _argument: bytes) -> bytes:
+        return replies.BAD_SYNTAX
 
     def _not_smtp(self, _argument: bytes) -> bytes:
         self._ended = "errors"
@@ -361,86 +312,13 @@ class Session(Intake):
     def _say_auth_required(self, _argument: bytes) -> bytes:
         return replies.AUTH_REQUIRED
 
-    async def smtp_STARTTLS(self, argument: bytes) -> bytes:
-        settings = self._settings
-        if settings.tls != "starttls" or settings.tls_context is None:
-            return replies.NOT_IMPLEMENTED
-        if argument:
-            return replies.BAD_SYNTAX
-        if self._tls is not None:
-            return replies.TLS_ALREADY
-        self._write(replies.START_TLS)
-        self._buffer.clear()  # what was sent in clear behind STARTTLS does not count (RFC 3207, section 4.2)
-        self._in_handshake = True
-        if self.transport is None:
-            raise ConnectionResetError
-        transport = await self.loop.start_tls(
-            self.transport, self, settings.tls_context, server_side=True, ssl_handshake_timeout=HANDSHAKE
-        )
-        if transport is None:
-            raise ConnectionResetError
-        self._in_handshake = False
-        self._reading = True
-        self.transport = transport
-        self._tls = _tls_text(transport)
-        self._transaction.reset()
-        self._helo, self._esmtp, self._user, self._peer = "", False, None, None
-        return b""
-
-    async def smtp_AUTH(self, argument: bytes) -> bytes:
-        settings, door = self._settings, self._door
-        if settings.auth == "none":
-            return replies.NOT_IMPLEMENTED
-        if self._user is not None:
-            return replies.AUTHENTICATED_ALREADY
-        if self._transaction.open:
-            return replies.NO_AUTH_IN_MAIL
-        if not self._auth_offered:
-            return replies.AUTH_NEEDS_TLS
-        if door.auth_tries.refuses(self._client, self.loop.time()):
-            self._ended = "errors"
-            return replies.AUTH_LATER
-        tried = await authenticate(argument, self._ask, settings.verify if settings.auth == "users" else None)
-        door.observer.observe(
-            AuthenticationJudged(settings.name, self._client, sanitise(tried.user, 255), tried.mechanism, tried.result)
-        )
-        if tried.result == "ok":
-            self._user, self._peer = sanitise(tried.user, 255), None
-            return tried.reply
-        return await self._auth_failed(tried)
-
-    async def _auth_failed(self, tried: Tried) -> bytes:
-        """Each answer comes a second later than the last; the fifth ends the session."""
-        if tried.result == "bad":
-            self._auth_failures += 1
-            self._door.auth_tries.failed(self._client, self.loop.time())
-            await asyncio.sleep(self._auth_failures * AUTH_PAUSE)
-        if self._auth_failures >= 5:
-            self._ended = "errors"
-            return replies.TOO_MANY_AUTH_FAILURES
-        return tried.reply
-
-    async def _ask(self, challenge: bytes) -> bytes | None:
-        await self.push(challenge)
-        return await self._read_line()
-
-    def smtp_DATA(self, argument: bytes) -> bytes:
-        transaction = self._transaction
-        if argument:
-            return replies.BAD_SYNTAX
-        if not transaction.open:
-            return replies.NO_MAIL
-        if not transaction.recipients:
-            return replies.NO_RECIPIENT
-        self._expect_content()
-        return replies.START_DATA
-
 
 _NOT_COUNTED = frozenset({"HELP", "EXPN"})
 _NO_METHOD = ("other", None)
 _METHODS: dict[bytes, tuple[str, Any]] = {
     name[5:].encode(): ("other" if name[5:] in _NOT_COUNTED else name[5:], method)
-    for name, method in vars(Session).items()
+    for part in (Chunking, Secured, Commands)
+    for name, method in vars(part).items()
     if name.startswith("smtp_")
 }
 
@@ -449,8 +327,3 @@ async def _others_first() -> bytes:
     """Other sessions have their turn."""
     await asyncio.sleep(0)
     return b""
-
-
-def _tls_text(transport: asyncio.BaseTransport) -> str:
-    cipher = transport.get_extra_info("cipher")
-    return f"{cipher[1]} {cipher[0]}" if cipher else "TLS"

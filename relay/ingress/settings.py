@@ -5,7 +5,10 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
+
+from relay.policy.rate import Rate
 
 KIB = 1024
 IN_MEMORY = 256 * KIB  # a message up to this size is kept in memory while it arrives
@@ -13,7 +16,12 @@ IN_MEMORY = 256 * KIB  # a message up to this size is kept in memory while it ar
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a listener; times in seconds. `messages` None: unlimited per session."""
+    """Bounds of a listener; times in seconds. `messages` None: unlimited per session.
+
+    `client_rate`: messages of one client address, over all of its sessions; None: no limit.
+    `command` is how long a complete command may take to come, `data` how long a client may be silent in
+    content, `data_rate` how many octets of content a second must come on average (0: any).
+    """
 
     sessions: int = 2000
     per_client: int = 500
@@ -24,6 +32,8 @@ class Limits:
     messages: int | None = None
     command: float = 300.0
     data: float = 300.0
+    data_rate: int = 100
+    client_rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,10 @@ class ListenerSettings:
 
     `verify` judges name and password and may take its time (it runs on a thread); it must be there
     with auth users. `allow` empty: nobody.
+
+    `bare_newline`: "normalize", "reject" or "accept-lf-dot". `complete_addresses`: an address without a
+    domain gets the hostname. `proxy_protocol`: the load balancers whose PROXY header counts.
+    `certificate_ends`: the end of our own certificate.
     """
 
     name: str
@@ -43,6 +57,10 @@ class ListenerSettings:
     require_tls: bool = False
     auth: str = "none"
     verify: Callable[[str, str], bool] | None = None
+    bare_newline: str = "normalize"
+    complete_addresses: bool = False
+    proxy_protocol: tuple[IPv4Network | IPv6Network, ...] = ()
+    certificate_ends: datetime | None = None
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

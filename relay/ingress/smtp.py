@@ -17,6 +17,7 @@ from typing import Any
 from aiosmtpd.smtp import SMTP
 
 LONGEST_LINE = 4096
+THROWN_AWAY_AT_MOST = 1024 * 1024  # of one line; who sends more speaks something else
 PIPELINED_AT_MOST = 64 * 1024  # commands that wait; beyond it the socket is not read
 
 # Commands here take octets and answer with them, most without waiting; the types of aiosmtpd's are others.
@@ -36,7 +37,11 @@ class Wire(_Protocol):  # type: ignore[misc]
         self._reading = True
         self._over = ""  # why nothing more comes: "eof" or "reset"
         self._ended = ""  # why the session ends, once it does
+        self._thrown_away = 0  # octets of a line that is too long
+        self._tick = 60.0  # no look at the clock is further away
         self._deadline = 0.0
+        self._since = 0.0  # when the content that is being read began
+        self._paused_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -64,11 +69,15 @@ class Wire(_Protocol):  # type: ignore[misc]
     def _pause(self) -> None:
         if self._reading and self.transport is not None:
             self._reading = False
+            self._paused_at = self.loop.time()
             self.transport.pause_reading()
 
     def _resume(self) -> None:
         if not self._reading and self.transport is not None:
             self._reading = True
+            elapsed = self.loop.time() - self._paused_at
+            self._deadline += elapsed
+            self._since += elapsed
             self.transport.resume_reading()
 
     def _write(self, data: bytes) -> None:
@@ -83,14 +92,18 @@ class Wire(_Protocol):  # type: ignore[misc]
                 await self._drain_helper()
 
     def _look_at_the_clock(self) -> None:
-        left = self._deadline - self.loop.time()
+        left = self._time_left(self.loop.time())
         if left > 0:
-            self._timer = self.loop.call_later(left, self._look_at_the_clock)
+            self._timer = self.loop.call_later(min(left, self._tick), self._look_at_the_clock)
         else:
             self._ended = self._ended or "timeout"
             if self._paused:  # the client does not read: nothing can be told to it
                 self.abort()
             self._wake()
+
+    def _time_left(self, now: float) -> float:
+        """Seconds until the client is given up."""
+        return self._deadline - now
 
     def _expect(self, seconds: float) -> None:
         self._deadline = self.loop.time() + seconds
@@ -101,9 +114,12 @@ class Wire(_Protocol):  # type: ignore[misc]
         end = buffer.find(b"\n")
         if end < 0:
             if len(buffer) > LONGEST_LINE:
+                self._thrown_away += len(buffer) - LONGEST_LINE - 1
                 del buffer[LONGEST_LINE + 1 :]  # bounded: the rest of the line is thrown away
             self._resume()
             return None
+        if end > LONGEST_LINE:
+            self._thrown_away = 0
         line = bytes(buffer[:end])
         del buffer[: end + 1]
         return line

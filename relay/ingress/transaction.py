@@ -1,18 +1,20 @@
 """One mail transaction: what MAIL and RCPT said (RFC 5321, section 3.3; RFC 3461; RFC 6531). No I/O.
 
 Unknown parameters, and those of extensions we do not offer, are ignored: an application that always
-sends them must not be turned away for it.
+sends them must not be turned away for it. What was tolerated is told as quirks.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from relay.ingress import replies
 from relay.mail import path
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.quirk import Quirk
 from relay.mail.reply import Reply
 
 _NOTIFY = frozenset({"never", "success", "failure", "delay"})
@@ -22,17 +24,38 @@ _REMEMBERED = 256  # octets; a longer argument is rare, and remembering many wou
 
 
 class Transaction:
-    """Open from MAIL on. `mail` and `rcpt` give the reply; a negative one changes nothing."""
+    """Open from MAIL on. `mail` and `rcpt` give the reply; a negative one changes nothing.
 
-    __slots__ = ("_envid", "_ret", "_reverse_path", "_smtputf8", "open", "recipients")
+    An address without a domain gets `complete` for one, unless that is "". `auth`: AUTH is offered, and its
+    parameter no quirk. `quirks` takes what was tolerated, over any number of transactions.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_auth",
+        "_complete",
+        "_envid",
+        "_ret",
+        "_reverse_path",
+        "_smtputf8",
+        "open",
+        "quirks",
+        "recipients",
+        "size",
+        "smtputf8_asked",
+    )
+
+    def __init__(self, *, complete: str = "", auth: bool = False) -> None:
+        self._complete = complete
+        self._auth = auth
         self.recipients: list[Recipient] = []
+        self.quirks = set[Quirk]()
         self.reset()
 
     def reset(self) -> None:
         self.open = False
         self.recipients = []
+        self.size = 0  # as the client announced it; 0: not at all
+        self.smtputf8_asked = False
         self._reverse_path: Address | None = None
         self._smtputf8 = False
         self._ret: str | None = None
@@ -49,23 +72,49 @@ class Transaction:
         if argument[:1] not in b"fF":
             return replies.BAD_SYNTAX
         self.reset()
-        for key, value in sender.parameters:
+        quirks = sender.quirks
+        if sender.parameters:
+            refusal, strange = self._take_parameters(sender.parameters, largest)
+            if refusal is not None:
+                return refusal
+            quirks |= strange
+        address = sender.address
+        if address is not None:
+            if self._complete and not address.domain:
+                address = Address(address.local, self._complete)
+                quirks |= {Quirk.NO_DOMAIN}
+            if not address.is_ascii:
+                self._beyond_ascii()
+        if quirks:
+            self.quirks |= quirks
+        self._reverse_path = address
+        self.open = True
+        return replies.SENDER_OK
+
+    def _take_parameters(
+        self, parameters: tuple[tuple[str, bytes | None], ...], largest: int
+    ) -> tuple[bytes | None, set[Quirk]]:
+        """A refusal or None, and the quirks."""
+        quirks = set[Quirk]()
+        for key, value in parameters:
             if key == "SIZE" and value is not None:
                 if not value.isdigit() or len(value) > 20:
-                    return replies.BAD_SYNTAX
-                if int(value) > largest:
-                    return replies.TOO_LARGE
+                    return replies.BAD_SYNTAX, quirks
+                self.size = int(value)
+                if self.size > largest:
+                    return replies.TOO_LARGE, quirks
             elif key == "SMTPUTF8":
-                self._smtputf8 = True
+                self._smtputf8 = self.smtputf8_asked = True
             elif key == "RET" and value is not None and value.lower() in (b"full", b"hdrs"):
                 self._ret = value.decode().lower()
             elif key == "ENVID":
                 self._envid = _xtext(value)
-        self._reverse_path = sender.address
-        if sender.address is not None and not sender.address.is_ascii:
-            self._smtputf8 = True
-        self.open = True
-        return replies.SENDER_OK
+            elif key == "BODY" and value is not None and value.upper() in (b"7BIT", b"8BITMIME", b"BINARYMIME"):
+                if value.upper() == b"BINARYMIME":
+                    quirks.add(Quirk.BINARYMIME)
+            elif key != "AUTH" or not self._auth:
+                quirks.add(Quirk.UNKNOWN_PARAMETER)
+        return None, quirks
 
     def rcpt(self, argument: bytes, *, most: int) -> bytes:
         """RCPT: one recipient more, at most `most`."""
@@ -74,18 +123,30 @@ class Transaction:
         if len(self.recipients) >= most:
             return replies.TOO_MANY_RECIPIENTS
         try:
-            recipient = _remembered(argument) if len(argument) <= _REMEMBERED else _recipient(argument)
+            found = _remembered(argument) if len(argument) <= _REMEMBERED else _recipient(argument)
         except path.PathError as error:
             return error.reply.to_bytes()
-        if recipient is None:
+        if found is None:
             return replies.NO_NULL_RECIPIENT
+        recipient, quirks = found
         address = recipient.address
         if not address.domain and address.local.lower() != "postmaster":
-            return replies.NO_DOMAIN
+            if not self._complete:
+                return replies.NO_DOMAIN
+            recipient = replace(recipient, address=Address(address.local, self._complete))
+            quirks |= {Quirk.NO_DOMAIN}
         if not address.is_ascii:
-            self._smtputf8 = True
+            self._beyond_ascii()
+        if quirks:
+            self.quirks |= quirks
         self.recipients.append(recipient)
         return replies.RECIPIENT_OK
+
+    def _beyond_ascii(self) -> None:
+        """An address that only SMTPUTF8 can carry, whether it was asked for or not."""
+        self._smtputf8 = True
+        if not self.smtputf8_asked:
+            self.quirks.add(Quirk.EIGHT_BIT_PATH)
 
     @property
     def reverse_path(self) -> str:
@@ -96,12 +157,14 @@ class Transaction:
         return Envelope(self._reverse_path, tuple(self.recipients), self._smtputf8, self._ret, self._envid)
 
 
-def _recipient(argument: bytes) -> Recipient | None:
+def _recipient(argument: bytes) -> tuple[Recipient, frozenset[Quirk]] | None:
+    """The recipient and what was tolerated; None for the null path."""
     found = path.parse(argument)
     if argument[:1] not in b"tT":
         raise path.PathError(_BAD_RCPT)
     if found.address is None:
         return None
+    quirks = found.quirks
     notify: frozenset[str] | None = None
     orcpt: str | None = None
     for key, value in found.parameters:
@@ -111,7 +174,9 @@ def _recipient(argument: bytes) -> Recipient | None:
                 notify = asked
         elif key == "ORCPT":
             orcpt = _xtext(value)
-    return Recipient(found.address, notify, orcpt)
+        else:
+            quirks |= {Quirk.UNKNOWN_PARAMETER}
+    return Recipient(found.address, notify, orcpt), quirks
 
 
 _remembered = lru_cache(maxsize=4096)(_recipient)

@@ -1,8 +1,8 @@
 """A delivery status notification: the report we write about a message (RFC 3464, RFC 6522).
 
 Three parts: words for a person, fields for a program, and the header of the message (or all of
-it, where RET=FULL asked and it is small and in memory). Pure: every input is a value, and the
-same values give the same bytes.
+it, where RET=FULL asked, somebody did not get it, and it is small and in memory). Pure: every
+input is a value, and the same values give the same bytes.
 
 Nothing that comes from the message or from an upstream can begin a line, a field or a MIME part:
 values are one printable line each, the words are quoted-printable, and the boundary is chosen so
@@ -17,25 +17,26 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from email.header import Header as UnstructuredText
 from email.utils import format_datetime
 
 from relay.mail.address import Address
 from relay.mail.content import Content
-from relay.mail.dsn_text import TITLES, Action, Fate, diagnosis, explain
+from relay.mail.dsn_text import TITLES, Action, Fate, Telling, diagnosis, explain
 from relay.mail.encoding import decode
 from relay.mail.envelope import Envelope
 from relay.mail.header import Header, value
+from relay.mail.notice import addr_spec, encoded, quoted_printable
 from relay.mail.reply import sanitise
 
+RETURNED = "5.7.0"
+"""The status of what an operator has returned (RFC 3463, section 3.8): a decision of policy, and nearer to none of
+its details. 5.7.1, for one, would say that the sender may not send to the recipient."""
 FULL_LIMIT = 256 * 1024  # octets; a larger message comes back as its header, whatever RET says
 _SUBJECT_SHOWN = 120
 _LINE = 998  # RFC 5322, section 2.1.1, without CRLF
 _MESSAGE_ID = re.compile(rb"<[!-;=?-~]{3,250}>")
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
-_PLAIN_LOCAL = re.compile(r"[^\s()<>\[\]:;@\\,\"]+\Z")
-_QUOTED_LOCAL = re.compile(r'"(?:[^"\\]|\\.)*"\Z')
 # Fields that repeat the subject of a message, which for a session code may be the code.
 _TELLS = (b"subject", b"topic", b"comments", b"keywords", b"summary", b"description", b"preview")
 
@@ -59,38 +60,44 @@ def build(
     queue_id: str,
     hostname: str,
     author: Address,
-    reader: Address,
+    readers: Sequence[Address],
     now: datetime,
+    to_sender: bool = True,
 ) -> bytes:
-    """The report about `fates` (one at least), for `reader`, as complete content with CRLF line ends.
+    """The report about `fates` (one at least), for `readers`, as complete content with CRLF line ends.
 
     `queue_id` is the report's own: Message-ID and boundary come from it. `hostname` is the reporting
-    MTA. 8-bit octets occur only where a whole 8-bit message is returned, or an address needs SMTPUTF8.
+    MTA. Not `to_sender`: it is for others, who are told whose message it was (of failures only), and who
+    never get more of it than its header. 8-bit octets occur only where a whole 8-bit message is
+    returned, or an address needs SMTPUTF8.
     """
     action = next(action for action in Action if any(fate.action is action for fate in fates))
     head = original.content.head
     subject = "" if original.session_code else _subject(head)
-    words = explain(
-        fates,
-        subject=subject,
+    telling = Telling(
+        queue_id=original.queue_id,
+        hostname=hostname,
         received_at=original.received_at,
         now=now,
         attempts=original.attempts,
-        reference=f"{original.queue_id} ({hostname})",
+        subject=subject,
         codes_only=original.session_code,
+        sender="" if to_sender else str(original.envelope.reverse_path or "<>"),
     )
-    text = quopri.encodestring(words.encode()).replace(b"\n", b"\r\n")
+    words = explain(fates, telling)
+    text = quoted_printable(words)
     parts = [
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + text,
         b"Content-Type: message/delivery-status\r\n\r\n" + _status_fields(original, fates, hostname, now),
-        _returned(original),
+        # RET=FULL is about failures (RFC 3461, section 4.3).
+        _returned(original, whole=to_sender and action is Action.FAILED),
     ]
     boundary = _boundary(queue_id, parts)
     eight_bit = parts[2].startswith(_EIGHT_BIT)
     fields = [
-        f"From: Mail Delivery System <{_addr_spec(author)}>",
-        f"To: <{_addr_spec(reader)}>",
-        _encoded("Subject", f"{TITLES[action]}: {subject}" if subject else TITLES[action]),
+        f"From: Mail Delivery System <{addr_spec(author)}>",
+        "To: " + ",\r\n ".join(f"<{addr_spec(reader)}>" for reader in readers),
+        encoded("Subject", f"{TITLES[action]}: {subject}" if subject else TITLES[action]),
         f"Date: {format_datetime(now)}",
         f"Message-ID: <{queue_id}.report@{hostname}>",
         *_thread(head),
@@ -128,12 +135,17 @@ def _recipient_block(fate: Fate, codes_only: bool, now: datetime) -> list[str]:
     said = diagnosis(fate, codes_only=codes_only)
     if said:
         block.append(_folded("Diagnostic-Code", f"{'x-relay' if fate.reply is None else 'smtp'}; {said}"))
-    block.append(f"Last-Attempt-Date: {format_datetime(now)}")
+    if fate.upstream:  # else nothing was tried now, and when it was is not known
+        block.append(f"Last-Attempt-Date: {format_datetime(now)}")
+    if fate.retry_until is not None:
+        block.append(f"Will-Retry-Until: {format_datetime(fate.retry_until)}")
     return block
 
 
 def _status(fate: Fate) -> str:
     """The enhanced status (RFC 3463), made from the reply code where the reply has none."""
+    if fate.returned:
+        return RETURNED
     if fate.expired:
         return "4.4.7"
     if fate.reply is None:
@@ -168,20 +180,21 @@ def _folded(name: str, text: str) -> str:
 _EIGHT_BIT = b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n"
 
 
-def _returned(original: Original) -> bytes:
-    """The third part: the header of the message, or all of it."""
+def _returned(original: Original, *, whole: bool) -> bytes:
+    """The third part: the header of the message, or, where that is allowed and was asked for, all of it."""
     content = original.content
     if (
-        original.envelope.ret == "full"
+        whole
+        and original.envelope.ret == "full"
         and not original.session_code
         and content.in_memory
         and content.size <= FULL_LIMIT
     ):
-        whole = content.read(0, content.size)
-        if b"\0" not in whole and _short_lines(whole):
-            opening = b"Content-Type: message/rfc822\r\n\r\n" if whole.isascii() else _EIGHT_BIT + b"\r\n"
-            return opening + whole
-    head = _quiet(content.head) if original.session_code else content.head.removesuffix(b"\r\n")
+        data = content.read(0, content.size)
+        if b"\0" not in data and _short_lines(data):
+            opening = b"Content-Type: message/rfc822\r\n\r\n" if data.isascii() else _EIGHT_BIT + b"\r\n"
+            return opening + data
+    head = quiet(content.head) if original.session_code else content.head.removesuffix(b"\r\n")
     if head.isascii() and b"\0" not in head and _short_lines(head):
         return b"Content-Type: text/rfc822-headers\r\n\r\n" + head
     lines = (quopri.encodestring(line) for line in head.split(b"\r\n"))
@@ -194,7 +207,7 @@ def _short_lines(data: bytes) -> bool:
     return max(map(len, data.split(b"\r\n"))) <= _LINE
 
 
-def _quiet(head: bytes) -> bytes:
+def quiet(head: bytes) -> bytes:
     """The fields of `head` but for those that tell what the message says."""
     fields = Header.parse(head).fields
     return b"".join(raw for name, raw in fields if not any(word in name for word in _TELLS))
@@ -225,18 +238,3 @@ def _thread(head: bytes) -> list[str]:
     field = Header.parse(head).first(b"message-id")
     found = _MESSAGE_ID.search(value(field)) if field else None
     return [f"{name}: {found[0].decode()}" for name in ("In-Reply-To", "References")] if found else []
-
-
-def _encoded(name: str, text: str) -> str:
-    """A field with `text`, folded; encoded words where ASCII does not do (RFC 2047)."""
-    plain = text.isascii() and "=?" not in text and max(map(len, text.split())) < 60
-    words = UnstructuredText(text, "us-ascii" if plain else "utf-8", maxlinelen=76, header_name=name)
-    return f"{name}: {words.encode(linesep=chr(13) + chr(10))}"
-
-
-def _addr_spec(address: Address) -> str:
-    """The address as it may stand in a header field (RFC 5322, section 3.4.1)."""
-    local = sanitise(address.local)
-    if not (_PLAIN_LOCAL.match(local) or _QUOTED_LOCAL.match(local)):
-        local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return f"{local}@{sanitise(address.domain)}" if address.domain else local

@@ -1,7 +1,8 @@
 """The human part of a report: what happened, to whom, what the upstream said, what to do; Dutch, then English.
 
-Plain words for somebody who sent an invoice and never heard of SMTP. Every value is shown on
-one line, without control characters; nothing here reads the body of a message.
+Plain words for somebody who sent an invoice and never heard of SMTP; for other readers the same, told of the
+sender and without advice that is not theirs to follow. Every value is shown on one line, without control
+characters; nothing here reads the body of a message.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class Action(StrEnum):
 class Fate:
     """What became of one recipient.
 
-    `reply` is the upstream's answer; where none was given, `text` says what happened.
-    `expired`: the lifetime ended before anybody said yes or no.
+    `upstream` is the one that was just asked, "" where none was. `reply` is its answer; where none was
+    given, `text` says what happened. `expired`: the lifetime ended before anybody said yes or no.
+    `returned`: an operator had it returned, whatever an upstream would have said. `retry_until`: of
+    delayed mail, how long it is tried.
     """
 
     recipient: Recipient
@@ -37,6 +40,8 @@ class Fate:
     reply: Reply | None = None
     text: str = ""
     expired: bool = False
+    returned: bool = False
+    retry_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,20 @@ class Words:
     """One language of the report."""
 
     verdict: dict[Action, str]
+    about: str
     subject: str
     accepted: str
     answer: str
     silence: str
     none: str
+    returned: str
     tries: str
     once: str
+    until: str
     last: dict[Action, str]
+    no_more: str
     reference: str
+    look: str
     units: tuple[tuple[timedelta, str, str], ...]
     advice: dict[str, str]
 
@@ -65,19 +75,24 @@ DUTCH = Words(
         Action.DELAYED: "Uw bericht is nog niet bezorgd bij:",
         Action.RELAYED: "Uw bericht is doorgegeven voor:",
     },
+    about="Een bericht van {sender} is niet bezorgd bij:",
     subject="Onderwerp",
     accepted="Aangenomen",
     answer="Antwoord van de mailserver",
     silence="Geen antwoord van de mailserver",
     none="geen poging gelukt",
+    returned="Teruggestuurd door de beheerder van deze mailrelay",
     tries="Er is {tries} keer geprobeerd, over een tijd van {time}.",
     once="Er is één keer geprobeerd.",
+    until="Het wordt geprobeerd tot",
     last={
         Action.FAILED: "Het wordt niet nog eens geprobeerd: verstuur het bericht opnieuw als de oorzaak weg is.",
         Action.DELAYED: "U hoeft niets te doen: het wordt vanzelf opnieuw geprobeerd.",
         Action.RELAYED: "De volgende mailserver meldt niet of het bericht daarna aankomt.",
     },
+    no_more="Het wordt niet nog eens geprobeerd.",
     reference="Kenmerk voor uw beheerder",
+    look="Opzoeken",
     units=(
         (_DAY, "dag", "dagen"),
         (_HOUR, "uur", "uur"),
@@ -90,6 +105,7 @@ DUTCH = Words(
         "size": "het bericht is te groot; verstuur een kleinere bijlage of een link.",
         "policy": "de mailserver staat dit bericht niet toe; stuur deze melding door naar uw beheerder.",
         "expired": "de mailserver nam het bericht niet op tijd aan; stuur deze melding door naar uw beheerder.",
+        "returned": "vraag uw beheerder waarom, en stuur deze melding mee.",
         "other": "stuur deze melding door naar uw beheerder.",
     },
 )
@@ -100,19 +116,24 @@ ENGLISH = Words(
         Action.DELAYED: "Your message has not yet been delivered to:",
         Action.RELAYED: "Your message was handed on for:",
     },
+    about="A message from {sender} was not delivered to:",
     subject="Subject",
     accepted="Accepted",
     answer="Answer of the mail server",
     silence="No answer of the mail server",
     none="no attempt got through",
+    returned="Returned by the administrator of this relay",
     tries="It was tried {tries} times over {time}.",
     once="It was tried once.",
+    until="It is tried until",
     last={
         Action.FAILED: "It will not be tried again: send the message again when the cause is gone.",
         Action.DELAYED: "You need not do anything: it will be tried again.",
         Action.RELAYED: "The next mail server does not report whether the message arrives after that.",
     },
+    no_more="It will not be tried again.",
     reference="Reference for your administrator",
+    look="To look it up",
     units=(
         (_DAY, "day", "days"),
         (_HOUR, "hour", "hours"),
@@ -125,6 +146,7 @@ ENGLISH = Words(
         "size": "the message is too large; send a smaller attachment or a link.",
         "policy": "the mail server does not allow this message; forward this report to your administrator.",
         "expired": "the mail server did not take the message in time; forward this report to your administrator.",
+        "returned": "ask your administrator why, and send this report along.",
         "other": "forward this report to your administrator.",
     },
 )
@@ -138,21 +160,27 @@ TITLES = {
 _TRY_THIS = {DUTCH.subject: "Wat u kunt doen", ENGLISH.subject: "What you can do"}
 
 
-def explain(
-    fates: Sequence[Fate],
-    *,
-    subject: str,
-    received_at: datetime,
-    now: datetime,
-    attempts: int,
-    reference: str,
-    codes_only: bool,
-) -> str:
-    """The report in words, lines ended by "\\n". `subject` "" leaves its line out; `codes_only`: for session codes."""
-    parts = [
-        _in_one_language(words, fates, subject, received_at, now, attempts, reference, codes_only)
-        for words in (DUTCH, ENGLISH)
-    ]
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What a report tells besides the fates.
+
+    `subject` "" leaves its line out; `codes_only`: for session codes. `sender` is "" where the reader is
+    the sender; others are told of failures only, and whose message it was.
+    """
+
+    queue_id: str
+    hostname: str
+    received_at: datetime
+    now: datetime
+    attempts: int
+    subject: str = ""
+    codes_only: bool = False
+    sender: str = ""
+
+
+def explain(fates: Sequence[Fate], telling: Telling) -> str:
+    """The report in words, lines ended by "\\n"."""
+    parts = [_in_one_language(words, fates, telling) for words in (DUTCH, ENGLISH)]
     return "\n\n----\n\n".join(parts) + "\n"
 
 
@@ -165,50 +193,58 @@ def diagnosis(fate: Fate, *, codes_only: bool) -> str:
     return sanitise(str(fate.reply))
 
 
-def _in_one_language(
-    words: Words,
-    fates: Sequence[Fate],
-    subject: str,
-    received_at: datetime,
-    now: datetime,
-    attempts: int,
-    reference: str,
-    codes_only: bool,
-) -> str:
+def _in_one_language(words: Words, fates: Sequence[Fate], telling: Telling) -> str:
+    sender = sanitise(telling.sender)
     lines: list[str] = []
     for action in Action:
         group = [fate for fate in fates if fate.action is action]
         if not group:
             continue
-        lines += [words.verdict[action], ""]
+        lines += [words.about.format(sender=sender) if sender else words.verdict[action], ""]
         for fate in group:
-            lines += _one_recipient(words, fate, codes_only)
-        lines += ["", words.last[action], ""]
-    if subject:
-        lines.append(f"{words.subject}: {subject}")
-    lines.append(f"{words.accepted}: {received_at:%d-%m-%Y %H:%M:%S %z}")
-    if attempts > 1:
-        lines.append(words.tries.format(tries=attempts, time=duration(now - received_at, words)))
-    elif attempts == 1:
+            lines += _one_recipient(words, fate, telling)
+        lines += ["", words.no_more if sender else words.last[action]]
+        until = group[0].retry_until  # the lifetime is the message's: the same for all
+        if until is not None:
+            lines.append(f"{words.until}: {_time(until)}")
+        lines.append("")
+    if telling.subject:
+        lines.append(f"{words.subject}: {telling.subject}")
+    lines.append(f"{words.accepted}: {_time(telling.received_at)}")
+    if telling.attempts > 1:
+        time = duration(telling.now - telling.received_at, words)
+        lines.append(words.tries.format(tries=telling.attempts, time=time))
+    elif telling.attempts == 1:
         lines.append(words.once)
-    lines.append(f"{words.reference}: {reference}")
+    if sender:
+        lines.append(f"{words.look}: relay queue show {telling.queue_id} ({telling.hostname})")
+    else:
+        lines.append(f"{words.reference}: {telling.queue_id} ({telling.hostname})")
     return "\n".join(lines)
 
 
-def _one_recipient(words: Words, fate: Fate, codes_only: bool) -> list[str]:
+def _one_recipient(words: Words, fate: Fate, telling: Telling) -> list[str]:
     lines = [f"  {sanitise(str(fate.recipient.address))}"]
-    said = diagnosis(fate, codes_only=codes_only)
-    if fate.reply is not None:
+    said = diagnosis(fate, codes_only=telling.codes_only)
+    if fate.returned:
+        lines.append(f"    {words.returned}.")
+    elif fate.reply is not None:
         lines.append(f"    {words.answer} ({fate.upstream}): {said}")
     elif fate.action is not Action.RELAYED:
         lines.append(f"    {words.silence} ({fate.upstream or '-'}): {said or words.none}")
-    if fate.action is Action.FAILED:
+    if fate.action is Action.FAILED and not telling.sender:
         lines.append(f"    {_TRY_THIS[words.subject]}: {words.advice[_kind(fate)]}")
     return lines
 
 
+def _time(moment: datetime) -> str:
+    return f"{moment:%d-%m-%Y %H:%M:%S %z}"
+
+
 def _kind(fate: Fate) -> str:
     """Which advice fits, from the enhanced status (RFC 3463, section 3)."""
+    if fate.returned:
+        return "returned"
     if fate.expired or fate.reply is None:
         return "expired"
     _, _, detail = fate.reply.status.partition(".")

@@ -4,7 +4,7 @@ Taken beside the standard's forms: spaces around the colon and inside the bracke
 a display name before the brackets, source routes (dropped, RFC 5321, appendix C), a trailing dot of the
 domain, dots anywhere in a local part, UTF-8 without SMTPUTF8. Encoded words are never decoded, and quotes
 protect neither `<` nor `>`: what is no address after these tolerances is refused, so that nobody reads
-another address than we do.
+another address than we do. Each tolerance is told as a quirk.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from relay.mail.address import Address
+from relay.mail.quirk import Quirk
 from relay.mail.reply import Reply
 
 LONGEST_LOCAL = 128  # octets; RFC 5321, section 4.5.3.1.1 has 64, which VERP addresses exceed
@@ -28,6 +29,7 @@ _DOMAIN = rb"@(" + _LABELS + rb"|" + _LITERAL + rb")\.?"
 _MAILBOX = re.compile(rb"(" + _ATOM + rb"|" + _QUOTED + rb"(?=@))(?:" + _DOMAIN + rb")?")
 _ROUTE = re.compile(rb"@" + _LABELS + rb"(?:,@" + _LABELS + rb")*:")
 _PREFIX = re.compile(rb"(?:FROM|TO)[ \t]*:[ \t]*", re.IGNORECASE)
+_NO_SPACE = re.compile(rb"(?:FROM|TO):[^ \t]", re.IGNORECASE)
 _DISPLAY_NAME = re.compile(rb'(?:"[^"<>]*"[ \t]*|[^"<>@]*)(?=<)')
 _BARE = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^ \t"])+')
 _KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -46,11 +48,13 @@ class PathError(ValueError):
 class Path:
     """What stood behind MAIL or RCPT. `address` None is the null reverse-path `<>`.
 
-    `parameters` are (KEYWORD, value or None) in order, values as bytes exactly as sent.
+    `parameters` are (KEYWORD, value or None) in order, values as bytes exactly as sent. `quirks`: what was
+    tolerated in it (an address beyond ASCII is none by itself: the transaction knows of SMTPUTF8).
     """
 
     address: Address | None
     parameters: tuple[tuple[str, bytes | None], ...] = ()
+    quirks: frozenset[Quirk] = frozenset()
 
 
 def parse(argument: bytes) -> Path:
@@ -68,14 +72,17 @@ def _parse(argument: bytes) -> Path:
     rest = argument[prefix.end() :].strip(b" \t")
     if not rest:
         raise PathError(Reply(501, "5.1.7" if argument[:1] in b"fF" else "5.1.3", "An address is missing"))
-    mailbox, parameters = _cut(rest)
-    return Path(_mailbox(mailbox), _parameters(parameters))
+    quirks = set[Quirk]()
+    if not _NO_SPACE.match(argument):
+        quirks.add(Quirk.SPACE_IN_PATH)
+    mailbox, parameters = _cut(rest, quirks)
+    return Path(_mailbox(mailbox, quirks), _parameters(parameters), frozenset(quirks))
 
 
 _remembered = lru_cache(maxsize=4096)(_parse)
 
 
-def _cut(rest: bytes) -> tuple[bytes, bytes]:
+def _cut(rest: bytes, quirks: set[Quirk]) -> tuple[bytes, bytes]:
     """The text of the mailbox, and of the parameters behind it."""
     if b"<" in rest:
         name = _DISPLAY_NAME.match(rest)
@@ -84,19 +91,26 @@ def _cut(rest: bytes) -> tuple[bytes, bytes]:
             inside, closed, behind = rest[start + 1 :].partition(b">")
             if not closed:
                 raise PathError(_BAD_SYNTAX)
-            return inside.strip(b" \t"), behind
+            if start:
+                quirks.add(Quirk.NAME_IN_PATH)
+            mailbox = inside.strip(b" \t")
+            if mailbox != inside:
+                quirks.add(Quirk.SPACE_IN_PATH)
+            return mailbox, behind
     bare = _BARE.match(rest)
     if bare is None:
         raise PathError(_BAD_SYNTAX)
+    quirks.add(Quirk.NO_BRACKETS)
     return bare.group(), rest[bare.end() :]
 
 
-def _mailbox(text: bytes) -> Address | None:
+def _mailbox(text: bytes, quirks: set[Quirk]) -> Address | None:
     if not text:
         return None
     route = _ROUTE.match(text)
     if route:
         text = text[route.end() :]
+        quirks.add(Quirk.SOURCE_ROUTE)
     match = _MAILBOX.fullmatch(text)
     if match is None:
         raise PathError(_BAD_SYNTAX)
@@ -104,12 +118,25 @@ def _mailbox(text: bytes) -> Address | None:
     if len(local) > LONGEST_LOCAL or len(domain) > LONGEST_DOMAIN:
         raise PathError(Reply(501, "5.1.3", "Address too long"))
     try:
-        address = Address(local.decode(), domain.decode().lower())
+        address = Address(local.decode(), _folded(domain.decode()))
     except UnicodeDecodeError:
         raise PathError(Reply(553, "5.6.7", "Address is neither ASCII nor UTF-8")) from None
     if not (address.local.isprintable() and address.domain.isprintable()):  # UTF-8 has blanks and controls as well
         raise PathError(_BAD_SYNTAX)
+    if domain and text.endswith(b"."):
+        quirks.add(Quirk.TRAILING_DOT)
+    if local[:1] != b'"' and (b".." in local or local[:1] == b"." or local[-1:] == b"."):
+        quirks.add(Quirk.DOTS_IN_LOCAL_PART)
     return address
+
+
+def _folded(domain: str) -> str:
+    """`domain` in lower case. A letter beyond ASCII whose lower case is ASCII (U+212A, the Kelvin sign, is a "k") is
+    refused: no domain has it (RFC 5892), and it would make another domain of this one."""
+    lower = domain.lower()
+    if not domain.isascii() and ("\u212a" in domain or "\u0130" in domain):
+        raise PathError(_BAD_SYNTAX)
+    return lower
 
 
 def _parameters(text: bytes) -> tuple[tuple[str, bytes | None], ...]:

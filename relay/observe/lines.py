@@ -14,12 +14,13 @@ import re
 from datetime import datetime
 
 from relay.events import Event
-from relay.observe.wording import WORDINGS, Level
+from relay.observe.wording import WORDINGS, Level, Wording
 
 LONGEST = 1024
 """Octets of a value, before escaping."""
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII but space, quote, = and backslash
+_Values = dict[str, str | int | float]
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -42,27 +43,18 @@ class Lines:
         level = wording.level_of(event) if wording.raised else wording.level
         if level > threshold:
             return ""
-        values: dict[str, str | int | float] = {}
-        for field, getter in wording.fields:
-            value = getter(event)
-            if value is not None and value != "":
-                values[field] = value if isinstance(value, int | float) else cut(str(value))
+        values = _values(event, wording)
         prefix = f"<{level:d}>" if self._journal else ""
         if self._json:
             return prefix + self._object(at, level, wording.word, values)
         return prefix + self._text(at, level, wording.word, values)
 
-    def _text(self, at: int, level: Level, word: str, values: dict[str, str | int | float]) -> str:
+    def _text(self, at: int, level: Level, word: str, values: _Values) -> str:
         parts = [level.word, word] if self._journal else [self._time(at), level.word, word]
-        for field, value in values.items():
-            if isinstance(value, str):
-                parts.append(f"{field}={value if _BARE.fullmatch(value) else quoted(value)}")
-            else:
-                parts.append(f"{field}={value:.3f}" if isinstance(value, float) else f"{field}={value}")
-        return " ".join(parts) + "\n"
+        return " ".join([*parts, *map(_shown, values.items())]) + "\n"
 
-    def _object(self, at: int, level: Level, word: str, values: dict[str, str | int | float]) -> str:
-        whole: dict[str, str | int | float] = {"time": self._time(at), "level": level.word, "event": word}
+    def _object(self, at: int, level: Level, word: str, values: _Values) -> str:
+        whole: _Values = {"time": self._time(at), "level": level.word, "event": word}
         for field, value in values.items():
             if isinstance(value, str):
                 whole[field] = printable(value)
@@ -77,6 +69,27 @@ class Lines:
             text = datetime.fromtimestamp(second).astimezone().isoformat()
             self._second, self._date, self._offset = second, text[:19], text[19:]
         return f"{self._date}.{rest // 1_000_000:03d}{self._offset}"
+
+
+def details(event: Event) -> str:
+    """The fields of `event` as its line has them: what follows the event's word."""
+    return " ".join(map(_shown, _values(event, WORDINGS[type(event)]).items()))
+
+
+def _values(event: Event, wording: Wording) -> _Values:
+    values: _Values = {}
+    for field, getter in wording.fields:
+        value = getter(event)
+        if value is not None and value != "":
+            values[field] = value if isinstance(value, int | float) else cut(str(value))
+    return values
+
+
+def _shown(item: tuple[str, str | int | float]) -> str:
+    field, value = item
+    if isinstance(value, str):
+        return f"{field}={value if _BARE.fullmatch(value) else quoted(value)}"
+    return f"{field}={value:.3f}" if isinstance(value, float) else f"{field}={value}"
 
 
 def cut(value: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from relay import events
 from relay.mail.outcome import Stage, Trouble
+from relay.mail.quirk import Quirk
 from relay.observe.counting import OTHER, Counter, Histograms
 
 MOST_RULES = 64
@@ -73,6 +74,12 @@ class Tally:
         self._auth = Counter(
             "relay_smtpd_auth_total", "AUTH at the door.", mechanism=_MECHANISMS, result=("ok", "bad", "error")
         )
+        self._quirks = Counter(
+            "relay_client_quirks_total",
+            "Deviations of clients that were tolerated.",
+            listener=(),
+            quirk=tuple(Quirk),
+        )
         self._rewrites = Counter(
             "relay_rewrites_total", "What sender rules did.", rule=(), result=("rewritten", "unchanged", "repaired")
         )
@@ -109,9 +116,9 @@ class Tally:
         self._lag = Histograms("relay_event_loop_lag_seconds", "How late a timer of 100 ms is.", _LAG)
 
         self.counters = (
-            self._connections, self._messages, self._auth, self._rewrites, self._routed, self._outcomes,
-            self._failures, self._expired, self._notifications, self._loops, self._store_errors, self._reloads,
-            self._exceptions,
+            self._connections, self._messages, self._auth, self._quirks, self._rewrites, self._routed,
+            self._outcomes, self._failures, self._expired, self._notifications, self._loops, self._store_errors,
+            self._reloads, self._exceptions,
         )  # fmt: skip
         self.histograms = (
             self._sizes, self._accept, self._commits, self._batches, self._attempts, self._delays, self._lag,
@@ -120,6 +127,7 @@ class Tally:
             events.ConnectionAccepted: self._connection_accepted,
             events.ConnectionDenied: self._connection_denied,
             events.AuthenticationJudged: self._authentication_judged,
+            events.QuirksTolerated: self._quirks_tolerated,
             events.MessageQueued: self._message_queued,
             events.MessageRefused: self._message_refused,
             events.LoopDetected: self._loop_detected,
@@ -144,7 +152,7 @@ class Tally:
     def configure(self, names: Names) -> None:
         """Use other names, after a reload; what is counted under names that stay goes on."""
         self.names = names
-        for listener in (self._connections, self._messages):
+        for listener in (self._connections, self._messages, self._quirks):
             listener.configure(listener=names.listeners)
         for upstream in (self._outcomes, self._failures):
             upstream.configure(upstream=names.upstreams)
@@ -175,6 +183,10 @@ class Tally:
     def _authentication_judged(self, event: events.AuthenticationJudged) -> None:
         self._auth.add(event.mechanism.lower(), event.result)
 
+    def _quirks_tolerated(self, event: events.QuirksTolerated) -> None:
+        for quirk in event.quirks:
+            self._quirks.add(event.listener, quirk)
+
     def _message_queued(self, event: events.MessageQueued) -> None:
         self._messages.add(event.listener, "accepted")
         self._routed.add(event.route)
@@ -202,10 +214,12 @@ class Tally:
         self._delays.observe(event.delay, event.route)
 
     def _recipient_deferred(self, event: events.RecipientDeferred) -> None:
-        self._outcomes.add(event.upstream, "in_doubt" if event.in_doubt else "deferred")
+        if event.upstream:  # else none was asked
+            self._outcomes.add(event.upstream, "in_doubt" if event.in_doubt else "deferred")
 
     def _recipient_failed(self, event: events.RecipientFailed) -> None:
-        self._outcomes.add(event.upstream, "in_doubt" if event.in_doubt else "failed")
+        if event.upstream:  # else it was an operator, or a session code's lifetime
+            self._outcomes.add(event.upstream, "in_doubt" if event.in_doubt else "failed")
 
     def _recipient_expired(self, event: events.RecipientExpired) -> None:
         self._expired.add(event.route)
@@ -244,6 +258,7 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.ConnectionAccepted: ("relay_smtpd_connections_total",),
     events.ConnectionDenied: ("relay_smtpd_connections_total",),
     events.AuthenticationJudged: ("relay_smtpd_auth_total",),
+    events.QuirksTolerated: ("relay_client_quirks_total",),
     events.MessageQueued: (
         "relay_smtpd_messages_total",
         "relay_messages_routed_total",

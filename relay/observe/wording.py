@@ -152,6 +152,10 @@ def _sender(event: events.SenderDecided) -> str:
     return _joined((event.result, f"{removed} DKIM-Signature removed" if removed else ""))
 
 
+def _held(event: events.EntryHeld) -> str:
+    return f"{event.recipients} recipients, by {'a sender rule' if event.rule else 'an operator'}"
+
+
 def _exception(event: events.ExceptionCaught) -> str:
     # The end of a traceback says where it happened; the whole would not fit into one value.
     return _joined((f"{event.component}: {event.text}", event.traceback.rstrip()[-600:]))
@@ -181,6 +185,14 @@ _line(
     text=lambda e: f"{e.mechanism} {e.result}",
     raised=(Level.WARNING, "not ok", lambda e: e.result != "ok"),
 )
+_line(
+    events.ClientDescribed,
+    "client",
+    Level.DEBUG,
+    "listener client",
+    text=lambda e: _joined((f"helo {e.helo}" if e.helo else "", e.software)),
+)
+_line(events.QuirksTolerated, "tolerated", Level.DEBUG, "listener client", text=lambda e: ",".join(e.quirks))
 _line(
     events.MessageQueued,
     "queued",
@@ -247,13 +259,22 @@ _line(
     "queue_id recipient route attempt text delay",
     raised=(Level.ERROR, "a session code", lambda e: e.session_code),
 )
+_line(events.RecipientCancelled, "cancelled", Level.INFO, "queue_id recipient route attempt delay")
+_line(events.EntryHeld, "held", Level.INFO, "queue_id rule", text=_held)
+_line(
+    events.EntryChanged,
+    "changed",
+    Level.INFO,
+    "queue_id route",
+    text=lambda e: f"{e.verb}, by an operator",
+)
 _line(
     events.NotificationQueued,
     "notified",
     Level.INFO,
     "queue_id",
     recipient=lambda e: e.reader,
-    text=lambda e: f"{e.kind} of {e.about}",
+    text=lambda e: f"{e.kind} of {e.about}" if e.about else e.kind,
 )
 _line(
     events.NotificationSuppressed,
@@ -300,6 +321,15 @@ _line(
     Level.INFO,
     text=lambda e: f"{e.entries} messages, {e.recipients} recipients, {e.leases} leases taken back",
 )
+
+_line(
+    events.AlarmRaised,
+    "alarm",
+    Level.WARNING,
+    text=lambda e: _joined((e.cause, e.text)),
+    raised=(Level.ERROR, "mail suffers now", lambda e: e.severity == "error"),
+)
+_line(events.AlarmCleared, "alarm_cleared", Level.INFO, text=lambda e: e.cause)
 
 _line(
     events.RelayStarted,

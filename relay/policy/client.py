@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+LOCAL = "local"  # who came through a Unix socket: this machine, and no address; no network holds it
+
 
 def plain(address: str) -> str:
     """An IP address as text without a scope; an IPv4-mapped IPv6 address becomes IPv4."""
@@ -24,6 +26,9 @@ def allowed(client: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> boo
 
 @lru_cache(maxsize=4096)
 def is_loopback(client: str) -> bool:
+    """True for clients on this machine."""
+    if client == LOCAL:
+        return True
     try:
         return ip_address(client).is_loopback
     except ValueError:

@@ -19,6 +19,7 @@ from relay.policy.submission import Submission
 DEFAULT = "default"  # the route that always exists
 SESSION_CODES = "session-codes"  # the route of session codes
 RECEIVED_LIMIT = 50  # Received fields that mean a loop (RFC 5321, section 6.3)
+DELAY_WARNING = timedelta(hours=4)
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -37,7 +38,9 @@ class Policy:
     """All that decisions depend on. A reload makes a new one; `is` tells whether it changed.
 
     `routes` holds "default" always and "session-codes" where `session_codes` is not None.
-    `bounces_from` is the author of our own notifications.
+    `bounces_from` is the author of our own notifications, `bounces_also` read them as well.
+    `delay_warning`: how long a message waits before its sender is told so; None: only who asked for it
+    (NOTIFY=DELAY) is told, after `DELAY_WARNING`.
     """
 
     hostname: str
@@ -45,11 +48,16 @@ class Policy:
     routes: Mapping[str, Route]
     session_codes: SessionCodes | None
     bounces_from: Address
+    bounces_also: tuple[Address, ...] = ()
+    delay_warning: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """`rule` is the sender rule that spoke, or None. `because` names what led here."""
+    """`rule` is the sender rule that spoke, or None; `rule.hold` keeps the message for a person.
+
+    `because` names what led here.
+    """
 
     route: Route
     rule: SenderRule | None

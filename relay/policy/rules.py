@@ -59,9 +59,13 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class SenderRule:
-    """`rewrite` None means `keep: true`. `route` is the way out for this sender, or None."""
+    """`rewrite` None: the sender stays. `route` is the way out for this sender, or None.
+
+    `hold`: what matches waits in the queue for a person; once released it goes as the rest of the rule says.
+    """
 
     name: str
     match: Match
     rewrite: Rewrite | None
     route: str | None = None
+    hold: bool = False

@@ -6,10 +6,10 @@ callers. So at the moment the next batch is handed over, the books say what the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from relay.events import EntrySetAside, Observer
+from relay.events import EntrySetAside, Event, Observer
 from relay.queue.model import Entry, Lease, Ledger, Settlement, State
 
 
@@ -23,20 +23,53 @@ class SetAside:
     recipients: int
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one entry that nobody has leased: how many recipients more (or less) are where.
+
+    `waiting` ones are pending, or deferred where it was `tried`. `gone`: it has left the queue, with its octets
+    and `spool_file`.
+    """
+
+    key: int
+    events: tuple[Event, ...] = ()
+    waiting: int = 0
+    held: int = 0
+    cancelled: int = 0
+    tried: bool = False
+    gone: bool = False
+    octets: int = 0
+    spool_file: str | None = None
+    session_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What the disk says of all that nobody has leased: recipients by their state in the ledger, and octets."""
+
+    recipients: Mapping[str, int]
+    octets: int
+
+
 class Books:
+    """`wishes`: what operators want of entries that are leased, as the disk keeps it."""
+
     def __init__(self, observer: Observer) -> None:
         self.ledger = Ledger()
         self.octets = 0
         self.leases: dict[int, Lease] = {}
+        self.wishes: dict[int, str] = {}
         self._observer = observer
         self._uncounted: set[int] = set()
         self._ending: set[int] = set()
 
-    def open(self, ledger: Ledger, octets: int, aside: Sequence[SetAside]) -> None:
-        """What lay in the queue, counted before `aside` was set aside."""
+    def open(self, ledger: Ledger, octets: int, aside: Sequence[SetAside], changes: Sequence[Change]) -> None:
+        """What lay in the queue, counted before `aside` was set aside and `changes` were made."""
         self.ledger = ledger
         self.octets = octets
         self.set_aside(aside)
+        for change in changes:
+            self.changed(change)
 
     def key(self, lease: Lease) -> int:
         """The key of a lease that has not ended; ValueError for any other."""
@@ -57,7 +90,7 @@ class Books:
         """Whether an attempt was counted for this lease."""
         return key not in self._uncounted
 
-    def put(self, entry: Entry, lease: Lease | None, attempts: int) -> None:
+    def put(self, entry: Entry, lease: Lease | None, attempts: int, *, held: bool = False) -> None:
         """`lease` None: the entry waits."""
         ledger, recipients = self.ledger, len(entry.submission.envelope.recipients)
         ledger.accepted += recipients
@@ -66,6 +99,8 @@ class Books:
             assert isinstance(lease.key, int)
             ledger.active += recipients
             self.leases[lease.key] = lease
+        elif held:
+            ledger.held += recipients
         else:
             self._waits(recipients, attempts)
 
@@ -79,6 +114,8 @@ class Books:
             self.leases[lease.key] = lease
             if not counted:
                 self._uncounted.add(lease.key)
+            if lease.bounced:
+                self.wishes[lease.key] = "bounce"
 
     def given_back(self, key: int) -> None:
         counted = self.counted(key)
@@ -106,16 +143,42 @@ class Books:
         if gone:
             self.octets -= lease.entry.content.size
 
+    def changed(self, change: Change) -> None:
+        self._waits(change.waiting, int(change.tried))
+        self.ledger.held += change.held
+        self.ledger.cancelled += change.cancelled
+        if change.gone:
+            self.octets -= change.octets
+        for event in change.events:
+            self._observer.observe(event)
+
     def set_aside(self, entries: Sequence[SetAside]) -> None:
         for entry in entries:
             self._waits(-entry.recipients, int(entry.tried))
             self.ledger.held += entry.recipients
             self._observer.observe(EntrySetAside(entry.queue_id, entry.text))
 
+    def count_anew(self, count: Count) -> None:
+        """After a commit of unknown fate the disk is right.
+
+        What is not there any more was cancelled by an operator: nothing else ends an entry that nobody has leased.
+        """
+        ledger = self.ledger
+        leases = self.leases.values()
+        ledger.pending, ledger.deferred, ledger.held = (
+            count.recipients.get(state, 0) for state in ("pending", "deferred", "held")
+        )
+        ledger.active = sum([len(lease.pending) for lease in leases])
+        still = ledger.pending + ledger.deferred + ledger.held + ledger.active
+        ended = ledger.delivered + ledger.failed + ledger.expired
+        ledger.cancelled = ledger.found + ledger.accepted - ended - still
+        self.octets = count.octets + sum([lease.entry.content.size for lease in leases])
+
     def _end(self, key: int) -> Lease:
         lease = self.leases.pop(key)
         self._ending.discard(key)
         self._uncounted.discard(key)
+        self.wishes.pop(key, None)
         self.ledger.active -= len(lease.pending)
         return lease
 

@@ -11,40 +11,64 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from relay.errors import StoreUnavailable
+from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
-from relay.queue.books import Books
+from relay.queue import reading
+from relay.queue.acting import Act
+from relay.queue.books import Books, Count
+from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, QueueView, Settlement
-from relay.queue.operations import Check, GiveBack, MakeDue, Operation, Put, Settle, Take, TakeExpired, Wipe
+from relay.queue.operations import Check, Forget, GiveBack, MakeDue, Put, Remember, Settle, Wipe
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
+from relay.queue.taking import Take, TakeExpired
+from relay.queue.work import Operation, Work
 from relay.queue.writer import GroupCommit
 
 T = TypeVar("T")
 
 WIPE_AFTER = 1.0  # seconds from the settling of a session code to the wiping of the log: at most 5
+FORGET_AT_ONCE = 1000  # messages of one transaction of `forget`, likewise
+ALL_KEYS = 1 << 62
 WAKE_AT_ONCE = 5000  # entries of one transaction of `make_due`, so that no commit waits for all of them
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
-    """After a commit of unknown fate: the keys that are leased, and of those that must not be there."""
+class Kept:
+    """A lease as the books have it: what its row has to say."""
 
-    leased: tuple[int, ...]
+    key: int
+    attempts: int
+    wish: str
+    pending: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """After a commit of unknown fate: what is leased, and the keys of what must not be there.
+
+    Whatever else the disk says is leased was leased by that commit: an attempt was counted, but for `uncounted`.
+    """
+
+    leased: tuple[Kept, ...]
     undone: tuple[int, ...]
+    uncounted: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a batch. `trouble` is (reason, text) when the machine failed; `sure`: nothing of it is kept."""
+    """What became of a batch. `trouble` is (reason, text) when the machine failed; `sure`: nothing of it is kept.
+
+    `mended`: what the disk says after mending.
+    """
 
     operations: Sequence[Operation[Any]]
     seconds: float
-    mended: bool = False
+    mended: Count | None = None
     trouble: tuple[str, str] | None = None
     sure: bool = True
 
@@ -58,14 +82,12 @@ class Disk(Protocol):
         """Housekeeping for which no caller waits."""
         ...
 
-    async def first(self, route: str) -> tuple[bool, int] | None:
-        """Whether the first waiting entry of `route` is due, and when."""
+    async def read(self, look: Callable[[Work], T]) -> T:
+        """`look` in a short read transaction, on the reading thread."""
         ...
 
-    async def last_sleeping(self) -> int | None: ...
-
-    async def waiting(self) -> list[tuple[str, int, int]]:
-        """Route, messages and the oldest acceptance of what waits; a route may come twice."""
+    def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:
+        """A copy at `path`, on the thread that calls it; after `stop` it is given up."""
         ...
 
     def close(self) -> None: ...
@@ -84,6 +106,7 @@ class GroupedStore:
         observer: Observer,
         directory: Path,
         min_free: int,
+        history: timedelta | None,
         now: Callable[[], datetime],
     ) -> None:
         self.spool = spool
@@ -93,15 +116,18 @@ class GroupedStore:
         self._observer = observer
         self._directory = directory
         self._min_free = min_free
+        self._history = history is not None
         self._now = now
         self._low = False
         self._look_again_at = 0.0
         self._failed = False
         self._unsure = False
         self._undone: list[int] = []
+        self._uncounted: list[int] = []
         self._abandoned: list[Lease] = []
         self._wipe_timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._saving: asyncio.Future[Saved] | None = None
         self._loop = asyncio.get_running_loop()
         self._commits: GroupCommit[Operation[Any], Mend | None, Report] = GroupCommit(
             commit=disk.commit, prepare=self._mend, apply=self._apply, afterwards=disk.afterwards
@@ -110,6 +136,11 @@ class GroupedStore:
     @property
     def ledger(self) -> Ledger:
         return self._books.ledger
+
+    @property
+    def octets(self) -> int:
+        """Octets of content in the queue."""
+        return self._books.octets
 
     @property
     def low_on_space(self) -> bool:
@@ -125,13 +156,19 @@ class GroupedStore:
         self._min_free = octets
         self._look_again_at = 0.0
 
+    def keep_history(self, history: timedelta | None) -> None:
+        """From now on finished messages are recorded, or not (None). How long they stay is up to `forget`."""
+        self._history = history is not None
+
     def disk_free(self) -> int:
         """Octets free for us on the queue's file system."""
         there = os.statvfs(self._directory)
         return there.f_bavail * there.f_frsize
 
-    async def put(self, entry: Entry, *, leased: bool) -> Lease:
-        return await self._submit(Put(self._key(), entry, self.spool, leased=leased))
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+        if leased and held:
+            raise ValueError("what waits for a person cannot be leased")
+        return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
         return await self._submit(Take(route, limit, microseconds(now), self.spool))
@@ -139,10 +176,13 @@ class GroupedStore:
     async def lease_expired(
         self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False
     ) -> list[Lease]:
-        only, ledger = session_codes_only, self.ledger
-        if not ledger.pending + ledger.deferred:
-            return []  # asked every few seconds, and nothing waits: no commit for that
-        return await self._submit(TakeExpired(route, limit, microseconds(now), self.spool, session_codes_only=only))
+        only, ledger, at = session_codes_only, self.ledger, microseconds(now)
+        if not ledger.pending + ledger.deferred + ledger.held:
+            return []
+        # Asked every few seconds, and nearly always for nothing: no commit for that.
+        if not await self._disk.read(reading.any_over(route, at, session_codes_only=only)):
+            return []
+        return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
     async def settle(self, settlement: Settlement) -> None:
         lease = settlement.lease
@@ -150,9 +190,17 @@ class GroupedStore:
         results = sorted([result.index for result in settlement.results])
         if results != [pending.index for pending in lease.pending]:
             raise ValueError(f"{lease.entry.queue_id}: a settlement has one result for each recipient of its lease")
-        at = settlement.next_attempt_at
-        born = [self._key() for _ in settlement.notifications]
-        operation = Settle(key, settlement, microseconds(self._now() if at is None else at), born, self.spool)
+        ended_at = microseconds(self._now() if settlement.at is None else settlement.at)
+        next_at = settlement.next_attempt_at
+        operation = Settle(
+            key,
+            settlement,
+            [self._key() for _ in settlement.notifications],
+            self.spool,
+            ended_at=ended_at,
+            next_attempt_at=ended_at if next_at is None else microseconds(next_at),
+            history=self._history,
+        )
         self._books.ending(key)
         await self._submit(operation)
 
@@ -161,7 +209,7 @@ class GroupedStore:
             await self._submit(self._give_back(leases))
 
     async def make_due(self, *, now: datetime, route: str | None = None) -> None:
-        until = await self._disk.last_sleeping()
+        until = await self._disk.read(reading.last_sleeping)
         if until is None:
             return
         # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
@@ -169,23 +217,112 @@ class GroupedStore:
             pass
 
     async def next_due(self, route: str) -> datetime | None:
-        first = await self._disk.first(route)
+        first = await self._disk.read(reading.first(route))
         if first is None:
             return None
         due, at = first
         return min(moment(at), self._now()) if due else moment(at)
 
+    # The operator's questions
+
     async def view(self) -> QueueView:
-        """What waits or is leased; held entries wait for a person, and count in `bytes` only."""
         messages: dict[str, int] = {}
         oldest: dict[str, datetime] = {}
-        waiting = [(route, count, moment(at)) for route, count, at in await self._disk.waiting()]
+        held: dict[str, int] = {}
+        for there in await self.standing():
+            route = there.route
+            if there.place in (Place.HELD, Place.DAMAGED):
+                held[route] = held.get(route, 0) + there.messages
+            else:
+                messages[route] = messages.get(route, 0) + there.messages
+                oldest[route] = min(oldest.get(route, there.oldest), there.oldest)
+        return QueueView(messages, oldest, self._books.octets, held)
+
+    async def standing(self) -> Sequence[Standing]:
+        waiting = await self._disk.read(reading.standing)
         leases = self._books.leases.values()
-        active = [(lease.entry.route, 1, lease.entry.submission.received_at) for lease in leases]
-        for route, count, at in (*waiting, *active):
-            messages[route] = messages.get(route, 0) + count
-            oldest[route] = min(oldest.get(route, at), at)
-        return QueueView(messages, oldest, self._books.octets)
+        active = [Standing(lease.entry.route, Place.ACTIVE, 1, lease.entry.submission.received_at) for lease in leases]
+        return reading.gathered((*waiting, *active))
+
+    async def find(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Listed]:
+        found = await self._disk.read(reading.latest(wanted, limit=limit))
+        if wanted.place in (None, Place.FINISHED):
+            found += await self._find_finished(wanted, limit)
+        return sorted(found, key=lambda listed: -listed.key)[:limit]
+
+    async def _find_finished(self, wanted: Wanted, limit: int) -> list[Listed]:
+        """A slice at a time: a rare address makes it look at all of the history."""
+        found: list[Listed] = []
+        least, last = await self._disk.read(reading.ends_of_history)
+        while last >= least and len(found) < limit and last:
+            above = last - reading.SLICE
+            found += await self._disk.read(reading.finished(wanted, above=above, up_to=last, limit=limit - len(found)))
+            last = above
+        return found
+
+    async def match(self, prefix: str) -> Sequence[str]:
+        return await self._disk.read(reading.named(prefix))
+
+    async def show(self, queue_id: str) -> Shown | None:
+        return await self._disk.read(reading.shown(queue_id))
+
+    async def recall(self, topic: str, key: str) -> datetime | None:
+        at = await self._disk.read(reading.recalled(topic, key))
+        return None if at is None else moment(at)
+
+    # What an operator does
+
+    async def act(
+        self, verb: Verb, queue_ids: Sequence[str], *, now: datetime, route: str | None = None
+    ) -> Sequence[Acted]:
+        if (verb is Verb.REROUTE) != bool(route):
+            raise ValueError("a route is given to reroute, and for nothing else")
+        return await self._submit(Act(verb, queue_ids, microseconds(now), route or "", history=self._history))
+
+    async def remember(self, topic: str, key: str, moment: datetime) -> None:
+        await self._submit(Remember(topic, key, microseconds(moment)))
+
+    async def forget(self, *, before: datetime) -> int:
+        at = microseconds(before)
+        below = await self._disk.read(reading.first_since(at))
+        above = forgotten = 0
+        while True:
+            slice_of = reading.ended_before(
+                at, above=above, below=ALL_KEYS if below is None else below, limit=FORGET_AT_ONCE
+            )
+            keys = await self._disk.read(slice_of)
+            if not keys:
+                return forgotten
+            await self._submit(Forget(keys))
+            above = keys[-1]
+            forgotten += len(keys)
+
+    async def backup(self, path: Path) -> Saved:
+        if self._closing is not None:
+            raise StoreUnavailable("other", "the queue is closed")
+        if self._saving is not None:
+            raise RelayError("a backup is under way: wait for its end")
+        given_up = False
+
+        def stop() -> bool:
+            return given_up or self._closing is not None
+
+        saving = self._loop.run_in_executor(None, self._disk.save, path, self.spool, stop)
+        self._saving = saving
+        saving.add_done_callback(self._saved)
+        try:
+            return await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            given_up = True
+            raise
+
+    def _saved(self, saving: asyncio.Future[Saved]) -> None:
+        self._saving = None
+        if not saving.cancelled():
+            saving.exception()  # whoever waits for it is told; nobody may be
+
+    async def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Listed]:
+        return await self._disk.read(reading.listed(wanted, after=after, limit=limit))
 
     async def check(self) -> None:
         await self._submit(Check())
@@ -198,6 +335,8 @@ class GroupedStore:
     async def _close(self) -> None:
         if self._wipe_timer is not None:
             self._wipe_timer.cancel()
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
         await self._commits.close()
         await self._loop.run_in_executor(None, self._close_files)
 
@@ -223,23 +362,34 @@ class GroupedStore:
         return operation.future
 
     def _give_back(self, leases: Sequence[Lease]) -> GiveBack:
-        keys = [self._books.key(lease) for lease in leases]
-        for key in keys:
-            self._books.ending(key)
-        counted = [key for key in keys if self._books.counted(key)]
-        return GiveBack(counted, [key for key in keys if not self._books.counted(key)])
+        books = self._books
+        counted: dict[int, Lease] = {}
+        uncounted: dict[int, Lease] = {}
+        for lease in leases:
+            key = books.key(lease)
+            (counted if books.counted(key) else uncounted)[key] = lease
+        for key in (*counted, *uncounted):
+            books.ending(key)
+        return GiveBack(counted, uncounted, now=microseconds(self._now()), history=self._history)
 
     def _mend(self) -> Mend | None:
-        return Mend(tuple(self._books.leases), tuple(self._undone)) if self._unsure else None
+        if not self._unsure:
+            return None
+        books = self._books
+        leased = [
+            Kept(key, lease.entry.attempts, books.wishes.get(key, ""), tuple([one.index for one in lease.pending]))
+            for key, lease in books.leases.items()
+        ]
+        return Mend(tuple(leased), tuple(self._undone), tuple(self._uncounted))
 
     def _apply(self, report: Report) -> None:
         """The commit is over: on the event loop, keep the books and answer."""
         if report.trouble is not None:
             self._fail(report, *report.trouble)
             return
-        if report.mended:
-            self._unsure, self._undone = False, []
-        ended: list[str] = []
+        if report.mended is not None:
+            self._unsure, self._undone, self._uncounted = False, [], []
+            self._books.count_anew(report.mended)
         for operation in report.operations:
             if operation.error is not None:
                 self._refuse(operation, operation.error)
@@ -249,12 +399,10 @@ class GroupedStore:
                 operation.future.set_result(result)
             else:
                 self._abandoned += operation.orphaned(result)
-            if operation.ended_file is not None:
-                ended.append(operation.ended_file)
+            if operation.ended_files:
+                self.spool.remove(operation.ended_files, at_once=operation.leaves_traces)
             if operation.leaves_traces:
                 self._wipe_soon()
-        if ended:
-            self.spool.remove(ended)
         self._observer.observe(BatchCommitted(len(report.operations), report.seconds))
         if self._failed:
             self._failed = False
@@ -269,6 +417,7 @@ class GroupedStore:
         for operation in report.operations:
             if not report.sure:
                 self._undone += operation.born
+                self._uncounted += operation.uncounted
             self._refuse(operation, StoreUnavailable(reason, text))
         self._observer.observe(StoreFailed(reason, text))
 

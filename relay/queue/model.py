@@ -36,7 +36,9 @@ class Entry:
 
     `route` and `session_code` are as decided at the door; each attempt decides the route again.
     `priority` ranks within a route (lower first). `expires_at` is the end of the lifetime.
-    `attempts` counts attempts begun, the one under way included.
+    `attempts` counts attempts begun, the one under way included. `released`: a person let it go, so that
+    no sender rule holds it again. `warned`: its sender was told that it waits. `rerouted`: a person chose
+    `route`, and a new decision does not move it from there while there is a route of that name.
     """
 
     submission: Submission
@@ -48,6 +50,9 @@ class Entry:
     expires_at: datetime
     kind: Kind = Kind.MAIL
     attempts: int = 0
+    released: bool = False
+    warned: bool = False
+    rerouted: bool = False
 
     @property
     def queue_id(self) -> str:
@@ -74,11 +79,13 @@ class Lease:
     """The pending recipients of one entry, ours until settled or given back.
 
     `entry.attempts` already counts the attempt that this lease is for. `key` is the store's own.
+    `bounced`: an operator wants it returned to its sender, without another attempt.
     """
 
     entry: Entry
     pending: tuple[Pending, ...]
     key: object = None
+    bounced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,8 @@ class Result:
     """What an attempt made of one recipient. `state` PENDING: it waits for the next attempt.
 
     `reply` is sanitised text ("550 5.1.1 No such user"), codes only for session codes;
-    `in_doubt` is the new count, `in_doubt_at` the upstream of the last doubt.
+    `in_doubt` is the new count, `in_doubt_at` the upstream of the last doubt. `upstream` is the one that
+    was asked last, "" when none was.
     """
 
     index: int
@@ -94,6 +102,7 @@ class Result:
     reply: str = ""
     in_doubt: int = 0
     in_doubt_at: str = ""
+    upstream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,9 @@ class Settlement:
 
     There is one result for each recipient of the lease. `next_attempt_at` is None when no
     recipient is left. `route` is where the rest waits (a new decision may have moved it).
-    `notifications` are new entries (bounces); they are not leased.
+    `notifications` are new entries (bounces); they are not leased. `at` is when the attempt ended, and None
+    when there was none (moved, held, expired while waiting): then nothing of it is kept for `queue show`.
+    `warned`: a delay warning is among the notifications.
     """
 
     lease: Lease
@@ -110,6 +121,8 @@ class Settlement:
     next_attempt_at: datetime | None = None
     route: str | None = None
     notifications: tuple[Entry, ...] = ()
+    at: datetime | None = None
+    warned: bool = False
 
 
 @dataclass(slots=True)
@@ -139,8 +152,12 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """The queue at one moment, read beside the writer: messages and the oldest acceptance by route, bytes in all."""
+    """The queue at one moment, read beside the writer: messages and the oldest acceptance by route, bytes in all.
+
+    `messages` and `oldest` tell of what waits or is active; `held` counts what waits for a person, by route.
+    """
 
     messages: Mapping[str, int] = field(default_factory=dict)
     oldest: Mapping[str, datetime] = field(default_factory=dict)
     bytes: int = 0
+    held: Mapping[str, int] = field(default_factory=dict)

@@ -1,119 +1,31 @@
-"""What a store is asked to do: each operation knows its rows, and what it changes in the books.
+"""What the walk of a message asks of a store: each operation knows its rows, and what it changes in the books.
 
-`gather` adds to what the whole batch does in a few statements, `run` does the rest; both run on the
-writer thread, inside the transaction, and may run twice. After the commit `apply` runs on the event
-loop. `run_all` is how a batch, or one operation alone, is carried out.
+How an operation is carried out is told in `work`; taking entries on lease in `taking`, what operators do in `acting`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar, cast
+from collections.abc import Sequence
 
 from relay.mail.content import FileContent
-from relay.queue.books import Books, SetAside
-from relay.queue.model import Entry, Lease, Pending, Settlement, State
+from relay.queue.acting import apply_wishes
+from relay.queue.books import Books, Change
+from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State
 from relay.queue.rows import (
     DUE,
     HELD,
     LEASED,
     SLEEPING,
-    Row,
-    Unreadable,
     content_row,
-    entry_of,
     entry_row,
-    pending_of,
+    history_row,
+    microseconds,
     recipient_rows,
 )
 from relay.queue.spool import Spool
-
-T = TypeVar("T")
+from relay.queue.work import Bulk, Operation, Work
 
 _WAITS = (State.PENDING, State.HELD)
-
-
-class Work(Protocol):
-    """A transaction under way. Statements go by the names of `statements.sql`."""
-
-    def execute(self, name: str, bindings: Sequence[object] = ()) -> Iterator[Row]: ...
-
-    def changed(self, name: str, bindings: Sequence[object] = ()) -> int:
-        """Execute; how many rows it changed."""
-        ...
-
-    def insert(self, name: str, rows: Sequence[Row]) -> None: ...
-
-    def keys(self, keys: Iterable[int]) -> object:
-        """A binding for `IN carray(?)`."""
-        ...
-
-    def end(self, keys: Sequence[int], *, overwrite: bool) -> None:
-        """Delete entries with content and recipients; `overwrite` what they leave on the pages."""
-        ...
-
-
-class Bulk:
-    """What the operations of a batch do together."""
-
-    def __init__(self) -> None:
-        self.entries: list[Row] = []
-        self.contents: list[Row] = []
-        self.recipients: list[Row] = []
-        self.ended: list[int] = []
-        self.overwrite = False
-
-    def run(self, work: Work) -> None:
-        if self.entries:
-            work.insert("insert_entry", self.entries)
-            work.insert("insert_content", self.contents)
-            work.insert("insert_recipient", self.recipients)
-        if self.ended:
-            work.end(self.ended, overwrite=self.overwrite)
-
-
-class Operation(Generic[T]):
-    """Awaited through `future`, which whoever submits it makes.
-
-    `born` has the keys of the entries that it makes; `refused_file` and `ended_file` name the spool
-    file that is of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
-    left in the write-ahead log, whether it succeeded or failed.
-    """
-
-    __slots__ = ("born", "ended_file", "error", "future", "leaves_traces", "refused_file")
-
-    future: asyncio.Future[T]
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.born: Sequence[int] = ()
-        self.refused_file: str | None = None
-        self.ended_file: str | None = None
-        self.leaves_traces = False
-
-    def gather(self, bulk: Bulk) -> None: ...
-
-    def run(self, work: Work) -> None: ...
-
-    def apply(self, books: Books) -> T:
-        raise NotImplementedError
-
-    def undo(self, books: Books) -> None:
-        """It failed, nothing of it is kept."""
-
-    def orphaned(self, result: T) -> Sequence[Lease]:  # noqa: ARG002
-        """The caller was cancelled and the commit was not: leases that nobody has now."""
-        return ()
-
-
-def run_all(operations: Iterable[Operation[object]], work: Work) -> None:
-    bulk = Bulk()
-    for operation in operations:
-        operation.gather(bulk)
-    bulk.run(work)
-    for operation in operations:
-        operation.run(work)
 
 
 class _New:
@@ -136,18 +48,24 @@ class _New:
 
 
 class Put(Operation[Lease]):
-    __slots__ = ("_leased", "_new")
+    __slots__ = ("_held", "_leased", "_new")
 
-    def __init__(self, key: int, entry: Entry, spool: Spool, *, leased: bool) -> None:
+    def __init__(self, key: int, entry: Entry, spool: Spool, *, leased: bool, held: bool) -> None:
         super().__init__()
         self._leased = leased
-        self._new = _New(key, entry, LEASED if leased else DUE, entry.attempts + leased, spool)
+        self._held = held
+        place = LEASED if leased else HELD if held else DUE
+        self._new = _New(key, entry, place, entry.attempts + leased, spool)
         self.born = (key,)
         if isinstance(entry.content, FileContent):
             self.refused_file = self._new.row[12]
 
     def gather(self, bulk: Bulk) -> None:
         self._new.gather(bulk)
+
+    def run(self, work: Work) -> None:
+        if self._held:
+            work.execute("hold_recipients", (self._new.key,))
 
     def undo(self, books: Books) -> None:  # noqa: ARG002
         self.leaves_traces = self._new.entry.session_code
@@ -165,10 +83,13 @@ class Put(Operation[Lease]):
             entry.expires_at,
             entry.kind,
             new.attempts,
+            entry.released,
+            entry.warned,
+            entry.rerouted,
         )
         pending = tuple([Pending(n, recipient) for n, recipient in enumerate(entry.submission.envelope.recipients)])
         lease = Lease(kept, pending, new.key)
-        books.put(kept, lease if self._leased else None, new.attempts)
+        books.put(kept, lease if self._leased else None, new.attempts, held=self._held)
         return lease
 
     def orphaned(self, result: Lease) -> Sequence[Lease]:
@@ -176,16 +97,31 @@ class Put(Operation[Lease]):
 
 
 class Settle(Operation[None]):
-    __slots__ = ("_key", "_new", "_next_attempt_at", "_remaining", "_results", "gone", "settlement")
+    """`ended_at`: of the recipients that come to their end. `history`: what is finished is recorded."""
+
+    __slots__ = (
+        "_changes", "_ended_at", "_history", "_key", "_new", "_next_attempt_at", "_recorded", "_remaining", "_results",
+        "_tried_at", "gone", "settlement",
+    )  # fmt: skip
 
     def __init__(
-        self, key: int, settlement: Settlement, next_attempt_at: int, born: Sequence[int], spool: Spool
+        self,
+        key: int,
+        settlement: Settlement,
+        born: Sequence[int],
+        spool: Spool,
+        *,
+        ended_at: int,
+        next_attempt_at: int,
+        history: bool,
     ) -> None:
         super().__init__()
         entry = settlement.lease.entry
         self._key = key
         self.settlement = settlement
+        self._ended_at = ended_at
         self._next_attempt_at = next_attempt_at
+        self._history = history
         self._new = [
             _New(key, notification, DUE, notification.attempts, spool)
             for key, notification in zip(born, settlement.notifications, strict=True)
@@ -196,8 +132,10 @@ class Settle(Operation[None]):
         everybody = len(settlement.results) == len(entry.submission.envelope.recipients)
         self.gone = everybody and not self._remaining
         self._results = () if self.gone else settlement.results
+        self._recorded = history_row(key, settlement, ended_at) if self.gone and history else None
+        self._changes: list[Change] = []
         if isinstance(entry.content, FileContent):
-            self.ended_file = spool.name(entry.content)
+            self.ended_files = (spool.name(entry.content),)
 
     def gather(self, bulk: Bulk) -> None:
         for new in self._new:
@@ -205,133 +143,105 @@ class Settle(Operation[None]):
         if not self._results:
             bulk.ended.append(self._key)
             bulk.overwrite |= self.settlement.lease.entry.session_code
+            if self._recorded is not None:
+                bulk.history.append(self._recorded)
+            else:
+                bulk.unrecorded.append(self._key)
 
     def run(self, work: Work) -> None:
         if not self._results:
             return
+        self._changes = []
+        key, settlement = self._key, self.settlement
+        lease = settlement.lease
         for result in self._results:
-            said = (result.state, result.reply, result.in_doubt, result.in_doubt_at)
-            work.execute("settle_recipient", (*said, self._key, result.index))
-        entry = self.settlement.lease.entry
-        if State.PENDING in self._remaining:
-            place = SLEEPING
-        elif next(work.execute("count_held", (self._key,)))[0]:
-            place = HELD
+            work.execute("settle_recipient", (*_said(result, self._ended_at), key, result.index))
+        if settlement.at is not None:
+            tried, at = lease.entry.attempts, microseconds(settlement.at)
+            unfinished = [result for result in self._results if result.state in _WAITS]
+            rows = [(key, tried, result.index, at, result.upstream, result.reply) for result in unfinished]
+            work.insert("insert_attempt", rows)
+        there = next(work.execute("rest_of", (key,)), None)
+        self.gone = there is None or not (self._remaining or there[1])
+        if there is None:
+            # A first commit, of unknown fate, reached the disk, and an operator's wish took the rest out.
+            waiting, held = (self._remaining.count(state) for state in _WAITS)
+            tried = lease.entry.attempts > 0
+            self._changes = [Change(key, waiting=-waiting, held=-held, cancelled=waiting + held, tried=tried)]
+        elif self.gone:
+            if self._history:
+                work.execute("record_entries", (work.keys([key]), self._ended_at))
+            else:
+                work.execute("delete_attempts", (work.keys([key]),))
+            work.end([key], overwrite=lease.entry.session_code)
         else:
-            self.gone = True
-            work.end([self._key], overwrite=entry.session_code)
-            return
-        self.gone = False
-        work.execute("move_entry", (place, self._next_attempt_at, self.settlement.route or entry.route, self._key))
+            place = SLEEPING if State.PENDING in self._remaining else HELD
+            wish = "" if lease.bounced and there[0] == "bounce" else there[0]
+            route = settlement.route or lease.entry.route
+            work.execute("move_entry", (place, self._next_attempt_at, route, settlement.warned, wish, key))
+            if wish:
+                self._changes = apply_wishes(work, [key], self._ended_at, history=self._history)
 
     def apply(self, books: Books) -> None:
         for new in self._new:
             books.put(new.entry, None, new.attempts)
         books.settled(self._key, self.settlement, gone=self.gone)
-        if not self.gone:
-            self.ended_file = None
-        self.leaves_traces = self.gone and self.settlement.lease.entry.session_code
+        gone = self.gone
+        for change in self._changes:
+            books.changed(change)
+            gone |= change.gone
+        if not gone:
+            self.ended_files = ()
+        self.leaves_traces = gone and self.settlement.lease.entry.session_code
 
     def undo(self, books: Books) -> None:
         books.still_leased(self._key)
 
 
-class Take(Operation[list[Lease]]):
-    """Lease due entries of a route."""
-
-    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool")
-
-    counted = 1  # attempts
-
-    def __init__(self, route: str, limit: int, now: int, spool: Spool) -> None:
-        super().__init__()
-        self._route = route
-        self._limit = limit
-        self._now = now
-        self._spool = spool
-        self._leases: list[Lease] = []
-        self._aside: list[SetAside] = []
-
-    def run(self, work: Work) -> None:
-        self._leases, self._aside = [], []
-        while (missing := self._limit - len(self._leases)) > 0:
-            rows = list(self._select(work, missing))
-            read = self._read(work, rows) if rows else []
-            if read:
-                work.execute("lease", (self.counted, work.keys([cast("int", lease.key) for lease in read])))
-                self._leases += read
-            if len(rows) < missing:
-                break
-
-    def _select(self, work: Work, limit: int) -> Iterator[Row]:
-        work.execute("wake", (self._route, self._now))
-        return work.execute("select_due", (self._route, limit))
-
-    def _read(self, work: Work, rows: Sequence[Row]) -> list[Lease]:
-        """The leases for `rows`, in their order, without those that must be set aside."""
-        keys = [row[0] for row in rows]
-        recipients: dict[int, list[Row]] = {key: [] for key in keys}
-        for recipient in work.execute("select_recipients", (work.keys(keys),)):
-            recipients[recipient[-1]].append(recipient)
-        contents = {content[-1]: content[:2] for content in work.execute("select_contents", (work.keys(keys),))}
-        leases: list[Lease] = []
-        for row in rows:
-            key, attempts = row[0], row[7]
-            try:
-                entry = entry_of(row, recipients[key], contents.get(key), attempts + self.counted, self._spool)
-                leases.append(Lease(entry, pending_of(entry, recipients[key]), key))
-            except Unreadable as error:
-                self._aside.append(set_aside(work, row[:8], str(error)))
-        return leases
-
-    def apply(self, books: Books) -> list[Lease]:
-        books.set_aside(self._aside)
-        books.leased(self._leases, counted=bool(self.counted))
-        return self._leases
-
-    def orphaned(self, result: list[Lease]) -> Sequence[Lease]:
-        return result
-
-
-class TakeExpired(Take):
-    """Lease entries of a route past their lifetime; no attempt is counted."""
-
-    __slots__ = ("_session_codes_only",)
-
-    counted = 0
-
-    def __init__(self, route: str, limit: int, now: int, spool: Spool, *, session_codes_only: bool) -> None:
-        super().__init__(route, limit, now, spool)
-        self._session_codes_only = session_codes_only
-
-    def _select(self, work: Work, limit: int) -> Iterator[Row]:
-        return work.execute("select_expired", (self._route, self._now, self._session_codes_only, limit))
-
-
-def set_aside(work: Work, row: Row, text: str) -> SetAside:
-    """Take an entry that cannot be read out of the way; `row` are its first columns, up to the attempts."""
-    key, queue_id, attempts = row[0], row[1], row[7]
-    waiting = next(work.execute("count_waiting", (key,)))[0]
-    work.execute("set_aside", (text, key))
-    return SetAside(queue_id, text, attempts > 0, waiting)
+def _said(result: Result, ended_at: int) -> tuple[object, ...]:
+    ended = None if result.state in _WAITS else ended_at
+    return result.state, result.reply, result.in_doubt, result.in_doubt_at, result.upstream, ended
 
 
 class GiveBack(Operation[None]):
-    __slots__ = ("_counted", "_uncounted")
+    """`counted` and `uncounted` are leases by key: with an attempt that is not to count, and without."""
 
-    def __init__(self, counted: list[int], uncounted: list[int]) -> None:
+    __slots__ = ("_bounced", "_changes", "_counted", "_history", "_now", "_uncounted")
+
+    def __init__(self, counted: dict[int, Lease], uncounted: dict[int, Lease], *, now: int, history: bool) -> None:
         super().__init__()
         self._counted = counted
         self._uncounted = uncounted
+        self._bounced = [key for key, lease in uncounted.items() if lease.bounced]
+        self._now = now
+        self._history = history
+        self._changes: list[Change] = []
 
     def run(self, work: Work) -> None:
-        for attempts, keys in ((1, self._counted), (0, self._uncounted)):
-            if keys:
-                work.execute("give_back", (attempts, work.keys(keys)))
+        for attempts, leases in ((1, self._counted), (0, self._uncounted)):
+            if leases:
+                work.execute("give_back", (attempts, work.keys(leases)))
+        if self._bounced:
+            work.execute("give_back_to_bounce", (work.keys(self._bounced),))
+        leases = self._counted | self._uncounted
+        self._changes = apply_wishes(work, leases, self._now, history=self._history)
+        there = {key for (key,) in work.execute("present", (work.keys(leases),))}
+        ended = {change.key for change in self._changes}
+        for key, lease in leases.items():
+            if key not in there and key not in ended:
+                # A first commit, of unknown fate, reached the disk, and an operator's wish took it out.
+                left, tried = len(lease.pending), lease.entry.attempts > (key in self._counted)
+                self._changes.append(
+                    Change(key, waiting=-left, cancelled=left, tried=tried, gone=True, octets=lease.entry.content.size)
+                )
 
     def apply(self, books: Books) -> None:
         for key in (*self._counted, *self._uncounted):
             books.given_back(key)
+        for change in self._changes:
+            books.changed(change)
+        self.ended_files = [change.spool_file for change in self._changes if change.spool_file and change.gone]
+        self.leaves_traces = any(change.gone and change.session_code for change in self._changes)
 
     def undo(self, books: Books) -> None:
         for key in (*self._counted, *self._uncounted):
@@ -360,6 +270,35 @@ class MakeDue(Operation[int]):
 
     def apply(self, books: Books) -> int:  # noqa: ARG002
         return self._woken
+
+
+class Remember(Operation[None]):
+    __slots__ = ("_row",)
+
+    def __init__(self, topic: str, key: str, at: int) -> None:
+        super().__init__()
+        self._row = (topic, key, at)
+
+    def run(self, work: Work) -> None:
+        work.execute("remember", self._row)
+
+    def apply(self, books: Books) -> None: ...
+
+
+class Forget(Operation[None]):
+    """One slice of the history goes."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        super().__init__()
+        self._keys = keys
+
+    def run(self, work: Work) -> None:
+        work.execute("delete_history", (work.keys(self._keys),))
+        work.execute("delete_attempts", (work.keys(self._keys),))
+
+    def apply(self, books: Books) -> None: ...
 
 
 class Check(Operation[None]):

@@ -16,17 +16,19 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from json.encoder import encode_basestring as _json
+from json.encoder import encode_basestring_ascii as _ascii_json
 from typing import Any
 
 from relay.mail.address import Address
 from relay.mail.content import Content, FileContent, MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind, Pending
+from relay.queue.model import Entry, Kind, Pending, Settlement
 from relay.queue.spool import Spool
 
 PAGE_SIZE = 16384
-DUE, SLEEPING, LEASED, HELD, SET_ASIDE = range(5)  # the places of an entry, see 0001.sql
+DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an entry, see 0001.sql and 0002.sql
 
 Row = tuple[Any, ...]
 
@@ -78,6 +80,9 @@ def entry_row(key: int, entry: Entry, place: int, attempts: int, spool: Spool) -
         envelope.ret,
         envelope.envid,
         _because(entry.because),
+        entry.released,
+        entry.warned,
+        entry.rerouted,
     )
 
 
@@ -100,6 +105,37 @@ def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
         )
         for n, recipient in enumerate(recipients)
     ]
+
+
+def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
+    """What is kept of a message whose recipients all end with this settlement."""
+    entry = settlement.lease.entry
+    submission = entry.submission
+    envelope = submission.envelope
+    path = envelope.reverse_path
+    recipients = envelope.recipients
+    fates = [
+        f'[{_json(str(recipients[result.index].address))},"{result.state.value}",'
+        f"{_ascii_json(result.reply)},{_ascii_json(result.upstream)},{ended_at}]"
+        for result in settlement.results
+    ]
+    return (
+        key,
+        submission.queue_id,
+        microseconds(submission.received_at),
+        ended_at,
+        submission.listener,
+        submission.peer.address,
+        submission.peer.user,
+        entry.route,
+        None if path is None else f"{path.local}@{path.domain}",
+        entry.content.size,
+        entry.attempts,
+        entry.session_code,
+        entry.kind.value,
+        _because(entry.because),
+        f"[{','.join(fates)}]",
+    )
 
 
 def entry_of(row: Row, recipients: Sequence[Row], content: Row | None, attempts: int, spool: Spool) -> Entry:
@@ -132,10 +168,13 @@ def entry_of(row: Row, recipients: Sequence[Row], content: Row | None, attempts:
             route=row[3],
             priority=row[4],
             session_code=bool(row[8]),
-            because=_names(row[23]),
+            because=names(row[23]),
             expires_at=moment(row[6]),
             kind=Kind(row[9]),
             attempts=attempts,
+            released=bool(row[26]),
+            warned=bool(row[27]),
+            rerouted=bool(row[28]),
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise Unreadable(f"a column makes no sense ({type(error).__name__})") from None
@@ -179,6 +218,11 @@ def _address(text: str) -> Address:
     return Address(local, domain)
 
 
+def address_text(kept: str) -> str:
+    """What a row keeps, as people write it."""
+    return kept.rstrip("@")
+
+
 def _recipient(address: str, notify: str | None, orcpt: str | None) -> Recipient:
     if notify is None:
         return Recipient(_address(address), None, orcpt)
@@ -195,8 +239,9 @@ def _because(names: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+def names(text: str) -> tuple[str, ...]:
+    """ValueError when `text` is no JSON list of names."""
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise ValueError("no list of names")
-    return tuple(names)
+    return tuple(found)

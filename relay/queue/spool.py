@@ -11,9 +11,11 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import ParamSpec, TypeVar
 
 from relay.errors import StoreUnavailable
@@ -34,6 +36,9 @@ class Spool:
         self.directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
+        self._changing = Lock()
+        self._keepers = 0
+        self._later: list[str] = []
 
     def begin(self) -> SpoolWriter:
         """A new file; nothing touches the disk before its first write."""
@@ -52,9 +57,29 @@ class Spool:
     def names(self) -> set[str]:
         return set(os.listdir(self.directory))
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Forget files whose entries are gone, beside everything else; what stays is an orphan for the next start."""
+    def remove(self, names: Iterable[str], *, at_once: bool = False) -> None:
+        """Forget files whose entries are gone, beside everything else; what stays is an orphan for the next start.
+
+        While a copy is made (`kept`) they stay, unless it has to be `at_once`.
+        """
+        with self._changing:
+            if self._keepers and not at_once:
+                self._later += names
+                return
         self._threads.submit(self.remove_now, list(names))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """No file is removed in this context. On any thread."""
+        with self._changing:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._keepers -= 1
+                later, self._later = ([], self._later) if self._keepers else (self._later, [])
+            self._threads.submit(self.remove_now, later)
 
     def remove_now(self, names: Iterable[str]) -> None:
         for name in names:

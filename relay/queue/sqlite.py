@@ -20,7 +20,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,20 +30,26 @@ import apsw
 
 from relay.errors import StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, Observer
-from relay.queue.books import Books, SetAside
+from relay.queue.acting import apply_wishes
+from relay.queue.backup import Target, copy
+from relay.queue.books import Books, Change, Count, SetAside
 from relay.queue.grouped import GroupedStore, Mend, Report
+from relay.queue.listing import Saved
 from relay.queue.lock import Lock
 from relay.queue.model import Ledger
-from relay.queue.operations import Operation, Wipe, run_all, set_aside
-from relay.queue.rows import PAGE_SIZE, SET_ASIDE, Row
+from relay.queue.operations import Wipe
+from relay.queue.rows import PAGE_SIZE, SET_ASIDE, Row, microseconds
 from relay.queue.spool import Spool
 from relay.queue.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
+from relay.queue.taking import set_aside
+from relay.queue.work import Operation, Work, run_all
 
 T = TypeVar("T")
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
 CHECKPOINT_PAGES = 1000  # of the log (16 MiB): then it is copied to the database, while no caller waits
+_NO_KEYS = array("q", (-1,))  # an empty array cannot be bound
 BUSY_MILLISECONDS = 1000  # another process may hold the database for a moment (a backup, a shell)
 
 _REASONS: tuple[tuple[tuple[type[apsw.Error], ...], str], ...] = (
@@ -88,7 +95,7 @@ class _Transaction:
             left -= size
 
     def keys(self, keys: Iterable[int]) -> object:
-        return apsw.carray(array("q", keys))
+        return apsw.carray(array("q", keys) or _NO_KEYS)
 
     def end(self, keys: Sequence[int], *, overwrite: bool) -> None:
         if overwrite:
@@ -99,12 +106,19 @@ class _Transaction:
             if overwrite:
                 self._connection.execute("PRAGMA secure_delete = OFF")
 
-    def mend(self, mend: Mend) -> None:
+    def mend(self, mend: Mend) -> Count:
+        """The disk says what the books say, and then is counted."""
         if mend.undone:
             self.end(mend.undone, overwrite=True)
-        leased = self.keys(mend.leased or (-1,))
-        self._connection.execute(STATEMENTS["lose_leases"], (leased,))
-        self._connection.execute(STATEMENTS["keep_leases"], (leased,))
+            self.execute("delete_attempts", (self.keys(mend.undone),))
+            self.execute("delete_history", (self.keys(mend.undone),))
+        leased = self.keys([kept.key for kept in mend.leased])
+        self.execute("lose_leases", (self.keys(mend.uncounted), leased))
+        for kept in mend.leased:
+            self.execute("keep_lease", (kept.attempts, kept.wish, kept.key))
+            for n in kept.pending:
+                self.execute("keep_pending", (kept.key, n))
+        return Count(dict(self.execute("found_recipients", (False,))), next(self.execute("octets_not_leased"))[0])
 
 
 class Database:
@@ -145,13 +159,13 @@ class Database:
         start = time.perf_counter()
         try:
             connection = self.open()
-            self._begin(connection, mend)
+            mended = self._begin(connection, mend)
             try:
                 run_all(operations, _Transaction(connection))
             except Exception as error:  # a dead thread would leave every caller waiting
                 if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
                     raise
-                self._one_by_one(connection, operations, mend)
+                mended = self._one_by_one(connection, operations, mend)
             connection.execute("COMMIT")
             for operation in operations:
                 if isinstance(operation, Wipe):
@@ -159,18 +173,19 @@ class Database:
         except apsw.Error as error:
             reason = self._give_up(error)
             text = f"{self.path.name}: {error}"
-            return Report(operations, time.perf_counter() - start, False, (reason, text), reason in ("full", "busy"))
-        return Report(operations, time.perf_counter() - start, mend is not None)
+            return Report(operations, time.perf_counter() - start, None, (reason, text), reason in ("full", "busy"))
+        return Report(operations, time.perf_counter() - start, mended)
 
-    def _begin(self, connection: apsw.Connection, mend: Mend | None) -> None:
+    def _begin(self, connection: apsw.Connection, mend: Mend | None) -> Count | None:
         connection.execute("BEGIN IMMEDIATE")
-        if mend is not None:
-            _Transaction(connection).mend(mend)
+        return None if mend is None else _Transaction(connection).mend(mend)
 
-    def _one_by_one(self, connection: apsw.Connection, operations: list[Operation[Any]], mend: Mend | None) -> None:
+    def _one_by_one(
+        self, connection: apsw.Connection, operations: list[Operation[Any]], mend: Mend | None
+    ) -> Count | None:
         """The batch failed because of one of its operations: only that one fails."""
         connection.execute("ROLLBACK")
-        self._begin(connection, mend)
+        mended = self._begin(connection, mend)
         for operation in operations:
             connection.execute("SAVEPOINT one")
             try:
@@ -181,6 +196,7 @@ class Database:
                 connection.execute("ROLLBACK TO one")
                 operation.error = StoreUnavailable("other", f"not storable: {type(error).__name__}")
             connection.execute("RELEASE one")
+        return mended
 
     def _give_up(self, error: apsw.Error) -> str:
         """Roll back; after anything but a full disk or a locked database, close as well."""
@@ -226,38 +242,14 @@ class Database:
                     connection.close(True)
         self._reader = self._connection = None
 
-    # Reading, on the reading thread
-
-    async def first(self, route: str) -> tuple[bool, int] | None:
-        def look(read: _Transaction) -> tuple[bool, int] | None:
-            for due, name in ((True, "first_due"), (False, "first_sleeping")):
-                for (at,) in read.execute(name, (route,)):
-                    return due, at
-            return None
-
-        return await self._read(look)
-
-    async def last_sleeping(self) -> int | None:
-        def look(read: _Transaction) -> int | None:
-            last: int | None = next(read.execute("last_sleeping"))[0]
-            return last
-
-        return await self._read(look)
-
-    async def waiting(self) -> list[tuple[str, int, int]]:
-        def look(read: _Transaction) -> list[tuple[str, int, int]]:
-            groups = [*read.execute("view_due"), *read.execute("view_sleeping")]
-            return [(route, count, next(read.execute("received_at", (key,)))[0]) for route, count, key in groups]
-
-        return await self._read(look)
-
-    async def _read(self, look: Callable[[_Transaction], T]) -> T:
+    async def read(self, look: Callable[[Work], T]) -> T:
+        """`look` on the reading thread."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, look)
         except RuntimeError:  # the thread has ended
             raise StoreUnavailable("other", "the queue is closed") from None
 
-    def _look(self, look: Callable[[_Transaction], T]) -> T:
+    def _look(self, look: Callable[[Work], T]) -> T:
         try:
             if self._reader is None:
                 self._reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
@@ -277,6 +269,33 @@ class Database:
                     reader.close(True)
             raise StoreUnavailable(_reason(error) or "other", f"{self.path.name}: {error}") from None
 
+    def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:
+        """A copy at `path`, over a connection of its own."""
+        target = Target(path.absolute())
+        with target.begun(), spool.kept():
+            try:
+                with contextlib.closing(apsw.Connection(str(target.made))) as made:
+                    made.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+                    _migrate(made, target.made)
+                with contextlib.closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)) as both:
+                    both.set_busy_timeout(BUSY_MILLISECONDS)
+                    both.execute("PRAGMA wal_autocheckpoint = 0")
+                    both.execute("ATTACH ? AS copy", (str(target.made),))
+                    # What a crash leaves of it is thrown away; `finish` makes it durable.
+                    both.execute("PRAGMA copy.journal_mode = OFF")
+                    both.execute("PRAGMA copy.synchronous = OFF")
+
+                    def transaction(work: Callable[[Work], None]) -> None:
+                        both.execute("BEGIN")
+                        work(_Transaction(both))
+                        both.execute("COMMIT")
+
+                    saved = copy(transaction, target, spool, stop)
+            except apsw.Error as error:
+                raise StoreUnavailable(_reason(error) or "other", f"{path}: {error}") from None
+            target.finish()
+        return saved
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -288,6 +307,7 @@ class _Found:
     leases: int
     ledger: Ledger
     aside: list[SetAside]
+    changes: list[Change]
 
 
 class SqliteStore(GroupedStore):
@@ -302,16 +322,19 @@ class SqliteStore(GroupedStore):
         *,
         observer: Observer,
         min_free: int = 200 * 1024 * 1024,
+        history: timedelta | None = timedelta(days=14),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> SqliteStore:
         """The store at `path`, made if it is not there; leases of a dead process are taken back.
 
-        Raises StoreInUse, StoreTooNew and StoreUnavailable. Emits EntriesFound, and EntrySetAside for
-        entries whose spool file is gone.
+        `history` None: what becomes of finished mail is not recorded (see `keep_history`).
+        Raises StoreInUse, StoreTooNew and StoreUnavailable. Emits EntriesFound, EntrySetAside for entries whose
+        spool file is gone, and what operators had wished of entries that were leased.
         """
-        lock, database, spool, found = await asyncio.get_running_loop().run_in_executor(None, _open, Path(path))
+        begin = partial(_open, Path(path), microseconds(now()), history=history is not None)
+        lock, database, spool, found = await asyncio.get_running_loop().run_in_executor(None, begin)
         books = Books(observer)
-        books.open(found.ledger, found.octets, found.aside)
+        books.open(found.ledger, found.octets, found.aside, found.changes)
         store = cls(
             database,
             spool=spool,
@@ -320,9 +343,12 @@ class SqliteStore(GroupedStore):
             observer=observer,
             directory=database.path.parent,
             min_free=min_free,
+            history=history,
             now=now,
         )
         store._lock = lock
+        if any(change.gone and change.session_code for change in found.changes):
+            store._wipe_soon()
         observer.observe(EntriesFound(found.entries, books.ledger.found, found.leases))
         return store
 
@@ -333,7 +359,7 @@ class SqliteStore(GroupedStore):
             self._lock.release()
 
 
-def _open(path: Path) -> tuple[Lock, Database, Spool, _Found]:
+def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool, _Found]:
     path = path.absolute()
     with contextlib.ExitStack() as undo:
         try:
@@ -347,7 +373,7 @@ def _open(path: Path) -> tuple[Lock, Database, Spool, _Found]:
             undo.callback(database.close)
             connection = database.open()
             _migrate(connection, path)
-            found = _look_around(connection, spool)
+            found = _look_around(connection, spool, now, history=history)
         except apsw.Error as error:
             raise StoreUnavailable(_reason(error) or "other", f"{path}: {error}") from None
         except OSError as error:
@@ -381,14 +407,21 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {step + 1}")
 
 
-def _look_around(connection: apsw.Connection, spool: Spool) -> _Found:
-    """Take back the leases of a dead process, then match rows and spool files, then count."""
+def _look_around(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> _Found:
+    """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
+
+    What is counted is what lay there before.
+    """
     work = _Transaction(connection)
     with connection:
         entries, octets, last_key, leases = next(work.execute("found_entries"))
+        last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
+        recipients: dict[str, int] = dict(work.execute("found_recipients", (True,)))
+        changes: list[Change] = []
         if leases:
+            wished = [key for (key,) in work.execute("leased_wishes")]
             work.execute("take_back")
-        recipients: dict[str, int] = dict(work.execute("found_recipients"))
+            changes = apply_wishes(work, wished, now, history=history)
         there = spool.names()
         kept: set[str] = set()
         aside: list[SetAside] = []
@@ -398,4 +431,4 @@ def _look_around(connection: apsw.Connection, spool: Spool) -> _Found:
                 aside.append(set_aside(work, tuple(row), "its spool file is missing"))
     spool.remove_now(there - kept)
     ledger = Ledger(found=sum(recipients.values()), **recipients)
-    return _Found(entries, octets, last_key, leases, ledger, aside)
+    return _Found(entries, octets, last_key, leases, ledger, aside, changes)

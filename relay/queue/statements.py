@@ -6,8 +6,9 @@ import re
 from importlib.resources import files
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*\n?", re.MULTILINE)
 LARGEST = 64  # rows of one statement; each size is prepared once and stays in the statement cache
-CACHED = 4 * LARGEST
+CACHED = 6 * LARGEST
 
 
 def _read(name: str) -> str:
@@ -16,7 +17,8 @@ def _read(name: str) -> str:
 
 def _named() -> dict[str, str]:
     parts = _NAME.split(_read("statements.sql"))
-    return {name: text.strip().rstrip(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    bare = [_COMMENT.sub("", text).strip().rstrip(";") for text in parts[2::2]]
+    return dict(zip(parts[1::2], bare, strict=True))
 
 
 STATEMENTS = _named()
@@ -31,7 +33,10 @@ def _many(name: str) -> dict[int, str]:
     return {size: f"{start} VALUES {','.join([row] * size)}" for size in range(1, LARGEST + 1)}
 
 
-INSERTS = {name: _many(name) for name in ("insert_entry", "insert_content", "insert_recipient")}
+INSERTS = {
+    name: _many(name)
+    for name in ("insert_entry", "insert_content", "insert_recipient", "insert_history", "insert_attempt")
+}
 
 
 def migrations() -> list[str]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
+from relay.queue.listing import Acted, Listed, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, QueueView, Settlement
 
 
@@ -24,8 +26,9 @@ class QueueStore(Protocol):
         """Counts of recipients, changed on the event loop right after each commit."""
         ...
 
-    async def put(self, entry: Entry, *, leased: bool) -> Lease:
-        """Keep `entry`. With `leased`, it is born leased (its first attempt counted), else due at once.
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+        """Keep `entry`. With `leased`, it is born leased (its first attempt counted); with `held`, it waits for a
+        person; else it is due at once.
 
         The lease is meaningful only with `leased`.
         """
@@ -46,7 +49,11 @@ class QueueStore(Protocol):
     async def lease_expired(
         self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False
     ) -> list[Lease]:
-        """At most `limit` entries of `route` past `expires_at` that nobody has leased; no attempt is counted."""
+        """At most `limit` entries of `route` past `expires_at`, or to be bounced, that nobody has leased.
+
+        No attempt is counted. `session_codes_only` leaves out other mail past its lifetime, not what is to be
+        bounced. Session codes end when held as well, other held mail waits for its person.
+        """
         ...
 
     async def make_due(self, *, now: datetime, route: str | None = None) -> None:
@@ -59,6 +66,58 @@ class QueueStore(Protocol):
 
     async def view(self) -> QueueView:
         """Read beside the writer; cheap enough for every scrape with 100 000 entries waiting."""
+        ...
+
+    async def standing(self) -> Sequence[Standing]:
+        """All of the queue by route and place, as cheap as `view`: one for each pair that has messages."""
+        ...
+
+    async def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Listed]:
+        """Entries in the queue, oldest first, with a `key` above `after`; never content."""
+        ...
+
+    async def find(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Listed]:
+        """Messages in the queue and in the history, newest first."""
+        ...
+
+    async def match(self, prefix: str) -> Sequence[str]:
+        """The queue IDs that begin with `prefix`, in queue and history: at most two, so that a caller knows enough.
+
+        An ID that is exactly `prefix` comes alone.
+        """
+        ...
+
+    async def show(self, queue_id: str) -> Shown | None:
+        """All about one message, in the queue or in the history."""
+        ...
+
+    async def act(
+        self, verb: Verb, queue_ids: Sequence[str], *, now: datetime, route: str | None = None
+    ) -> Sequence[Acted]:
+        """Do it to each, in one transaction; one answer for each, in the same order.
+
+        On an active entry the wish is kept (over a restart as well) and done after its attempt, unless that
+        ends it. `route` is for REROUTE: that it exists is the caller's care. Emits EntryHeld, EntryChanged and
+        RecipientCancelled.
+        """
+        ...
+
+    async def recall(self, topic: str, key: str) -> datetime | None:
+        """The moment that `remember` kept for `key`, or None."""
+        ...
+
+    async def remember(self, topic: str, key: str, moment: datetime) -> None:
+        """Keep a moment over restarts: when an alarm was told last, for one."""
+        ...
+
+    async def forget(self, *, before: datetime) -> int:
+        """Remove what ended before that moment from the history, a slice at a time; how many messages that were."""
+        ...
+
+    async def backup(self, path: Path) -> Saved:
+        """A copy of the queue at one moment, while mail flows: `path`, and `path`.spool beside it where there is
+        large content. Session codes are left out. Raises RelayError when `path` exists or cannot be written.
+        """
         ...
 
     async def check(self) -> None:

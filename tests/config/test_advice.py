@@ -74,6 +74,19 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             "config.yaml:7: listeners[0].auth: without TLS only this machine itself can log in",
         ),
         (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners:\n  - tls: starttls\n    certificate: c.pem\n"
+            "    key: k.pem\n    tls_profile: legacy\n",
+            "config.yaml:8: listeners[0].tls_profile: TLS 1.0 and 1.1 protect little",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners:\n  - proxy_protocol: 127.0.0.1\n",
+            "config.yaml:5: listeners[0].allow: the client that a PROXY header names is judged by allow",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nsenders: [{{hold: true, match: {{session_code: true}}}}]\n",
+            "config.yaml:4: senders[0].hold: a session code that waits for a person expires before",
+        ),
+        (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nadmin: {{listen: 0.0.0.0:9125}}\n",
             "config.yaml:4: admin.allow: only this machine itself may scrape",
         ),
@@ -83,6 +96,17 @@ def test_what_is_unwise_is_warned_of_with_its_place(text: str, warning: str) -> 
     (told,) = warned(text)
     assert told.startswith(warning)
     assert "geheim" not in told
+
+
+def test_a_load_balancer_with_its_clients_named_is_not_warned_of() -> None:
+    listener = "listeners: [{proxy_protocol: 127.0.0.1, allow: 10.0.0.0/8}]\n"
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{listener}") == []
+
+
+def test_a_folder_to_take_files_from_can_be_named_in_rules() -> None:
+    folder = "listeners: [{type: pickup, directory: /var/spool/relay}]\n"
+    rule = "senders: [{keep: true, match: {listener: pickup, user: jan}}]\n"
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{folder}{rule}") == []
 
 
 def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from relay.cli.check import check
+from relay.cli.explain import explain
 from relay.cli.hash import hash_
 from relay.cli.schema import schema
 from relay.config import password
@@ -18,6 +19,7 @@ from relay.config import password
 app = typer.Typer()
 app.command()(check)
 app.command()(schema)
+app.command()(explain)
 app.command("hash")(hash_)
 
 GOOD = "hostname: relay.example.nl\nupstreams:\n  own: {host: smtp.example.nl}\n"
@@ -87,6 +89,17 @@ def test_json_is_one_document_with_a_version(file: Path) -> None:
     assert document["errors"] == [
         {"where": f"{file}:2: upstreams.own.host", "problem": "missing", "hint": "this key is required"}
     ]
+
+
+def test_a_rule_that_holds_is_told_by_explain(file: Path) -> None:
+    file.write_text(GOOD + "senders:\n  - {name: wait, match: {from: jan@example.nl}, hold: true}\n")
+    who = ("explain", "-c", str(file), "--to", "piet@example.org", "--from")
+    held = "  hold          wait: it waits in the queue until a person releases it"
+    assert held in run(*who, "jan@example.nl")[1].splitlines()
+    assert "hold" not in run(*who, "piet@example.nl")[1]
+    document = json.loads(run(*who, "jan@example.nl", "--json")[1])
+    assert [(rule["name"], rule["spoke"], rule["hold"]) for rule in document["rules"]] == [("wait", True, True)]
+    assert document["rewriting"]["result"] == "unchanged"
 
 
 def test_the_schema_is_printed() -> None:

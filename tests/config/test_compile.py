@@ -35,6 +35,26 @@ def test_a_rule_without_a_name_is_known_by_its_place() -> None:
     assert second.rewrite == Rewrite(Address("a", "b.nl"), "{name}", "original", "keep")
 
 
+@pytest.mark.parametrize(
+    ("written", "rewritten"),
+    [("hold: true", False), ("hold: true, keep: true", False), ("hold: true, address: a@b.nl", True)],
+)
+def test_a_rule_that_holds_says_what_becomes_of_the_sender_afterwards(written: str, rewritten: bool) -> None:
+    (rule,) = policy(parse(f"{LEAST}senders: [{{{written}, route: default}}]\n")).senders
+    assert (rule.hold, rule.rewrite is not None, rule.route) == (True, rewritten, "default")
+    (rule,) = policy(parse(f"{LEAST}senders: [{{address: a@b.nl}}]\n")).senders
+    assert not rule.hold
+
+
+def test_who_else_reads_bounces_and_when_senders_are_warned() -> None:
+    made = policy(parse(LEAST))
+    assert (made.bounces_also, made.delay_warning) == ((), None)
+    made = policy(parse(LEAST + "bounces: {also: beheer@example.nl, delay_warning: 4h}\n"))
+    assert (made.bounces_also, made.delay_warning) == ((Address("beheer", "example.nl"),), timedelta(hours=4))
+    made = policy(parse(LEAST + "bounces: {also: [a@b.nl, c@d.nl]}\n"))
+    assert made.bounces_also == (Address("a", "b.nl"), Address("c", "d.nl"))
+
+
 def test_the_conditions_of_a_rule_are_compiled() -> None:
     text = (
         "senders:\n  - keep: true\n    match: {from: ['*@a.nl', b@a.nl], envelope_from: '<>', to: x,"

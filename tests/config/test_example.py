@@ -85,7 +85,7 @@ def test_every_key_in_the_schema_has_a_sentence_and_defaults_as_people_write_the
     described(made)
     assert made["required"] == ["upstreams"]
     assert made["$defs"]["Timeouts"]["properties"]["connect"]["default"] == "15s"
-    assert made["$defs"]["Listener"]["properties"]["listen"]["default"] == ["127.0.0.1:25", "[::1]:25"]
+    assert made["$defs"]["SmtpListener"]["properties"]["listen"]["default"] == ["127.0.0.1:25", "[::1]:25"]
     pattern = re.compile(made["$defs"]["Timeouts"]["properties"]["connect"]["pattern"])
     matching = [text for text in ("90s", "1h30m", "5", "", "5 m") if pattern.search(text)]
     assert matching == ["90s", "1h30m"]

@@ -23,7 +23,7 @@ LEAST = "upstreams:\n  own: {host: smtp.example.nl}\n"
 
 def test_only_upstreams_is_required() -> None:
     config = parse(LEAST)
-    (listener,) = config.listeners
+    (listener,) = config.smtp_listeners.values()
     assert listener.name == "legacy"
     assert listener.listen == (ListenAddress("tcp", "127.0.0.1", 25), ListenAddress("tcp", "::1", 25))
     assert listener.listen_is_default
@@ -35,6 +35,8 @@ def test_only_upstreams_is_required() -> None:
     assert config.queue.min_free == 200 * 2**20
     assert config.admin.listen == ListenAddress("tcp", "127.0.0.1", 9125)
     assert config.bounces.from_ is None
+    assert (config.bounces.also, config.bounces.delay_warning) == ((), None)
+    assert (config.language, config.queue.history) == ("en", timedelta(days=14))
     assert (config.log.level, config.log.format) == ("info", "text")
 
 
@@ -93,6 +95,11 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> Non
     assert files.directory == tmp_path / "mail"
     assert config.queue.store == tmp_path / "queue.db"
     assert config.where(("upstreams", "own", "tls_ca")) == f"{file}:2: upstreams.own.tls_ca"
+
+
+def test_what_became_of_mail_need_not_be_kept() -> None:
+    assert parse(LEAST + "queue: {history: null}\n").queue.history is None
+    assert parse(LEAST + "queue: {history: 30d}\n").queue.history == timedelta(days=30)
 
 
 def test_the_default_route_leaves_out_the_vendor_of_session_codes() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from relay.config import values
 from relay.config.values import BadValue, ListenAddress
 from relay.mail.address import Address
+from relay.policy.rate import Rate
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,22 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         values.size(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("3/s", Rate(3, 1)), ("30/min", Rate(30, 60)), ("500/h", Rate(500, 3_600)), ("10000/d", Rate(10_000, 86_400))],
+)
+def test_a_rate_is_so_many_in_so_much_time(text: str, rate: Rate) -> None:
+    assert values.rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "30/m", "30/minute", "0/min", "-1/s", "1.5/s", "30 / min", "/s", "٣/s", "1/s\n"]
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(BadValue):
+        values.rate(text)
+
+
 def test_a_retry_list_is_written_out() -> None:
     minutes = [interval.total_seconds() / 60 for interval in values.retry("1m, 5m*2,15m , 1h * 3, 4h")]
     assert minutes == [1, 5, 5, 15, 60, 60, 60, 240]
@@ -61,9 +78,12 @@ def test_what_is_no_retry_list_is_refused(text: str) -> None:
         ("[0:0::1]:0", ListenAddress("tcp", "::1", 0)),
         ("LocalHost:25", ListenAddress("tcp", "localhost", 25)),
         ("systemd:relay.socket", ListenAddress("systemd", "relay.socket")),
+        ("unix:/run/relay/smtp.sock", ListenAddress("unix", "/run/relay/smtp.sock")),
     ],
 )
-def test_an_address_to_listen_on_is_host_and_port_or_sockets_of_systemd(text: str, address: ListenAddress) -> None:
+def test_an_address_to_listen_on_is_host_and_port_a_path_or_sockets_of_systemd(
+    text: str, address: ListenAddress
+) -> None:
     assert values.listen_address(text) == address
     assert values.listen_address(str(address)) == address
 
@@ -114,7 +134,7 @@ def test_loopback_is_known_in_all_its_forms() -> None:
 @given(st.text(max_size=40), st.sampled_from(["", "☃"]))
 def test_any_text_is_a_value_or_a_sentence_that_does_not_repeat_it(text: str, mark: str) -> None:
     parsers = (values.duration, values.size, values.retry, values.listen_address, values.network, values.address)
-    for parse in (*parsers, values.host_name, values.upstream_host):
+    for parse in (*parsers, values.rate, values.host_name, values.upstream_host):
         said = ""
         try:
             parse(text + mark)

@@ -103,6 +103,7 @@ class DeliveryHouse:
     async def build(cls, folder: Path, policy: Policy, connections: int = 1) -> DeliveryHouse:
         watch = Watch()
         house = cls.__new__(cls)
+        house.now = NOON  # a store asks for it as it opens
         store = await Store.open(folder / "queue.db", observer=watch, min_free=0, now=lambda: house.now)
         house.__init__(store, watch, policy)  # type: ignore[misc]
         for name in dict.fromkeys(name for route in policy.routes.values() for name in route.upstreams):

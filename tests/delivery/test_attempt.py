@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, decision_for
+from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, decision_for, held_by
 from relay.events import AttemptEnded, ExceptionCaught, SenderDecided
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
@@ -35,6 +36,7 @@ from tests.queue.mail import an_entry
 
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
 NULL_REFUSED = Failed(Stage.MAIL, Reply(550, "5.7.1", "no null reverse-path here"))
+LOOK = SenderRule("look", Match(), None, hold=True)
 RULE = SenderRule("fallback", Match(), Rewrite(Address.of("administratie@example.nl")))
 
 
@@ -319,3 +321,34 @@ def test_what_was_accepted_is_never_rejected_later() -> None:
     entry = an_entry(content=MemoryContent(head, len(head)), route="gone")
     decision = decision_for(Lease(entry, ()), policy())
     assert (decision.route.name, decision.rule, decision.because) == ("default", None, ("loop",))
+
+
+def test_a_route_that_an_operator_chose_stays_while_there_is_one_of_that_name() -> None:
+    lease = leased()
+    chosen = replace(lease, entry=replace(lease.entry, route="slow", rerouted=True))
+    two = replace(policy(default=("own",), slow=("spare",)), senders=(RULE,))
+    decision = decision_for(chosen, two)
+    assert (decision.route, decision.rule, decision.lifetime) == (two.routes["slow"], RULE, timedelta(days=5))
+    assert decision_for(replace(chosen, entry=replace(chosen.entry, rerouted=False)), two).route.name == "default"
+    assert decision_for(chosen, policy(default=("own",))).route.name == "default"
+
+
+def test_a_route_that_an_operator_chose_stays_when_a_rule_or_a_code_would_go_another_way() -> None:
+    lease = leased(code=True)  # what is a code now was accepted when it was none
+    chosen = replace(lease, entry=replace(lease.entry, session_code=False, route="slow", rerouted=True))
+    routes = policy(default=("own",), slow=("spare",), session_codes=("own",))
+    assert decision_for(chosen, routes).route.name == "slow"
+    default = replace(chosen, entry=replace(chosen.entry, route="default"))
+    assert decision_for(default, replace(routes, senders=(replace(RULE, route="slow"),))).route.name == "default"
+
+
+def test_a_rule_holds_what_it_speaks_for_until_a_person_released_it_and_never_a_notification() -> None:
+    holding = replace(policy(), senders=(LOOK,))
+    lease = leased()
+    assert held_by(lease, decision_for(lease, holding)) == "look"
+    assert held_by(lease, decision_for(lease, policy())) is None
+    assert held_by(lease, decision_for(lease, replace(policy(), senders=(RULE, LOOK)))) is None
+    released = replace(lease, entry=replace(lease.entry, released=True))
+    assert held_by(released, decision_for(released, holding)) is None
+    report = leased(kind=Kind.BOUNCE)
+    assert held_by(report, decision_for(report, holding)) is None

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.delivery.settle import Settled, expire, settle
+from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.events import (
+    EntryHeld,
     Event,
     NotificationQueued,
     NotificationSuppressed,
@@ -25,15 +26,17 @@ from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.policy.decide import Policy, Route, SessionCodes
+from relay.policy.decide import DELAY_WARNING, Policy, Route, SessionCodes
 from relay.policy.retry import Schedule
 from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind, Lease, Pending, State
+from relay.queue.model import Entry, Kind, Lease, Pending, Result, State
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
 NOW = ACCEPTED + timedelta(minutes=1)
 LATER = ACCEPTED + timedelta(days=6)
 SECRET = "sessiecode 482913"
+BODY = b"\r\n482913\r\n"
+NEW = ("7QK3BBBBBBBB", "7QK3CCCCCCCC")
 HEAD = b"From: jan@klant.example\r\nSubject: sessiecode 482913\r\n\r\n"
 DEFAULT = Route("default", ("own",), Schedule((timedelta(minutes=1), timedelta(minutes=5)), timedelta(days=5)))
 CODES = Route("session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), priority=0)
@@ -44,6 +47,9 @@ POLICY = Policy(
     session_codes=SessionCodes(()),
     bounces_from=Address.of("administratie@example.nl"),
 )
+BEHEER = Address.of("beheer@example.nl")
+ALSO = replace(POLICY, bounces_also=(BEHEER, Address.of("it@example.nl")))
+WARNING = replace(POLICY, delay_warning=timedelta(hours=1))
 DROPPING = replace(POLICY, session_codes=SessionCodes((), bounce_on_expiry=False))
 
 TAKEN = Delivered(Reply(250, "2.0.0", "queued as 1"))
@@ -63,9 +69,11 @@ def lease(
     attempts: int = 1,
     in_doubt: int = 0,
     last_reply: str = "",
+    warned: bool = False,
+    ret: str | None = None,
 ) -> Lease:
     recipients = tuple(Recipient(Address.of(f"r{n}@x.example"), notify=notify) for n in range(count))
-    envelope = Envelope(Address.of(reverse_path) if reverse_path else None, recipients)
+    envelope = Envelope(Address.of(reverse_path) if reverse_path else None, recipients, ret=ret)
     submission = Submission("7QK3AAAAAAAA", envelope, HEAD, 99, Peer("127.0.0.1"), "legacy", ACCEPTED)
     route = CODES if session_code else DEFAULT
     entry = Entry(
@@ -78,6 +86,7 @@ def lease(
         expires_at=ACCEPTED + route.schedule.lifetime,
         kind=kind,
         attempts=attempts,
+        warned=warned,
     )
     return Lease(entry, tuple(Pending(n, r, last_reply, in_doubt) for n, r in enumerate(recipients)), key=7)
 
@@ -98,7 +107,7 @@ def settled(
         upstream="own",
         now=now,
         jitter=jitter,
-        new_queue_id="7QK3BBBBBBBB",
+        new_queue_ids=NEW,
         rule="fallback",
         may_expire=may_expire,
     )
@@ -110,6 +119,18 @@ def states(done: Settled) -> list[State]:
 
 def kinds(done: Settled) -> list[type[Event]]:
     return [type(event) for event in done.events]
+
+
+def bounced(mail: Lease, policy: Policy = POLICY, now: datetime = NOW) -> Settled:
+    return bounce(mail, route=DEFAULT, policy=policy, now=now, new_queue_ids=NEW)
+
+
+def text_of(entry: Entry) -> bytes:
+    return entry.content.read(0, entry.content.size)
+
+
+def readers(entry: Entry) -> list[str]:
+    return [str(recipient.address) for recipient in entry.submission.envelope.recipients]
 
 
 def test_taken_mail_is_delivered_and_nobody_is_written_to() -> None:
@@ -274,7 +295,7 @@ def test_a_session_code_in_doubt_that_is_too_late_has_failed_without_a_bounce(do
 
 def test_a_session_code_in_doubt_that_became_too_late_while_it_waited_has_failed_without_a_bounce() -> None:
     mail = lease(session_code=True, in_doubt=1)
-    done = expire(mail, route=CODES, policy=POLICY, now=LATER, new_queue_id="7QK3BBBBBBBB")
+    done = expire(mail, route=CODES, policy=POLICY, now=LATER, new_queue_ids=NEW)
     assert states(done) == [State.FAILED]
     assert done.settlement.notifications == ()
 
@@ -298,7 +319,7 @@ def test_each_recipient_is_told_of_with_the_upstream_that_answered_for_it() -> N
         asked=("own", "spare", ""),
         now=NOW,
         jitter=0.5,
-        new_queue_id="7QK3BBBBBBBB",
+        new_queue_ids=NEW,
     )
     told = [e for e in done.events if isinstance(e, RecipientDelivered | RecipientDeferred)]
     assert [event.upstream for event in told] == ["own", "spare", ""]
@@ -306,9 +327,7 @@ def test_each_recipient_is_told_of_with_the_upstream_that_answered_for_it() -> N
 
 
 def test_ordinary_mail_on_the_route_of_session_codes_waits_for_its_schedule() -> None:
-    done = settle(
-        lease(), (SICK,), route=CODES, policy=POLICY, upstream="own", now=NOW, jitter=0.5, new_queue_id="7QK3BBBBBBBB"
-    )
+    done = settle(lease(), (SICK,), route=CODES, policy=POLICY, upstream="own", now=NOW, jitter=0.5, new_queue_ids=NEW)
     assert done.settlement.next_attempt_at == NOW + timedelta(seconds=2)
 
 
@@ -326,11 +345,254 @@ def test_a_refused_session_code_bounces_even_where_expired_ones_are_dropped() ->
 
 def test_what_expires_while_it_waits_tells_the_last_reply_known() -> None:
     mail = lease(2, last_reply="450 4.2.0 later", attempts=3)
-    done = expire(mail, route=DEFAULT, policy=POLICY, now=LATER, new_queue_id="7QK3BBBBBBBB")
+    done = expire(mail, route=DEFAULT, policy=POLICY, now=LATER, new_queue_ids=NEW)
     assert states(done) == [State.EXPIRED, State.EXPIRED]
     assert {result.reply for result in done.settlement.results} == {"450 4.2.0 later"}
     (bounce,) = done.settlement.notifications
     assert b"x-relay; 450 4.2.0 later" in bounce.content.read(0, bounce.content.size)
+
+
+def test_an_attempt_is_kept_with_its_end_and_the_upstream_of_each_recipient() -> None:
+    done = settled(lease(4), TAKEN, REFUSED, GREYLISTED, IN_DOUBT)
+    assert done.settlement.at == NOW
+    assert [result.upstream for result in done.settlement.results] == ["own"] * 4
+    late = settled(lease(), SICK, now=LATER)
+    assert (late.settlement.at, late.settlement.results[0].upstream) == (LATER, "own")
+
+
+def test_what_ends_while_it_waits_is_no_attempt() -> None:
+    mail = lease()
+    for done in (
+        expire(mail, route=DEFAULT, policy=POLICY, now=LATER, new_queue_ids=NEW),
+        bounced(mail),
+        hold(mail, route=DEFAULT, rule="look"),
+    ):
+        assert done.settlement.at is None
+        assert done.settlement.results[0].upstream == ""
+
+
+# Held
+
+
+def test_what_is_held_keeps_what_is_known_of_it_and_waits_where_it_will_go() -> None:
+    mail = lease(2, in_doubt=1, last_reply="450 4.2.0 later")
+    done = hold(mail, route=DEFAULT, rule="look")
+    assert done.settlement.results == tuple([Result(n, State.HELD, "450 4.2.0 later", 1) for n in range(2)])
+    assert (done.settlement.next_attempt_at, done.settlement.route) == (None, "default")
+    assert done.settlement.notifications == ()
+    assert done.events == (EntryHeld("7QK3AAAAAAAA", "look", 2),)
+
+
+# Returned by an operator
+
+
+def test_what_an_operator_returns_has_failed_by_nobody_s_reply_and_its_sender_is_told() -> None:
+    done = bounced(lease(2, last_reply="450 4.2.0 later", attempts=3))
+    assert states(done) == [State.FAILED, State.FAILED]
+    assert done.settlement.next_attempt_at is None
+    assert kinds(done) == [RecipientFailed, RecipientFailed, NotificationQueued]
+    assert done.events[0] == RecipientFailed(
+        "7QK3AAAAAAAA", "r0@x.example", "default", "", 3, None, 0, "5.7.0",
+        "returned by the administrator of this relay", 60.0, False, False,
+    )  # fmt: skip
+    (report,) = done.settlement.notifications
+    assert readers(report) == ["jan@klant.example"]
+    assert text_of(report).count(b"Status: 5.7.0") == 2
+    assert b"Diagnostic-Code" not in text_of(report)
+    assert b"4.2.0 later" not in text_of(report)
+
+
+@pytest.mark.parametrize(
+    ("mail", "why"),
+    [
+        (lease(reverse_path=None), "null reverse-path"),
+        (lease(kind=Kind.BOUNCE, reverse_path=None, notify=frozenset({"never"})), "a bounce never bounces"),
+        (lease(notify=frozenset({"never"})), "notify=never"),
+    ],
+)
+def test_an_operator_returns_to_nobody_who_cannot_or_will_not_hear_it(mail: Lease, why: str) -> None:
+    done = bounced(mail)
+    assert states(done) == [State.FAILED]
+    assert done.settlement.notifications == ()
+    assert done.events[1:] == (NotificationSuppressed("7QK3AAAAAAAA", why),)
+
+
+def test_a_session_code_that_an_operator_returns_is_told_even_in_doubt_and_never_quoted() -> None:
+    done = bounced(lease(session_code=True, in_doubt=1), policy=DROPPING)
+    assert states(done) == [State.FAILED]
+    (report,) = done.settlement.notifications
+    assert b"482913" not in text_of(report)
+    assert b"482913" not in repr(done.events).encode()
+
+
+# Delays
+
+
+def told_late(mail: Lease, *outcomes: Outcome, policy: Policy = WARNING, **more: object) -> Settled:
+    now = ACCEPTED + timedelta(hours=1)
+    return settled(mail, *(outcomes or (GREYLISTED,)), policy=policy, now=now, **more)  # type: ignore[arg-type]
+
+
+def test_mail_that_waits_as_long_as_the_configuration_says_is_told_of_once() -> None:
+    early = settled(lease(), GREYLISTED, policy=WARNING, now=ACCEPTED + timedelta(minutes=59))
+    assert (early.settlement.notifications, early.settlement.warned) == ((), False)
+    done = told_late(lease(2), GREYLISTED, SICK)
+    assert states(done) == [State.PENDING, State.PENDING]
+    assert done.settlement.warned
+    assert done.events[-1] == NotificationQueued("7QK3BBBBBBBB", "7QK3AAAAAAAA", "delay", "jan@klant.example")
+    (warning,) = done.settlement.notifications
+    assert warning.kind is Kind.BOUNCE
+    assert warning.submission.envelope.reverse_path is None
+    assert readers(warning) == ["jan@klant.example"]
+    text = text_of(warning)
+    assert text.count(b"Action: delayed") == 2
+    assert text.count(b"Will-Retry-Until: Sat, 28 Nov 2026 21:00:00 +0000") == 2
+    assert b"smtp; 450 4.2.0 later" in text
+    assert b"x-relay; connection timed out" in text
+    again = told_late(lease(2, warned=True), GREYLISTED, SICK)
+    assert (again.settlement.notifications, again.settlement.warned) == ((), False)
+    assert kinds(again) == [RecipientDeferred, RecipientDeferred]
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        lease(session_code=True),
+        lease(kind=Kind.BOUNCE, reverse_path=None),
+        lease(kind=Kind.BOUNCE),
+        lease(reverse_path=None),
+        lease(notify=frozenset({"never"})),
+        lease(notify=frozenset({"success", "failure"})),
+    ],
+)
+def test_of_some_delays_nobody_can_or_wants_to_hear(mail: Lease) -> None:
+    longer = replace(CODES, schedule=Schedule(CODES.schedule.intervals, timedelta(days=1)))
+    if mail.entry.session_code:
+        mail = replace(mail, entry=replace(mail.entry, expires_at=ACCEPTED + longer.schedule.lifetime))
+    done = told_late(mail)
+    assert states(done) == [State.PENDING]
+    assert (done.settlement.notifications, done.settlement.warned) == ((), False)
+    assert kinds(done) == [RecipientDeferred]
+
+
+def test_where_the_configuration_warns_of_no_delay_only_who_asked_hears_of_it_after_four_hours() -> None:
+    asked, plain = (lease(notify=wish) for wish in (frozenset({"failure", "delay"}), None))
+    for mail, now, told in (
+        (asked, ACCEPTED + DELAY_WARNING - timedelta(seconds=1), False),
+        (asked, ACCEPTED + DELAY_WARNING, True),
+        (plain, ACCEPTED + timedelta(days=4), False),
+    ):
+        done = settled(mail, GREYLISTED, now=now)
+        assert (len(done.settlement.notifications), done.settlement.warned) == (told, told)
+
+
+def test_a_warning_names_only_those_recipients_whose_delay_is_asked_for() -> None:
+    mail = lease(2)
+    first, second = mail.pending
+    mail = replace(
+        mail, pending=(first, replace(second, recipient=replace(second.recipient, notify=frozenset({"never"}))))
+    )
+    (warning,) = told_late(mail, GREYLISTED, GREYLISTED).settlement.notifications
+    assert b"r0@x.example" in text_of(warning)
+    assert b"r1@x.example" not in text_of(warning)
+
+
+def test_failure_and_delay_are_told_in_one_notification_and_the_delay_is_not_told_again() -> None:
+    done = told_late(lease(3), REFUSED, GREYLISTED, TAKEN)
+    (report,) = done.settlement.notifications
+    assert (text_of(report).count(b"Action: failed"), text_of(report).count(b"Action: delayed")) == (1, 1)
+    assert done.settlement.warned
+    assert done.events[-1] == NotificationQueued("7QK3BBBBBBBB", "7QK3AAAAAAAA", "failure", "jan@klant.example")
+
+
+def test_after_a_jump_of_the_clock_nobody_is_told_that_mail_waits_for_long() -> None:
+    assert told_late(lease(), may_expire=False).settlement.notifications == ()
+
+
+# Other readers
+
+
+def test_a_failure_is_told_to_the_other_readers_in_one_more_message() -> None:
+    done = settled(lease(2, ret="full"), REFUSED, TAKEN, policy=ALSO)
+    bounce_, copy = done.settlement.notifications
+    assert (readers(bounce_), readers(copy)) == (["jan@klant.example"], ["beheer@example.nl", "it@example.nl"])
+    assert (copy.queue_id, copy.kind, copy.route) == ("7QK3CCCCCCCC", Kind.BOUNCE, "default")
+    assert copy.submission.envelope.reverse_path is None
+    assert {recipient.notify for recipient in copy.submission.envelope.recipients} == {frozenset({"never"})}
+    assert done.events[-2:] == (
+        NotificationQueued("7QK3BBBBBBBB", "7QK3AAAAAAAA", "failure", "jan@klant.example"),
+        NotificationQueued("7QK3CCCCCCCC", "7QK3AAAAAAAA", "failure", "beheer@example.nl, it@example.nl"),
+    )
+    assert BODY in text_of(bounce_)  # it comes back to who asked
+    assert BODY not in text_of(copy)
+    assert b"text/rfc822-headers" in text_of(copy)
+    assert b"Subject: sessiecode 482913" in text_of(copy)
+
+
+@pytest.mark.parametrize("notify", [frozenset({"never"}), frozenset({"success"})])
+def test_the_other_readers_hear_of_a_failure_that_the_sender_does_not_want_to_hear_of(notify: frozenset[str]) -> None:
+    done = settled(lease(notify=notify), REFUSED, policy=ALSO)
+    (copy,) = done.settlement.notifications
+    assert (copy.queue_id, readers(copy)) == ("7QK3BBBBBBBB", ["beheer@example.nl", "it@example.nl"])
+    assert done.events[1:] == (
+        NotificationSuppressed("7QK3AAAAAAAA", "notify=never"),
+        NotificationQueued("7QK3BBBBBBBB", "7QK3AAAAAAAA", "failure", "beheer@example.nl, it@example.nl"),
+    )
+
+
+def test_the_other_readers_hear_of_a_failure_of_mail_without_a_sender() -> None:
+    done = settled(lease(reverse_path=None), REFUSED, policy=ALSO)
+    (copy,) = done.settlement.notifications
+    assert b"A message from <> was not delivered to:" in text_of(copy)
+    assert done.events[1] == NotificationSuppressed("7QK3AAAAAAAA", "null reverse-path")
+
+
+def test_a_bounce_that_fails_or_expires_is_told_to_nobody_at_all() -> None:
+    mail = lease(kind=Kind.BOUNCE, reverse_path=None, notify=frozenset({"never"}))
+    expired = expire(mail, route=DEFAULT, policy=ALSO, now=LATER, new_queue_ids=NEW)
+    for done in (settled(mail, REFUSED, policy=ALSO), bounced(mail, policy=ALSO), expired):
+        assert done.settlement.notifications == ()
+        assert done.events[1:] == (NotificationSuppressed("7QK3AAAAAAAA", "a bounce never bounces"),)
+
+
+@pytest.mark.parametrize("notify", [None, frozenset({"never"})])
+def test_a_reader_who_is_the_sender_reads_it_as_the_sender_only(notify: frozenset[str] | None) -> None:
+    mail = lease(reverse_path="BEHEER@example.nl", notify=notify)
+    done = settled(mail, REFUSED, policy=replace(ALSO, bounces_also=(BEHEER,)))
+    assert [readers(entry) for entry in done.settlement.notifications] == (
+        [["BEHEER@example.nl"]] if not notify else []
+    )
+
+
+def test_a_reader_named_twice_reads_it_once() -> None:
+    twice = replace(ALSO, bounces_also=(BEHEER, Address.of("Beheer@example.nl")))
+    assert len(readers(settled(lease(), REFUSED, policy=twice).settlement.notifications[1])) == 1
+
+
+def test_the_other_readers_hear_neither_of_delays_nor_of_successes() -> None:
+    policy = replace(WARNING, bounces_also=ALSO.bounces_also)
+    for mail, outcome in ((lease(), GREYLISTED), (lease(notify=frozenset({"success"})), TAKEN)):
+        done = told_late(mail, outcome, policy=policy)
+        assert [readers(entry) for entry in done.settlement.notifications] == [["jan@klant.example"]]
+    _, copy = told_late(lease(2), REFUSED, GREYLISTED, policy=policy).settlement.notifications
+    assert b"r0@x.example" in text_of(copy)
+    assert b"r1@x.example" not in text_of(copy)
+
+
+def test_the_other_readers_hear_of_what_expires_and_of_what_is_returned() -> None:
+    for done in (
+        expire(lease(), route=DEFAULT, policy=ALSO, now=LATER, new_queue_ids=NEW),
+        bounced(lease(), policy=ALSO),
+    ):
+        assert [len(readers(entry)) for entry in done.settlement.notifications] == [1, 2]
+
+
+def test_what_the_operator_drops_is_told_to_no_other_reader_either() -> None:
+    dropping = replace(DROPPING, bounces_also=(BEHEER,))
+    assert settled(lease(session_code=True), SICK, now=LATER, policy=dropping).settlement.notifications == ()
+
+
+# Laws
 
 
 def test_an_outcome_too_few_is_a_bug_and_says_so() -> None:
@@ -367,7 +629,9 @@ ENDS = {RecipientDelivered: State.DELIVERED, RecipientFailed: State.FAILED, Reci
     doubts=st.integers(0, 2),
     age=st.integers(0, 10**6),
     jitter=st.floats(0, 1),
-    policy=st.sampled_from([POLICY, DROPPING]),
+    policy=st.sampled_from([POLICY, DROPPING, ALSO, replace(ALSO, delay_warning=timedelta(0))]),
+    warned=st.booleans(),
+    ret=st.sampled_from([None, "full"]),
 )
 def test_every_outcome_is_settled_once_and_told_once_and_a_session_code_never_quoted(
     said: Sequence[Outcome],
@@ -379,9 +643,18 @@ def test_every_outcome_is_settled_once_and_told_once_and_a_session_code_never_qu
     age: int,
     jitter: float,
     policy: Policy,
+    warned: bool,
+    ret: str | None,
 ) -> None:
     mail = lease(
-        len(said), reverse_path=reverse_path, notify=notify, session_code=session_code, kind=kind, in_doubt=doubts
+        len(said),
+        reverse_path=reverse_path,
+        notify=notify,
+        session_code=session_code,
+        kind=kind,
+        in_doubt=doubts,
+        warned=warned,
+        ret=ret,
     )
     now = ACCEPTED + timedelta(seconds=age)
     done = settled(mail, *said, now=now, policy=policy, jitter=jitter)
@@ -389,7 +662,7 @@ def test_every_outcome_is_settled_once_and_told_once_and_a_session_code_never_qu
     assert [result.index for result in results] == [pending.index for pending in mail.pending]
     told = [event for event in done.events if hasattr(event, "recipient")]
     assert [ENDS.get(type(event), State.PENDING) for event in told] == states(done)
-    assert len(done.events) <= len(told) + 2
+    assert len(done.events) <= len(told) + 3
     for outcome, result in zip(said, results, strict=True):
         if isinstance(outcome, Delivered):
             assert result.state is State.DELIVERED
@@ -400,10 +673,22 @@ def test_every_outcome_is_settled_once_and_told_once_and_a_session_code_never_qu
     waits = State.PENDING in states(done)
     assert (done.settlement.next_attempt_at is not None) == waits
     assert done.settlement.next_attempt_at is None or done.settlement.next_attempt_at >= now
-    assert len(done.settlement.notifications) <= 1
-    assert len(done.settlement.notifications) == kinds(done).count(NotificationQueued)
-    if reverse_path is None or kind is Kind.BOUNCE:
-        assert not done.settlement.notifications
+    notifications = done.settlement.notifications
+    assert len(notifications) == kinds(done).count(NotificationQueued)
+    everybody = [reader for entry in notifications for reader in readers(entry)]
+    assert len(everybody) == len(set(everybody))
+    assert set(everybody) <= {"jan@klant.example", *map(str, policy.bounces_also)}
+    if reverse_path is None:
+        assert "jan@klant.example" not in everybody
+    if kind is Kind.BOUNCE:
+        assert not notifications
+    delayed = [entry for entry in notifications if b"\r\nAction: delayed\r\n" in text_of(entry)]
+    assert done.settlement.warned == bool(delayed)
+    assert not delayed or not (warned or session_code)
+    for entry in notifications:
+        if "jan@klant.example" not in readers(entry):
+            assert BODY not in text_of(entry)
+            assert b"Content-Type: message/rfc822" not in text_of(entry)
     if session_code:
         quoted = [repr(done.events), repr([result.reply for result in results])]
         quoted += [repr(entry.content.read(0, entry.content.size)) for entry in done.settlement.notifications]

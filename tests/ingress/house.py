@@ -95,12 +95,12 @@ class Store:
         self.gate.set()
         self.arrived = asyncio.Event()
 
-    async def put(self, entry: Entry, *, leased: bool) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
         self.arrived.set()
         await self.gate.wait()
         if self.troubles:
             raise self.troubles.pop(0)
-        return await self.real.put(entry, leased=leased)
+        return await self.real.put(entry, leased=leased, held=held)
 
 
 class Client:

@@ -74,13 +74,21 @@ class Got:
     size: int
     spilled: bool
     too_large: bool
+    seen: set[str]  # what was tolerated
 
 
-def read(wire: bytes, *cuts: int, limit: int = LIMIT, in_memory: int = 256 * KIB, memory: Memory | None = None) -> Got:
+def read(
+    wire: bytes,
+    *cuts: int,
+    limit: int = LIMIT,
+    in_memory: int = 256 * KIB,
+    memory: Memory | None = None,
+    bare_newline: str = "normalize",
+) -> Got:
     """Feed `wire`, cut at `cuts`; what arrives after the end is left over, as the session has it."""
     memory = memory or Memory()
     before = memory.used
-    reader = ContentReader(limit=limit, in_memory=in_memory, memory=memory)
+    reader = ContentReader(limit=limit, in_memory=in_memory, memory=memory, bare_newline=bare_newline)
     spooled = b""
     borders = [0, *sorted(cuts), len(wire)]
     for begin, end in pairwise(borders):
@@ -93,7 +101,8 @@ def read(wire: bytes, *cuts: int, limit: int = LIMIT, in_memory: int = 256 * KIB
     assert reader.ended
     spooled += reader.take()
     leftover = reader.leftover + wire[end:]
-    got = Got(spooled + reader.rest, reader.head, leftover, reader.size, reader.spilled, reader.too_large)
+    seen = {name for name in ("bare_lf", "bare_cr", "long_line", "lf_dot") if getattr(reader, name)}
+    got = Got(spooled + reader.rest, reader.head, leftover, reader.size, reader.spilled, reader.too_large, seen)
     reader.abandon()
     reader.abandon()
     assert memory.used == before
@@ -367,3 +376,107 @@ def test_octet_by_octet_is_linear_as_well() -> None:
         assert got.content == wire[:-3]
     long_header = b"A: " + b"x" * 200_000 + b"\r\n\r\n.\r\n"
     assert read(long_header, *range(len(long_header))).head == long_header[:-3]
+
+
+# What is told of the content
+
+
+@pytest.mark.parametrize(
+    ("wire", "seen"),
+    [
+        (HEAD + b"Hallo\r\n.\r\n", set()),
+        (b".\r\n", set()),
+        (HEAD + b"..\r\n...\r\n.\r\n", set()),
+        (HEAD + b"Hallo\n\r\n.\r\n", {"bare_lf"}),
+        (b"A: b\n\nHallo\n\r\n.\r\n", {"bare_lf"}),
+        (HEAD + b"Hal\rlo\r\n.\r\n", {"bare_cr"}),
+        (HEAD + b"Hallo\r\r\n.\r\n", {"bare_cr"}),
+        (HEAD + b"a\nb\rc\r\n.\r\n", {"bare_lf", "bare_cr"}),
+        (HEAD + b"x" * 998 + b"\r\n.\r\n", set()),
+        (HEAD + b"x" * 999 + b"\r\n.\r\n", {"long_line"}),
+        (b"A: " + b"x" * 996 + b"\r\n\r\n.\r\n", {"long_line"}),
+        (HEAD + b"x\r\n" * 500 + b"x" * 999 + b"\r\n" + b"x\r\n" * 500 + b".\r\n", {"long_line"}),
+        (HEAD + b"." * 999 + b"\r\n.\r\n", set()),  # the first is stuffing
+    ],
+)
+def test_bare_and_long_lines_are_told(wire: bytes, seen: set[str]) -> None:
+    assert read(wire).seen == seen
+    assert read(wire, *range(1, len(wire))).seen == seen
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from([0, 1, 100, 900, 990, 998, 999, 1_500]), max_size=30), st.data())
+def test_a_long_line_is_found_wherever_the_spool_file_is_cut(lengths: list[int], data: st.DataObject) -> None:
+    wire = b"A: b\r\n\r\n" + b"".join([b"x" * length + b"\r\n" for length in lengths]) + b".\r\n"
+    expected = {"long_line"} if max(lengths, default=0) > 998 else set[str]()
+    cuts = data.draw(st.lists(st.integers(0, len(wire)), max_size=40))
+    assert read(wire, *cuts).seen == expected
+    assert read(wire, *cuts, in_memory=data.draw(st.integers(30, 3_000))).seen == expected
+
+
+# A listener that rejects bare line ends, and one that lets LF.LF end the data
+
+
+@pytest.mark.parametrize("body", [b"x\n" * 50_000, b"x" * 90_000 + b"\r" + b"x" * 90_000])
+def test_content_that_will_be_rejected_for_its_line_ends_is_not_kept_but_read_to_its_end(body: bytes) -> None:
+    memory = Memory()
+    reader = ContentReader(limit=LIMIT, in_memory=30_000, memory=memory, bare_newline="reject")
+    wire = HEAD + body + b"\r\n.\r\nQUIT\r\n"
+    for begin in range(0, len(wire), 1_000):
+        reader.feed(wire[begin : begin + 1_000])
+    assert reader.ended
+    assert reader.bare_lf or reader.bare_cr
+    assert reader.rest == b""
+    assert memory.used < 31_000
+    reader.abandon()
+    assert memory.used == 0
+
+
+LF_DOT: dict[str, tuple[bytes, bytes, bytes]] = {
+    "LF.LF": (b"A: b\n\nHallo\n.\nQUIT\n", b"A: b\r\n\r\nHallo\r\n", b"QUIT\n"),
+    "nothing": (b".\nQUIT\n", b"", b"QUIT\n"),
+    "one empty line": (b"\n.\nQUIT\n", b"\r\n", b"QUIT\n"),
+    "stuffed lines": (b"A: b\n\n..\n...\n.\n.\n", b"A: b\r\n\r\n.\r\n..\r\n", b".\n"),
+    "a CRLF behind it": (b"A: b\n\nx\n.\nMAIL\r\n.\r\n", b"A: b\r\n\r\nx\r\n", b"MAIL\r\n.\r\n"),
+    "not once a CRLF came": (b"A: b\r\n\r\nx\n.\nMAIL\r\n.\r\nQ", b"A: b\r\n\r\nx\r\n.\r\nMAIL\r\n", b"Q"),
+    "not LF.CRLF": (b"A: b\n\nx\n.\r\nMAIL\n.\n\r\n.\r\nQ", b"A: b\r\n\r\nx\r\n\r\nMAIL\r\n.\r\n\r\n", b"Q"),
+    "not LF.CR": (b"A: b\n\nx\n.\rMAIL\n.\nQ", b"A: b\r\n\r\nx\r\n\r\nMAIL\r\n", b"Q"),
+    "not CR.LF": (b"A: b\n\nx\r.\nMAIL\n.\nQ", b"A: b\r\n\r\nx\r\n.\r\nMAIL\r\n", b"Q"),
+    "not CRLF.LF": (b"A: b\n\nx\r\n.\nMAIL\r\n.\r\nQ", b"A: b\r\n\r\nx\r\n\r\nMAIL\r\n", b"Q"),
+    "CRLF.CRLF": (b"A: b\r\n\r\nx\r\n.\r\nQ", b"A: b\r\n\r\nx\r\n", b"Q"),
+}
+
+
+@pytest.mark.parametrize("case", LF_DOT)
+def test_lf_dot_lf_ends_the_data_only_where_it_may_and_no_crlf_came(case: str) -> None:
+    wire, content, leftover = LF_DOT[case]
+    whole = read(wire, bare_newline="accept-lf-dot")
+    assert (whole.content, whole.leftover, whole.size) == (content, leftover, len(content))
+    assert ("lf_dot" in whole.seen) == (b"\r\n" not in wire[: len(wire) - len(leftover)])
+    assert read(wire, *range(1, len(wire)), bare_newline="accept-lf-dot") == whole
+    large = wire.replace(b"x", b"x" * 500, 1)
+    spilled = read(large, *range(1, len(large)), in_memory=40, bare_newline="accept-lf-dot")
+    assert spilled.content == content.replace(b"x", b"x" * 500, 1)
+    assert spilled.leftover == leftover
+
+
+@settings(max_examples=400)
+@given(OCTETS, st.data())
+def test_where_lf_dot_ends_the_data_does_not_depend_on_the_network(body: bytes, data: st.DataObject) -> None:
+    wire = body + b"\n.\n\r\n.\r\n"
+    whole = read(wire, bare_newline="accept-lf-dot")
+    cuts = data.draw(st.lists(st.integers(0, len(wire)), max_size=8))
+    assert read(wire, *cuts, bare_newline="accept-lf-dot") == whole
+    taken = wire[: len(wire) - len(whole.leftover)]
+    assert taken.endswith((b"\n.\n", b"\r\n.\r\n")) or taken in (b".\n", b".\r\n")
+    if "lf_dot" in whole.seen:
+        assert b"\r\n" not in taken
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("step", [1, 7, 5_000])
+def test_the_limit_is_met_to_the_octet_with_lf_dot_as_well(more: int, step: int) -> None:
+    wire = b"A: b\n\n" + b"x" * (993 + more) + b"\n.\nQUIT\n"
+    got = read(wire, *range(step, len(wire), step), limit=1_000, bare_newline="accept-lf-dot")
+    assert got.too_large == bool(more)
+    assert got.leftover == b"QUIT\n"

@@ -79,7 +79,7 @@ def test_clients_are_allowed_by_network(client: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "expected"), [("127.0.0.1", True), ("::1", True), ("192.0.2.1", False), ("local", False)]
+    ("client", "expected"), [("127.0.0.1", True), ("::1", True), ("192.0.2.1", False), ("local", True), ("", False)]
 )
 def test_loopback_is_known(client: str, expected: bool) -> None:
     assert is_loopback(client) is expected

@@ -6,14 +6,16 @@ import errno
 import multiprocessing
 import os
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
-from relay.ingress.ports import PortError, has_family, open_port, passed_sockets
+from relay.ingress.ports import PortError, has_family, open_port, open_unix, passed_sockets
 
 
 def test_a_port_can_be_connected_to() -> None:
@@ -102,7 +104,8 @@ CHILD = textwrap.dedent(
         except PortError as error:
             print(error)
         else:
-            print(*sorted(one.getsockname()[1] for one in found), *[one.getblocking() for one in found])
+            where = [one.getsockname() for one in found]
+            print(*sorted(at if isinstance(at, str) else at[1] for at in where), *[one.getblocking() for one in found])
             [one.close() for one in found]
     """
 )
@@ -147,3 +150,86 @@ def test_sockets_for_another_process_are_not_ours(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LISTEN_FDS", "1")
     with pytest.raises(PortError, match="no sockets were passed"):
         passed_sockets("smtp")
+
+
+def test_a_unix_socket_is_for_its_owner_and_its_group(tmp_path: Path) -> None:
+    path = str(tmp_path / "smtp.sock")
+    before = os.umask(0)
+    try:
+        listener = open_unix(path)
+    finally:
+        os.umask(before)
+    with listener, socket.socket(socket.AF_UNIX) as client:
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+        client.connect(path)
+        assert listener.getblocking() is False
+        listener.remove()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_unix_socket_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "smtp.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    with open_unix(path) as listener, socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        listener.remove()
+
+
+def test_a_unix_socket_in_use_stays(tmp_path: Path) -> None:
+    path = str(tmp_path / "smtp.sock")
+    with open_unix(path), pytest.raises(PortError) as caught:
+        open_unix(path)
+    assert str(caught.value) == f"unix:{path} is in use by another process (stop it, or choose another path)"
+    assert os.path.exists(path)
+
+
+def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.sock"
+    path.write_text("important")
+    with pytest.raises(PortError, match="is a file that is no socket"):
+        open_unix(str(path))
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(PortError, match="is a file that is no socket"):
+        open_unix(str(tmp_path / "link"))
+    assert path.read_text() == "important"
+
+
+def test_the_file_of_a_successor_is_not_removed(tmp_path: Path) -> None:
+    path = str(tmp_path / "smtp.sock")
+    with open_unix(path) as first:
+        os.unlink(path)
+        with open_unix(path) as second:
+            first.remove()
+            assert os.path.exists(path)
+            second.remove()
+            second.remove()
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("{folder}/nowhere/smtp.sock", "there is no folder {folder}/nowhere"),
+        ("{folder}/" + "x" * 110, "the path is too long"),
+        ("{folder}/file/smtp.sock", "cannot be opened: Not a directory"),
+    ],
+)
+def test_a_unix_socket_that_cannot_be_made_says_why(tmp_path: Path, path: str, problem: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PortError) as caught:
+        open_unix(path.format(folder=tmp_path))
+    assert problem.format(folder=tmp_path) in str(caught.value)
+
+
+def test_a_unix_socket_in_a_folder_of_somebody_else_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse, raising=False)
+    with pytest.raises(PortError, match="cannot be made: permission denied"):
+        open_unix(str(tmp_path / "smtp.sock"))
+
+
+def test_a_unix_socket_of_systemd_is_taken_as_it_is(tmp_path: Path) -> None:
+    with open_unix(str(tmp_path / "smtp.sock")) as one:
+        assert passed("smtp", "smtp", [one])[0] == f"{tmp_path}/smtp.sock False"

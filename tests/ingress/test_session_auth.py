@@ -9,7 +9,7 @@ from base64 import b64encode
 import pytest
 
 from relay.events import AuthenticationJudged, CommandRefused, SessionEnded
-from relay.ingress import replies, session
+from relay.ingress import replies, secure
 from relay.ingress.session import Session
 from relay.ingress.settings import ListenerSettings
 from tests.ingress.house import LOOPBACK, PATIENCE, SETTINGS, HouseOf, on_both_loops
@@ -28,7 +28,7 @@ def plain(user: str, password: str = PASSWORD) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "AUTH_PAUSE", 0.0)
+    monkeypatch.setattr(secure, "AUTH_PAUSE", 0.0)
 
 
 @on_both_loops
@@ -117,7 +117,7 @@ async def test_where_there_is_tls_auth_is_taken_inside_it_only(house_of: HouseOf
 @on_both_loops
 async def test_without_tls_auth_is_taken_from_loopback_only(house_of: HouseOf, monkeypatch: pytest.MonkeyPatch) -> None:
     async with house_of(auth="users", verify=verify) as house:
-        monkeypatch.setattr(session, "is_loopback", lambda client: False)
+        monkeypatch.setattr(secure, "is_loopback", lambda client: False)
         client = await house.client()
         assert b"AUTH" not in await client.say(b"EHLO pc")
         assert await client.say(plain("jan")) == replies.AUTH_NEEDS_TLS

@@ -21,7 +21,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from relay import daemon
+from relay.daemon.house import House
+from relay.daemon.main import running
 from relay.config.load import load
 from relay.events import Event, ExceptionCaught
 from relay.queue.model import Ledger
@@ -104,7 +105,7 @@ class Site:
         seen = Seen()
         config = await asyncio.to_thread(load, self.config_path)
         async with asyncio.timeout(90):
-            async with daemon.running(config, path=self.config_path, observers=[seen]) as relay:
+            async with running(config, path=self.config_path, observers=[seen]) as relay:
                 house = RunningHouse(relay, seen)
                 yield house
                 assert house.ledger.balanced, house.ledger
@@ -145,7 +146,7 @@ class Seen:
 class RunningHouse:
     """The relay as a test sees it."""
 
-    def __init__(self, relay: daemon.House, seen: Seen) -> None:
+    def __init__(self, relay: House, seen: Seen) -> None:
         self.relay = relay
         self.seen = seen
 
@@ -154,7 +155,7 @@ class RunningHouse:
         return self.relay.store.ledger
 
     def port(self, listener: str = "legacy") -> int:
-        return next(one.addresses[0][1] for one in self.relay.listeners if one.name == listener)
+        return next(one.addresses[0][1] for one in self.relay.doors.listeners if one.name == listener)
 
     async def event(self, kind: type[E], number: int = 1, **fields: object) -> E:
         """The event of that number (counted from 1) of `kind` with these fields, as soon as it is there."""

@@ -53,16 +53,28 @@ def report(
     return build(original, *(fates or (fate(),)))
 
 
-def build(original: dsn.Original, *fates: Fate, reader: str = "jan@klant.example") -> bytes:
+def build(original: dsn.Original, *fates: Fate, reader: str = "jan@klant.example", **more: Any) -> bytes:
     return dsn.build(
         original,
         fates,
         queue_id="7QK3BBBBBBBB",
         hostname="relay.example.nl",
         author=Address.of("administratie@example.nl"),
-        reader=Address.of(reader),
+        readers=more.pop("readers", [Address.of(reader)]),
         now=NOW,
+        **more,
     )
+
+
+def for_others(
+    *fates: Fate, reverse_path: str | None = "jan@klant.example", head: bytes = HEAD, session_code: bool = False
+) -> bytes:
+    """The report that the readers of `bounces.also` get, of a message that asked for RET=FULL."""
+    path = None if reverse_path is None else Address.of(reverse_path)
+    content = MemoryContent(head + BODY, len(head))
+    original = dsn.Original("7QK3AAAAAAAA", Envelope(path, (), ret="full"), ACCEPTED, 3, content, session_code)
+    readers = [Address.of("beheer@example.nl"), Address.of("it@example.nl")]
+    return build(original, *(fates or (fate(),)), readers=readers, to_sender=False)
 
 
 def parsed(data: bytes) -> EmailMessage:
@@ -175,6 +187,52 @@ def test_expired_mail_has_failed_and_tells_what_the_last_attempt_said() -> None:
     assert "nam het bericht niet op tijd aan" in words(data)
 
 
+def test_what_was_not_tried_now_has_no_time_of_an_attempt() -> None:
+    data = report(Fate(Recipient(Address.of("a@x.example")), Action.FAILED, "", None, "451 later", expired=True))
+    block = blocks(data)[1]
+    assert (block["Last-Attempt-Date"], block["Remote-MTA"]) == (None, None)
+    assert block["Diagnostic-Code"] == "x-relay; 451 later"
+
+
+def test_what_an_administrator_returned_says_so_and_quotes_nobody() -> None:
+    data = report(Fate(Recipient(Address.of("piet@ergens.example")), Action.FAILED, "", returned=True), attempts=3)
+    block = blocks(data)[1]
+    assert (block["Action"], block["Status"]) == ("failed", "5.7.0")
+    assert set(block.keys()) == {"Final-Recipient", "Action", "Status"}
+    text = words(data)
+    assert "    Teruggestuurd door de beheerder van deze mailrelay." in text.splitlines()
+    assert "    Returned by the administrator of this relay." in text.splitlines()
+    assert "vraag uw beheerder waarom" in text
+    assert "ask your administrator why" in text
+    assert "Geen antwoord" not in text
+    assert str(parsed(data)["Subject"]) == "Niet bezorgd / Not delivered: Factuur 2026-001"
+
+
+def test_delayed_mail_tells_the_last_reply_and_until_when_it_is_tried_and_asks_for_nothing() -> None:
+    later = Reply(450, "4.2.1", "mailbox busy")
+    data = report(fate(action=Action.DELAYED, reply=later, retry_until=NOW + timedelta(hours=2)), attempts=9)
+    block = blocks(data)[1]
+    assert (block["Action"], block["Status"]) == ("delayed", "4.2.1")
+    assert block["Diagnostic-Code"] == "smtp; 450 4.2.1 mailbox busy"
+    assert block["Will-Retry-Until"] == "Sat, 28 Nov 2026 23:03:00 +0000"
+    text = words(data)
+    assert text.count("(own): 450 4.2.1 mailbox busy") == 2
+    assert "U hoeft niets te doen" in text
+    assert "Het wordt geprobeerd tot: 28-11-2026 23:03:00 +0000" in text
+    assert "You need not do anything" in text
+    assert "It is tried until: 28-11-2026 23:03:00 +0000" in text
+    assert "What you can do" not in text
+    assert parsed(data)["Auto-Submitted"] == "auto-replied"
+
+
+def test_only_delayed_mail_is_said_to_be_tried_again() -> None:
+    data = report(fate("a@x.example"), fate("b@x.example", Action.DELAYED, None, retry_until=NOW))
+    failed, delayed = blocks(data)[1:]
+    assert failed["Will-Retry-Until"] is None
+    assert delayed["Will-Retry-Until"] is not None
+    assert words(data).count("tried until") == 1
+
+
 @pytest.mark.parametrize(
     ("action", "reply", "title", "status"),
     [
@@ -231,6 +289,48 @@ def test_the_whole_message_comes_back_where_it_was_asked_for() -> None:
     part = parts(data)[2]
     assert part.get_content_type() == "message/rfc822"
     assert HEAD + BODY in data
+
+
+@pytest.mark.parametrize("action", [Action.DELAYED, Action.RELAYED])
+def test_a_message_that_did_not_fail_comes_back_as_its_header_whatever_was_asked_for(action: Action) -> None:
+    data = report(fate(action=action, reply=Reply(250, "2.0.0", "OK")), ret="full")
+    assert parts(data)[2].get_content_type() == "text/rfc822-headers"
+    assert b"Geachte" not in data
+
+
+def test_other_readers_are_told_whose_message_it_was_and_not_what_the_sender_can_do() -> None:
+    data = for_others()
+    text = words(data)
+    assert "Een bericht van jan@klant.example is niet bezorgd bij:" in text
+    assert "A message from jan@klant.example was not delivered to:" in text
+    assert "Uw bericht" not in text
+    assert "Your message" not in text
+    assert "Wat u kunt doen" not in text
+    assert "verstuur het bericht opnieuw" not in text
+    assert text.count("(own): 550 5.1.1 No such user <piet@ergens.example> here") == 2
+    assert text.count("relay queue show 7QK3AAAAAAAA (relay.example.nl)") == 2
+    assert [reader.addr_spec for reader in parsed(data)["To"].addresses] == ["beheer@example.nl", "it@example.nl"]
+    assert parsed(data)["Auto-Submitted"] == "auto-replied"
+
+
+def test_other_readers_get_the_header_and_never_more() -> None:
+    data = for_others()
+    assert returned_header(data).strip() == HEAD.strip()
+    assert b"Geachte" not in data
+
+
+def test_other_readers_are_told_of_mail_without_a_sender() -> None:
+    assert "A message from <> was not delivered to:" in words(for_others(reverse_path=None))
+
+
+def test_other_readers_see_of_a_session_code_neither_subject_nor_text() -> None:
+    head = b"From: noreply@muis.example\r\nSubject: Uw sessiecode is\r\n 482913\r\nThread-Topic: 482913\r\n\r\n"
+    data = for_others(fate(reply=Reply(554, "5.7.1", "rejected: 482913")), head=head, session_code=True)
+    for form in (data, words(data).encode(), returned_header(data)):
+        assert b"482913" not in form
+        assert b"sessiecode" not in form.lower()
+        assert b"Geachte" not in form
+    assert b"noreply@muis.example" in returned_header(data)
 
 
 def test_an_eight_bit_message_comes_back_marked_as_such() -> None:
@@ -310,15 +410,24 @@ lines = st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"").repl
 
 
 @settings(max_examples=150, deadline=None)
-@given(local=hostile, reply=hostile, fields=lines, body=lines, envid=hostile, full=st.booleans(), code=st.booleans())
+@given(
+    local=hostile,
+    reply=hostile,
+    fields=lines,
+    body=lines,
+    envid=hostile,
+    full=st.booleans(),
+    code=st.booleans(),
+    others=st.booleans(),
+)
 def test_nothing_from_outside_begins_a_line_a_field_or_a_part(
-    local: str, reply: str, fields: list[bytes], body: list[bytes], envid: str, full: bool, code: bool
+    local: str, reply: str, fields: list[bytes], body: list[bytes], envid: str, full: bool, code: bool, others: bool
 ) -> None:
     head = b"".join(b"X: " + line + b"\r\n" for line in fields) + b"Subject: " + b" ".join(fields) + b"\r\n\r\n"
     refused = Reply(550, "5.1.1", reply.replace("\r", "").replace("\n", ""))
     original = dsn.Original(
         "7QK3AAAAAAAA",
-        Envelope(None, (), ret="full" if full else None, envid=envid),
+        Envelope(Address(local, "x.example"), (), ret="full" if full else None, envid=envid),
         ACCEPTED,
         1,
         MemoryContent(head + b"\r\n".join(body), len(head)),
@@ -326,7 +435,7 @@ def test_nothing_from_outside_begins_a_line_a_field_or_a_part(
     )
     victim = Fate(Recipient(Address(local, "x.example"), orcpt=envid), Action.FAILED, "own", refused)
     unanswered = Fate(Recipient(Address.of("b@x.example")), Action.FAILED, "own", None, reply, expired=True)
-    data = build(original, victim, unanswered)
+    data = build(original, victim, unanswered, to_sender=not others)
     assert not re.search(rb"\r(?!\n)|(?<!\r)\n|\0", data)
     assert max(map(len, data.split(b"\r\n"))) <= 998
     own_header = data.split(b"\r\n\r\n", 1)[0]
@@ -337,10 +446,10 @@ def test_nothing_from_outside_begins_a_line_a_field_or_a_part(
         b"Content-Transfer-Encoding",
     ]  # fmt: skip
     returned = parts(data)[2]
-    if not full or code:
+    if not full or code or others:
         assert data.isascii()
         assert returned.get_content_type() == "text/rfc822-headers"
-    if not code and not full:
+    if not code and (others or not full):
         assert returned_header(data).strip(b"\r\n") == head.strip(b"\r\n")
     first, second = blocks(data)[1:]
     assert set(first.keys()) <= {

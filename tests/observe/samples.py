@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from relay import events
 from relay.mail.outcome import Stage, Trouble
+from relay.mail.quirk import Quirk
 
 CLIENT = "127.0.0.1"
 LATER = datetime(2026, 11, 23, 7, 5, tzinfo=UTC)
@@ -64,6 +65,8 @@ SAMPLES: tuple[events.Event, ...] = (
     events.ConnectionDenied("legacy", "192.0.2.9", "denied_address", "not in allow"),
     events.SessionEnded("legacy", CLIENT, "quit", 3),
     events.AuthenticationJudged("legacy", CLIENT, "imuis", "PLAIN", "bad"),
+    events.ClientDescribed("legacy", CLIENT, "werkplek-7", "iMUIS 12"),
+    events.QuirksTolerated("legacy", CLIENT, (Quirk.BARE_LF, Quirk.NO_DATE)),
     QUEUED,
     events.MessageRefused(
         "legacy",
@@ -84,6 +87,9 @@ SAMPLES: tuple[events.Event, ...] = (
     DEFERRED,
     FAILED,
     events.RecipientExpired("3V7QK2M9XTAB", "klant@example.com", "session-codes", 9, "450 try later", 600.0, True),
+    events.RecipientCancelled("3V7QK2M9XTAB", "klant@example.com", "default", 2, 60.0, False),
+    events.EntryHeld("3V7QK2M9XTAB", "concepten", 2),
+    events.EntryChanged("3V7QK2M9XTAB", "reroute", "default"),
     events.NotificationQueued("3V7QK2M9XTAC", "3V7QK2M9XTAB", "failure", "jan@example.nl"),
     events.NotificationSuppressed("3V7QK2M9XTAB", "null reverse-path"),
     events.UpstreamConnected("own", LATER),
@@ -94,6 +100,8 @@ SAMPLES: tuple[events.Event, ...] = (
     events.StoreRecovered(),
     events.EntrySetAside("3V7QK2M9XTAB", "the row cannot be read"),
     events.EntriesFound(3, 4, 1),
+    events.AlarmRaised("auth-refused:own", "error", "The upstream own refused the login: 535 5.7.3 no."),
+    events.AlarmCleared("auth-refused:own"),
     events.RelayStarted("0.1.0", ("legacy",)),
     events.RelayStopping(),
     events.RelayStopped(),

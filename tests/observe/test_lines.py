@@ -121,6 +121,26 @@ def test_each_line_word_belongs_to_one_event() -> None:
     assert len(words) == len(set(words))
 
 
+@pytest.mark.parametrize(
+    "event",
+    [sample for sample in SAMPLES if hasattr(sample, "queue_id") or hasattr(sample, "about")],
+    ids=lambda event: type(event).__name__,
+)
+def test_whoever_looks_for_a_queue_id_finds_every_line_about_the_message(event: events.Event) -> None:
+    assert "3V7QK2M9XTAB" in text(event)
+    assert getattr(event, "queue_id", "3V7QK2M9XTAB") in text(event)
+
+
+def test_an_alarm_is_as_loud_as_its_trouble() -> None:
+    assert text(events.AlarmRaised("disk-low", "error", "Full.")).endswith(' error alarm text="disk-low; Full."\n')
+    assert " warning alarm " in text(events.AlarmRaised("entries-held", "warning", "Two wait."))
+
+
+def test_an_alarm_mail_is_about_no_message() -> None:
+    line = text(events.NotificationQueued("3V7QK2M9XTAC", "", "alarm", "admin@example.nl"))
+    assert line.endswith(" info notified queue_id=3V7QK2M9XTAC recipient=admin@example.nl text=alarm\n")
+
+
 def test_below_the_threshold_there_is_no_line() -> None:
     lines = Lines("text", journal=False)
     assert lines.line(AT, DELIVERED, Level.WARNING) == ""

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from relay import events
 from relay.mail.outcome import Stage, Trouble
+from relay.mail.quirk import Quirk
 from relay.observe.metrics import LEDGER_EVENTS, LEDGER_STATES, Gauges, Metrics
 from relay.observe.tally import FEEDS, MOST_RULES, REPLY_CLASSES, REPLY_VERBS, Names
 from relay.queue.model import Ledger, QueueView
@@ -88,6 +89,7 @@ def test_all_combinations_of_labels_start_at_0() -> None:
         ("relay_attempt_failures_total", [("class", "dropped"), ("stage", "dot"), ("upstream", "vendor")]),
         ("relay_smtpd_messages_total", [("listener", "legacy"), ("result", "store_failed")]),
         ("relay_smtpd_connections_total", [("listener", "legacy"), ("result", "tls_error")]),
+        ("relay_client_quirks_total", [("listener", "legacy"), ("quirk", "bare-lf")]),
         ("relay_rewrites_total", [("result", "repaired"), ("rule", "other")]),
         ("relay_outcomes_total", [("outcome", "in_doubt"), ("upstream", "own")]),
         ("relay_smtpd_auth_total", [("mechanism", "cram-md5"), ("result", "error")]),
@@ -102,6 +104,8 @@ def test_all_combinations_of_labels_start_at_0() -> None:
         assert found[name, tuple(labels)] == 0
     failures = [labels for name, labels in found if name == "relay_attempt_failures_total"]
     assert len(failures) == len(NAMES.upstreams) * len(Stage) * len(Trouble)
+    quirks = [labels for name, labels in found if name == "relay_client_quirks_total"]
+    assert len(quirks) == len(NAMES.listeners) * len(Quirk)
     counted = [number for (name, _), number in found.items() if name.endswith(("_total", "_bucket", "_sum", "_count"))]
     assert set(counted) == {0}
     assert not [name for name, _ in found if name.endswith("_created")]
@@ -234,6 +238,14 @@ def test_an_outcome_in_doubt_is_counted_once() -> None:
     assert value(made, "relay_outcomes_total", upstream="own", outcome="in_doubt") == 2
     assert value(made, "relay_outcomes_total", upstream="own", outcome="deferred") == 0
     assert value(made, "relay_outcomes_total", upstream="own", outcome="failed") == 0
+
+
+def test_what_no_upstream_was_asked_about_is_no_outcome_of_one() -> None:
+    made = metrics()
+    before = series(made)
+    made.observe(replace(DEFERRED, upstream="", in_doubt=False))
+    made.observe(replace(FAILED, upstream="", stage=None, code=0))
+    assert series(made) == before
 
 
 def test_build_and_process_are_told() -> None:

@@ -21,11 +21,13 @@ from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.policy.submission import Peer
+from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
 from tests.queue.mail import NOON, an_entry, deferred, ended, ids, memory
 
 MINUTE = timedelta(minutes=1)
+ROUTES = ["default", "vendor"]
 
 
 class House(Protocol):
@@ -42,6 +44,10 @@ class House(Protocol):
         ...
 
     async def demolish(self) -> None: ...
+
+    def counted(self) -> dict[str, int]:
+        """Recipients by where the ledger has them, counted in what the open store has committed."""
+        ...
 
 
 class StorePromises:
@@ -364,16 +370,72 @@ class _Known:
     entry: Entry
     age: int
     at: datetime
+    route: str = "default"
     attempts: int = 0
     states: list[State] = field(default_factory=list)
     lease: Lease | None = None
+    counted: bool = True
+    wish: str = ""
+    to_bounce: bool = False
 
     def open(self) -> list[int]:
         return [n for n, state in enumerate(self.states) if state is State.PENDING]
 
+    def held(self) -> list[int]:
+        return [n for n, state in enumerate(self.states) if state is State.HELD]
+
+    def place(self) -> Place:
+        if self.lease:
+            return Place.ACTIVE
+        if not self.open():
+            return Place.HELD if self.held() else Place.FINISHED
+        return Place.DEFERRED if self.attempts else Place.PENDING
+
+    def set(self, ns: list[int], state: State) -> None:
+        for n in ns:
+            self.states[n] = state
+
+    def does(self, verb: str, now: datetime, route: str) -> Did:
+        """An operator's act while nobody has it leased."""
+        held = self.place() is Place.HELD
+        match verb:
+            case "retry" if held:
+                return Did.IMPOSSIBLE
+            case "reroute" if self.entry.session_code:
+                return Did.IMPOSSIBLE
+            case "hold" if held:
+                return Did.NOTHING
+            case "release" if not self.held():
+                return Did.NOTHING
+            case "bounce" if self.to_bounce:
+                return Did.NOTHING
+            case "hold":
+                self.set(self.open(), State.HELD)
+            case "release":
+                self.set(self.held(), State.PENDING)
+            case "bounce":
+                self.set(self.held(), State.PENDING)
+            case "cancel":
+                self.set(self.open() + self.held(), State.CANCELLED)
+            case "reroute":
+                self.route = route
+        if verb not in ("hold", "cancel", "bounce"):
+            self.at = now
+        self.to_bounce = verb == "bounce"
+        return Did.DONE
+
+    def wishes(self, verb: str, route: str) -> Did:
+        """An operator's act while it is leased."""
+        if verb == "retry" or (verb == "release" and not self.held() and not self.wish):
+            return Did.NOTHING
+        if verb == "reroute" and self.entry.session_code:
+            return Did.IMPOSSIBLE
+        self.wish = f"{verb}:{route}"
+        return Did.AFTER_ATTEMPT
+
 
 def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedStateMachine]:
-    """A machine that puts, leases, settles, gives back and crashes in any order; a model tells what is right.
+    """A machine that puts, leases, settles, gives back, acts and crashes in any order; a model tells what is right.
 
     `build` returns an awaitable of a new house.
     """
@@ -400,63 +462,142 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
         def leased(self) -> list[_Known]:
             return sorted((known for known in self.known.values() if known.lease), key=lambda known: known.age)
 
-        def waiting(self) -> list[_Known]:
-            return [known for known in self.known.values() if known.lease is None and known.open()]
+        def waiting(self, route: str) -> list[_Known]:
+            return [known for known in self.known.values() if not known.lease and known.open() and known.route == route]
 
-        @rule(recipients=st.integers(1, 3), priority=st.integers(0, 2), leased=st.booleans(), life=st.integers(1, 9))
-        def put(self, recipients: int, priority: int, leased: bool, life: int) -> None:
+        @rule(
+            recipients=st.integers(1, 3),
+            priority=st.integers(0, 2),
+            how=st.sampled_from(["leased", "held", "due"]),
+            life=st.integers(1, 9),
+            session_code=st.booleans(),
+        )
+        def put(self, recipients: int, priority: int, how: str, life: int, session_code: bool) -> None:
             entry = an_entry(
-                *(f"r{n}@x.nl" for n in range(recipients)), priority=priority, expires_at=self.now + life * MINUTE
+                *(f"r{n}@x.nl" for n in range(recipients)),
+                priority=priority,
+                expires_at=self.now + life * MINUTE,
+                session_code=session_code,
             )
-            lease = self.loop.run_until_complete(self.house.store.put(entry, leased=leased))
+            putting = self.house.store.put(entry, leased=how == "leased", held=how == "held")
+            lease = self.loop.run_until_complete(putting)
             self.age += 1
             self.total.accepted += recipients
-            known = _Known(entry, self.age, self.now, states=[State.PENDING] * recipients)
-            if leased:
-                known.lease, known.attempts = lease, 1
+            state = State.HELD if how == "held" else State.PENDING
+            known = _Known(entry, self.age, self.now, states=[state] * recipients)
+            if how == "leased":
+                known.lease, known.attempts, known.counted = lease, 1, True
             self.known[entry.queue_id] = known
 
-        @rule(limit=st.integers(1, 4))
-        def lease(self, limit: int) -> None:
-            due = [known for known in self.waiting() if known.at <= self.now]
+        @rule(limit=st.integers(1, 4), route=st.sampled_from(ROUTES))
+        def lease(self, limit: int, route: str) -> None:
+            due = [known for known in self.waiting(route) if known.at <= self.now and not known.to_bounce]
             due.sort(key=lambda known: (known.entry.priority, known.age))
-            leases = self.loop.run_until_complete(self.house.store.lease("default", limit=limit, now=self.now))
+            leases = self.loop.run_until_complete(self.house.store.lease(route, limit=limit, now=self.now))
             assert ids(leases) == [known.entry.queue_id for known in due[:limit]]
             for lease, known in zip(leases, due, strict=False):
                 known.attempts += 1
-                known.lease = lease
-                assert lease.entry == replace(known.entry, attempts=known.attempts)
+                known.lease, known.counted = lease, True
+                assert lease.entry == replace(
+                    known.entry,
+                    attempts=known.attempts,
+                    route=route,
+                    released=lease.entry.released,
+                    rerouted=lease.entry.rerouted,
+                )
                 assert [pending.index for pending in lease.pending] == known.open()
+                assert not lease.bounced
 
-        @rule()
-        def expire(self) -> None:
-            over = {known.entry.queue_id for known in self.waiting() if known.entry.expires_at <= self.now}
-            leases = self.loop.run_until_complete(self.house.store.lease_expired("default", now=self.now, limit=99))
+        @rule(route=st.sampled_from(ROUTES), codes=st.booleans(), keep=st.booleans())
+        def expire(self, route: str, codes: bool, keep: bool) -> None:
+            over = {
+                known.entry.queue_id
+                for known in self.known.values()
+                if known.route == route
+                and not known.lease
+                and (
+                    known.to_bounce
+                    or (
+                        known.entry.expires_at <= self.now
+                        and known.place() is not Place.FINISHED
+                        and (known.entry.session_code or not (codes or known.place() is Place.HELD))
+                    )
+                )
+            }
+            leases = self.loop.run_until_complete(
+                self.house.store.lease_expired(route, now=self.now, limit=99, session_codes_only=codes)
+            )
             assert set(ids(leases)) == over
             for lease in leases:
-                assert lease.entry.attempts == self.known[lease.entry.queue_id].attempts
-                self.loop.run_until_complete(self.house.store.settle(ended(lease, State.EXPIRED)))
-                self.end(self.known[lease.entry.queue_id], [State.EXPIRED] * len(lease.pending))
+                known = self.known[lease.entry.queue_id]
+                assert lease.entry.attempts == known.attempts
+                assert lease.bounced == known.to_bounce
+                if known.entry.session_code:
+                    known.set(known.held(), State.PENDING)
+                assert [pending.index for pending in lease.pending] == known.open()
+                known.lease, known.counted = lease, False
+                if known.to_bounce:
+                    known.wish, known.to_bounce = "bounce:", False
+                if not keep:
+                    self.settle_as(known, [State.EXPIRED] * 3)
 
         @rule(which=st.integers(0, 9), states=st.lists(st.sampled_from(list(State)), min_size=3, max_size=3))
         def settle(self, which: int, states: list[State]) -> None:
-            if not self.leased():
-                return
-            known = self.leased()[which % len(self.leased())]
+            if self.leased():
+                self.settle_as(self.leased()[which % len(self.leased())], states)
+
+        def settle_as(self, known: _Known, states: list[State]) -> None:
             assert known.lease is not None
             results = tuple(Result(n, state) for n, state in zip(known.open(), states, strict=False))
             self.loop.run_until_complete(
                 self.house.store.settle(Settlement(known.lease, results, next_attempt_at=self.now + MINUTE))
             )
             known.at = self.now + MINUTE
-            self.end(known, states)
-
-        def end(self, known: _Known, states: list[State]) -> None:
+            if known.lease.bounced and known.wish == "bounce:":
+                known.wish = ""
             known.lease = None
-            for n, state in zip(known.open(), states, strict=False):
-                known.states[n] = state
-                if state not in (State.PENDING, State.HELD):
-                    setattr(self.total, state, getattr(self.total, state) + 1)
+            for result in results:
+                known.states[result.index] = result.state
+                if result.state not in (State.PENDING, State.HELD):
+                    setattr(self.total, result.state, getattr(self.total, result.state) + 1)
+            self.grant(known)
+
+        def grant(self, known: _Known) -> None:
+            """The lease has ended: what an operator wished meanwhile is done."""
+            verb, _, route = known.wish.partition(":")
+            known.wish = ""
+            if verb and known.place() is not Place.FINISHED:
+                self.does(known, verb, NOON, route)
+
+        def does(self, known: _Known, verb: str, now: datetime, route: str) -> Did:
+            before = known.states.count(State.CANCELLED)
+            did = known.does(verb, now, route)
+            self.total.cancelled += known.states.count(State.CANCELLED) - before
+            return did
+
+        @rule(
+            which=st.lists(st.integers(0, 9), max_size=3),
+            verb=st.sampled_from(list(Verb)),
+            route=st.sampled_from(ROUTES),
+        )
+        def act(self, which: list[int], verb: Verb, route: str) -> None:
+            everything = list(self.known.values())
+            chosen = [everything[n % len(everything)] for n in which] if everything else []
+            acting = self.house.store.act(
+                verb,
+                [known.entry.queue_id for known in chosen],
+                now=self.now,
+                route=route if verb is Verb.REROUTE else None,
+            )
+            for known, acted in zip(chosen, self.loop.run_until_complete(acting), strict=True):
+                assert acted.queue_id == known.entry.queue_id
+                if known.place() is Place.FINISHED:
+                    assert acted.did is Did.UNKNOWN
+                elif known.lease:
+                    assert acted.did is known.wishes(verb, route)
+                else:
+                    assert acted.did is self.does(known, verb, self.now, route)
+                assert bool(acted.why) == (acted.did in (Did.NOTHING, Did.IMPOSSIBLE))
 
         @rule(which=st.integers(0, 9))
         def give_back(self, which: int) -> None:
@@ -465,8 +606,9 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
             known = self.leased()[which % len(self.leased())]
             assert known.lease is not None
             self.loop.run_until_complete(self.house.store.give_back([known.lease]))
-            known.lease, known.at = None, self.now
-            known.attempts -= 1
+            known.attempts -= known.counted
+            known.lease, known.at = None, min(known.at, self.now)
+            self.grant(known)
 
         @rule(minutes=st.integers(1, 3))
         def time_passes(self, minutes: int) -> None:
@@ -475,31 +617,57 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
         @rule()
         def make_due(self) -> None:
             self.loop.run_until_complete(self.house.store.make_due(now=self.now))
-            for known in self.waiting():
-                known.at = min(known.at, self.now)
+            for route in ROUTES:
+                for known in self.waiting(route):
+                    known.at = min(known.at, self.now)
 
         @rule(kindly=st.booleans())
         def start_again(self, kindly: bool) -> None:
+            found = sum(self.counts().values())
             self.loop.run_until_complete(self.house.restart() if kindly else self.house.crash())
+            self.total = Ledger(found=found)
             for known in self.leased():
-                known.lease, known.at = None, self.now
-            self.total = Ledger(found=sum(self.counts().values()))
+                known.lease, known.at = None, min(known.at, self.now)
+                self.grant(known)
 
         def counts(self) -> dict[str, int]:
             counts = {"pending": 0, "deferred": 0, "active": 0, "held": 0}
             for known in self.known.values():
                 where = "active" if known.lease else "deferred" if known.attempts else "pending"
                 counts[where] += len(known.open())
-                counts["held"] += known.states.count(State.HELD)
+                counts["held"] += len(known.held())
             return counts
 
         @invariant()
-        def the_ledger_is_right(self) -> None:
+        def the_ledger_is_right_and_says_what_the_rows_say(self) -> None:
             if hasattr(self, "house"):
                 assert self.house.store.ledger.balanced
                 assert self.house.store.ledger == replace(self.total, **self.counts())
+                assert self.house.counted() == self.counts()
 
-    Laws.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+        @invariant()
+        def every_message_is_in_the_queue_or_in_the_history(self) -> None:
+            if not hasattr(self, "house"):
+                return
+            entries = self.loop.run_until_complete(self.house.store.list(Wanted(), limit=999))
+            known = [known for known in self.known.values() if known.place() is not Place.FINISHED]
+            assert [(one.queue_id, one.place, one.route, one.attempts, one.wish) for one in entries] == [
+                (
+                    one.entry.queue_id,
+                    one.place(),
+                    one.route,
+                    one.attempts,
+                    "bounce" if one.to_bounce else one.wish.partition(":")[0],
+                )
+                for one in known
+            ]
+            finished = self.loop.run_until_complete(self.house.store.find(Wanted(place=Place.FINISHED), limit=999))
+            ended = [known for known in self.known.values() if known.place() is Place.FINISHED]
+            assert [(one.queue_id, [fate.state for fate in one.recipients]) for one in reversed(finished)] == [
+                (one.entry.queue_id, one.states) for one in ended
+            ]
+
+    Laws.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
     return Laws
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
 
+import apsw
+
 from relay.queue.sqlite import SqliteStore
 from tests.queue.mail import NOON, Noted
+
+COUNT = """
+    SELECT CASE WHEN state = 'held' OR place IN (3, 4) THEN 'held' WHEN place = 2 THEN 'active'
+                WHEN attempts > 0 THEN 'deferred' ELSE 'pending' END AS is_at, count(*)
+    FROM recipient JOIN entry ON entry.id = recipient.entry
+    WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') GROUP BY is_at
+"""
 
 
 class SqliteHouse:
@@ -33,6 +43,14 @@ class SqliteHouse:
         self._stores.append(self.store)
         return self.store
 
+    async def open_copy(self, path: Path) -> SqliteStore:
+        store = await SqliteStore.open(path, observer=Noted(), min_free=0, now=lambda: NOON)
+        self._stores.append(store)
+        return store
+
+    async def settle_without_history(self) -> None:
+        self.store.keep_history(None)
+
     async def restart(self) -> SqliteStore:
         await self.store.close()
         return await self.open()
@@ -42,6 +60,11 @@ class SqliteHouse:
         self._generation += 1
         shutil.copytree(left, self.folder, ignore=shutil.ignore_patterns("*-shm", "*.lock"))
         return await self.open()
+
+    def counted(self) -> dict[str, int]:
+        with contextlib.closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+            counts = {"pending": 0, "deferred": 0, "active": 0, "held": 0}
+            return counts | dict(connection.execute(COUNT))
 
     async def demolish(self) -> None:
         for store in self._stores:

@@ -13,6 +13,7 @@ from relay.queue.model import Ledger
 from tests.queue.conformance import StorePromises, laws
 from tests.queue.house import SqliteHouse
 from tests.queue.mail import an_entry, ended
+from tests.queue.operators import OperatorPromises
 
 
 async def _build() -> SqliteHouse:
@@ -23,6 +24,10 @@ async def _build() -> SqliteHouse:
 
 class TestSqlitePromises(StorePromises):
     """With the fixture `house` of this folder."""
+
+
+class TestSqlitePromisesToOperators(OperatorPromises):
+    """With the same."""
 
 
 TestSqliteLaws = laws(_build).TestCase

@@ -63,10 +63,10 @@ async def test_a_database_of_a_newer_relay_is_left_alone(house: SqliteHouse) -> 
     connection = sqlite3.connect(house.path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 1\)"):
+    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 2\)"):
         await house.open()
     connection = sqlite3.connect(house.path)
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute("PRAGMA user_version = 2")
     connection.close()
     await house.open()  # the lock was let go of
 
@@ -255,8 +255,20 @@ INDEXED = {
     "last_sleeping": "sleeping",
     "first_due": "due",
     "first_sleeping": "sleeping",
-    "view_due": "COVERING INDEX due",
-    "view_sleeping": "COVERING INDEX sleeping",
+    "standing_due": "COVERING INDEX due",
+    "standing_sleeping": "COVERING INDEX sleeping",
+    "standing_apart": "COVERING INDEX apart",
+    "standing_to_bounce": "apart",
+    "select_to_bounce": "apart",
+    "select_held_codes": "apart",
+    "any_expired": "lifetime",
+    "any_to_bounce": "apart",
+    "any_held_code": "apart",
+    "names_in_queue": "COVERING INDEX",
+    "names_in_history": "COVERING INDEX history_names",
+    "history_named": "history_names",
+    "ended_before": "PRIMARY KEY",
+    "history_since": "history",
 }
 
 

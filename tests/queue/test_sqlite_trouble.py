@@ -77,7 +77,7 @@ async def test_an_io_error_keeps_nothing_and_the_database_is_opened_anew(house: 
             return_exceptions=True,
         )
         with pytest.raises(StoreUnavailable):
-            await house.store.put(an_entry(content=LARGE), leased=True)
+            await house.store.put(an_entry(content=memory(b"y" * 2_000_000)), leased=True)
     assert [getattr(result, "reason", None) for result in results] == ["io"] * 2
     assert house.store.ledger == Ledger(accepted=1, active=1)
     await house.store.check()

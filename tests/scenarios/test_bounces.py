@@ -11,6 +11,7 @@ import pytest
 from relay.events import (
     NotificationQueued,
     NotificationSuppressed,
+    RecipientDeferred,
     RecipientDelivered,
     RecipientExpired,
     RecipientFailed,
@@ -156,3 +157,50 @@ async def test_mail_that_waited_longer_than_its_lifetime_expires_with_the_last_r
             await house.event(RecipientDelivered, recipient=JAN)
     _, blocks, _ = parts(await own.message())
     assert (blocks[1]["Action"], blocks[1]["Final-Recipient"]) == ("failed", f"rfc822; {PIET}")
+
+
+@pytest.mark.asyncio
+async def test_who_else_is_to_read_of_failures_gets_the_header_and_the_sender_the_message(site: Site) -> None:
+    async with site.upstream() as own:
+        refuse(own, "niemand@example.org")
+        site.configure(upstreams={"own": site.way_to(own)}, bounces={"also": ["beheer@example.nl", "it@example.nl"]})
+        async with site.house() as house:
+            queue_id = await house.send(JAN, ["niemand@example.org"])
+            for reader in (JAN, "beheer@example.nl", "it@example.nl"):
+                await house.event(RecipientDelivered, recipient=reader)
+            told = house.seen.all(NotificationQueued, about=queue_id)
+            assert [event.reader for event in told] == [JAN, "beheer@example.nl, it@example.nl"]
+            await house.empty()
+    copy = next(message for message in own.messages if message.recipients != (JAN,))
+    assert (copy.reverse_path, copy.recipients) == ("", ("beheer@example.nl", "it@example.nl"))
+    report, _, returned = parts(copy)
+    words = cast("list[Message]", report.get_payload())[0].get_payload(decode=True)
+    assert isinstance(words, bytes)
+    assert b"A message from jan@example.nl was not delivered to:" in words
+    assert b"Factuur 2024-117" in returned.as_bytes()
+    assert b"Bijgaand" not in copy.content
+
+
+@pytest.mark.asyncio
+async def test_mail_that_waits_longer_than_delay_warning_is_told_once_and_arrives_later(site: Site) -> None:
+    async with site.upstream() as own:
+        refuse(own, PIET, reply="450 4.2.1 mailbox busy")
+        site.configure(
+            upstreams={"own": site.way_to(own)},
+            routes={"default": {"retry": "1s", "lifetime": "1h"}},
+            bounces={"delay_warning": "1s"},
+        )
+        async with site.house() as house:
+            queue_id = await house.send(JAN, [PIET])
+            told = await house.event(NotificationQueued, about=queue_id)
+            assert (told.kind, told.reader) == ("delay", JAN)
+            await house.event(RecipientDelivered, queue_id=told.queue_id)
+            before = len(house.seen.all(RecipientDeferred, queue_id=queue_id))
+            await house.event(RecipientDeferred, before + 1, queue_id=queue_id)
+            assert len(house.seen.all(NotificationQueued)) == 1
+            own.unscript("rcpt")
+            await house.event(RecipientDelivered, queue_id=queue_id)
+    warning = next(message for message in own.messages if message.recipients == (JAN,))
+    _, blocks, _ = parts(warning)
+    assert (blocks[1]["Action"], blocks[1]["Status"]) == ("delayed", "4.2.1")
+    assert blocks[1]["Will-Retry-Until"]

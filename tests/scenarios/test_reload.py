@@ -349,7 +349,7 @@ async def test_two_reloads_at_once_come_one_after_the_other(site: Site) -> None:
             site.configuration["listeners"] = [{"name": "moved", "listen": "127.0.0.1:0"}]
             site.write()
             await asyncio.gather(*(house.relay.reload() for _ in range(5)))
-            assert [listener.name for listener in house.relay.listeners] == ["moved"]
+            assert [listener.name for listener in house.relay.doors.listeners] == ["moved"]
             async with Client.to(house.port("moved")) as client:
                 await client.send(JAN, [PIET], mail())
             await house.event(RecipientDelivered)

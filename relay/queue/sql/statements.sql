@@ -1,25 +1,47 @@
 -- The statements of the store, by name. An "IN carray(?)" takes the ids of a whole batch.
 
 -- name: insert_entry
-INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL);
+INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '', ?, ?, ?);
 
 -- name: insert_content
 INSERT INTO content VALUES (?, zeroblob(?), ?, ?);
 
 -- name: insert_recipient
-INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '');
+INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '', '', NULL);
+
+-- A settlement may be recorded twice, when nobody knows whether the first commit reached the disk.
+-- name: insert_history
+INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_attempt
+INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: delete_entries
 DELETE FROM entry WHERE id IN carray(?);
 
--- name: settle_recipient
-UPDATE recipient SET state = ?, last_reply = ?, in_doubt = ?, in_doubt_at = ? WHERE entry = ? AND n = ?;
+-- name: delete_attempts
+DELETE FROM attempt WHERE entry IN carray(?);
 
--- name: count_held
-SELECT count(*) FROM recipient WHERE entry = ? AND state = 'held';
+-- name: delete_history
+DELETE FROM history WHERE key IN carray(?);
+
+-- name: record_entries
+INSERT OR REPLACE INTO history
+SELECT id, queue_id, received_at, ?2, listener, client, user, route, reverse_path, size, attempts, session_code, kind, because,
+       (SELECT json_group_array(json_array(rtrim(address, '@'), state, last_reply, upstream, ended_at) ORDER BY n)
+        FROM recipient WHERE entry = id)
+FROM entry WHERE id IN carray(?1);
+
+-- name: settle_recipient
+UPDATE recipient SET state = ?1, last_reply = ?2, in_doubt = ?3, in_doubt_at = ?4,
+       upstream = CASE ?5 WHEN '' THEN upstream ELSE ?5 END, ended_at = ?6
+WHERE entry = ?7 AND n = ?8;
+
+-- name: rest_of
+SELECT wish, (SELECT count(*) FROM recipient WHERE entry = id AND state = 'held') FROM entry WHERE id = ?;
 
 -- name: move_entry
-UPDATE entry SET place = ?, next_attempt_at = ?, route = ? WHERE id = ?;
+UPDATE entry SET place = ?, next_attempt_at = ?, route = ?, warned = warned OR ?, wish = ? WHERE id = ?;
 
 -- name: wake
 UPDATE entry SET place = 0 WHERE place = 1 AND route = ? AND next_attempt_at <= ?;
@@ -31,6 +53,12 @@ SELECT * FROM entry WHERE place = 0 AND route = ? ORDER BY priority, id LIMIT ?;
 SELECT * FROM entry
 WHERE place IN (0, 1) AND route = ? AND expires_at <= ? AND session_code >= ?
 ORDER BY expires_at, id LIMIT ?;
+
+-- name: select_to_bounce
+SELECT * FROM entry WHERE place > 2 AND place = 5 AND route = ? LIMIT ?;
+
+-- name: select_held_codes
+SELECT * FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code = 1 AND expires_at <= ? LIMIT ?;
 
 -- name: select_contents
 SELECT head_length, body, entry FROM content WHERE entry IN carray(?);
@@ -45,11 +73,78 @@ UPDATE entry SET place = 2, attempts = attempts + ? WHERE id IN carray(?);
 -- name: give_back
 UPDATE entry SET place = 0, attempts = attempts - ? WHERE id IN carray(?);
 
+-- name: give_back_to_bounce
+UPDATE entry SET place = 5 WHERE wish = 'bounce' AND id IN carray(?);
+
 -- name: set_aside
-UPDATE entry SET place = 4, set_aside = ? WHERE id = ?;
+UPDATE entry SET place = 4, set_aside = ?, wish = '' WHERE id = ?;
 
 -- name: count_waiting
 SELECT count(*) FROM recipient WHERE entry = ? AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled');
+
+-- What an operator does.
+
+-- name: found_by_name
+SELECT id, queue_id, place, route, attempts, session_code, spool_file, size, received_at, wish,
+       (SELECT count(*) FROM recipient WHERE entry = id AND state = 'held'),
+       (SELECT count(*) FROM recipient
+        WHERE entry = id AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled'))
+FROM entry WHERE queue_id = ?;
+
+-- name: found_wishes
+SELECT id, queue_id, place, route, attempts, session_code, spool_file, size, received_at, wish,
+       (SELECT count(*) FROM recipient WHERE entry = id AND state = 'held'),
+       (SELECT count(*) FROM recipient
+        WHERE entry = id AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled'))
+FROM entry WHERE wish <> '' AND place <> 5 AND id IN carray(?);
+
+-- name: leased_wishes
+SELECT id FROM entry WHERE place = 2 AND wish <> '';
+
+-- name: count_entries
+SELECT count(*) FROM entry WHERE id IN carray(?);
+
+-- name: present
+SELECT id FROM entry WHERE id IN carray(?);
+
+-- name: wish
+UPDATE entry SET wish = ? WHERE id = ?;
+
+-- name: wake_entry
+UPDATE entry SET place = 0, next_attempt_at = ?, wish = '', set_aside = NULL WHERE id = ?;
+
+-- name: release_entry
+UPDATE entry SET place = 0, next_attempt_at = ?, wish = '', set_aside = NULL, released = 1 WHERE id = ?;
+
+-- name: keep_entry
+UPDATE entry SET place = 3, wish = '', set_aside = NULL WHERE id = ?;
+
+-- name: bounce_entry
+UPDATE entry SET place = 5, wish = 'bounce' WHERE id = ?;
+
+-- name: reroute_entry
+UPDATE entry SET route = ?, rerouted = 1, wish = '' WHERE id = ?;
+
+-- name: hold_recipients
+UPDATE recipient SET state = 'held'
+WHERE entry = ? AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled');
+
+-- name: release_recipients
+UPDATE recipient SET state = 'pending' WHERE entry = ? AND state = 'held';
+
+-- name: open_recipients
+SELECT address FROM recipient
+WHERE entry = ? AND state NOT IN ('delivered', 'failed', 'expired', 'cancelled') ORDER BY n;
+
+-- name: cancel_recipients
+UPDATE recipient SET state = 'cancelled', ended_at = ?
+WHERE entry = ? AND state NOT IN ('delivered', 'failed', 'expired', 'cancelled');
+
+-- name: remember
+INSERT OR REPLACE INTO memory VALUES (?, ?, ?);
+
+-- name: recall
+SELECT moment FROM memory WHERE topic = ? AND key = ?;
 
 -- name: make_due
 UPDATE entry SET place = 0, next_attempt_at = ?
@@ -58,6 +153,8 @@ WHERE id IN (SELECT id FROM entry WHERE place = 1 AND next_attempt_at <= ? LIMIT
 -- name: make_route_due
 UPDATE entry SET place = 0, next_attempt_at = ?
 WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ? LIMIT ?);
+
+-- Questions.
 
 -- name: last_sleeping
 SELECT max(next_attempt_at) FROM entry WHERE place = 1;
@@ -68,14 +165,146 @@ SELECT next_attempt_at FROM entry WHERE place = 0 AND route = ? LIMIT 1;
 -- name: first_sleeping
 SELECT next_attempt_at FROM entry WHERE place = 1 AND route = ? ORDER BY next_attempt_at LIMIT 1;
 
--- name: view_due
-SELECT route, count(*), min(id) FROM entry WHERE place = 0 GROUP BY route;
+-- name: any_expired
+SELECT 1 FROM entry WHERE place IN (0, 1) AND route = ? AND expires_at <= ? AND session_code >= ? LIMIT 1;
 
--- name: view_sleeping
-SELECT route, count(*), min(id) FROM entry WHERE place = 1 GROUP BY route;
+-- name: any_to_bounce
+SELECT 1 FROM entry WHERE place > 2 AND place = 5 AND route = ? LIMIT 1;
+
+-- name: any_held_code
+SELECT 1 FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code = 1 AND expires_at <= ? LIMIT 1;
+
+-- name: standing_due
+SELECT route, count(*), count(*) FILTER (WHERE attempts > 0),
+       min(id) FILTER (WHERE attempts = 0), min(id) FILTER (WHERE attempts > 0)
+FROM entry WHERE place = 0 GROUP BY route;
+
+-- name: standing_sleeping
+SELECT route, count(*), count(*) FILTER (WHERE attempts > 0),
+       min(id) FILTER (WHERE attempts = 0), min(id) FILTER (WHERE attempts > 0)
+FROM entry WHERE place = 1 GROUP BY route;
+
+-- name: standing_apart
+SELECT place, route, count(*), min(id) FROM entry WHERE place > 2 AND place IN (3, 4) GROUP BY place, route;
+
+-- name: standing_to_bounce
+SELECT route, attempts > 0, received_at FROM entry WHERE place > 2 AND place = 5;
 
 -- name: received_at
 SELECT received_at FROM entry WHERE id = ?;
+
+-- ?2 is a set of places (1 << place), ?3 whether they were tried.
+-- name: list_entries
+SELECT * FROM entry
+WHERE id > ?1 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
+  AND (?4 IS NULL OR route = ?4) AND (?5 IS NULL OR received_at >= ?5)
+  AND (?6 IS NULL OR CASE ?6 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?6 ESCAPE '\' END)
+  AND (?7 IS NULL OR EXISTS (SELECT 1 FROM recipient WHERE entry = id AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
+ORDER BY id LIMIT ?8;
+
+-- name: latest_entries
+SELECT * FROM entry
+WHERE id > ?1 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
+  AND (?4 IS NULL OR route = ?4) AND (?5 IS NULL OR received_at >= ?5)
+  AND (?6 IS NULL OR CASE ?6 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?6 ESCAPE '\' END)
+  AND (?7 IS NULL OR EXISTS (SELECT 1 FROM recipient WHERE entry = id AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
+ORDER BY id DESC LIMIT ?8;
+
+-- ?7 is a sieve for the text of `recipients`; what it lets through is looked at address by address, with ?6.
+-- name: find_history
+SELECT * FROM history
+WHERE key > ?1 AND key <= ?2
+  AND (?3 IS NULL OR route = ?3) AND (?4 IS NULL OR received_at >= ?4)
+  AND (?5 IS NULL OR CASE ?5 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?5 ESCAPE '\' END)
+  AND (?6 IS NULL OR (recipients LIKE ?7 ESCAPE '\'
+       AND EXISTS (SELECT 1 FROM json_each(recipients) WHERE value ->> 0 LIKE ?6 ESCAPE '\')))
+ORDER BY key DESC LIMIT ?8;
+
+-- name: history_ends
+SELECT coalesce((SELECT min(key) FROM history), 0), coalesce((SELECT max(key) FROM history), 0);
+
+-- name: names_in_queue
+SELECT queue_id FROM entry WHERE queue_id >= ? AND queue_id < ? ORDER BY queue_id LIMIT 2;
+
+-- name: names_in_history
+SELECT queue_id FROM history WHERE queue_id >= ? AND queue_id < ? ORDER BY queue_id LIMIT 2;
+
+-- name: entry_named
+SELECT * FROM entry WHERE queue_id = ?;
+
+-- name: history_named
+SELECT * FROM history WHERE queue_id = ? ORDER BY key DESC LIMIT 1;
+
+-- name: select_addressees
+SELECT rtrim(address, '@'), state, last_reply, upstream, ended_at, entry
+FROM recipient WHERE entry IN carray(?) ORDER BY entry, n;
+
+-- name: select_head
+SELECT substr(body, 1, head_length) FROM content WHERE entry = ?;
+
+-- name: select_attempts
+SELECT attempt, at, n, upstream, reply FROM attempt WHERE entry = ? ORDER BY attempt, n;
+
+-- Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
+-- name: history_since
+SELECT key FROM history WHERE received_at >= ? ORDER BY key LIMIT 1;
+
+-- name: ended_before
+SELECT key FROM history WHERE key > ? AND key < ? AND ended_at < ? ORDER BY key LIMIT ?;
+
+-- A copy, in the attached database `copy`.
+
+-- name: copy_entries
+INSERT INTO copy.entry
+SELECT id, queue_id, CASE WHEN place = 2 AND wish = '' THEN 0 ELSE place END, route, priority, next_attempt_at, expires_at,
+       attempts, session_code, kind, size, received_at, spool_file, listener, client, helo, protocol, tls, user,
+       reverse_path, smtputf8, ret, envid, because, set_aside, wish, released, warned, rerouted
+FROM main.entry WHERE session_code = 0;
+
+-- name: copy_recipients
+INSERT INTO copy.recipient SELECT * FROM main.recipient WHERE entry IN (SELECT id FROM copy.entry);
+
+-- name: copy_attempts
+INSERT INTO copy.attempt SELECT * FROM main.attempt WHERE entry IN (SELECT id FROM copy.entry);
+
+-- name: copy_memory
+INSERT INTO copy.memory SELECT * FROM main.memory;
+
+-- name: copy_bounds
+SELECT (SELECT count(*) FROM main.entry WHERE session_code <> 0),
+       max(coalesce((SELECT max(id) FROM main.entry), 0), coalesce((SELECT max(key) FROM main.history), 0));
+
+-- name: copied_entries
+SELECT id, size, spool_file FROM copy.entry ORDER BY id;
+
+-- name: copy_contents
+INSERT INTO copy.content SELECT * FROM main.content WHERE entry IN carray(?);
+
+-- name: ended_meanwhile
+SELECT id FROM copy.entry
+WHERE id NOT IN (SELECT entry FROM copy.content) AND id NOT IN (SELECT id FROM main.entry);
+
+-- name: drop_copied
+DELETE FROM copy.entry WHERE id IN carray(?);
+
+-- name: drop_copied_attempts
+DELETE FROM copy.attempt WHERE entry IN carray(?);
+
+-- name: history_slice
+SELECT max(key) FROM (SELECT key FROM main.history WHERE key > ? AND key <= ? ORDER BY key LIMIT ?);
+
+-- name: copy_history
+INSERT INTO copy.history
+SELECT * FROM main.history WHERE key > ? AND key <= ? AND key NOT IN (SELECT id FROM copy.entry);
+
+-- name: copy_history_attempts
+INSERT OR IGNORE INTO copy.attempt
+SELECT * FROM main.attempt WHERE entry > ? AND entry <= ? AND entry IN (SELECT key FROM copy.history);
+
+-- name: count_copied
+SELECT count(*), coalesce(sum(size), 0) FROM copy.entry;
+
+-- Start, and after a commit of unknown fate.
 
 -- name: beat
 UPDATE pulse SET beat = beat + 1;
@@ -84,20 +313,31 @@ UPDATE pulse SET beat = beat + 1;
 UPDATE entry SET place = 0 WHERE place = 2;
 
 -- name: lose_leases
-UPDATE entry SET place = 0 WHERE place = 2 AND id NOT IN carray(?);
+UPDATE entry SET place = CASE wish WHEN 'bounce' THEN 5 ELSE 0 END, wish = CASE wish WHEN 'bounce' THEN wish ELSE '' END,
+       attempts = attempts - (id NOT IN carray(?))
+WHERE place = 2 AND id NOT IN carray(?);
 
--- name: keep_leases
-UPDATE entry SET place = 2 WHERE place <> 2 AND id IN carray(?);
+-- name: keep_lease
+UPDATE entry SET place = 2, attempts = ?, wish = ? WHERE id = ?;
+
+-- name: keep_pending
+UPDATE recipient SET state = 'pending' WHERE entry = ? AND n = ? AND state = 'held';
 
 -- name: found_entries
 SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0), count(*) FILTER (WHERE place = 2) FROM entry;
 
+-- name: last_key_of_history
+SELECT coalesce(max(key), 0) FROM history;
+
 -- name: found_recipients
-SELECT CASE WHEN place > 2 OR state = 'held' THEN 'held' WHEN attempts > 0 THEN 'deferred' ELSE 'pending' END AS waits_as,
+SELECT CASE WHEN place IN (3, 4) OR state = 'held' THEN 'held' WHEN attempts > 0 THEN 'deferred' ELSE 'pending' END AS waits_as,
        count(*)
 FROM recipient JOIN entry ON entry.id = recipient.entry
-WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled')
+WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') AND (place <> 2 OR state = 'held' OR ?)
 GROUP BY waits_as;
+
+-- name: octets_not_leased
+SELECT coalesce(sum(size), 0) FROM entry WHERE place <> 2;
 
 -- name: spool_files
 SELECT id, queue_id, place, route, priority, next_attempt_at, expires_at, attempts, spool_file

@@ -1,0 +1,166 @@
+r"""Values as JSON documents: the answers of the admin socket, and what `--json` prints.
+
+Every document is an object with `"version": 1` and what stands here; within a version, keys are only added.
+A dataclass is an object with the names of its fields; a time is ISO 8601 in UTC (2026-03-02T12:00:00+00:00);
+None is null; characters that cannot be printed come as `\x1b`, so that no text of a stranger commands a terminal.
+
+status      {"version", "status": SNAPSHOT}
+clients     {"version", "clients": [CLIENT, …]}
+queue list  {"version", "entries": [ENTRY, …], "next": 4711 | null}
+            oldest first; `next` is the `after` of the page that follows
+queue find  {"version", "entries": [ENTRY, …], "more": true | false}
+            newest first
+queue show  {"version", "message": SHOWN}
+a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts": COUNTS, "results": [RESULT, …]}
+            `of` entries were acted on; results in the order of the IDs
+… --all     progress: {"version", "progress": {"of": 500, "counts": COUNTS}}, one for each page of 500;
+            then one as of a verb, whose `results` are at most the first 100 that are not "done"
+backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
+an error    {"version", "error": "One sentence", "problem": WORD}
+            WORD: bad-input, no-such-entry, ambiguous-id, no-such-route, not-possible, store-unavailable,
+            no-such-page, bug
+
+SNAPSHOT: admin.snapshot.Snapshot. CLIENT: observe.clients.ClientSeen, with `quirks` as {"bare-lf": 3, …}.
+COUNTS: {"done": 1, "after-attempt": 0, "nothing": 0, "impossible": 1, "unknown": 0}, every word of listing.Did.
+RESULT: {"queue_id", "did", "why"}, `why` a sentence or "".
+ENTRY: key, queue_id, place (pending deferred active held damaged finished), kind (mail bounce), route, size, attempts,
+received_at, next_attempt_at, expires_at, ended_at, listener, client, user, reverse_path ("" is `<>`), recipients
+[{address, state, reply, upstream, ended_at}], session_code, wish, damage.
+SHOWN: listed (an ENTRY), because, helo, protocol, tls, envid, head (text, with \n between its lines; "" when it is
+not known any more), tries [{attempt, at, address, upstream, reply}].
+
+Nothing of a message's content but its header is ever in one of them; of a session code, not the fields that
+repeat its subject either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from relay.admin.errors import problem_of
+from relay.admin.queue import Found, Page, Report
+from relay.admin.snapshot import Snapshot
+from relay.errors import RelayError
+from relay.mail.dsn import quiet
+from relay.observe.clients import ClientSeen
+from relay.queue.listing import Listed, Saved, Shown
+
+Document = dict[str, Any]
+
+VERSION = 1
+
+
+def status(snapshot: Snapshot) -> Document:
+    return _document(status=plain(snapshot))
+
+
+def clients(seen: Sequence[ClientSeen]) -> Document:
+    return _document(clients=plain(seen))
+
+
+def page(found: Page) -> Document:
+    return _document(entries=[entry(one) for one in found.entries], next=found.next)
+
+
+def found(answer: Found) -> Document:
+    return _document(entries=[entry(one) for one in answer.entries], more=answer.more)
+
+
+def entry(listed: Listed) -> Document:
+    """One of `entries`; not a document of its own."""
+    return _fields(listed)
+
+
+def message(shown: Shown) -> Document:
+    head = quiet(shown.head) if shown.listed.session_code else shown.head
+    return _document(message=_fields(replace(shown, head=b"")) | {"head": _header_text(head)})
+
+
+def progress(report: Report) -> Document:
+    return _document(progress={"of": report.of, "counts": plain(report.counts)})
+
+
+def report(done: Report) -> Document:
+    order = done.order
+    return _document(
+        verb=order.verb.value,
+        route=None if order.route is None else printable(order.route),
+        of=done.of,
+        counts=plain(done.counts),
+        results=plain(done.results),
+    )
+
+
+def backup(file: Path, saved: Saved) -> Document:
+    return _document(backup={"file": printable(str(file)), **_fields(saved)})
+
+
+def error(wrong: RelayError) -> Document:
+    """The sentence of `wrong`, which is meant for the operator, and the word for it."""
+    return refusal(problem_of(wrong), str(wrong))
+
+
+def refusal(problem: str, sentence: str) -> Document:
+    return _document(error=printable(sentence), problem=problem)
+
+
+def plain(value: object) -> Any:
+    """`value` as JSON has it."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Enum():
+            return plain(value.value)
+        case str():
+            return printable(value)
+        case bytes():
+            return printable(_decoded(value))
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case Mapping():
+            return {str(plain(key)): plain(one) for key, one in value.items()}
+        case tuple() | list():
+            return [plain(one) for one in value]
+        case _ if is_dataclass(value):
+            return _fields(value)
+    raise TypeError(f"{type(value).__name__} has no place in a document")
+
+
+def printable(text: str) -> str:
+    r"""`text` with every character that cannot be printed as `\x1b`, `\u202e`: nobody's terminal obeys it."""
+    if text.isprintable():
+        return text
+    return "".join([one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text])
+
+
+def _document(**parts: Any) -> Document:
+    return {"version": VERSION, **parts}
+
+
+def _fields(value: Any) -> Document:
+    kind: Any = type(value)
+    return {name: plain(getattr(value, name)) for name in _names(kind)}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _header_text(head: bytes) -> str:
+    lines = _decoded(head).replace("\r\n", "\n").split("\n")
+    return "\n".join([printable(line.replace("\t", " ")) for line in lines]).rstrip("\n")
+
+
+def _decoded(octets: bytes) -> str:
+    """UTF-8 where it is that, else Latin-1, which never fails."""
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")

@@ -1,0 +1,83 @@
+"""The relay at one moment, as its operator sees it: values only, none of them from a message's content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.observe.trouble import Answer, Noted, Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerNow:
+    """`addresses` as they are written in the configuration; `sessions` are open now, `accepted` since the start."""
+
+    name: str
+    type: str
+    addresses: tuple[str, ...]
+    sessions: int
+    accepted: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamNow:
+    """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up."""
+
+    name: str
+    type: str
+    where: str
+    up: bool
+    opens_in: float
+    idle: int
+    busy: int
+    most: int
+    answer: Answer | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteNow:
+    """Messages of a route by place; `oldest` is the oldest acceptance among those not held."""
+
+    name: str
+    upstreams: tuple[str, ...]
+    pending: int
+    deferred: int
+    active: int
+    held: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CodesNow:
+    """Session codes: recipients since the start, and messages that wait."""
+
+    enabled: bool
+    delivered: int
+    failed: int
+    expired: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All of `relay status`. `troubles` come worst first; `recipients` is the ledger, by its events and states."""
+
+    version: str
+    pid: int
+    at: datetime
+    started_at: datetime
+    config: str
+    reloaded_at: datetime
+    hostname: str
+    ready: bool
+    listeners: tuple[ListenerNow, ...]
+    upstreams: tuple[UpstreamNow, ...]
+    routes: tuple[RouteNow, ...]
+    codes: CodesNow
+    recipients: dict[str, int]
+    queue_bytes: int
+    disk_free: int | None
+    min_free: int
+    damaged: int
+    troubles: tuple[Trouble, ...]
+    errors: tuple[Noted, ...]

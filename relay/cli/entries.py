@@ -1,0 +1,285 @@
+"""Messages of queue and history as lines: `relay queue list`, `find` and `show`.
+
+Made from the documents of the desk (`admin.documents`: ENTRY and SHOWN).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from relay.cli.human import age, count, harmless, moment, octets, of_json, stamp
+from relay.cli.table import Column, Line, Part, line, table
+
+_STYLES = {
+    "deferred": "yellow",
+    "active": "cyan",
+    "held": "magenta",
+    "damaged": "bold red",
+    "delivered": "green",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "dim",
+}
+_LABEL = 14
+
+_Object = dict[str, Any]
+
+_ID = Column("ID")
+_STATE = Column("STATE", glue="")
+_KIND = Column("KIND")
+_SIZE = Column("SIZE", rank=2, right=True)
+_ROUTE = Column("ROUTE", rank=4)
+_TRIES = Column("TRIES", rank=3, right=True)
+_FROM = Column("FROM", least=16, glue="\\x20")
+_TO = Column("TO", least=16, glue="\\x20")
+_REPLY = Column("LAST REPLY", least=40, folds=1, ends=True)
+
+_LISTED = (
+    _ID,
+    _STATE,
+    _KIND,
+    Column("AGE", right=True),
+    _SIZE,
+    _ROUTE,
+    _TRIES,
+    Column("NEXT", right=True, rank=1),
+    _FROM,
+    _TO,
+    _REPLY,
+)
+_FOUND = (_ID, Column("RECEIVED"), _STATE, _KIND, _SIZE, _ROUTE, _TRIES, _FROM, _TO, _REPLY)
+
+
+def listed(entries: Iterable[_Object], now: datetime, width: int | None) -> Iterator[Line]:
+    """What waits, a line each."""
+    return table(_LISTED, [_waiting(entry, now, width) for entry in entries], width=width)
+
+
+def found(entries: Iterable[_Object], now: datetime, width: int | None) -> Iterator[Line]:
+    """What waits and what has ended, a line each."""
+    return table(_FOUND, [_searched(entry, now, width) for entry in entries], width=width)
+
+
+def _waiting(entry: _Object, now: datetime, width: int | None) -> Sequence[Part]:
+    received = of_json(entry["received_at"])
+    return [
+        (entry["queue_id"], "bold"),
+        _state(entry),
+        _kind(entry),
+        (age((now - received).total_seconds()), ""),
+        *_middle(entry),
+        (_next(entry, now), ""),
+        *_people(entry, width),
+    ]
+
+
+def _searched(entry: _Object, now: datetime, width: int | None) -> Sequence[Part]:
+    return [
+        (entry["queue_id"], "bold"),
+        (stamp(of_json(entry["received_at"]), width, now), ""),
+        _state(entry),
+        _kind(entry),
+        *_middle(entry),
+        *_people(entry, width),
+    ]
+
+
+def _state(entry: _Object) -> Part:
+    """Its place, with the wish that waits for the end of its attempt; of a finished message, how it ended."""
+    place: str = entry["place"]
+    if place != "finished":
+        wish = f", {entry['wish']}" if entry["wish"] else ""
+        return place + wish, _STYLES.get(place, "")
+    ends = dict.fromkeys([str(recipient["state"]) for recipient in entry["recipients"]])
+    worst = max(ends, key=lambda end: end != "delivered", default="")
+    return "+".join(ends) or place, _STYLES.get(worst, "")
+
+
+def _kind(entry: _Object) -> Part:
+    """Nothing for ordinary mail."""
+    if entry["session_code"]:
+        return "code", "bold"
+    return ("" if entry["kind"] == "mail" else entry["kind"]), ""
+
+
+def _middle(entry: _Object) -> Sequence[Part]:
+    return (octets(entry["size"]), ""), (harmless(entry["route"]), ""), (str(entry["attempts"]), "")
+
+
+def _next(entry: _Object, now: datetime) -> str:
+    if entry["next_attempt_at"] is None:
+        return ""
+    left = (of_json(entry["next_attempt_at"]) - now).total_seconds()
+    return age(left) if left >= 1 else "now"
+
+
+def _people(entry: _Object, width: int | None) -> Sequence[Part]:
+    to = [harmless(recipient["address"]) for recipient in entry["recipients"]]
+    if width is None:
+        recipients = ",".join(to)
+    else:
+        recipients = (to[0] if to else "") + (f" +{len(to) - 1}" if len(to) > 1 else "")
+    return (_path(entry["reverse_path"]), ""), (recipients, ""), (_reply(entry), "dim")
+
+
+def _path(reverse_path: str) -> str:
+    return harmless(reverse_path) or "<>"
+
+
+def _reply(entry: _Object) -> str:
+    """What was said last to a recipient that is not delivered, if there is one."""
+    if entry["damage"]:
+        return harmless(entry["damage"])
+    said = [recipient for recipient in entry["recipients"] if recipient["reply"]]
+    said.sort(key=lambda recipient: bool(recipient["state"] == "delivered"))
+    return harmless(said[0]["reply"]) if said else ""
+
+
+# One message
+
+
+_RECIPIENTS = (
+    Column("RECIPIENT", least=20, glue="\\x20"),
+    Column("STATE"),
+    Column("ENDED"),
+    Column("UPSTREAM", rank=1),
+    Column("LAST REPLY", folds=20),
+)
+_TRIED = (
+    Column("TRIED"),
+    Column("TRY", right=True),
+    Column("RECIPIENT", least=16, rank=1, glue="\\x20"),
+    Column("UPSTREAM", rank=2),
+    Column("REPLY", folds=20),
+)
+
+
+def shown(message: _Object, now: datetime, width: int | None) -> Iterator[Line]:
+    """All about one message: envelope, recipients, attempts, and the header without the body."""
+    entry = message["listed"]
+    title: list[Part] = [(entry["queue_id"], "bold"), ("  ", ""), _state(entry)]
+    if entry["session_code"]:
+        title += [("  ", ""), ("session code", "bold")]
+    if entry["kind"] != "mail":
+        title += [("  ", ""), (entry["kind"], "")]
+    yield tuple(title)
+    yield from _facts(message, now, width)
+    yield ()
+    yield from table(_RECIPIENTS, [_recipient(each, now, width) for each in entry["recipients"]], width=width)
+    if message["tries"]:
+        yield ()
+        yield from table(_TRIED, [_try(each, now, width) for each in message["tries"]], width=width)
+    if message["head"]:
+        yield ()
+        yield line("HEADER", "bold")
+        for words in message["head"].rstrip("\n").split("\n"):
+            yield line(f"  {harmless(words)}")
+
+
+def _facts(message: _Object, now: datetime, width: int | None) -> Iterator[Line]:
+    entry = message["listed"]
+    received = of_json(entry["received_at"])
+    yield from _fact("received", f"{moment(received, now)} ({age((now - received).total_seconds())} ago)", width)
+    by = [f"{entry['client']} ({message['helo']})" if message["helo"] else entry["client"]]
+    by += [f"listener {entry['listener']}"] if entry["listener"] else []
+    by += [message["protocol"]] if message["protocol"] else []
+    by += [message["tls"]] if message["tls"] else []
+    by += [f"user {entry['user']}"] if entry["user"] else []
+    yield from _fact("from client", ", ".join(by), width)
+    yield from _fact("reverse-path", _path(entry["reverse_path"]), width)
+    yield from _fact("size", octets(entry["size"]), width)
+    yield from _fact("route", entry["route"], width)
+    yield from _fact("because", ", ".join(message["because"]), width)
+    yield from _fact("envelope ID", message["envid"] or "", width)
+    yield from _fact("attempts", _attempts(entry, now), width)
+    if entry["ended_at"]:
+        yield from _fact("ended", moment(of_json(entry["ended_at"]), now), width)
+    elif entry["expires_at"]:
+        yield from _fact("expires", moment(of_json(entry["expires_at"]), now), width)
+    if entry["wish"]:
+        yield from _fact("then", f"{entry['wish']}, as soon as the attempt under way has ended", width)
+    yield from _fact("damage", entry["damage"], width)
+
+
+def _attempts(entry: _Object, now: datetime) -> str:
+    if entry["next_attempt_at"] is None:
+        return str(entry["attempts"])
+    due = of_json(entry["next_attempt_at"])
+    left = (due - now).total_seconds()
+    return f"{entry['attempts']}, the next " + (f"in {age(left)} ({moment(due, now)})" if left >= 1 else "now")
+
+
+def _recipient(recipient: _Object, now: datetime, width: int | None) -> Sequence[Part]:
+    ended = stamp(of_json(recipient["ended_at"]), width, now) if recipient["ended_at"] else ""
+    return [
+        (harmless(recipient["address"]), ""),
+        (recipient["state"], _STYLES.get(recipient["state"], "")),
+        (ended, ""),
+        (harmless(recipient["upstream"]), ""),
+        (harmless(recipient["reply"]), ""),
+    ]
+
+
+def _try(tried: _Object, now: datetime, width: int | None) -> Sequence[Part]:
+    return [
+        (stamp(of_json(tried["at"]), width, now), ""),
+        (str(tried["attempt"]), ""),
+        (harmless(tried["address"]), ""),
+        (harmless(tried["upstream"]), ""),
+        (harmless(tried["reply"]), ""),
+    ]
+
+
+def _fact(name: str, words: str, width: int | None) -> Iterator[Line]:
+    """A labelled line, or none where there is nothing to say."""
+    if not words:
+        return
+    safe = harmless(words)
+    parts = [safe] if width is None else textwrap.wrap(safe, max(width - _LABEL - 2, 30))
+    for number, part in enumerate(parts):
+        yield (f"  {name if number == 0 else '':{_LABEL}}", "dim"), (part, "")
+
+
+# What was done
+
+
+_DONE = {
+    "retry": "due now",
+    "hold": "held",
+    "release": "released",
+    "cancel": "cancelled",
+    "bounce": "will be returned to its sender",
+    "reroute": "rerouted",
+}
+
+
+def acted(verb: str, result: _Object) -> str:
+    """What became of one entry, in a sentence."""
+    did, why = result["did"], harmless(result["why"])
+    if did == "done":
+        told = _DONE[verb]
+    elif did == "after-attempt":
+        told = f"active: {verb} follows when its attempt has ended, unless that ends it"
+    elif did == "unknown":
+        told = "no such entry (any more)"
+    else:
+        told = why or ("nothing to do" if did == "nothing" else "not possible")
+        why = ""
+    return f"{harmless(result['queue_id'])}: {told}" + (f" ({why})" if why else "")
+
+
+def summary(document: _Object) -> str:
+    """What became of all of them, in a sentence."""
+    counts = document["counts"]
+    words = {
+        "done": "done",
+        "after-attempt": "after the attempt under way",
+        "nothing": "with nothing to do",
+        "impossible": "not possible",
+        "unknown": "gone meanwhile",
+    }
+    told = [f"{counts[did]} {text}" for did, text in words.items() if counts.get(did)]
+    return f"{document['verb']}: {count(document['of'], 'entry', 'entries')}" + (f", {', '.join(told)}" if told else "")

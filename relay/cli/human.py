@@ -1,0 +1,78 @@
+"""Ages, times and sizes as people read and write them. What comes from mail is made harmless here, too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from relay.config.values import BadValue, duration
+from relay.errors import RelayError
+from relay.observe.lines import printable as harmless
+
+__all__ = ["age", "count", "harmless", "moment", "octets", "of_json", "since", "stamp"]
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def of_json(text: str) -> datetime:
+    """A moment of a document, in local time."""
+    return datetime.fromisoformat(text).astimezone()
+
+
+def age(seconds: float) -> str:
+    """ "42s", "12m", "3h 12m", "2d 4h": two units at most, rounded down; a clock that ran back counts as nothing."""
+    left = max(int(seconds), 0)
+    if left < 60:
+        return f"{left}s"
+    if left < 3_600:
+        return f"{left // 60}m"
+    large, small = (86_400, 3_600) if left >= 86_400 else (3_600, 60)
+    names = "dh" if large == 86_400 else "hm"
+    more = left % large // small
+    return f"{left // large}{names[0]}" + (f" {more}{names[1]}" if more else "")
+
+
+def moment(at: datetime, now: datetime | None = None) -> str:
+    """ "2026-11-24 08:02:11 CET"; without the date where it is the day of `now`."""
+    local = at.astimezone()
+    if now is not None and local.date() == now.astimezone().date():
+        return f"{local:%H:%M:%S %Z}"
+    return f"{local:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def stamp(at: datetime, width: int | None, now: datetime) -> str:
+    """A moment in a table: as `moment` on a terminal, ISO 8601 with offset for a pipe (`width` None)."""
+    return at.astimezone().isoformat(timespec="seconds") if width is None else moment(at, now)
+
+
+def octets(number: int) -> str:
+    """ "812 B", "1.2 MiB", "312 KiB"."""
+    if number < 1024:
+        return f"{number} B"
+    value, unit = number / 1024, 0
+    while value >= 1023.95 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}" if value < 9.95 else f"{value:.0f} {_UNITS[unit]}"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """ "1 entry", "3 entries"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def since(text: str, now: datetime) -> datetime:
+    """The moment that `--since` means: so long ago (90m, 2d), or a local date or time. Raises RelayError."""
+    try:
+        return now - duration(text.replace(" ", ""))
+    except BadValue:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+        found = found if found.tzinfo is not None else found.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise RelayError(
+            f"--since: {harmless(text[:60])!r} is neither a duration nor a time "
+            '(write it like 90m, 2d, 2026-11-01 or "2026-11-01 08:00")'
+        ) from None
+    if found > now:
+        raise RelayError(f"--since: {moment(found)} has not come yet")
+    return found

@@ -1,0 +1,67 @@
+"""How a command reaches the relay, or the queue where none runs; and what it says when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relay.cli.screen import refuse
+from relay.cli.serve import sentence
+from relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from relay.admin.desk import Desk
+    from relay.config.model import Config
+    from relay.events import Event
+    from relay.queue.store import QueueStore
+
+
+class Nobody:
+    """An observer that tells nobody: a command's own store has no log and no metrics."""
+
+    def observe(self, event: Event) -> None: ...
+
+
+@contextmanager
+def desk(config: Path) -> Iterator[Desk]:
+    """The desk, for a block; a RelayError in it ends the command with its sentence and exit code."""
+    from relay.admin.errors import NoSuchEntry
+
+    try:
+        with open_desk(config) as opened:
+            yield opened
+    except RelayError as error:
+        refuse(sentence(error), 4 if isinstance(error, NoSuchEntry) else 1)
+
+
+@contextmanager
+def open_desk(config: Path) -> Iterator[Desk]:
+    """Raises RelayError."""
+    from relay.admin import desk
+    from relay.config import compile as compiled
+    from relay.config.load import load
+
+    loaded = load(config)
+    with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), compiled.policy(loaded).routes) as opened:
+        yield opened
+
+
+async def _store(config: Config) -> QueueStore:
+    if not config.queue.store.exists():
+        # To open it would make it, as the wrong user.
+        raise RelayError(f"there is no queue at {config.queue.store}: a relay makes it when it starts")
+    from relay import wiring
+
+    return await wiring.open_store(config, Nobody())
+
+
+def ask(socket: Path, page: str) -> dict[str, Any]:
+    """The document that the running relay has on a page. Raises NoRunningRelay, RelayError.
+
+    Monitoring asks often, and needs nothing else of the desk.
+    """
+    from relay.admin.client import checked, get
+
+    return checked(get(socket, page)[1])

@@ -1,0 +1,167 @@
+"""The page `docs/configuration.md`, made from the model: every key with its type, its default and its sentence.
+
+`python -m relay.config.reference > docs/configuration.md` writes it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+
+from relay.config.fields import Kind
+from relay.config.model import Config, Section
+
+# What each kind of value looks like; the words are those of `fields.Kind`.
+KINDS = {
+    "address": "a bare address, `jan@example.nl`",
+    "duration": "`90s`, `5m`, `1h30m`, `5d`; a unit is always needed",
+    "host name": "in ASCII, `relay.example.nl`; where it says so, an IP address will do as well",
+    "name": "letters, digits, `.`, `_` and `-`, at most 64",
+    "network": "an address or a network: `192.168.1.20`, `192.168.1.0/24`, `::1`",
+    "path": "the path of a file or a folder; a relative one counts from the folder of the configuration file",
+    "pattern": "a glob (`*`, `?`) for the whole value in any case, or `/…/`: an RE2 expression, searched, in this case"
+    " unless it begins with `(?i)`",
+    "place to listen": "`127.0.0.1:25`, `[::1]:25`, `unix:/run/relay/smtp.sock`, or `systemd:NAME` (all sockets of that"
+    " name)",
+    "rate": "`30/min`: at most 30 within any minute; also `s`, `h` and `d`",
+    "retry list": "pauses between attempts, `1m, 5m*2, 15m`: `5m*2` is twice, and the last one repeats",
+    "secret": "`{credential: NAME}` (of systemd), `{file: PATH}` or `{env: NAME}`",
+    "size": "`50MiB` is 50 · 2^20 octets, `10MB` is 10 · 10^6; a unit is always needed",
+    "template": "a display name with `{name}`, `{address}`, `{local}` and `{domain}` in it",
+}
+
+_HEAD = """\
+# Configuration
+
+Every key of the configuration file, `/etc/relay/config.yaml` unless `-c` or `$RELAY_CONFIG` names another. Only
+`upstreams` is required. Unknown keys, wrong types and impossible combinations are errors; `relay check` tells all of
+them at once, each with its line and what to do. After a change: `relay check && systemctl reload relay`. All keys
+apply at a reload but `queue.store` and those of `admin`, which wait for a restart.
+
+[config.example.yaml](../config.example.yaml) shows all keys in one file. This page is made by
+`python -m relay.config.reference > docs/configuration.md`.
+
+In what follows `[]` is each item of a list, and NAME a name that you choose. Where the default is "see right", the
+sentence beside it says what it is; `null` is "nothing".
+
+## Values
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One section of the file. `path` as people write it; `kind`: its `type`, where there are several."""
+
+    path: str
+    model: type[Section]
+    kind: str = ""
+
+    @property
+    def title(self) -> str:
+        if not self.path:
+            return "Top level"
+        return f"`{self.path}` with `type: {self.kind}`" if self.kind else f"`{self.path}`"
+
+    @property
+    def link(self) -> str:
+        """A link to the heading, whose anchor is made as GitHub makes it."""
+        anchor = re.sub(r"[^\w -]", "", self.title.lower()).replace(" ", "-")
+        return f"[{f'type: {self.kind}' if self.kind else 'below'}](#{anchor})"
+
+
+def page() -> str:
+    """The text of `docs/configuration.md`."""
+    values = "".join(f"- **{word}**: {sentence}\n" for word, sentence in KINDS.items())
+    return _HEAD + values + "".join(map(_written, parts()))
+
+
+def parts(part: Part | None = None) -> Iterator[Part]:
+    """All sections, each before those within it."""
+    part = part or Part("", Config)
+    yield part
+    for name, hint in _hints(part.model):
+        for below in _below(part, name, hint):
+            yield from parts(below)
+
+
+def _written(part: Part) -> str:
+    about = inspect.cleandoc(part.model.__doc__ or "")
+    rows = "".join(_row(part, name, hint) for name, hint in _hints(part.model))
+    return f"\n## {part.title}\n\n{about}\n\n| key | value | default | |\n|---|---|---|---|\n{rows}"
+
+
+def _row(part: Part, name: str, hint: Any) -> str:
+    field = part.model.model_fields[name]
+    below = list(_below(part, name, hint))
+    value = ", ".join(each.link for each in below) or _value(hint)
+    cells = (f"`{field.alias or name}`", value, _default(field, nested=bool(below)), field.description or "")
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+def _hints(model: type[Section]) -> Iterator[tuple[str, Any]]:
+    """The keys of a section in its order, with their types as they are written in the model."""
+    hints = get_type_hints(model, include_extras=True)
+    for name in model.model_fields:
+        yield name, hints[name]
+
+
+def _below(part: Part, name: str, hint: Any) -> Iterator[Part]:
+    """The sections that stand at a key: several where a list or a mapping has items of several types."""
+    path = f"{part.path}.{part.model.model_fields[name].alias or name}".lstrip(".")
+    origin = get_origin(hint)
+    if origin is tuple:
+        path, hint = f"{path}[]", get_args(hint)[0]
+    elif origin is dict:
+        path, hint = f"{path}.NAME", get_args(hint)[1]
+    models = list(_models(hint))
+    for model in models:
+        kind = get_args(model.model_fields["type"].annotation)[0] if len(models) > 1 else ""
+        yield Part(path, model, kind)
+
+
+def _models(hint: Any) -> Iterator[type[Section]]:
+    if isinstance(hint, type) and issubclass(hint, Section):
+        yield hint
+    elif get_origin(hint) in (Annotated, Union, UnionType):
+        for each in get_args(hint):
+            yield from _models(each)
+
+
+def _value(hint: Any) -> str:
+    """What may stand there, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return next((extra.word for extra in arguments[1:] if isinstance(extra, Kind)), "") or _value(arguments[0])
+    if origin in (Union, UnionType):
+        return _value(arguments[0])
+    if origin is Literal:
+        words = [f"`{word}`" for word in arguments]
+        return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+    if origin is tuple:
+        return f"list: {_value(arguments[0])}"
+    if origin is dict:
+        return f"mapping: {_value(arguments[1])}"
+    return {bool: "`true` or `false`", int: "number"}.get(hint, "text")
+
+
+def _default(field: FieldInfo, *, nested: bool) -> str:
+    if field.is_required():
+        return "required"
+    if field.default_factory is not None:
+        return "as below" if nested else "see right"
+    if isinstance(field.default, str):
+        return f"`{field.default}`"
+    return f"`{json.dumps(field.default, ensure_ascii=False)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,68 @@
+"""TLS at our own doors: what a listener's `tls_profile` means.
+
+`modern` is TLS 1.2 and later with the ciphers that Python chooses. `legacy` adds TLS 1.0 and 1.1 and all
+ciphers that authenticate and encrypt, as far as the OpenSSL that Python is linked with still has them.
+"""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from relay.errors import RelayError
+
+# Level 0, because the signatures of TLS 1.0 and 1.1 rest on SHA-1 and MD5, which OpenSSL 3 takes at no other.
+_LEGACY_CIPHERS = "ALL:!aNULL:!eNULL:@SECLEVEL=0"
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for
+
+
+def server_context(profile: str) -> ssl.SSLContext:
+    """A context for a listener, without a certificate; a RelayError where OpenSSL cannot do what is asked."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if profile == "modern":
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+    if not (ssl.HAS_TLSv1 and ssl.HAS_TLSv1_1):
+        raise RelayError(f"{ssl.OPENSSL_VERSION} has no TLS 1.0 and 1.1")
+    try:
+        with warnings.catch_warnings():
+            # Python calls TLS 1.0 deprecated. So do we, but software that knows nothing newer has no choice.
+            warnings.filterwarnings("ignore", r"ssl\.TLSVersion\.TLSv1 is deprecated", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1
+        context.set_ciphers(_LEGACY_CIPHERS)
+    except (ValueError, ssl.SSLError):
+        raise RelayError(f"{ssl.OPENSSL_VERSION} refuses TLS 1.0 and 1.1") from None
+    return context
+
+
+def certificate_end(context: ssl.SSLContext, certificate: Path) -> datetime | None:
+    """When the certificate that `context` shows ends; it was loaded from the file `certificate`.
+
+    Python tells it of a peer's certificate only, so two ends shake hands in memory. The file itself is what the
+    other end trusts, and the time is not checked: a certificate that ended is told as well.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags = ssl.VerifyFlags(ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME)
+    try:
+        client.load_verify_locations(certificate)
+        ends = _met(context, client)
+    except (OSError, ssl.SSLError):
+        return None
+    return None if ends is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC)
+
+
+def _met(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = server.wrap_bio(there, back, server_side=True)
+    ours = client.wrap_bio(back, there)
+    for _ in range(4):  # flights of a handshake
+        for end in (ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    shown = ours.getpeercert() or {}
+    ends = shown.get("notAfter")
+    return ends if isinstance(ends, str) else None

@@ -1,0 +1,1 @@
+"""The running house: one TaskGroup, start, reload, drain, signals. `house` is the place to start reading."""

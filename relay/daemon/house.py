@@ -1,0 +1,329 @@
+"""The running house: doors in front, workers behind, and everything between start and stop.
+
+Start: the store is opened (which proves that nobody else holds it), the ports are opened, then sessions
+are served; what mail does not need (the metrics page) is imported afterwards. Stop: no new connections,
+content in progress finishes, attempts past the dot get their answer, the store is closed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from relay import __version__, wiring
+from relay.admin.snapshot import Snapshot
+from relay.config import advice, compile, load, model, outside
+from relay.daemon import look
+from relay.daemon.doors import Doors
+from relay.daemon.pages import Pages
+from relay.daemon.workers import Workers
+from relay.delivery.alarm import Alarms
+from relay.delivery.steady import Steady
+from relay.delivery.upstream import Upstream
+from relay.delivery.worker import House as Shared
+from relay.errors import BadConfig, RelayError, StoreUnavailable
+from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, RelayStopping, ReloadRefused, Warned
+from relay.ingress.accept import Acceptor, QueueIds
+from relay.ingress.door import Door
+from relay.ingress.limits import AuthTries, Memory, Sessions
+from relay.ingress.settings import ListenerSettings
+from relay.observe import lag, systemd
+from relay.observe.clients import Clients, ClientSeen
+from relay.observe.diagnosis import Finding
+from relay.observe.fan_out import FanOut
+from relay.observe.log import LogWriter
+from relay.observe.metrics import Gauges
+from relay.observe.recent import Recent
+from relay.policy.decide import Policy
+
+ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
+TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
+
+
+class House:
+    """The relay, running between `open` and the end of `serve` (`admin.port.House`)."""
+
+    def __init__(
+        self,
+        config: model.Config,
+        path: Path | None,
+        observers: Iterable[Observer] = (),
+        log: LogWriter | None = None,
+    ) -> None:
+        self.config = config
+        self.policy: Policy = compile.policy(config)
+        self.path = path
+        self.started_at = self.reloaded_at = wiring.now()
+        self._log = log
+        self.metrics = wiring.metrics(config, self.policy, __version__)
+        self.recent = Recent(language=config.language)
+        self._clients = Clients()
+        watching: list[Observer] = [self.metrics, self.recent, self._clients, *observers]
+        self.observer = FanOut(watching if log is None else [*watching, log])
+        self.upstreams: dict[str, Upstream] = {}
+        self._gone: list[Upstream] = []  # by reloads; attempts at them may be under way
+        self._steady = Steady()
+        self._queue_ids = QueueIds()
+        self._auth_tries = AuthTries()
+        self._memory = Memory()
+        self._pages = Pages(self)
+        self._changing = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self.started = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+
+    # Start
+
+    async def open(self) -> None:
+        """Open store and ports; nothing is served yet. Raises RelayError with a sentence."""
+        config = self.config
+        self.store = await wiring.open_store(config, self.observer)
+        try:
+            for name in config.upstreams:
+                self.upstreams[name] = self._upstream(name, config)
+            self.workers = Workers(
+                Shared(
+                    store=self.store,
+                    policy=lambda: self.policy,
+                    upstreams=self.upstreams,
+                    observer=self.observer,
+                    now=wiring.now,
+                    steady=self._steady,
+                    new_queue_id=self._new_queue_id,
+                    ring=self._ring,
+                    stopping=self._stop.is_set,
+                ),
+                self._runners,
+            )
+            self._acceptor = Acceptor(
+                store=self.store,
+                policy=lambda: self.policy,
+                room=self.workers.room,
+                offer=self.workers.offer,
+                ring=self.workers.ring,
+                observer=self.observer,
+            )
+            await self.store.make_due(now=wiring.now())
+            self.doors = Doors(self._door, self.observer)
+            self.doors.open(config)
+        except BaseException:
+            await self.store.close()
+            raise
+        self.metrics.gauges = Gauges(
+            ledger=lambda: self.store.ledger,
+            sessions=lambda: {listener.name: listener.door.sessions.total for listener in self.doors.listeners},
+            connections=lambda: {name: upstream.connections for name, upstream in self.upstreams.items()},
+            up=lambda: {name: upstream.up for name, upstream in self.upstreams.items()},
+            disk_free=self.store.disk_free,
+        )
+
+    def _upstream(self, name: str, config: model.Config) -> Upstream:
+        return wiring.upstream(name, config, observer=self.observer, changed=self.wake)
+
+    def _door(self, settings: ListenerSettings) -> Door:
+        return Door(
+            settings=settings,
+            sessions=Sessions(),
+            auth_tries=self._auth_tries,
+            memory=self._memory,
+            acceptor=self._acceptor,
+            queue_ids=self._queue_ids,
+            spool=self.store.spool,
+            space=self._has_space,
+            observer=self.observer,
+            now=wiring.now,
+            replies=self.metrics.replies,
+            live=set(),
+        )
+
+    def _ring(self, route: str) -> None:
+        self.workers.ring(route)
+
+    def _has_space(self) -> bool:
+        return not self.store.low_on_space
+
+    def _new_queue_id(self) -> str:
+        return self._queue_ids.next(wiring.now())
+
+    def _runners(self, route: str) -> int:
+        ways = self.policy.routes[route].upstreams
+        return sum(self.upstreams[name].limits.max_connections for name in ways)
+
+    # Run
+
+    async def serve(self) -> None:
+        """Serve until `stop`; then drain and close."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self.workers.sync(group, (await self.store.view()).messages)
+                await self.doors.start()
+                self.started.set()
+                self.observer.observe(RelayStarted(__version__, self.doors.shown()))
+                self._warn_of(self.config)
+                systemd.notify("READY=1")
+                background = [
+                    group.create_task(lag.measure(self.metrics.observe_lag)),
+                    group.create_task(self._pages.watchdog()),
+                    group.create_task(self._pages.open()),
+                    group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self._tidy()),
+                ]
+                await self._stop.wait()
+                async with self._changing:  # a reload under way ends first
+                    await self._drain()
+                for task in background:
+                    task.cancel()
+        finally:
+            await self._close()
+
+    def stop(self) -> None:
+        """Begin to stop; `serve` returns when everything has ended."""
+        self._stop.set()
+
+    @property
+    def ready(self) -> bool:
+        return self.started.is_set() and not self._stop.is_set()
+
+    def _alarms(self) -> Alarms:
+        return Alarms(
+            findings=self._findings,
+            store=self.store,
+            policy=lambda: self.policy,
+            language=lambda: self.config.language,
+            observer=self.observer,
+            now=wiring.now,
+            new_queue_id=self._new_queue_id,
+            ring=self.workers.ring,
+        )
+
+    async def _findings(self) -> Sequence[Finding]:
+        return self.recent.findings(await look.situation(self), wiring.now())
+
+    async def _tidy(self) -> None:
+        """Forget of the history what is too old."""
+        while True:
+            kept = self.config.queue.history
+            if kept is not None:
+                try:
+                    await self.store.forget(before=wiring.now() - kept)
+                except StoreUnavailable:
+                    pass  # the store has told everybody
+            await asyncio.sleep(TIDY_EVERY)
+
+    async def _drain(self) -> None:
+        systemd.notify("STOPPING=1")
+        self.observer.observe(RelayStopping())
+        await self.doors.close()
+        self.workers.stop()
+        for upstream in (*self.upstreams.values(), *self._gone):
+            upstream.end(ATTEMPTS_END)
+
+    async def _close(self) -> None:
+        await self._pages.close()
+        for upstream in self.upstreams.values():
+            await upstream.close()
+        self.doors.close_sockets()
+        await self.store.close()
+        self.observer.observe(RelayStopped())
+
+    # For the operator (`admin.port.House`)
+
+    @property
+    def routes(self) -> Iterable[str]:
+        return self.policy.routes
+
+    async def snapshot(self) -> Snapshot:
+        return await look.snapshot(self)
+
+    def clients(self) -> Sequence[ClientSeen]:
+        return self._clients.seen()
+
+    def wake(self) -> None:
+        self.workers.ring_all()
+
+    async def reload(self) -> tuple[str, ...]:
+        """Read the configuration anew, check it whole, then swap; returns the keys that need a restart."""
+        await self.started.wait()
+        async with self._changing:
+            try:
+                return await self._apply(await self._read())
+            except BadConfig as error:
+                self.observer.observe(ReloadRefused(tuple(str(problem) for problem in error.problems)))
+                raise
+            except RelayError as error:
+                self.observer.observe(ReloadRefused((str(error),)))
+                raise
+
+    async def _read(self) -> model.Config:
+        if self.path is None:
+            raise RelayError("this relay runs without a configuration file")
+        if self._stop.is_set():
+            raise RelayError("the relay is stopping")
+        config = await asyncio.to_thread(load.load, self.path)
+        missing = await asyncio.to_thread(outside.problems, config, serving=True)
+        if missing:
+            raise BadConfig(missing)
+        return config
+
+    async def _apply(self, config: model.Config) -> tuple[str, ...]:
+        assert self._group is not None
+        old = self.config
+        policy = compile.policy(config)
+        upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
+        swap = await self.doors.change(old, config, self._group)
+        # From here on nothing can refuse, and up to the end of the swap nobody else has a turn.
+        opened = swap()
+        gone = [upstream for name, upstream in self.upstreams.items() if upstreams.get(name) is not upstream]
+        self.upstreams.clear()
+        self.upstreams.update(upstreams)
+        self.config, self.policy, self.reloaded_at = config, policy, wiring.now()
+        self.store.keep_free(config.queue.min_free)
+        self.store.keep_history(config.queue.history)
+        self.metrics.configure(wiring.names(config, policy))
+        self.recent.configure(language=config.language)
+        if self._log is not None:
+            self._log.configure(level=config.log.level, format=config.log.format)
+        self.workers.sync(self._group)
+        for listener in opened:
+            await listener.start()
+        for upstream in gone:  # attempts under way hold the object itself; nobody new finds it
+            await upstream.close()
+        self._gone = [upstream for upstream in (*self._gone, *gone) if upstream.connections != (0, 0)]
+        await self._try_everything()
+        self._warn_of(config)
+        needs_restart = _needs_restart(old, config)
+        self.observer.observe(ConfigReloaded(needs_restart))
+        return needs_restart
+
+    def _kept(self, name: str, config: model.Config) -> Upstream | None:
+        """The upstream of that name, if its configuration did not change; its files are read anew."""
+        same = self.config.upstreams.get(name) == config.upstreams[name] and self.config.hostname == config.hostname
+        upstream = self.upstreams.get(name) if same else None
+        if upstream is not None:
+            upstream.transport.reload()
+        return upstream
+
+    async def _try_everything(self) -> None:
+        """What made mail wait may be mended."""
+        try:
+            await self.store.make_due(now=wiring.now())
+        except StoreUnavailable:
+            pass  # the store has told everybody; mail is tried when it would have been
+        for upstream in self.upstreams.values():
+            upstream.try_now()
+        self.wake()
+
+    def _warn_of(self, config: model.Config) -> None:
+        for warning in advice.warnings(config):
+            self.observer.observe(Warned(str(warning)))
+
+
+def _needs_restart(old: model.Config, new: model.Config) -> tuple[str, ...]:
+    """The keys whose change waits for a restart."""
+    keys = (
+        ("queue.store", old.queue.store, new.queue.store),
+        ("admin", old.admin, new.admin),
+    )
+    return tuple(key for key, before, after in keys if before != after)

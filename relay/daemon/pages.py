@@ -1,0 +1,85 @@
+"""What the house shows of itself: metrics, health, the admin socket, and the sign of life for systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from relay.errors import StoreUnavailable
+from relay.events import Warned
+from relay.observe import systemd
+
+if TYPE_CHECKING:
+    from relay.daemon.house import House
+    from relay.web.app import Health, WebServer
+    from relay.web.control import ControlSocket
+
+STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sick
+
+
+class Pages:
+    """`open` them once mail is served: mail does not wait for pages, and goes on without them."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._web: WebServer | None = None
+        self._control: ControlSocket | None = None
+
+    async def open(self) -> None:
+        from relay.web import app, control  # aiohttp takes longer to import than everything else together
+
+        house = self._house
+        admin = house.config.admin
+        if admin.listen is not None:
+            where = (admin.listen.host, admin.listen.port)
+            try:
+                self._web = await app.start(where, admin.allow, metrics=self._exposition, health=self._health)
+            except OSError as error:
+                self._warn(f"admin.listen: {admin.listen}: {error.strerror}; mail goes on, but without /metrics")
+        try:
+            self._control = await control.start(admin.socket, house)
+        except OSError as error:
+            self._warn(
+                f"admin.socket: {admin.socket}: {error.strerror}; mail goes on, but the commands do not reach the relay"
+            )
+
+    async def close(self) -> None:
+        for pages in (self._web, self._control):
+            if pages is not None:
+                await pages.close()
+
+    def _warn(self, text: str) -> None:
+        self._house.observer.observe(Warned(text))
+
+    async def _exposition(self, accept: str) -> tuple[bytes, str]:
+        try:
+            view = await self._house.store.view()
+        except StoreUnavailable:
+            view = None
+        return self._house.metrics.exposition(accept, view)
+
+    async def _health(self) -> Health:
+        from relay.web.app import Health
+
+        house = self._house
+        reasons = [] if await self._store_answers() else ["the store cannot commit"]
+        ready = house.ready and not reasons
+        return Health(ok=not reasons, ready=ready, reasons=tuple(reasons if house.ready else [*reasons, "stopping"]))
+
+    async def _store_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(STORE_ANSWERS):
+                await self._house.store.check()
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
+    async def watchdog(self) -> None:
+        """A sign of life is given only when the loop runs and the store commits, or says why not."""
+        period = systemd.watchdog_period()
+        while period is not None:
+            with contextlib.suppress(StoreUnavailable):
+                await self._house.store.check()
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(period)

@@ -1,0 +1,199 @@
+"""Alarms: when something needs a person, an event says so, and the worst is mailed to `bounces.also`.
+
+An alarm is raised when a trouble is found and cleared when it is gone; an upstream set aside is given an hour
+first, since most come back by themselves. Mailed is, at most once a day for each cause (a warning: once a week):
+
+    an upstream set aside for an hour, for its certificate as well; AUTH refused; a certificate near its end;
+    the disk low; session codes expired; mail in the queue that cannot be read
+
+An alarm mail goes as every notification does: by the route "default", with a null reverse-path, and it never
+bounces. Where the store cannot keep it, it is tried again at the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from relay.errors import StoreUnavailable
+from relay.events import AlarmCleared, AlarmRaised, NotificationQueued, Observer
+from relay.mail import notice
+from relay.mail.content import MemoryContent
+from relay.mail.envelope import Envelope, Recipient
+from relay.observe.diagnosis import Finding
+from relay.observe.trouble import Severity
+from relay.policy.decide import DEFAULT, Policy
+from relay.policy.submission import Peer, Submission
+from relay.queue.model import Entry, Kind
+from relay.queue.store import QueueStore
+
+EVERY = 30.0  # seconds between two looks
+TOPIC = "alarm"
+PAUSES = {Severity.ERROR: timedelta(days=1), Severity.WARNING: timedelta(days=7)}  # between two mails about one cause
+_AT_ONCE, _HOUR = timedelta(), timedelta(hours=1)
+RAISED_AFTER = {"upstream-aside": _HOUR}
+MAILED_AFTER = {
+    "upstream-aside": _HOUR,
+    "certificate-bad": _HOUR,
+    "auth-refused": _AT_ONCE,
+    "certificate-ends": _AT_ONCE,
+    "disk-low": _AT_ONCE,
+    "session-codes-expired": _AT_ONCE,
+    "entries-damaged": _AT_ONCE,
+}
+"""By the first word of a cause; what is not named is not mailed."""
+
+_TEXT = """\
+De mailrelay op {hostname} vraagt om aandacht.
+
+Wat er is: {nl.text}
+Sinds: {since}
+Wat u kunt doen: {nl.remedy}
+Zelf kijken: `relay status` op {hostname}
+
+----
+
+The mail relay on {hostname} needs attention.
+
+What is wrong: {en.text}
+Since: {since}
+What you can do: {en.remedy}
+Look for yourself: `relay status` on {hostname}
+"""
+
+
+class Alarms:
+    """`findings` tells what needs a person now (it may raise StoreUnavailable); `language` is that of the log.
+
+    `ring` tells the worker of a route that mail waits in the store.
+    """
+
+    def __init__(
+        self,
+        *,
+        findings: Callable[[], Awaitable[Sequence[Finding]]],
+        store: QueueStore,
+        policy: Callable[[], Policy],
+        language: Callable[[], str],
+        observer: Observer,
+        now: Callable[[], datetime],
+        new_queue_id: Callable[[], str],
+        ring: Callable[[str], None],
+    ) -> None:
+        self._findings = findings
+        self._store = store
+        self._policy = policy
+        self._language = language
+        self._observer = observer
+        self._now = now
+        self._new_queue_id = new_queue_id
+        self._ring = ring
+        self._raised: set[str] = set()
+        self._mailed: dict[str, datetime] = {}  # by cause; what the store knows of it, once it was asked or told
+        self._unwritten: set[str] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every 30 seconds until `stop`."""
+        while not stop.is_set():
+            await self.look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVERY):
+                    await stop.wait()
+
+    async def look(self) -> None:
+        """Raise and clear what changed, and mail what is due."""
+        # The store has told everybody what it lacks: at the next look it is asked again.
+        with suppress(StoreUnavailable):
+            findings = await self._findings()
+            self._tell(findings)
+            await self._write_down()
+            for finding in findings:
+                if await self._is_due(finding):
+                    await self._mail(finding)
+
+    def _tell(self, findings: Sequence[Finding]) -> None:
+        now, language = self._now(), self._language()
+        there: set[str] = set()
+        for finding in findings:
+            if now - finding.since >= RAISED_AFTER.get(_kind(finding), _AT_ONCE):
+                there.add(finding.cause)
+                if finding.cause not in self._raised:
+                    told = finding.told(language)
+                    self._observer.observe(AlarmRaised(finding.cause, finding.severity, f"{told.text} {told.remedy}"))
+        for cause in sorted(self._raised - there):
+            self._observer.observe(AlarmCleared(cause))
+        self._raised = there
+
+    async def _is_due(self, finding: Finding) -> bool:
+        now, cause = self._now(), finding.cause
+        after = MAILED_AFTER.get(_kind(finding))
+        if after is None or now - finding.since < after or not self._policy().bounces_also:
+            return False
+        last = self._mailed.get(cause)
+        if last is None:
+            last = await self._store.recall(TOPIC, cause)
+            if last is None:
+                return True
+            self._mailed[cause] = last
+        # A moment far ahead comes from a clock that was wrong, and must not silence the alarm.
+        return abs(now - last) >= PAUSES[finding.severity]
+
+    async def _mail(self, finding: Finding) -> None:
+        policy, now = self._policy(), self._now()
+        entry = _entry(finding, policy, self._new_queue_id(), now)
+        await self._store.put(entry, leased=False)
+        self._mailed[finding.cause] = now
+        self._unwritten.add(finding.cause)
+        readers = ", ".join(map(str, policy.bounces_also))
+        self._observer.observe(NotificationQueued(entry.queue_id, "", "alarm", readers))
+        self._ring(entry.route)
+        await self._write_down()
+
+    async def _write_down(self) -> None:
+        """Have the store remember what was mailed; what it does not take now waits here."""
+        while self._unwritten:
+            cause = next(iter(self._unwritten))
+            await self._store.remember(TOPIC, cause, self._mailed[cause])
+            self._unwritten.discard(cause)
+
+
+def _kind(finding: Finding) -> str:
+    return finding.cause.partition(":")[0]
+
+
+def _entry(finding: Finding, policy: Policy, queue_id: str, now: datetime) -> Entry:
+    """The alarm mail, as a new entry."""
+    readers, author, route = policy.bounces_also, policy.bounces_from, policy.routes[DEFAULT]
+    data = notice.build(
+        f"[relay {policy.hostname}] {finding.title('nl')} / {finding.title('en')}",
+        _TEXT.format(
+            hostname=policy.hostname,
+            since=f"{finding.since.astimezone():%d-%m-%Y %H:%M:%S %z}",
+            nl=finding.told("nl"),
+            en=finding.told("en"),
+        ),
+        queue_id=queue_id,
+        hostname=policy.hostname,
+        author=author,
+        readers=readers,
+        now=now,
+    )
+    content = MemoryContent(data, data.index(b"\r\n\r\n") + 4)
+    envelope = Envelope(
+        reverse_path=None,
+        # It must not cause reports further on (RFC 3461, section 4.1).
+        recipients=tuple([Recipient(reader, notify=frozenset({"never"})) for reader in readers]),
+        smtputf8=not all(address.is_ascii for address in (author, *readers)),
+    )
+    return Entry(
+        submission=Submission(queue_id, envelope, content.head, content.size, Peer(""), "", now),
+        content=content,
+        route=route.name,
+        priority=route.priority,
+        session_code=False,
+        because=("alarm",),
+        expires_at=now + route.schedule.lifetime,
+        kind=Kind.BOUNCE,
+    )

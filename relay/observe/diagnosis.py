@@ -1,0 +1,258 @@
+"""From what events told, and from the situation, to what needs a person, worst first. Only `Known.noticed` changes.
+
+The causes, and how long each lasts:
+
+    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up
+    auth-refused:NAME            the same, because it refused the login
+    certificate-bad:NAME         the same, because its certificate is not accepted
+    store-failed                 until a commit succeeds again
+    disk-low                     below twice `min_free`; an error below `min_free`, where mail is refused
+    certificate-ends:WHAT:NAME   a listener's: 30 days before; an upstream's: 14 days; an error from 7 days on
+    session-codes-expired        an hour from the last that expired
+    session-codes-waiting        while one is older than a minute
+    reload-refused               until the next good reload
+    entries-damaged              while there are any
+    entries-held                 while there are any
+    queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
+    sender-refused:UPSTREAM      an hour from the last refusal
+    exceptions                   a day from the last bug that was caught
+
+Nothing here holds a subject, a body or a text about a session code.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from relay.events import RecipientFailed, UpstreamSetAside
+from relay.mail.dsn_text import DUTCH, ENGLISH, duration
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Stage
+from relay.mail.outcome import Trouble as Failure
+from relay.mail.reply import sanitise
+from relay.observe.reading import certificate_remedy, connection_remedy, sender_remedy, speaks_of_sender
+from relay.observe.remedies import REMEDIES
+from relay.observe.sentences import SENTENCES, TITLES
+from relay.observe.trouble import Severity, Situation, Trouble
+from relay.policy.decide import SESSION_CODES
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+CODE_STUCK = timedelta(minutes=1)
+CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=14)}  # providers renew late
+CERTIFICATE_URGENT = timedelta(days=7)
+_MIB = 2**20
+_SAID = 300  # characters of what an upstream or a configuration check said
+# A 5xx to MAIL that is about the message: its size, its parameters, an address that SMTP cannot carry.
+_NOT_THE_SENDER = ("1.3", "2.3", "3.4", "5.4", "6.7")
+
+_Value = str | int | timedelta | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice."""
+
+    cause: str
+    severity: Severity
+    since: datetime
+    kind: str
+    remedy: str
+    values: Mapping[str, _Value] = field(default_factory=dict)
+
+    def told(self, language: str) -> Trouble:
+        """It in words of `language`, en or nl."""
+        values = self._shown(language)
+        text = getattr(SENTENCES[self.kind], language).format_map(values)
+        remedy = getattr(REMEDIES[self.remedy], language).format_map(values)
+        return Trouble(self.cause, self.severity, self.since, text, remedy)
+
+    def title(self, language: str) -> str:
+        """It in a few words."""
+        title: str = getattr(TITLES[self.kind], language).format_map(self._shown(language))
+        return title
+
+    def _shown(self, language: str) -> dict[str, str]:
+        return {name: _in_words(value, language) for name, value in self.values.items()}
+
+
+@dataclass(slots=True)
+class Aside:
+    """An upstream through which nothing goes since `since`, and why."""
+
+    since: datetime
+    why: UpstreamSetAside
+
+
+@dataclass(slots=True)
+class Refused:
+    """A refused sender: since when, when last, and how."""
+
+    since: datetime
+    last: datetime
+    why: RecipientFailed
+
+
+@dataclass(slots=True)
+class Known:
+    """What events told and what has not mended since; `recent` keeps it. `noticed`: when a cause was first found."""
+
+    aside: dict[str, Aside] = field(default_factory=dict)
+    store: tuple[datetime, str, str] | None = None
+    reload: tuple[datetime, str] | None = None
+    expired_codes: deque[datetime] = field(default_factory=lambda: deque(maxlen=1000))
+    refused: dict[str, Refused] = field(default_factory=dict)
+    bugs: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=1000))
+    noticed: dict[str, datetime] = field(default_factory=dict)
+
+
+def is_about_sender(event: RecipientFailed) -> bool:
+    """Whether an upstream refused the sender, not the recipient or the content."""
+    if event.stage is Stage.MAIL and event.code != 552:
+        return event.status.partition(".")[2] not in _NOT_THE_SENDER
+    return bool(event.text) and speaks_of_sender(event.text)
+
+
+def harmless_text(event: UpstreamSetAside) -> str:
+    """What the upstream said, unless it was in a transaction: there it may quote a session code."""
+    return event.text if event.stage in BEFORE_A_TRANSACTION else ""
+
+
+def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ...]:
+    """What needs a person now, errors first, then what began first."""
+    found = [
+        *_upstreams(known, situation),
+        *_store(known),
+        *_disk(situation, known, now),
+        *_certificates(situation, now),
+        *_session_codes(known, situation, now),
+        *_house(known, situation, now),
+        *_queue(situation, now),
+        *_senders(known, situation, now),
+    ]
+    there = {finding.cause for finding in found}
+    for cause in known.noticed.keys() - there:
+        del known.noticed[cause]
+    return tuple(sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.since)))
+
+
+def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
+    for name, aside in known.aside.items():
+        if situation.up.get(name, True):
+            continue  # a reload took it away, or made it anew
+        why = aside.why
+        remedy = connection_remedy(why.stage, why.trouble, why.code, why.status, why.text)
+        severity = Severity.ERROR
+        if why.stage is Stage.AUTH and why.trouble is Failure.PERMANENT:
+            kind = "auth-refused"
+        elif why.stage is Stage.TLS and certificate_remedy(why.text):
+            kind = "certificate-bad"
+        else:
+            kind = "upstream-aside"
+            if _others_are_up(name, situation):
+                severity = Severity.WARNING
+        values = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
+        yield Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+
+
+def _others_are_up(name: str, situation: Situation) -> bool:
+    routes = [ways for ways in situation.routes.values() if name in ways]
+    return all(any(situation.up.get(other, False) for other in ways) for ways in routes)
+
+
+def _store(known: Known) -> Iterator[Finding]:
+    if known.store is not None:
+        since, reason, text = known.store
+        remedy = f"store-{reason}" if f"store-{reason}" in REMEDIES else "store"
+        yield Finding("store-failed", Severity.ERROR, since, "store-failed", remedy, {"said": _said(text or reason)})
+
+
+def _disk(situation: Situation, known: Known, now: datetime) -> Iterator[Finding]:
+    free, least = situation.disk_free, situation.min_free
+    if free is not None and free < 2 * least:
+        kind, severity = ("disk-full", Severity.ERROR) if free < least else ("disk-low", Severity.WARNING)
+        values: dict[str, _Value] = {"free": f"{free // _MIB} MiB", "least": f"{least // _MIB} MiB"}
+        yield Finding("disk-low", severity, known.noticed.setdefault("disk-low", now), kind, "disk", values)
+
+
+def _certificates(situation: Situation, now: datetime) -> Iterator[Finding]:
+    for what_and_name, end in situation.certificates.items():
+        what, _, name = what_and_name.partition(":")
+        early = CERTIFICATE_ENDS[what]
+        if what == "upstream" and name not in situation.up:
+            continue  # a reload took it away
+        if end - now <= early:
+            severity = Severity.ERROR if end - now <= CERTIFICATE_URGENT else Severity.WARNING
+            kind = "certificate-ended" if end <= now else "certificate-ends"
+            values: dict[str, _Value] = {"what": what, "name": name, "day": end}
+            cause = f"certificate-ends:{what_and_name}"
+            yield Finding(cause, severity, end - early, kind, f"{what}-certificate", values)
+
+
+def _session_codes(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    expired = [at for at in known.expired_codes if now - at < HOUR]
+    if expired:
+        cause, values = "session-codes-expired", {"count": len(expired)}
+        yield Finding(cause, Severity.ERROR, expired[0], cause, "codes-expired", values)
+    oldest = situation.oldest.get(SESSION_CODES)
+    if oldest is not None and now - oldest > CODE_STUCK:
+        cause = "session-codes-waiting"
+        yield Finding(cause, Severity.ERROR, oldest, cause, "codes-waiting", {"age": now - oldest})
+
+
+def _house(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    if known.reload is not None:
+        since, said = known.reload
+        cause = "reload-refused"
+        yield Finding(cause, Severity.WARNING, since, cause, "reload", {"said": _said(said)})
+    for cause, count, severity, remedy in (
+        ("entries-damaged", situation.damaged, Severity.ERROR, "damaged"),
+        ("entries-held", situation.held, Severity.WARNING, "held"),
+    ):
+        if count:
+            yield Finding(cause, severity, known.noticed.setdefault(cause, now), cause, remedy, {"count": count})
+    bugs = [(at, where) for at, where in known.bugs if now - at < DAY]
+    if bugs:
+        values: dict[str, _Value] = {"count": len(bugs), "where": bugs[-1][1]}
+        yield Finding("exceptions", Severity.WARNING, bugs[0][0], "exceptions", "report", values)
+
+
+def _queue(situation: Situation, now: datetime) -> Iterator[Finding]:
+    for name, oldest in situation.oldest.items():
+        told_already = any(not situation.up.get(way, True) for way in situation.routes.get(name, ()))
+        if name != SESSION_CODES and now - oldest > HOUR and not told_already:
+            values: dict[str, _Value] = {"name": name, "age": now - oldest}
+            yield Finding(f"queue-old:{name}", Severity.WARNING, oldest + HOUR, "queue-old", "old", values)
+
+
+def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    for name, refused in known.refused.items():
+        if now - refused.last < HOUR and name in situation.up:
+            why = refused.why
+            remedy = sender_remedy(why.code, why.status, why.text)
+            values = {"name": name, "said": _reply(why.code, why.status, why.text)}
+            cause = f"sender-refused:{name}"
+            yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values)
+
+
+# Words
+
+
+def _reply(code: int, status: str, text: str) -> str:
+    return _said(" ".join(part for part in (str(code or ""), status, text) if part))
+
+
+def _said(text: str) -> str:
+    """What somebody said, as it may stand before the full stop of a sentence."""
+    return sanitise(text, _SAID).rstrip(" .") or "?"
+
+
+def _in_words(value: _Value, language: str) -> str:
+    match value:
+        case timedelta():
+            return duration(value, DUTCH if language == "nl" else ENGLISH)
+        case datetime():
+            return f"{value:%Y-%m-%d}"
+        case _:
+            return str(value)

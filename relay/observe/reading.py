@@ -1,0 +1,108 @@
+"""Reading what an upstream said: which of the `remedies` fits.
+
+The texts of providers are those of their own documentation (as far as it has them), the others are ours; where
+none is known, stage and code tell enough.
+"""
+
+from __future__ import annotations
+
+from relay.mail.outcome import Stage, Trouble
+
+# What is said, in lower case, and the remedy; the first that is found speaks.
+_LOGIN_TEXTS = (
+    ("smtpclientauthentication is disabled", "m365-tenant"),
+    ("security defaults", "m365-security-defaults"),
+    ("did not meet the criteria", "m365-criteria"),
+    ("basic authentication is not supported", "m365-no-passwords"),
+    ("application-specific password", "google-password"),
+    ("username and password not accepted", "google-password"),
+)
+_SENDER_TEXTS = (
+    ("sendasdenied", "m365-send-as"),
+    ("permissions to send as", "m365-send-as"),
+    ("bad outbound sender", "m365-blocked"),
+    ("not authenticated", "login-missing"),
+    ("authentication required", "login-missing"),
+    ("from does not match", "sender"),
+    ("verified sender", "sender"),
+    ("address is not verified", "sender"),
+)
+_CERTIFICATE_TEXTS = (
+    ("not valid yet", "certificate-clock"),
+    ("has expired", "certificate-expired"),
+    ("self-signed", "certificate-authority"),
+    ("unknown authority", "certificate-authority"),
+    ("certificate is for", "certificate-name"),
+    ("certificate is not for", "certificate-name"),
+    ("certificate is not good", "certificate-authority"),
+)
+_CONNECTION_TEXTS = (
+    ("connection refused", "connection-refused"),
+    ("unreachable", "no-network"),
+    ("no route to host", "no-network"),
+)
+_THROTTLING = ("too many", "limit", "throttl", "4.3.2", "4.7.0")
+
+
+def certificate_remedy(text: str) -> str:
+    """The advice for a certificate that was not accepted; "" when `text`, which is ours, speaks of something else."""
+    return _found(text, _CERTIFICATE_TEXTS)
+
+
+def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, text: str) -> str:
+    """The advice for an upstream that was set aside, by the stage and what it said."""
+    match stage:
+        case Stage.DNS:
+            return "dns"
+        case Stage.CONNECT:
+            return "connection-timeout" if trouble is Trouble.TIMEOUT else _found(text, _CONNECTION_TEXTS) or "upstream"
+        case Stage.STARTTLS:
+            return "no-starttls" if code == 0 else "upstream"
+        case Stage.TLS:
+            return certificate_remedy(text) or _tls_remedy(text)
+        case Stage.AUTH:
+            return _login_remedy(code, status, text)
+    if code == 0:
+        return "port-and-tls" if stage in (Stage.BANNER, Stage.EHLO) else "upstream"
+    said = f"{status} {text}".lower()
+    if code == 421 or any(word in said for word in _THROTTLING):
+        return "throttled"
+    return "turned-away"
+
+
+def sender_remedy(code: int, status: str, text: str) -> str:
+    """The advice for a sender that was refused."""
+    if code == 530 or status == "5.7.57":
+        return "login-missing"
+    return _found(text, _SENDER_TEXTS) or "sender"
+
+
+def speaks_of_sender(text: str) -> bool:
+    """Whether a refusal, at whatever stage, is about the sender."""
+    return bool(_found(text, _SENDER_TEXTS))
+
+
+def _login_remedy(code: int, status: str, text: str) -> str:
+    if code == 0:
+        if "upstream offers" in text or "unencrypted" in text:
+            return "mechanism"
+        return "login-later" if text.startswith("the upstream") else "secret"
+    if code < 500:
+        return "login-later"
+    found = _found(text, _LOGIN_TEXTS)
+    if found:
+        return found
+    if status == "5.7.4":
+        return "mechanism"
+    return "m365-login" if status in ("5.7.3", "5.7.139") else "password"
+
+
+def _tls_remedy(text: str) -> str:
+    if text.startswith("the TLS files"):
+        return "tls-files"
+    return "port-and-tls" if "wrong version number" in text or "record layer" in text else "tls"
+
+
+def _found(text: str, table: tuple[tuple[str, str], ...]) -> str:
+    lower = text.lower()
+    return next((remedy for words, remedy in table if words in lower), "")

@@ -1,0 +1,233 @@
+"""What to do about a trouble, in English and Dutch; `reading` says which remedy fits what an upstream said.
+
+A remedy names keys of the configuration and commands as they are written. In braces stand values of the trouble.
+"""
+
+from __future__ import annotations
+
+from relay.observe.sentences import Words
+
+REMEDIES: dict[str, Words] = {
+    # No way to the upstream
+    "dns": Words(
+        "Check upstreams.{name}.host, and that this machine can look up names (getent hosts NAME).",
+        "Controleer upstreams.{name}.host, en of deze machine namen kan opzoeken (getent hosts NAAM).",
+    ),
+    "connection-refused": Words(
+        "Nothing answers there: check host and port of upstreams.{name} "
+        "(587 goes with tls: starttls, 465 with tls: implicit).",
+        "Daar antwoordt niets: controleer host en port van upstreams.{name} "
+        "(587 hoort bij tls: starttls, 465 bij tls: implicit).",
+    ),
+    "connection-timeout": Words(
+        "Usually a firewall or the internet provider blocks the port: allow connections from this machine to that "
+        "host and port, or use port 587 or 465 instead of 25.",
+        "Meestal blokkeert een firewall of de internetprovider de poort: sta verbindingen van deze machine naar die "
+        "host en poort toe, of gebruik poort 587 of 465 in plaats van 25.",
+    ),
+    "no-network": Words(
+        "This machine has no way there: check its network connection, gateway and IPv6.",
+        "Deze machine kan er niet komen: controleer netwerkverbinding, gateway en IPv6.",
+    ),
+    "port-and-tls": Words(
+        "Often port and TLS do not fit together: 465 wants tls: implicit, 587 and 25 want tls: starttls; "
+        "compare them in upstreams.{name}.",
+        "Vaak passen poort en TLS niet bij elkaar: 465 wil tls: implicit, 587 en 25 willen tls: starttls; "
+        "vergelijk ze in upstreams.{name}.",
+    ),
+    "no-starttls": Words(
+        "Check host and port of upstreams.{name}: STARTTLS is there at port 587, 465 wants tls: implicit.",
+        "Controleer host en port van upstreams.{name}: STARTTLS is er op poort 587, 465 wil tls: implicit.",
+    ),
+    "turned-away": Words(
+        "Ask the provider whether this machine's address may send there, and check hostname in the file.",
+        "Vraag de provider of het adres van deze machine daar mag versturen, en controleer hostname in het bestand.",
+    ),
+    "throttled": Words(
+        "The provider asks for less: lower max_connections of upstreams.{name} if this lasts; "
+        "the mail waits and goes by itself.",
+        "De provider vraagt om minder: verlaag max_connections van upstreams.{name} als dit aanhoudt; "
+        "de mail wacht en gaat vanzelf weg.",
+    ),
+    "upstream": Words(
+        "The mail waits and goes by itself once the upstream works; if this lasts, ask the provider.",
+        "De mail wacht en gaat vanzelf weg zodra de upstream werkt; vraag de provider als dit aanhoudt.",
+    ),
+    # TLS
+    "certificate-expired": Words(
+        "The upstream's operator has to renew it; check the clock of this machine as well (timedatectl).",
+        "De beheerder van de upstream moet het vernieuwen; controleer ook de klok van deze machine (timedatectl).",
+    ),
+    "certificate-name": Words(
+        "Set upstreams.{name}.host to a name that stands in the certificate.",
+        "Zet in upstreams.{name}.host een naam die in het certificaat staat.",
+    ),
+    "certificate-authority": Words(
+        "If the upstream is your own, name its CA with upstreams.{name}.tls_ca; if it is a provider's, a firewall or "
+        "virus scanner may be opening TLS on the way: exempt the relay from that.",
+        "Is de upstream van uzelf, geef dan zijn CA op met upstreams.{name}.tls_ca; is hij van een provider, dan opent "
+        "misschien een firewall of virusscanner onderweg TLS: zonder de relay daarvan uit.",
+    ),
+    "certificate-clock": Words(
+        "Check the clock of this machine (timedatectl); if it is right, ask the upstream's operator.",
+        "Controleer de klok van deze machine (timedatectl); vraag de beheerder van de upstream als die goed staat.",
+    ),
+    "tls-files": Words(
+        "Check that the files in tls_ca, tls_certificate and tls_key of upstreams.{name} are there and readable for "
+        "the relay, then run `relay reload`.",
+        "Controleer of de bestanden in tls_ca, tls_certificate en tls_key van upstreams.{name} er zijn en leesbaar "
+        "zijn voor de relay, en geef dan `relay reload`.",
+    ),
+    "tls": Words(
+        "The upstream has to speak TLS 1.2 or later: ask its operator.",
+        "De upstream moet TLS 1.2 of later spreken: vraag de beheerder ervan.",
+    ),
+    # The login
+    "password": Words(
+        "Check username and password of upstreams.{name}, correct them where they are kept, and run `relay reload`: "
+        "the mail waits and then goes by itself.",
+        "Controleer username en password van upstreams.{name}, verbeter ze waar ze bewaard worden, en geef "
+        "`relay reload`: de mail wacht en gaat dan vanzelf weg.",
+    ),
+    "google-password": Words(
+        "Google wants an app password here, not the password of the account: turn on 2-step verification, make an app "
+        "password, put it where upstreams.{name}.password points, and run `relay reload`.",
+        "Google wil hier een app-wachtwoord, niet het wachtwoord van het account: zet verificatie in twee stappen aan, "
+        "maak een app-wachtwoord, zet het waar upstreams.{name}.password naar wijst, en geef `relay reload`.",
+    ),
+    "m365-login": Words(
+        "Check username (the full address of the mailbox) and password of upstreams.{name}, and that Authenticated "
+        "SMTP is on for this mailbox (Microsoft 365 admin centre, Manage email apps); then run `relay reload`.",
+        "Controleer username (het volledige adres van de mailbox) en password van upstreams.{name}, en of "
+        "Geverifieerde SMTP aanstaat voor deze mailbox (Microsoft 365-beheercentrum, E-mail-apps beheren); "
+        "geef dan `relay reload`.",
+    ),
+    "m365-tenant": Words(
+        "SMTP AUTH is off for the whole organisation: turn on Authenticated SMTP for this mailbox, which goes before "
+        "(Microsoft 365 admin centre, Manage email apps), then run `relay reload`.",
+        "SMTP AUTH staat uit voor de hele organisatie: zet Geverifieerde SMTP aan voor deze mailbox, dat gaat voor "
+        "(Microsoft 365-beheercentrum, E-mail-apps beheren), en geef dan `relay reload`.",
+    ),
+    "m365-security-defaults": Words(
+        "The security defaults of Microsoft Entra forbid a login with a password: replace them by Conditional Access "
+        "with an exception for this mailbox, or send through an SMTP relay connector.",
+        "De beveiligingsstandaarden van Microsoft Entra verbieden aanmelden met een wachtwoord: vervang ze door "
+        "voorwaardelijke toegang met een uitzondering voor deze mailbox, of verstuur via een SMTP-relayconnector.",
+    ),
+    "m365-criteria": Words(
+        "Check the password; if it is right, a Conditional Access policy or MFA stands in the way (the sign-in logs of "
+        "Microsoft Entra tell which), or Authenticated SMTP is off for this mailbox.",
+        "Controleer het wachtwoord; klopt dat, dan zit een beleid voor voorwaardelijke toegang of MFA in de weg (de "
+        "aanmeldingslogboeken van Microsoft Entra zeggen welk), of staat Geverifieerde SMTP uit voor deze mailbox.",
+    ),
+    "m365-no-passwords": Words(
+        "Microsoft takes no passwords here any more: send through an SMTP relay connector, which knows this machine by "
+        "its address, or through another provider.",
+        "Microsoft neemt hier geen wachtwoorden meer aan: verstuur via een SMTP-relayconnector, die deze machine aan "
+        "haar adres herkent, of via een andere provider.",
+    ),
+    "mechanism": Words(
+        "Set upstreams.{name}.auth to one of those that it offers, and check its tls: many offer AUTH only inside TLS.",
+        "Zet upstreams.{name}.auth op een die hij aanbiedt, en controleer tls: vaak is er alleen AUTH binnen TLS.",
+    ),
+    "secret": Words(
+        "Check that what upstreams.{name}.password names is there and readable for the relay, then run `relay reload`.",
+        "Controleer of wat upstreams.{name}.password noemt er is en leesbaar is voor de relay, en geef `relay reload`.",
+    ),
+    "login-later": Words(
+        "The login of the upstream is out of order; it is tried again by itself. If this lasts, ask the provider.",
+        "Het aanmelden bij de upstream hapert en wordt vanzelf opnieuw geprobeerd; vraag de provider als het aanhoudt.",
+    ),
+    "login-missing": Words(
+        "It wants a login first: set username and password of upstreams.{name}.",
+        "Hij wil eerst een aanmelding: zet username en password bij upstreams.{name}.",
+    ),
+    # The sender
+    "sender": Words(
+        "Have the provider allow the address, or add a rule to senders with an address that {name} accepts "
+        "(`relay explain` shows what a rule does).",
+        "Laat de provider het adres toestaan, of voeg aan senders een regel toe met een adres dat {name} accepteert "
+        "(`relay explain` laat zien wat een regel doet).",
+    ),
+    "m365-send-as": Words(
+        "Give the account Send As on that address in Microsoft 365, or add a rule to senders with an address that the "
+        "account may use.",
+        "Geef het account in Microsoft 365 Verzenden als op dat adres, of voeg aan senders een regel toe met een adres "
+        "dat het account mag gebruiken.",
+    ),
+    "m365-blocked": Words(
+        "Microsoft blocked the account for sending spam: find out why, and unblock it in Microsoft Defender "
+        "(Restricted entities).",
+        "Microsoft heeft het account geblokkeerd wegens spam: zoek uit waarom, en deblokkeer het in Microsoft Defender "
+        "(Beperkte entiteiten).",
+    ),
+    # The house
+    "store-full": Words(
+        "Make room on the disk of the queue; the relay goes on by itself.",
+        "Maak ruimte op de schijf van de wachtrij; de relay gaat vanzelf verder.",
+    ),
+    "store-busy": Words(
+        "Another program holds the database: end it (a backup, an sqlite3 shell; `fuser FILE` names it). "
+        "The relay goes on by itself.",
+        "Een ander programma houdt de database vast: beëindig het (een back-up, een sqlite3-shell; `fuser BESTAND` "
+        "noemt het). De relay gaat vanzelf verder.",
+    ),
+    "store-corrupt": Words(
+        "Stop the relay, keep a copy of the database with its -wal and .spool beside it, check the disk, and put back "
+        "a backup (`relay queue backup` makes them).",
+        "Stop de relay, bewaar een kopie van de database met -wal en .spool ernaast, controleer de schijf, en zet een "
+        "back-up terug (`relay queue backup` maakt ze).",
+    ),
+    "store": Words(
+        "Check the disk and the rights of the queue's folder (dmesg, ls -l); the relay goes on by itself.",
+        "Controleer de schijf en de rechten van de map van de wachtrij (dmesg, ls -l); de relay gaat vanzelf verder.",
+    ),
+    "disk": Words(
+        "Make room on the disk of the queue, or find out what fills it (df -h).",
+        "Maak ruimte op de schijf van de wachtrij, of zoek uit wat hem vult (df -h).",
+    ),
+    "listener-certificate": Words(
+        "Renew the files that the listener {name} names, then run `relay reload`.",
+        "Vernieuw de bestanden die listener {name} noemt, en geef dan `relay reload`.",
+    ),
+    "upstream-certificate": Words(
+        "Its operator has to renew it; once it has ended, the relay will not send there.",
+        "De beheerder ervan moet het vernieuwen; is het verlopen, dan verstuurt de relay daar niet meer heen.",
+    ),
+    "codes-expired": Words(
+        "Look which way was down (`relay status`, and `upstream_set_aside` in the log); session_codes.fallback lets "
+        "the other way take over.",
+        "Kijk welke weg niet werkte (`relay status`, en `upstream_set_aside` in het log); met session_codes.fallback "
+        "neemt de andere weg het over.",
+    ),
+    "codes-waiting": Words(
+        "Look what the upstreams of the session codes say (`relay status`); who waits should ask for a new code when "
+        "they work again.",
+        "Kijk wat de upstreams van de sessiecodes zeggen (`relay status`); wie wacht kan een nieuwe code vragen zodra "
+        "ze weer werken.",
+    ),
+    "reload": Words(
+        "Correct the file until `relay check` finds nothing, then run `relay reload`.",
+        "Verbeter het bestand tot `relay check` niets meer vindt, en geef dan `relay reload`.",
+    ),
+    "damaged": Words(
+        "`relay queue list --state damaged` names them; make a copy of the queue before you touch it, check the disk, "
+        "and ask the senders to send again.",
+        "`relay queue list --state damaged` noemt ze; maak eerst een kopie van de wachtrij, controleer de schijf, "
+        "en vraag de afzenders opnieuw te versturen.",
+    ),
+    "held": Words(
+        "`relay queue list --state held` shows them, `relay queue release ID` lets one go, `relay queue cancel ID` "
+        "ends it.",
+        "`relay queue list --state held` toont ze, `relay queue release ID` laat er een gaan, `relay queue cancel ID` "
+        "beëindigt het.",
+    ),
+    "old": Words(
+        "`relay queue list --route {name}` shows the last reply about each of them.",
+        "`relay queue list --route {name}` toont het laatste antwoord over elk ervan.",
+    ),
+    "report": Words(
+        "Mail goes on. Please report it, with the lines of the log that say `exception`.",
+        "De mail gaat door. Meld het alstublieft, met de regels van het log waarin `exception` staat.",
+    ),
+}

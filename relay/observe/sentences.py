@@ -1,0 +1,102 @@
+"""What is wrong, in English and Dutch: a title and a sentence for each kind of trouble.
+
+The kind is the first word of a trouble's cause, or finer than that. In braces stand values of the trouble.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Words(NamedTuple):
+    """The same in both languages of the relay; the fields are the values of `language`."""
+
+    en: str
+    nl: str
+
+
+TITLES: dict[str, Words] = {
+    "upstream-aside": Words("Upstream {name} does not work", "Upstream {name} werkt niet"),
+    "auth-refused": Words("Login refused by {name}", "Aanmelding geweigerd door {name}"),
+    "certificate-bad": Words("Certificate of {name} not accepted", "Certificaat van {name} niet vertrouwd"),
+    "store-failed": Words("The queue cannot be written", "De wachtrij kan niet worden opgeslagen"),
+    "disk-low": Words("Disk nearly full", "Schijf bijna vol"),
+    "disk-full": Words("Disk full: new mail is refused", "Schijf vol: nieuwe mail wordt geweigerd"),
+    "certificate-ends": Words("Certificate of {name} ends soon", "Certificaat van {name} verloopt binnenkort"),
+    "certificate-ended": Words("Certificate of {name} has expired", "Certificaat van {name} is verlopen"),
+    "session-codes-expired": Words("Session codes expired", "Sessiecodes verlopen"),
+    "session-codes-waiting": Words("Session codes are stuck", "Sessiecodes blijven hangen"),
+    "reload-refused": Words("Configuration refused", "Configuratie geweigerd"),
+    "entries-damaged": Words("Damaged mail in the queue", "Beschadigde mail in de wachtrij"),
+    "entries-held": Words("Mail is held", "Mail wordt vastgehouden"),
+    "queue-old": Words("Mail waits for long", "Mail wacht al lang"),
+    "sender-refused": Words("Sender refused by {name}", "Afzender geweigerd door {name}"),
+    "exceptions": Words("Fault in the relay", "Fout in de relay"),
+}
+
+SENTENCES: dict[str, Words] = {
+    "upstream-aside": Words(
+        "The upstream {name} is not used for now: {said}.",
+        "Upstream {name} wordt nu niet gebruikt: {said}.",
+    ),
+    "auth-refused": Words(
+        "The upstream {name} refused the login: {said}.",
+        "Upstream {name} weigerde de aanmelding: {said}.",
+    ),
+    "certificate-bad": Words(
+        "The certificate of the upstream {name} is not accepted: {said}.",
+        "Het certificaat van upstream {name} wordt niet vertrouwd: {said}.",
+    ),
+    "store-failed": Words(
+        "The queue cannot be written, and new mail is put off: {said}.",
+        "De wachtrij kan niet worden opgeslagen en nieuwe mail wordt uitgesteld: {said}.",
+    ),
+    "disk-low": Words(
+        "The disk of the queue has {free} left; below {least} new mail is refused.",
+        "Op de schijf van de wachtrij is nog {free} vrij; onder {least} wordt nieuwe mail geweigerd.",
+    ),
+    "disk-full": Words(
+        "The disk of the queue has only {free} left, less than {least}: new mail is refused.",
+        "Op de schijf van de wachtrij is nog maar {free} vrij, minder dan {least}: nieuwe mail wordt geweigerd.",
+    ),
+    "certificate-ends": Words(
+        "The certificate of the {what} {name} ends on {day}.",
+        "Het certificaat van {what} {name} verloopt op {day}.",
+    ),
+    "certificate-ended": Words(
+        "The certificate of the {what} {name} ended on {day}.",
+        "Het certificaat van {what} {name} is verlopen op {day}.",
+    ),
+    "session-codes-expired": Words(
+        "Session codes that expired before they could be delivered, in the last hour: {count}.",
+        "Sessiecodes die in het afgelopen uur verliepen voordat ze bezorgd konden worden: {count}.",
+    ),
+    "session-codes-waiting": Words(
+        "A session code has been waiting for {age}.",
+        "Een sessiecode wacht al {age}.",
+    ),
+    "reload-refused": Words(
+        "The changed configuration was refused and the earlier one stays in use: {said}.",
+        "De gewijzigde configuratie is geweigerd en de vorige blijft in gebruik: {said}.",
+    ),
+    "entries-damaged": Words(
+        "Messages in the queue that cannot be read any more: {count}.",
+        "Berichten in de wachtrij die niet meer gelezen kunnen worden: {count}.",
+    ),
+    "entries-held": Words(
+        "Messages that wait for somebody to release them: {count}.",
+        "Berichten die wachten tot iemand ze vrijgeeft: {count}.",
+    ),
+    "queue-old": Words(
+        "The oldest mail of the route {name} has been waiting for {age}.",
+        "De oudste mail van route {name} wacht al {age}.",
+    ),
+    "sender-refused": Words(
+        "The upstream {name} refused the sender of a message: {said}.",
+        "Upstream {name} weigerde de afzender van een bericht: {said}.",
+    ),
+    "exceptions": Words(
+        "The relay caught faults of its own in the last 24 hours: {count}, the last one in {where}.",
+        "De relay ving in de afgelopen 24 uur eigen fouten op: {count}, de laatste in {where}.",
+    ),
+}

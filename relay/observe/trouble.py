@@ -1,0 +1,68 @@
+"""What needs a person, as values: troubles of now, errors of late, and what upstreams said last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """ERROR: mail suffers now. WARNING: it will, or a person is asked for something."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that needs a person. `cause` names it for good and holds nothing of a message (upstream-aside:own).
+
+    `text` is one sentence on what is wrong, `remedy` one on what to do, both in the language of the configuration.
+    """
+
+    cause: str
+    severity: Severity
+    since: datetime
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A line of the log of level error or warning, kept in memory: when, level, its word, what it said."""
+
+    at: datetime
+    level: str
+    event: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an upstream said last: `ok`, or the stage and reply of what went wrong (`code` 0: no reply)."""
+
+    at: datetime
+    ok: bool
+    stage: str = ""
+    code: int = 0
+    status: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What no event tells: `certificates` are the ends of our listeners' and theirs, by "listener:NAME" or
+    "upstream:NAME"; `damaged` and `held` count entries; `oldest` is the oldest acceptance by route.
+
+    `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
+    """
+
+    disk_free: int | None
+    min_free: int
+    certificates: dict[str, datetime]
+    held: int
+    damaged: int
+    oldest: dict[str, datetime]
+    up: dict[str, bool]
+    routes: dict[str, tuple[str, ...]]

@@ -1,0 +1,113 @@
+"""Taking entries on lease: what is due, and what has come to its end while it waited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from relay.queue.books import Books, Change, SetAside
+from relay.queue.model import Lease
+from relay.queue.rows import TO_BOUNCE, Row, Unreadable, entry_of, pending_of
+from relay.queue.spool import Spool
+from relay.queue.work import Operation, Work
+
+
+class Take(Operation[list[Lease]]):
+    """Lease due entries of a route."""
+
+    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool")
+
+    counted = 1  # attempts
+
+    def __init__(self, route: str, limit: int, now: int, spool: Spool) -> None:
+        super().__init__()
+        self._route = route
+        self._limit = limit
+        self._now = now
+        self._spool = spool
+        self._leases: list[Lease] = []
+        self._aside: list[SetAside] = []
+
+    def run(self, work: Work) -> None:
+        self._leases, self._aside = [], []
+        while (missing := self._limit - len(self._leases)) > 0:
+            rows = list(self._select(work, missing))
+            read = self._read(work, rows) if rows else []
+            if read:
+                work.execute("lease", (self.counted, work.keys([cast("int", lease.key) for lease in read])))
+                self._leases += read
+            if len(rows) < missing:
+                break
+
+    def _select(self, work: Work, limit: int) -> Iterator[Row]:
+        work.execute("wake", (self._route, self._now))
+        return work.execute("select_due", (self._route, limit))
+
+    def _read(self, work: Work, rows: Sequence[Row]) -> list[Lease]:
+        """The leases for `rows`, in their order, without those that must be set aside."""
+        keys = [row[0] for row in rows]
+        recipients: dict[int, list[Row]] = {key: [] for key in keys}
+        for recipient in work.execute("select_recipients", (work.keys(keys),)):
+            recipients[recipient[-1]].append(recipient)
+        contents = {content[-1]: content[:2] for content in work.execute("select_contents", (work.keys(keys),))}
+        leases: list[Lease] = []
+        for row in rows:
+            key, attempts = row[0], row[7]
+            try:
+                entry = entry_of(row, recipients[key], contents.get(key), attempts + self.counted, self._spool)
+                leases.append(Lease(entry, pending_of(entry, recipients[key]), key, row[2] == TO_BOUNCE))
+            except Unreadable as error:
+                self._aside.append(set_aside(work, row[:8], str(error)))
+        return leases
+
+    def apply(self, books: Books) -> list[Lease]:
+        books.set_aside(self._aside)
+        books.leased(self._leases, counted=bool(self.counted))
+        return self._leases
+
+    def orphaned(self, result: list[Lease]) -> Sequence[Lease]:
+        return result
+
+
+class TakeExpired(Take):
+    """Lease entries of a route that are to be bounced, or are past their lifetime; no attempt is counted.
+
+    Of a session code, held recipients end with the others.
+    """
+
+    __slots__ = ("_released", "_session_codes_only")
+
+    counted = 0
+
+    def __init__(self, route: str, limit: int, now: int, spool: Spool, *, session_codes_only: bool) -> None:
+        super().__init__(route, limit, now, spool)
+        self._session_codes_only = session_codes_only
+        self._released: list[Change] = []
+
+    def run(self, work: Work) -> None:
+        self._released = []
+        super().run(work)
+        self.uncounted = [cast("int", lease.key) for lease in self._leases]
+
+    def _select(self, work: Work, limit: int) -> Iterator[Row]:
+        rows = list(work.execute("select_to_bounce", (self._route, limit)))
+        over = (self._route, self._now)
+        rows += work.execute("select_expired", (*over, self._session_codes_only, limit - len(rows)))
+        rows += work.execute("select_held_codes", (*over, limit - len(rows)))
+        for row in rows:
+            if row[8] and (held := work.changed("release_recipients", (row[0],))):
+                self._released.append(Change(row[0], waiting=held, held=-held, tried=row[7] > 0))
+        return iter(rows)
+
+    def apply(self, books: Books) -> list[Lease]:
+        for change in self._released:
+            books.changed(change)
+        return super().apply(books)
+
+
+def set_aside(work: Work, row: Row, text: str) -> SetAside:
+    """Take an entry that cannot be read out of the way; `row` are its first columns, up to the attempts."""
+    key, queue_id, attempts = row[0], row[1], row[7]
+    waiting = next(work.execute("count_waiting", (key,)))[0]
+    work.execute("set_aside", (text, key))
+    return SetAside(queue_id, text, attempts > 0, waiting)

@@ -1,0 +1,108 @@
+"""What a batch of operations is made of: the operation, the transaction it runs in, what all do together.
+
+`gather` adds to what the whole batch does in a few statements, `run` does the rest; both run on the
+writer thread, inside the transaction, and may run twice. After the commit `apply` runs on the event
+loop. `run_all` is how a batch, or one operation alone, is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from relay.queue.books import Books
+from relay.queue.model import Lease
+from relay.queue.rows import Row
+
+T = TypeVar("T")
+
+
+class Work(Protocol):
+    """A transaction under way. Statements go by the names of `statements.sql`."""
+
+    def execute(self, name: str, bindings: Sequence[object] = ()) -> Iterator[Row]: ...
+
+    def changed(self, name: str, bindings: Sequence[object] = ()) -> int:
+        """Execute; how many rows it changed."""
+        ...
+
+    def insert(self, name: str, rows: Sequence[Row]) -> None: ...
+
+    def keys(self, keys: Iterable[int]) -> object:
+        """A binding for `IN carray(?)`."""
+        ...
+
+    def end(self, keys: Sequence[int], *, overwrite: bool) -> None:
+        """Delete entries with content and recipients; `overwrite` what they leave on the pages."""
+        ...
+
+
+class Bulk:
+    """What the operations of a batch do together. `unrecorded`: ended, and no history is kept of it."""
+
+    def __init__(self) -> None:
+        self.entries: list[Row] = []
+        self.contents: list[Row] = []
+        self.recipients: list[Row] = []
+        self.history: list[Row] = []
+        self.ended: list[int] = []
+        self.unrecorded: list[int] = []
+        self.overwrite = False
+
+    def run(self, work: Work) -> None:
+        if self.entries:
+            work.insert("insert_entry", self.entries)
+            work.insert("insert_content", self.contents)
+            work.insert("insert_recipient", self.recipients)
+        if self.history:
+            work.insert("insert_history", self.history)
+        if self.ended:
+            work.end(self.ended, overwrite=self.overwrite)
+        if self.unrecorded:
+            work.execute("delete_attempts", (work.keys(self.unrecorded),))
+
+
+class Operation(Generic[T]):
+    """Awaited through `future`, which whoever submits it makes.
+
+    `born` has the keys of the entries that it makes, `uncounted` of those it leases without counting an attempt;
+    `refused_file` and `ended_files` name the spool
+    files that are of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
+    left in the write-ahead log, whether it succeeded or failed.
+    """
+
+    __slots__ = ("born", "ended_files", "error", "future", "leaves_traces", "refused_file", "uncounted")
+
+    future: asyncio.Future[T]
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.born: Sequence[int] = ()
+        self.uncounted: Sequence[int] = ()
+        self.refused_file: str | None = None
+        self.ended_files: Sequence[str] = ()
+        self.leaves_traces = False
+
+    def gather(self, bulk: Bulk) -> None: ...
+
+    def run(self, work: Work) -> None: ...
+
+    def apply(self, books: Books) -> T:
+        raise NotImplementedError
+
+    def undo(self, books: Books) -> None:
+        """It failed, nothing of it is kept."""
+
+    def orphaned(self, result: T) -> Sequence[Lease]:  # noqa: ARG002
+        """The caller was cancelled and the commit was not: leases that nobody has now."""
+        return ()
+
+
+def run_all(operations: Iterable[Operation[object]], work: Work) -> None:
+    bulk = Bulk()
+    for operation in operations:
+        operation.gather(bulk)
+    bulk.run(work)
+    for operation in operations:
+        operation.run(work)

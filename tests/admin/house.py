@@ -1,0 +1,109 @@
+"""A running house for the admin socket: a real store, and no mail that flows by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from relay.admin.snapshot import CodesNow, Snapshot
+from relay.mail.quirk import Quirk
+from relay.observe.clients import ClientSeen
+from relay.queue.sqlite import SqliteStore
+from relay.queue.store import QueueStore
+from relay.web import control
+from tests.queue.mail import NOON, Noted
+
+T = TypeVar("T")
+
+ROUTES = ("default", "archive", "session-codes")
+
+SNAPSHOT = Snapshot(
+    version="1.2.3",
+    pid=4711,
+    at=NOON,
+    started_at=NOON - timedelta(hours=1),
+    config="/etc/relay/config.yaml",
+    reloaded_at=NOON,
+    hostname="relay.example.nl",
+    ready=True,
+    listeners=(),
+    upstreams=(),
+    routes=(),
+    codes=CodesNow(enabled=False, delivered=0, failed=0, expired=0, waiting=0),
+    recipients={"delivered": 3},
+    queue_bytes=0,
+    disk_free=None,
+    min_free=0,
+    damaged=0,
+    troubles=(),
+    errors=(),
+)
+CLIENT = ClientSeen(
+    address="192.0.2.7",
+    listeners=("legacy",),
+    first_seen=NOON,
+    last_seen=NOON,
+    messages=2,
+    refused=0,
+    helo="imuis",
+    software="iMUIS\x1b[2J",
+    quirks={Quirk.BARE_LF: 3},
+)
+
+
+class FakeHouse:
+    """What the socket knows of the daemon; `error` is raised by whatever is asked."""
+
+    routes = ROUTES
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+        self.woken = 0
+        self.error: Exception | None = None
+
+    @property
+    def store(self) -> QueueStore:
+        if self.error is not None:
+            raise self.error
+        return self._store
+
+    async def reload(self) -> tuple[str, ...]:
+        if self.error is not None:
+            raise self.error
+        return ("queue.store",)
+
+    async def snapshot(self) -> Snapshot:
+        if self.error is not None:
+            raise self.error
+        return SNAPSHOT
+
+    def clients(self) -> Sequence[ClientSeen]:
+        return (CLIENT,)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+async def open_store(folder: Path, observer: Noted | None = None) -> SqliteStore:
+    return await SqliteStore.open(folder / "queue.db", observer=observer or Noted(), min_free=0, now=lambda: NOON)
+
+
+@asynccontextmanager
+async def answering(path: Path, store: QueueStore) -> AsyncIterator[FakeHouse]:
+    """A house behind the socket at `path`."""
+    house = FakeHouse(store)
+    server = await control.start(path, house)
+    try:
+        yield house
+    finally:
+        await server.close()
+
+
+async def ask(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Call what blocks, while the house answers."""
+    async with asyncio.timeout(60):
+        return await asyncio.to_thread(function, *arguments, **named)

@@ -1,0 +1,152 @@
+"""What upstreams say, and the remedy that an administrator reads."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+
+from relay.mail.outcome import Stage, Trouble
+from relay.observe.reading import certificate_remedy, connection_remedy, sender_remedy
+from relay.observe.remedies import REMEDIES
+from relay.observe.sentences import SENTENCES, TITLES
+
+UNSUCCESSFUL = "Authentication unsuccessful"
+
+
+@pytest.mark.parametrize(
+    ("stage", "trouble", "reply", "remedy"),
+    [
+        (Stage.DNS, Trouble.TRANSIENT, (0, "", "the name smtp.exmaple.nl cannot be resolved: Name or …"), "dns"),
+        (Stage.DNS, Trouble.TIMEOUT, (0, "", "the name smtp.example.nl was not resolved within 15 s"), "dns"),
+        (
+            Stage.CONNECT,
+            Trouble.TRANSIENT,
+            (0, "", "no connection to smtp.example.nl port 587: Connection refused"),
+            "connection-refused",
+        ),
+        (
+            Stage.CONNECT,
+            Trouble.TIMEOUT,
+            (0, "", "no connection to smtp.example.nl port 25 within 15 s"),
+            "connection-timeout",
+        ),
+        (
+            Stage.CONNECT,
+            Trouble.TRANSIENT,
+            (0, "", "no connection to smtp.example.nl port 25: Network is unreachable"),
+            "no-network",
+        ),
+        (Stage.BANNER, Trouble.TIMEOUT, (0, "", "the upstream did not answer banner within 60 s"), "port-and-tls"),
+        (Stage.BANNER, Trouble.PERMANENT, (554, "5.7.1", "Service unavailable; Client host blocked"), "turned-away"),
+        (Stage.BANNER, Trouble.TRANSIENT, (421, "4.4.5", "Too many connections from your host"), "throttled"),
+        (Stage.EHLO, Trouble.TRANSIENT, (432, "4.3.2", "Concurrent connections limit exceeded"), "throttled"),
+        (Stage.STARTTLS, Trouble.TRANSIENT, (0, "", "the upstream does not offer STARTTLS"), "no-starttls"),
+        (Stage.STARTTLS, Trouble.TRANSIENT, (454, "4.7.0", "TLS not available"), "upstream"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "the upstream's certificate has expired"), "certificate-expired"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "the upstream's certificate is not valid yet"), "certificate-clock"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "the upstream's certificate is self-signed"), "certificate-authority"),
+        (
+            Stage.TLS,
+            Trouble.TRANSIENT,
+            (0, "", "the upstream's certificate is signed by an unknown authority"),
+            "certificate-authority",
+        ),
+        (
+            Stage.TLS,
+            Trouble.TRANSIENT,
+            (0, "", "the upstream's certificate is for mail.example.nl, not for smtp.example.nl"),
+            "certificate-name",
+        ),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "TLS failed: wrong version number"), "port-and-tls"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "TLS failed: tlsv1 alert protocol version"), "tls"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "the TLS files of own cannot be used: No such file"), "tls-files"),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.7.8", "authentication failed"), "password"),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.7.3", UNSUCCESSFUL), "m365-login"),
+        (
+            Stage.AUTH,
+            Trouble.PERMANENT,
+            (535, "5.7.139", f"{UNSUCCESSFUL}, SmtpClientAuthentication is disabled for the Tenant. Visit …"),
+            "m365-tenant",
+        ),
+        (
+            Stage.AUTH,
+            Trouble.PERMANENT,
+            (535, "5.7.139", f"{UNSUCCESSFUL}, user is locked by your organization's security defaults policy."),
+            "m365-security-defaults",
+        ),
+        (
+            Stage.AUTH,
+            Trouble.PERMANENT,
+            (
+                535,
+                "5.7.139",
+                f"{UNSUCCESSFUL}, the request did not meet the criteria to be authenticated successfully.",
+            ),
+            "m365-criteria",
+        ),
+        (
+            Stage.AUTH,
+            Trouble.PERMANENT,
+            (550, "5.7.30", "Basic authentication is not supported for Client Submission."),
+            "m365-no-passwords",
+        ),
+        (Stage.AUTH, Trouble.PERMANENT, (504, "5.7.4", "Unrecognized authentication type"), "mechanism"),
+        (Stage.AUTH, Trouble.PERMANENT, (534, "5.7.9", "Application-specific password required."), "google-password"),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.7.8", "Username and Password not accepted."), "google-password"),
+        (Stage.AUTH, Trouble.TRANSIENT, (454, "4.7.0", "Temporary authentication failure"), "login-later"),
+        (Stage.AUTH, Trouble.DROPPED, (0, "", "the upstream closed the connection at auth"), "login-later"),
+        (Stage.AUTH, Trouble.TRANSIENT, (0, "", "the upstream offers XOAUTH2, not PLAIN LOGIN CRAM-MD5"), "mechanism"),
+        (Stage.AUTH, Trouble.TRANSIENT, (0, "", "AUTH would go over an unencrypted connection"), "mechanism"),
+        (Stage.AUTH, Trouble.TRANSIENT, (0, "", "upstreams.own.password: /run/pw: No such file"), "secret"),
+        (Stage.MAIL, Trouble.TRANSIENT, (421, "4.3.2", "closing"), "throttled"),
+    ],
+)
+def test_the_remedy_fits_the_stage_and_the_reply(
+    stage: Stage, trouble: Trouble, reply: tuple[int, str, str], remedy: str
+) -> None:
+    assert connection_remedy(stage, trouble, *reply) == remedy
+    assert remedy in REMEDIES
+
+
+@pytest.mark.parametrize(
+    ("reply", "remedy"),
+    [
+        ((550, "5.7.60", "SMTP; Client does not have permissions to send as this sender"), "m365-send-as"),
+        ((554, "5.2.252", "SendAsDenied; a@example.nl not allowed to send as b@example.nl"), "m365-send-as"),
+        (
+            (554, "5.2.0", "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied"),
+            "m365-send-as",
+        ),
+        ((550, "5.1.8", "Bad outbound sender"), "m365-blocked"),
+        ((530, "5.7.57", "Client not authenticated to send mail"), "login-missing"),
+        ((530, "5.7.0", "Authentication Required"), "login-missing"),
+        ((553, "5.7.1", "Sender address rejected: not owned by user"), "sender"),
+        ((553, "", ""), "sender"),
+    ],
+)
+def test_the_remedy_for_a_refused_sender_fits_the_reply(reply: tuple[int, str, str], remedy: str) -> None:
+    assert sender_remedy(*reply) == remedy
+    assert remedy in REMEDIES
+
+
+def test_trouble_with_tls_that_is_not_the_certificate_is_not_blamed_on_it() -> None:
+    assert certificate_remedy("TLS failed: wrong version number") == ""
+    assert certificate_remedy("the TLS files of own cannot be used: tls_certificate: No such file") == ""
+
+
+@pytest.mark.parametrize("table", [REMEDIES, SENTENCES, TITLES], ids=["remedies", "sentences", "titles"])
+def test_both_languages_say_something_of_their_own_with_the_same_values(table: dict[str, tuple[str, str]]) -> None:
+    for key, (english, dutch) in table.items():
+        assert english != dutch, key
+        assert _values(english) == _values(dutch), key
+
+
+def test_every_kind_of_trouble_has_a_title_and_a_sentence() -> None:
+    assert TITLES.keys() == SENTENCES.keys()
+    for kind, words in SENTENCES.items():
+        assert all(text.endswith(".") and text[0].isupper() for text in words), kind
+
+
+def _values(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
