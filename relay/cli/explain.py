@@ -221,7 +221,7 @@ def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
     yield from _row("upstreams", ", then ".join(told.upstreams))
     for tried in told.rules:
         if tried.spoke and tried.rule.hold:
-            yield from _row("hold", f"{tried.rule.name}: it waits in the queue until a person releases it")
+            yield from _row("hold", f"held for a person by rule {tried.rule.name}, until it is released")
     yield from _row("because", ", ".join(told.because) or "nothing else is said: the default")
     if told.rendered is not None:
         yield from _sender(submission, told)

@@ -157,7 +157,8 @@ class House:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                self.workers.sync(group, (await self.store.view()).messages)
+                view = await self.store.view()
+                self.workers.sync(group, (*view.messages, *view.held))
                 await self.doors.start()
                 self.started.set()
                 self.observer.observe(RelayStarted(__version__, self.doors.shown()))

@@ -21,6 +21,7 @@ from relay.transport.port import Connection, Delivery, DeliveryRequest, Transpor
 
 IDLE = 30.0  # seconds a connection is kept without work
 NEVER = float("inf")
+_MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ class Upstream:
         self._aside_for_auth = trouble.stage is Stage.AUTH
         self._drop_idle()
         reply = trouble.reply
+        text = reply.text if reply else trouble.text
+        quotes = reply is not None and trouble.stage in _MAY_QUOTE
         self._observer.observe(
             UpstreamSetAside(
                 upstream=self.name,
@@ -150,7 +153,7 @@ class Upstream:
                 trouble=trouble.trouble,
                 code=reply.code if reply else 0,
                 status=reply.status if reply else "",
-                text=reply.text if reply else trouble.text,
+                text="" if quotes else text,
                 seconds=pause.total_seconds(),
             )
         )

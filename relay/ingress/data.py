@@ -270,7 +270,7 @@ class ContentReader:
             if not begin:
                 self.long_line = True
                 return
-        self._open_line = end - begin
+        self._open_line = end - (find(b"\n", begin) + 1 or begin)
 
     def _unstuff(self, raw: bytes) -> bytes:
         if self._line_start and raw.startswith(b"."):

@@ -116,8 +116,7 @@ class _Transaction:
         self.execute("lose_leases", (self.keys(mend.uncounted), leased))
         for kept in mend.leased:
             self.execute("keep_lease", (kept.attempts, kept.wish, kept.key))
-            for n in kept.pending:
-                self.execute("keep_pending", (kept.key, n))
+            self.execute("keep_recipients", (self.keys(kept.pending), kept.key))
         return Count(dict(self.execute("found_recipients", (False,))), next(self.execute("octets_not_leased"))[0])
 
 

@@ -94,7 +94,7 @@ def test_json_is_one_document_with_a_version(file: Path) -> None:
 def test_a_rule_that_holds_is_told_by_explain(file: Path) -> None:
     file.write_text(GOOD + "senders:\n  - {name: wait, match: {from: jan@example.nl}, hold: true}\n")
     who = ("explain", "-c", str(file), "--to", "piet@example.org", "--from")
-    held = "  hold          wait: it waits in the queue until a person releases it"
+    held = "  hold          held for a person by rule wait, until it is released"
     assert held in run(*who, "jan@example.nl")[1].splitlines()
     assert "hold" not in run(*who, "piet@example.nl")[1]
     document = json.loads(run(*who, "jan@example.nl", "--json")[1])

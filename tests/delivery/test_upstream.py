@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -422,6 +423,18 @@ async def test_421_in_a_transaction_sets_the_upstream_aside(street: Street) -> N
     assert isinstance(event, UpstreamSetAside)
     assert (event.stage, event.code, event.text) == (Stage.MAIL, 421, "bye")
     assert street.upstream.connections == (0, 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stage", [Stage.DATA, Stage.BODY, Stage.DOT])
+async def test_what_a_421_says_about_content_is_not_told_since_it_may_quote_a_code(
+    street: Street, stage: Stage
+) -> None:
+    street.way.says = lambda request: replace(CLOSING, stage=stage)
+    await street.outcome(street.send())
+    (event,) = street.watch.of(UpstreamSetAside)
+    assert isinstance(event, UpstreamSetAside)
+    assert (event.code, event.text) == (421, "")
 
 
 @pytest.mark.asyncio

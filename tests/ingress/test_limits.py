@@ -5,9 +5,12 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.ingress.limits import AUTH_TRIES_A_MINUTE, AuthTries, Memory, Sessions
+from relay.ingress.limits import AUTH_TRIES_A_MINUTE, AuthTries, ClientRates, Memory, Sessions
 from relay.policy.client import allowed, is_loopback, plain
+from relay.policy.rate import Rate
 
 
 def test_sessions_are_bounded_in_all_and_for_each_client() -> None:
@@ -83,3 +86,49 @@ def test_clients_are_allowed_by_network(client: str, expected: bool) -> None:
 )
 def test_loopback_is_known(client: str, expected: bool) -> None:
     assert is_loopback(client) is expected
+
+
+def test_messages_beyond_the_rate_of_a_client_are_refused_until_the_window_has_moved_on() -> None:
+    rates, rate = ClientRates(), Rate(3, 60.0)
+    assert [rates.take("a", rate, 100.0 + second) for second in range(4)] == [True, True, True, False]
+    assert rates.take("b", rate, 104.0)
+    assert not rates.take("a", rate, 159.9)
+    assert rates.take("a", rate, 170.0)
+
+
+@given(
+    st.lists(st.floats(0, 30), max_size=200), st.integers(1, 20), st.sampled_from([0.5, 1.0, 60.0]), st.floats(0, 10**6)
+)
+def test_never_more_than_the_rate_comes_within_any_window(
+    gaps: list[float], count: int, seconds: float, now: float
+) -> None:
+    rates, rate = ClientRates(), Rate(count, seconds)
+    taken = list[float]()
+    for gap in gaps:
+        now += gap
+        if rates.take("a", rate, now):
+            taken.append(now)
+        else:
+            assert sum(now - moment <= seconds * 17 / 16 + 1e-6 for moment in taken) >= count  # not refused for nothing
+    for moment in taken:
+        assert sum(moment <= other < moment + seconds - 1e-6 for other in taken) <= count
+
+
+def test_a_rate_that_is_changed_counts_from_then_on() -> None:
+    rates = ClientRates()
+    assert rates.take("a", Rate(1, 1.0), 1_000.0)
+    assert not rates.take("a", Rate(1, 1.0), 1_000.5)
+    assert rates.take("a", Rate(1, 3600.0), 1_000.6)
+    assert not rates.take("a", Rate(1, 3600.0), 1_001.0)
+
+
+def test_the_rates_of_only_so_many_addresses_are_remembered() -> None:
+    rates, rate = ClientRates(), Rate(1, 60.0)
+    for number in range(ClientRates.REMEMBERED + 10):
+        assert rates.take(f"client {number}", rate, 1.0)
+    assert len(rates._slots) == ClientRates.REMEMBERED
+    assert not rates.take(f"client {number}", rate, 2.0)
+    assert rates.take("client 0", rate, 2.0)  # forgotten
+    for second in range(1_000):
+        rates.take("busy", Rate(10**6, 60.0), float(second))
+    assert len(rates._slots["busy"]) <= ClientRates.SLOTS + 1

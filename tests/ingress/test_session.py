@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import replace
 from datetime import timedelta
@@ -21,7 +22,9 @@ from relay.events import (
 )
 from relay.ingress import replies
 from relay.ingress.settings import Limits
+from relay.ingress.transaction import Transaction
 from relay.mail.content import FileContent
+from relay.policy.rate import Rate
 from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, codes, hard_reset, on_both_loops
 
 KIB = 1024
@@ -242,6 +245,26 @@ async def test_a_session_may_be_bounded_in_messages(house_of: HouseOf) -> None:
 
 
 @on_both_loops
+async def test_a_client_may_send_so_many_messages_over_all_of_its_sessions(house_of: HouseOf) -> None:
+    async with house_of(limits=Limits(client_rate=Rate(3, 3600.0))) as house:
+        for _ in range(3):
+            client = await house.client()
+            assert (await client.mail())[:3] == b"250"
+        for sender in (b"jan@example.nl", b""):
+            client = await house.client()
+            reply = await client.say(b"MAIL FROM:<" + sender + b">")
+            assert reply == b"421 4.7.0 Too many messages from your address, at most 3 in 3600 seconds\r\n"
+            assert await client.end() == b""
+        refused = house.observed.of(MessageRefused)
+        assert [(event.result, event.code, event.reverse_path) for event in refused] == [
+            ("limited", 421, "jan@example.nl"),
+            ("limited", 421, ""),
+        ]
+        assert [event.why for event in await house.observed.until(SessionEnded, 2)] == ["limit"] * 2
+        assert len(await house.entries()) == 3
+
+
+@on_both_loops
 async def test_mail_is_put_off_while_the_disk_is_nearly_full(house_of: HouseOf) -> None:
     async with house_of() as house:
         client = await house.client()
@@ -251,7 +274,19 @@ async def test_mail_is_put_off_while_the_disk_is_nearly_full(house_of: HouseOf) 
         assert (await client.mail())[:3] == b"250"
 
 
-@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"Host: localhost", b"CONNECT a:25"])
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET / HTTP/1.1",
+        b"POST /x HTTP/1.0",
+        b"Host: localhost",
+        b"CONNECT a:25",
+        b"PRI * HTTP/2.0",
+        b"SSH-2.0-OpenSSH_9.2",
+        b"INVITE sip:jan@example.nl SIP/2.0",
+        b"\x16\x03\x01\x02\x00",
+    ],
+)
 @on_both_loops
 async def test_a_browser_is_turned_away_at_its_first_line(house_of: HouseOf, request_line: bytes) -> None:
     async with house_of() as house:
@@ -260,6 +295,47 @@ async def test_a_browser_is_turned_away_at_its_first_line(house_of: HouseOf, req
         answer = await client.end()
         assert answer == b"220 relay.example.nl ESMTP relay\r\n" + replies.NOT_SMTP
         assert [event.reason for event in house.observed.of(ConnectionDenied)] == ["not_smtp"]
+
+
+@pytest.mark.parametrize("octets", [b"\x16\x03\x01\x02\x00\x01", b"\x03\x00\x00\x13", b"\x00\x00\x00\x85\xffSMB"])
+@on_both_loops
+async def test_a_binary_protocol_is_turned_away_at_its_first_octet(house_of: HouseOf, octets: bytes) -> None:
+    async with house_of() as house:
+        client = await house.connect()
+        client.send(octets)
+        assert (await client.end()).endswith(replies.NOT_SMTP)
+        assert [event.reason for event in house.observed.of(ConnectionDenied)] == ["not_smtp"]
+
+
+@on_both_loops
+async def test_a_line_end_too_many_gets_no_answer_that_would_be_taken_for_the_next(house_of: HouseOf) -> None:
+    async with house_of() as house:
+        client = await house.connect()
+        client.send(b"\r\nHELO pc\r\n\r\nMAIL FROM:<jan@example.nl>\r\n\r\nRCPT TO:<piet@example.com>\r\n \r\n")
+        client.send(b"DATA\r\n" + MESSAGE + b".\r\n\r\n\n\nQUIT\r\n")
+        assert codes([await client.reply() for _ in range(7)]) == [
+            b"220", b"250", b"250", b"250", b"354", b"250", b"221",
+        ]  # fmt: skip
+        assert not house.observed.of(CommandRefused)
+
+
+@on_both_loops
+async def test_a_command_of_ten_megabytes_is_given_up(house_of: HouseOf) -> None:
+    async with house_of() as house:
+        client = await house.client()
+        (session,) = house.door.live
+
+        async def flood() -> None:
+            for _ in range(160):
+                client.send(b"x" * 64 * KIB)
+                await client.writer.drain()
+                assert len(session._buffer) <= 512 * KIB
+
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(flood(), PATIENCE)
+        (refused,) = await house.observed.until(CommandRefused)
+        assert (refused.verb, refused.text) == ("other", "Line too long")
+        assert [event.why for event in await house.observed.until(SessionEnded)] == ["errors"]
 
 
 @on_both_loops
@@ -663,3 +739,98 @@ async def test_a_false_end_after_bare_lf_is_no_end_and_the_real_one_is(house_of:
         client.send(b"Subject: x\n\nHallo" + end + b"\r\n.\r\n")
         assert (await client.reply())[:3] == b"250"
         assert len(await house.entries()) == 1
+
+
+# Tricks of open-relay testers, log and command injection
+
+
+RELAYING = {
+    b"<user%victim.example@relay.example.nl>": "user%victim.example@relay.example.nl",
+    b"<@relay.example.nl:user@victim.example>": "user@victim.example",
+    b'<"victim.example!user"@relay.example.nl>': '"victim.example!user"@relay.example.nl',
+    b"<user@[127.0.0.1]>": "user@[127.0.0.1]",
+    b"<user@[IPv6:::1]>": "user@[ipv6:::1]",
+    b"<user@victim.example.>": "user@victim.example",
+    b"<=?utf-8?q?a=0d=0aRCPT_TO=3cx=40y=3e?=@b.example>": "=?utf-8?q?a=0d=0aRCPT_TO=3cx=40y=3e?=@b.example",
+    b"<user@victim.example@relay.example.nl>": "",
+    b'<"user@victim.example">': "",
+    b'<"user%victim.example">': "",
+    b"<victim.example!user>": "",
+    b"<user%victim.example>": "",
+    b"<@relay.example.nl:user@victim.example@third.example>": "",
+    b"<user@=?utf-8?q?victim=2eexample?=>": "",
+    b"<>": "",
+    b"<user@victim.example\0>": "",
+    b"<user@victim.example>\r": "user@victim.example",
+    b"<user@victim\r.example>": "",
+    b"<user@victim.example> <other@third.example>": "",
+    b"<us\x1b[2Jer@victim.example>": "",
+    "<user@ban\u212a.example>".encode(): "",
+    "<user@v\u0130ctim.example>".encode(): "",
+    "<user@v\u202ectim.example>".encode(): "",
+    b"\t<user@victim.example>\t": "user@victim.example",
+}
+
+
+@pytest.mark.parametrize("path", RELAYING)
+@on_both_loops
+async def test_no_trick_makes_another_address_of_one(house_of: HouseOf, path: bytes) -> None:
+    async with house_of() as house:
+        client = await house.client()
+        await client.say(b"MAIL FROM:<jan@example.nl>")
+        reply = await client.say(b"RCPT TO:" + path)
+        if not RELAYING[path]:
+            assert reply[:1] == b"5"
+            assert path not in reply
+        else:
+            assert (await client.say(b"DATA"))[:3] == b"354"
+            assert (await client.say(MESSAGE + b"."))[:3] == b"250"
+            (recipient,) = (await house.entries())[0].submission.envelope.recipients
+            assert str(recipient.address) == RELAYING[path]
+        for event in house.observed.events:
+            assert not set("\r\n\x1b\0") & set(str(event))
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_no_octet_of_a_command_gets_into_a_reply_or_ends_the_task(octet: int) -> None:
+    """Without a network: each octet in each command, at once."""
+    one = bytes([octet])
+    words = (b"HELO p%bc", b"MAIL FROM:<j%ban@example.nl>", b"RCPT TO:<p%biet@example.com> X%b=%b", b"NOOP %b", b"A%bB")
+    wire = b"".join([word.replace(b"%b", one) + b"\r\n" for word in words])
+    transaction = Transaction()
+    for line in wire.split(b"\n"):
+        verb, _, argument = line.rstrip(b"\r").partition(b" ")
+        if verb == b"MAIL":
+            reply = transaction.mail(argument, largest=1_000)
+        elif verb == b"RCPT":
+            reply = transaction.rcpt(argument, most=1_000)
+        else:
+            continue
+        assert reply.count(b"\r\n") == 1
+        assert reply.endswith(b"\r\n")
+        assert reply.isascii()
+        assert reply[:1] in b"25"
+
+
+@on_both_loops
+async def test_every_octet_in_every_command_is_answered(house_of: HouseOf) -> None:
+    async with house_of(limits=Limits(errors=10**6)) as house:
+        client = await house.client()
+        count = 0
+        for octet in set(range(256)) - {10}:
+            one = bytes([octet])
+            for word in (
+                b"HELO p%bc",
+                b"EHLO %b",
+                b"MAIL FROM:<j%ban@example.nl>",
+                b"RCPT TO:<p%b@example.com>",
+                b"V%b",
+            ):
+                client.send(word.replace(b"%b", one) + b"\r\n")
+                count += 1
+            client.send(b"RSET\r\n")
+            count += 1
+        for _ in range(count):
+            assert (await client.reply())[:1] in b"25"
+        assert await client.say(b"QUIT") == replies.BYE
+        assert not house.observed.of(ExceptionCaught)

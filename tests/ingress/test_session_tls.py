@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from relay.events import ConnectionDenied, SessionEnded
+from relay.events import ConnectionAccepted, ConnectionDenied, ExceptionCaught, QuirksTolerated, SessionEnded
 from relay.ingress import replies
 from relay.ingress.settings import Limits
-from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, on_both_loops
+from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, hard_reset, on_both_loops
 from tests.kit.certificates import Certificates
 
 
@@ -172,7 +172,106 @@ async def test_a_client_that_speaks_no_tls_is_closed_unheard(house_of: HouseOf, 
         client = await house.connect()
         client.send(b"EHLO pc\r\n")
         assert b"220" not in await client.end()
-        assert not house.door.live
+        (denied,) = await house.observed.until(ConnectionDenied)
+        assert denied.reason == "tls_error"
+        assert denied.text
+        await house.nobody_is_left()
+        assert not house.observed.of(ExceptionCaught)
+
+
+@on_both_loops
+async def test_a_handshake_may_come_in_crumbs(
+    house_of: HouseOf, server: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    async with house_of(tls="implicit", tls_context=server) as house:
+        client = await house.connect()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    for octet in outgoing.read():
+                        client.send(bytes([octet]))
+                        await asyncio.sleep(0)
+                    incoming.write(await client.reader.read(100_000))
+            client.send(outgoing.read())
+            while True:
+                try:
+                    assert tls.read(100) == b"220 relay.example.nl ESMTP relay\r\n"
+                    break
+                except ssl.SSLWantReadError:
+                    incoming.write(await client.reader.read(100_000))
+
+
+@pytest.mark.parametrize("how", ["eof", "reset"])
+@on_both_loops
+async def test_a_look_whether_somebody_listens_is_no_failed_handshake(
+    house_of: HouseOf, server: ssl.SSLContext, how: str
+) -> None:
+    async with house_of(tls="implicit", tls_context=server) as house:
+        client = await house.connect()
+        async with asyncio.timeout(PATIENCE):
+            while not house.door.live:
+                await asyncio.sleep(0)
+        if how == "eof":
+            client.writer.write_eof()
+        else:
+            hard_reset(client)
+        await house.observed.until(SessionEnded)
+        assert not house.observed.of(ConnectionDenied)
+        assert not house.observed.of(QuirksTolerated)
+
+
+@on_both_loops
+async def test_a_client_that_leaves_within_an_implicit_handshake_is_told(
+    house_of: HouseOf, server: ssl.SSLContext
+) -> None:
+    async with house_of(tls="implicit", tls_context=server) as house:
+        client = await house.connect()
+        client.send(b"\x16\x03\x01\x02\x00\x01")
+        await client.close()
+        (denied,) = await house.observed.until(ConnectionDenied)
+        assert denied.reason == "tls_error"
+        assert [event.why for event in await house.observed.until(SessionEnded)] == ["reset"]
+
+
+@on_both_loops
+async def test_a_client_that_says_nothing_where_tls_comes_first_is_given_up(
+    house_of: HouseOf, server: ssl.SSLContext
+) -> None:
+    async with house_of(tls="implicit", tls_context=server, limits=Limits(command=0.05)) as house:
+        client = await house.connect()
+        assert await client.end() == b""
+        assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
+
+
+@on_both_loops
+async def test_sessions_are_counted_before_their_handshake(house_of: HouseOf, server: ssl.SSLContext) -> None:
+    async with house_of(tls="implicit", tls_context=server, limits=Limits(per_client=1)) as house:
+        await house.connect()
+        await house.observed.until(ConnectionAccepted)
+        await house.connect()
+        (denied,) = await house.observed.until(ConnectionDenied)
+        assert denied.reason == "denied_limit"
+
+
+@on_both_loops
+async def test_chunks_from_before_the_handshake_are_forgotten(
+    house_of: HouseOf, server: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    async with house_of(tls="starttls", tls_context=server) as house:
+        client = await house.client()
+        await client.say(b"MAIL FROM:<jan@example.nl>", b"RCPT TO:<piet@example.com>")
+        client.send(b"BDAT 6\r\nA: b\r\n")
+        assert await client.reply() == replies.CHUNK_OK
+        await client.say(b"STARTTLS")
+        await client.start_tls(trusting)
+        assert house.door.memory.used == 0
+        client.send(b"BDAT 5 LAST\r\nHallo")
+        assert await client.reply() == replies.NO_MAIL
 
 
 @on_both_loops

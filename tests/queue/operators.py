@@ -378,7 +378,7 @@ class OperatorPromises:
             pages.append(names(page))
             after = page[-1].key
         assert [len(page) for page in pages] == [3, 3, 1]
-        assert sum(pages, []) == [entry.queue_id for entry in entries]
+        assert [name for page in pages for name in page] == [entry.queue_id for entry in entries]
         assert names(await house.store.find(Wanted(), limit=2)) == [entries[6].queue_id, entries[5].queue_id]
 
     @pytest.mark.asyncio
@@ -400,7 +400,7 @@ class OperatorPromises:
 
         async def found(wanted: Wanted) -> list[str]:
             listed = names(await store.list(wanted))
-            assert listed == names(await store.find(wanted))[::-1]
+            assert listed == [name for name in names(await store.find(wanted))[::-1] if name != done.entry.queue_id]
             return listed
 
         assert await found(Wanted(place=Place.PENDING)) == [
@@ -525,7 +525,7 @@ class OperatorPromises:
     async def test_the_queue_is_counted_by_route_and_place(self, house: NotedHouse) -> None:
         store = house.store
         late = replace(an_entry().submission, received_at=LATER)
-        for entry in (replace(an_entry(), submission=late), an_entry(), an_entry(route="vendor")):
+        for entry in (an_entry(), replace(an_entry(), submission=late), an_entry(route="vendor")):
             await store.put(entry, leased=False)
         await store.put(an_entry(), leased=False, held=True)
         await asleep(store)

@@ -66,6 +66,20 @@ async def test_held_mail_is_still_held_after_a_restart(site: Site) -> None:
 
 
 @pytest.mark.asyncio
+async def test_held_mail_whose_route_is_gone_after_a_restart_leaves_when_it_is_released(site: Site) -> None:
+    async with site.upstream() as own:
+        routes = {"default": {"retry": "1s"}, "extra": {"retry": "1s"}}
+        site.configure(upstreams={"own": site.way_to(own)}, routes=routes, senders=[{**LOOK, "route": "extra"}])
+        async with site.house() as house:
+            queue_id = await house.send(JAN, ["klaas@example.org"])
+            await house.event(EntryHeld)
+        site.configure(upstreams={"own": site.way_to(own)})
+        async with site.house() as house:
+            await act(house, Verb.RELEASE, queue_id)
+            await house.event(RecipientDelivered, queue_id=queue_id)
+
+
+@pytest.mark.asyncio
 async def test_a_rule_that_a_reload_brings_holds_what_waits_and_an_operator_returns_it(site: Site) -> None:
     async with site.upstream() as own:
         own.script("rcpt", lambda _: "450 4.2.1 busy" if "klaas" in own.commands[-1] else None, times=None)

@@ -320,8 +320,9 @@ WHERE place = 2 AND id NOT IN carray(?);
 -- name: keep_lease
 UPDATE entry SET place = 2, attempts = ?, wish = ? WHERE id = ?;
 
--- name: keep_pending
-UPDATE recipient SET state = 'pending' WHERE entry = ? AND n = ? AND state = 'held';
+-- name: keep_recipients
+UPDATE recipient SET state = CASE WHEN n IN carray(?) THEN 'pending' ELSE 'held' END
+WHERE entry = ? AND state IN ('pending', 'held');
 
 -- name: found_entries
 SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0), count(*) FILTER (WHERE place = 2) FROM entry;

@@ -1,0 +1,263 @@
+"""A pickup folder: the way in for software that can only write files.
+
+A complete .eml file that lies in `directory` is taken: kept durably, then removed. Write it elsewhere on the
+same file system and rename it into the folder; a file that is written in the folder itself is left alone until
+nobody has changed it for two seconds. What cannot be taken moves to `bad/`, with the reason beside it. While
+the store cannot keep it, a file stays where it is. At least once: a file is taken a second time only if the relay
+crashed right behind keeping it, and its entry was delivered and forgotten (`queue.history: null`) meanwhile.
+
+The envelope comes from the header (`parcel`). Who puts files here is known by the folder's rights alone: rules see
+the client "pickup", which is in no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from traceback import format_exception
+
+from relay.errors import RelayError, StoreUnavailable
+from relay.events import ExceptionCaught, MessageRefused, Observer, QuirksTolerated, Warned
+from relay.ingress import quirks
+from relay.ingress.accept import Acceptor, QueueIds
+from relay.ingress.folder import Claimed, Folder
+from relay.ingress.parcel import BadParcel, Bounds, Parcel
+from relay.ingress.settings import Limits
+from relay.mail.content import Content, FileContent, MemoryContent
+from relay.mail.reply import sanitise
+from relay.policy.submission import Peer, Submission
+from relay.queue.spool import Spool, SpoolWriter
+from relay.queue.store import QueueStore
+
+PEER = Peer("pickup")
+LISTED = 1_000  # files looked at before the folder is listed again
+AT_ONCE = 32  # files on their way at the same time
+EVERY = 1.0  # seconds between two looks
+FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.ENXIO})  # trying again is no use
+AGAIN = 30.0  # seconds until the next try where a file could not be kept, or not be moved
+
+
+@dataclass(frozen=True, slots=True)
+class PickupSettings:
+    """What a pickup listener is configured to do."""
+
+    name: str
+    directory: Path
+    max_message_size: int
+
+
+class Pickup:
+    """One pickup folder: `open`, then `run` until `stop`."""
+
+    def __init__(
+        self,
+        settings: PickupSettings,
+        *,
+        acceptor: Acceptor,
+        store: QueueStore,
+        queue_ids: QueueIds,
+        spool: Spool,
+        space: Callable[[], bool],
+        observer: Observer,
+        now: Callable[[], datetime],
+        every: float = EVERY,
+        again: float = AGAIN,
+    ) -> None:
+        self.settings = settings
+        self._acceptor = acceptor
+        self._store = store
+        self._queue_ids = queue_ids
+        self._spool = spool
+        self._space = space
+        self._observer = observer
+        self._now = now
+        self._every = every
+        self._again = again
+        self._folder = Folder(settings.directory)
+        self._kept: set[str] = set()  # entries that are kept, whose files are not removed yet
+        self._unsettled = False  # something of ours lies where it should not
+        self._trouble = ""
+        self._stop = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def shown(self) -> list[str]:
+        """Where it takes mail, as people write it."""
+        return [str(self.settings.directory)]
+
+    def change(self, settings: PickupSettings) -> None:
+        """Files taken from now on follow `settings`; the directory is the same."""
+        self.settings = settings
+
+    async def open(self) -> None:
+        """Make the folder, and settle what a crash left behind; before workers run. Raises RelayError."""
+        try:
+            await asyncio.to_thread(self._folder.make)
+            await self._settle()
+        except OSError as error:
+            raise RelayError(self._sentence(error)) from None
+
+    async def run(self) -> None:
+        """Take files until `stop`; what is on its way then is finished."""
+        while not self._stop.is_set():
+            try:
+                if self._unsettled:
+                    self._unsettled = False
+                    await self._settle()
+                pause = await self._look()
+            except (OSError, StoreUnavailable) as error:
+                self._tell(error)
+                pause = self._again if self._unsettled else self._every
+            if pause:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def _settle(self) -> None:
+        """Files claimed for entries that are kept are removed, others become files of the folder again."""
+        for one in await asyncio.to_thread(self._folder.claimed):
+            kept = one.queue_id in self._kept or bool(await self._store.match(one.queue_id))
+            await asyncio.to_thread(self._folder.remove if kept else self._folder.give_back, one)
+
+    async def _look(self) -> float:
+        """Take what lies there; how long to wait before the next look."""
+        names = await asyncio.to_thread(self._folder.waiting, LISTED) if self._space() else []
+        for begin in range(0, len(names), AT_ONCE):
+            if self._stop.is_set():
+                break
+            now = self._now()
+            wanted = [Claimed(self._queue_ids.next(now), name) for name in names[begin : begin + AT_ONCE]]
+            claimed = await asyncio.to_thread(self._folder.claim, wanted)
+            if not all(await asyncio.gather(*map(self._take, claimed))) or self._unsettled:
+                return self._again
+        self._trouble = ""
+        return 0.0 if len(names) == LISTED else self._every
+
+    async def _take(self, one: Claimed) -> bool:
+        """One file, to its end; False when it has to be tried again later."""
+        try:
+            await self._accept(one)
+        except BadParcel as bad:
+            self._refused(one, bad)
+            await self._set_aside(one, str(bad))
+        except StoreUnavailable as error:
+            self._tell(error)
+            await self._on_disk(self._folder.give_back, one)
+            return False
+        except Exception as error:  # noqa: BLE001  # bulkhead: a bug stops no folder; the next start looks at it again
+            self._observer.observe(ExceptionCaught("accept", type(error).__name__, "".join(format_exception(error))))
+        return True
+
+    async def _accept(self, one: Claimed) -> None:
+        """Raises BadParcel, StoreUnavailable."""
+        started = time.perf_counter()
+        parcel, content = await self._read(one)
+        envelope = parcel.envelope
+        submission = Submission(
+            one.queue_id, envelope, parcel.head, content.size, PEER, self.settings.name, self._now()
+        )
+        reply = await self._acceptor.accept(submission, content, lambda: time.perf_counter() - started)
+        if reply[:1] == b"2":
+            self._kept.add(one.queue_id)
+            tolerated = quirks.of_head(parcel.head, size=content.size, smtputf8=envelope.smtputf8)
+            if tolerated:
+                self._observer.observe(QuirksTolerated(self.settings.name, PEER.address, tuple(sorted(tolerated))))
+            await self._on_disk(self._folder.remove, one)
+            self._kept.discard(one.queue_id)
+            return
+        if isinstance(content, FileContent):
+            self._spool.remove([self._spool.name(content)])
+        text = reply.decode("utf-8", "replace").strip()
+        if reply[:1] == b"4":
+            raise StoreUnavailable("other", text)
+        await self._set_aside(one, text)
+
+    async def _read(self, one: Claimed) -> tuple[Parcel, Content]:
+        """The message; large content goes to a spool file."""
+        settings, limits = self.settings, Limits()
+        bounds = Bounds(settings.max_message_size, limits.header_size, limits.header_fields)
+        descriptor = -1
+        try:
+            descriptor = await asyncio.to_thread(self._folder.open, one)
+            parcel = await asyncio.to_thread(Parcel, descriptor, bounds)
+            if parcel.whole:
+                return parcel, MemoryContent(parcel.first, len(parcel.head))
+            return parcel, await self._spooled(one, parcel)
+        except OSError as error:
+            if error.errno in FOR_GOOD:
+                raise BadParcel(f"cannot be read: {error.strerror}") from None
+            raise StoreUnavailable("io", f"{one.shown}: {error.strerror}") from None
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    async def _spooled(self, one: Claimed, parcel: Parcel) -> Content:
+        writer: SpoolWriter = self._spool.begin()
+        try:
+            piece = parcel.first
+            while piece:
+                await writer.write(piece)
+                piece = await asyncio.to_thread(parcel.more)
+            return await writer.finish(one.queue_id, parcel.head, writer.written)
+        except BaseException:
+            with suppress(StoreUnavailable):  # then it is an orphan for the next start
+                await writer.discard()
+            raise
+
+    def _refused(self, one: Claimed, bad: BadParcel) -> None:
+        self._observer.observe(
+            MessageRefused(
+                listener=self.settings.name,
+                client=PEER.address,
+                user=None,
+                reverse_path="",
+                recipients=(),
+                result="rejected_size" if bad.code == 552 else "rejected_syntax",
+                code=bad.code,
+                status=bad.status,
+                text=sanitise(f"{one.shown}: {bad}", 400),
+            )
+        )
+
+    async def _set_aside(self, one: Claimed, reason: str) -> None:
+        when = self._now().astimezone().isoformat(" ", "seconds")
+        text = (
+            f"{when}: this message was not taken, and nobody got it: {reason}\n"
+            f"Correct it and move it back into {self.settings.directory}, or delete both files.\n"
+        )
+        await self._on_disk(self._folder.set_aside, one, text)
+
+    async def _on_disk(self, step: Callable[..., None], *arguments: object) -> None:
+        """What is left to do about a file; where it fails, the file is looked at again before others are."""
+        try:
+            await asyncio.to_thread(step, *arguments)
+        except OSError as error:
+            self._unsettled = True
+            self._tell(error)
+
+    def _sentence(self, error: OSError | StoreUnavailable) -> str:
+        where = f"{self.settings.name}: {self.settings.directory}"
+        if isinstance(error, StoreUnavailable):
+            return f"{where}: mail cannot be kept, the files stay: {error}"
+        return (
+            f"{where}: {error.strerror or 'error'} (the folder must belong to the relay, or be writable for its group)"
+        )
+
+    def _tell(self, error: OSError | StoreUnavailable) -> None:
+        """A warning, once until all is well again."""
+        sentence = self._sentence(error)
+        if sentence != self._trouble:
+            self._trouble = sentence
+            self._observer.observe(Warned(sentence))

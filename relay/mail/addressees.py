@@ -1,0 +1,81 @@
+"""The envelope that a header gives, for those who hand over a message and nothing else: files, `sendmail -t`.
+
+Recipients are those of To, Cc and Bcc, or of Resent-To, Resent-Cc and Resent-Bcc where there are any; the
+reverse-path is Return-Path, else Sender, else the first author (or Resent-Sender, Resent-From). Encoded words
+are never decoded into addresses. What looks like an address and is none is an error: to leave it out would
+be to lose mail for somebody without a word.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relay.mail import author, path
+from relay.mail.address import Address
+from relay.mail.header import Header, value
+from relay.mail.reply import sanitise
+
+MOST = 10_000  # recipients of one message
+
+_PLAIN = (b"to", b"cc", b"bcc")
+_RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}\Z")
+_NOBODY = re.compile(r"undisclosed[ -]recipients?\Z", re.IGNORECASE)
+
+
+class BadAddressees(ValueError):
+    """No envelope can be made of the header; the text says why."""
+
+
+def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
+    """Whom the header names, each once, in order; a name without a domain gets `domain`, if there is one.
+
+    Raises BadAddressees; that nobody is named is no error here.
+    """
+    found: dict[Address, None] = {}
+    for name in _RESENT if _is_resent(header) else _PLAIN:
+        for field in header.all(name):
+            mailboxes = author.parse(value(field))
+            for one in mailboxes:
+                address = usable(one, domain)
+                if address is not None:
+                    found[address] = None
+                elif one.address is not None or "@" in one.name:
+                    text = sanitise(one.address or one.name, 100)
+                    raise BadAddressees(f"{name.decode().title()}: this is no address: {text}")
+            if len(mailboxes) >= author.LIMIT or len(found) > MOST:
+                raise BadAddressees(f"more than {MOST} recipients")
+    return tuple(found)
+
+
+def reverse_path(header: Header, *, domain: str = "") -> Address | None:
+    """Who hears if it cannot be delivered; None (the null reverse-path) where `Return-Path: <>` or nobody is named."""
+    names = [b"resent-sender", b"resent-from"] if _is_resent(header) else [b"return-path", b"sender", b"from"]
+    for name in names:
+        field = header.first(name)
+        written = value(field) if field is not None else b""
+        if name == b"return-path" and written == b"<>":
+            return None
+        for one in author.parse(written):
+            address = usable(one, domain)
+            if address is not None:
+                return address
+    return None
+
+
+def usable(mailbox: author.Author, domain: str = "") -> Address | None:
+    """The address of a mailbox as MAIL and RCPT would take it, or None."""
+    written = mailbox.address
+    if written is None and domain and _LOCAL_PART.match(mailbox.name) and not _NOBODY.match(mailbox.name):
+        written = f"{mailbox.name}@{domain}"
+    if written is None:
+        return None
+    try:
+        address = path.parse(b"TO:<" + written.encode() + b">").address
+    except path.PathError:
+        return None
+    return address if address is not None and address.domain else None
+
+
+def _is_resent(header: Header) -> bool:
+    return any(name in _RESENT for name, _ in header.fields)
