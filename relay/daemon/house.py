@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from relay import __version__, wiring
@@ -203,14 +204,12 @@ class House:
         return self.recent.findings(await look.situation(self), wiring.now())
 
     async def _tidy(self) -> None:
-        """Forget of the history what is too old."""
+        """Forget of the history what is too old; all of it where none is kept."""
         while True:
-            kept = self.config.queue.history
-            if kept is not None:
-                try:
-                    await self.store.forget(before=wiring.now() - kept)
-                except StoreUnavailable:
-                    pass  # the store has told everybody
+            try:
+                await self.store.forget(before=wiring.now() - (self.config.queue.history or timedelta()))
+            except StoreUnavailable:
+                pass  # the store has told everybody
             await asyncio.sleep(TIDY_EVERY)
 
     async def _drain(self) -> None:

@@ -2,8 +2,8 @@
 
 Recipients are those of To, Cc and Bcc, or of Resent-To, Resent-Cc and Resent-Bcc where there are any; the
 reverse-path is Return-Path, else Sender, else the first author (or Resent-Sender, Resent-From). Encoded words
-are never decoded into addresses. What looks like an address and is none is an error: to leave it out would
-be to lose mail for somebody without a word.
+are never decoded into addresses. A recipient without a usable address is an error: to leave it out would be to
+lose mail for somebody without a word. Only what says that recipients are hidden names nobody.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST = 10_000  # recipients of one message
 _PLAIN = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}\Z")
-_NOBODY = re.compile(r"undisclosed[ -]recipients?\Z", re.IGNORECASE)
+_NOBODY = re.compile(r"[^@]*(?:recipient|ontvanger|geadresseerde)[^@]*\Z", re.IGNORECASE)  # "undisclosed-recipients"
 
 
 class BadAddressees(ValueError):
@@ -40,9 +40,9 @@ def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
                 address = usable(one, domain)
                 if address is not None:
                     found[address] = None
-                elif one.address is not None or "@" in one.name:
+                elif one.address is not None or not _NOBODY.match(one.name):
                     text = sanitise(one.address or one.name, 100)
-                    raise BadAddressees(f"{name.decode().title()}: this is no address: {text}")
+                    raise BadAddressees(f"{name.decode().title()}: no usable address: {text}")
             if len(mailboxes) >= author.LIMIT or len(found) > MOST:
                 raise BadAddressees(f"more than {MOST} recipients")
     return tuple(found)

@@ -1,7 +1,6 @@
 """The event loop's side of a store with group commit: it makes operations, keeps the books, answers the callers.
 
-The other side is a `Disk`: it carries out a batch of operations as one transaction, on the writer
-thread, and answers reading questions on a thread of its own. Nothing here knows which database it is.
+The other side is a `Disk`. Nothing here knows which database it is.
 """
 
 from __future__ import annotations
@@ -10,23 +9,23 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
 from relay.queue import reading
 from relay.queue.acting import Act
-from relay.queue.books import Books, Count
+from relay.queue.books import Books
+from relay.queue.disk import Disk, Kept, Mend, Report
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, QueueView, Settlement
 from relay.queue.operations import Check, Forget, GiveBack, MakeDue, Put, Remember, Settle, Wipe
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.taking import Take, TakeExpired
-from relay.queue.work import Operation, Work
+from relay.queue.work import Operation
 from relay.queue.writer import GroupCommit
 
 T = TypeVar("T")
@@ -35,62 +34,6 @@ WIPE_AFTER = 1.0  # seconds from the settling of a session code to the wiping of
 FORGET_AT_ONCE = 1000  # messages of one transaction of `forget`, likewise
 ALL_KEYS = 1 << 62
 WAKE_AT_ONCE = 5000  # entries of one transaction of `make_due`, so that no commit waits for all of them
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A lease as the books have it: what its row has to say."""
-
-    key: int
-    attempts: int
-    wish: str
-    pending: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mend:
-    """After a commit of unknown fate: what is leased, and the keys of what must not be there.
-
-    Whatever else the disk says is leased was leased by that commit: an attempt was counted, but for `uncounted`.
-    """
-
-    leased: tuple[Kept, ...]
-    undone: tuple[int, ...]
-    uncounted: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of a batch. `trouble` is (reason, text) when the machine failed; `sure`: nothing of it is kept.
-
-    `mended`: what the disk says after mending.
-    """
-
-    operations: Sequence[Operation[Any]]
-    seconds: float
-    mended: Count | None = None
-    trouble: tuple[str, str] | None = None
-    sure: bool = True
-
-
-class Disk(Protocol):
-    """The thread's side. `commit` and `afterwards` run on the writer thread, `close` after its end."""
-
-    def commit(self, operations: list[Operation[Any]], mend: Mend | None) -> Report: ...
-
-    def afterwards(self) -> None:
-        """Housekeeping for which no caller waits."""
-        ...
-
-    async def read(self, look: Callable[[Work], T]) -> T:
-        """`look` in a short read transaction, on the reading thread."""
-        ...
-
-    def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:
-        """A copy at `path`, on the thread that calls it; after `stop` it is given up."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class GroupedStore:

@@ -19,7 +19,6 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -30,18 +29,17 @@ import apsw
 
 from relay.errors import StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, Observer
-from relay.queue.acting import apply_wishes
 from relay.queue.backup import Target, copy
-from relay.queue.books import Books, Change, Count, SetAside
-from relay.queue.grouped import GroupedStore, Mend, Report
+from relay.queue.books import Books, Count
+from relay.queue.disk import Mend, Report
+from relay.queue.grouped import GroupedStore
 from relay.queue.listing import Saved
 from relay.queue.lock import Lock
-from relay.queue.model import Ledger
+from relay.queue.opening import Found, look_around
 from relay.queue.operations import Wipe
-from relay.queue.rows import PAGE_SIZE, SET_ASIDE, Row, microseconds
+from relay.queue.rows import PAGE_SIZE, Row, microseconds
 from relay.queue.spool import Spool
 from relay.queue.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
-from relay.queue.taking import set_aside
 from relay.queue.work import Operation, Work, run_all
 
 T = TypeVar("T")
@@ -296,19 +294,6 @@ class Database:
         return saved
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What lay in the queue."""
-
-    entries: int
-    octets: int
-    last_key: int
-    leases: int
-    ledger: Ledger
-    aside: list[SetAside]
-    changes: list[Change]
-
-
 class SqliteStore(GroupedStore):
     """A QueueStore in one SQLite file, with `<file>.lock` and `<file>.spool` beside it."""
 
@@ -358,7 +343,7 @@ class SqliteStore(GroupedStore):
             self._lock.release()
 
 
-def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool, _Found]:
+def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool, Found]:
     path = path.absolute()
     with contextlib.ExitStack() as undo:
         try:
@@ -372,7 +357,9 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool
             undo.callback(database.close)
             connection = database.open()
             _migrate(connection, path)
-            found = _look_around(connection, spool, now, history=history)
+            with connection:
+                found, orphans = look_around(_Transaction(connection), spool, now, history=history)
+            spool.remove_now(orphans)
         except apsw.Error as error:
             raise StoreUnavailable(_reason(error) or "other", f"{path}: {error}") from None
         except OSError as error:
@@ -404,30 +391,3 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
         with connection:
             connection.execute(steps[step])
             connection.execute(f"PRAGMA user_version = {step + 1}")
-
-
-def _look_around(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> _Found:
-    """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
-
-    What is counted is what lay there before.
-    """
-    work = _Transaction(connection)
-    with connection:
-        entries, octets, last_key, leases = next(work.execute("found_entries"))
-        last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
-        recipients: dict[str, int] = dict(work.execute("found_recipients", (True,)))
-        changes: list[Change] = []
-        if leases:
-            wished = [key for (key,) in work.execute("leased_wishes")]
-            work.execute("take_back")
-            changes = apply_wishes(work, wished, now, history=history)
-        there = spool.names()
-        kept: set[str] = set()
-        aside: list[SetAside] = []
-        for *row, name in list(work.execute("spool_files")):
-            kept.add(name)
-            if name not in there and row[2] != SET_ASIDE:
-                aside.append(set_aside(work, tuple(row), "its spool file is missing"))
-    spool.remove_now(there - kept)
-    ledger = Ledger(found=sum(recipients.values()), **recipients)
-    return _Found(entries, octets, last_key, leases, ledger, aside, changes)

@@ -97,8 +97,9 @@ class QueueStore(Protocol):
         """Do it to each, in one transaction; one answer for each, in the same order.
 
         On an active entry the wish is kept (over a restart as well) and done after its attempt, unless that
-        ends it. `route` is for REROUTE: that it exists is the caller's care. Emits EntryHeld, EntryChanged and
-        RecipientCancelled.
+        ends it; `bounced` leases come of BOUNCE (`lease_expired`). `route` is for REROUTE: that it exists is the
+        caller's care. Emits EntryHeld, EntryChanged and RecipientCancelled, also when a wish is done later.
+        After StoreUnavailable it may have been done all the same: look before acting again.
         """
         ...
 

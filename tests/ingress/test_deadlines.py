@@ -18,12 +18,15 @@ BANNER = b"220 relay.example.nl ESMTP relay\r\n"
 
 async def trickle(client: Client, octets: bytes) -> None:
     """Send `octets` for as long as anybody takes them."""
+
+    async def send() -> None:
+        while True:
+            client.send(octets)
+            await client.writer.drain()
+            await asyncio.sleep(0)
+
     with pytest.raises(ConnectionError):
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                client.send(octets)
-                await client.writer.drain()
-                await asyncio.sleep(0)
+        await asyncio.wait_for(send(), PATIENCE)
 
 
 @pytest.mark.parametrize("octets", [b"x", b"\xff"])
@@ -57,9 +60,10 @@ async def test_only_a_complete_command_moves_the_deadline(house_of: HouseOf) -> 
             while not session._buffer:
                 await asyncio.sleep(0)
         assert session._deadline == before
+        session._deadline -= 100
         client.send(b"OP\r\n")
         assert await client.reply() == replies.OK
-        assert session._deadline > before
+        assert session._deadline >= before
 
 
 @pytest.mark.parametrize("how", ["data", "bdat"])

@@ -8,6 +8,7 @@ from relay.ingress import replies
 from relay.ingress.transaction import Transaction
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.quirk import Quirk
 
 LARGEST = 1_000
 
@@ -169,6 +170,57 @@ def test_an_address_beyond_ascii_asks_for_smtputf8_by_itself(
     assert transaction.envelope().smtputf8 is smtputf8
 
 
+QUIRKS = {
+    (b"FROM:<jan@example.nl>", b"TO:<piet@example.com>"): set[Quirk](),
+    (b"FROM:<> SIZE=1 BODY=7BIT RET=FULL ENVID=a SMTPUTF8", b"TO:<p@b.nl> NOTIFY=NEVER ORCPT=rfc822;p@b.nl"): set(),
+    (b"FROM:<jos\xc3\xa9@example.nl> SMTPUTF8", b"TO:<jos\xc3\xa9@b.nl>"): set(),
+    (b"FROM:<jos\xc3\xa9@example.nl>", b"TO:<p@b.nl>"): {Quirk.EIGHT_BIT_PATH},
+    (b"FROM:<> BODY=BINARYMIME", b"TO:<p@b.nl>"): {Quirk.BINARYMIME},
+    (b"FROM:<> BODY=9BIT", b"TO:<p@b.nl>"): {Quirk.UNKNOWN_PARAMETER},
+    (b"FROM:<> AUTH=<>", b"TO:<p@b.nl>"): {Quirk.UNKNOWN_PARAMETER},
+    (b"FROM:<>", b"TO:<p@b.nl> X=1"): {Quirk.UNKNOWN_PARAMETER},
+    (b"FROM:<jan@a.nl.>", b"TO: p@b.nl"): {Quirk.TRAILING_DOT, Quirk.SPACE_IN_PATH, Quirk.NO_BRACKETS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("commands", QUIRKS)
+def test_what_was_tolerated_is_told(transaction: Transaction, commands: tuple[bytes, bytes]) -> None:
+    for _ in range(2):  # the second time from memory
+        assert mail(transaction, commands[0]) == replies.SENDER_OK
+        assert rcpt(transaction, commands[1]) == replies.RECIPIENT_OK
+        assert transaction.quirks == QUIRKS[commands]
+        transaction.reset()
+        assert transaction.quirks == QUIRKS[commands]  # until they were told
+        transaction.quirks.clear()
+
+
+def test_the_parameter_of_auth_is_no_quirk_where_auth_is_offered() -> None:
+    transaction = Transaction(auth=True)
+    assert mail(transaction, b"FROM:<jan@example.nl> AUTH=<>") == replies.SENDER_OK
+    assert not transaction.quirks
+
+
+def test_a_refused_command_tells_of_no_quirk(transaction: Transaction) -> None:
+    mail(transaction, b"FROM: jan@example.nl SIZE=100000 X=Y")
+    mail(transaction)
+    rcpt(transaction, b"TO: jan")
+    rcpt(transaction, b"FROM: jan@example.nl")
+    assert not transaction.quirks
+
+
+def test_an_address_without_a_domain_is_completed_where_it_shall_be() -> None:
+    transaction = Transaction(complete="relay.example.nl")
+    assert mail(transaction, b"FROM:<jan>") == replies.SENDER_OK
+    assert rcpt(transaction, b"TO:<piet> NOTIFY=NEVER") == replies.RECIPIENT_OK
+    assert rcpt(transaction, b"TO:<postmaster>") == replies.RECIPIENT_OK
+    assert rcpt(transaction, b'TO:<"a@b">') == b"553 5.1.3 Address syntax\r\n"
+    assert transaction.envelope() == Envelope(
+        Address("jan", "relay.example.nl"),
+        (Recipient(Address("piet", "relay.example.nl"), frozenset({"never"})), Recipient(Address("postmaster", ""))),
+    )
+    assert transaction.quirks == {Quirk.NO_DOMAIN}
+
+
 def test_nothing_of_a_transaction_stays_after_a_reset(transaction: Transaction) -> None:
     mail(transaction, b"FROM:<jan@example.nl> SMTPUTF8 RET=FULL ENVID=a")
     rcpt(transaction)
@@ -190,3 +242,16 @@ def test_an_enormous_argument_is_not_remembered() -> None:
     rcpt(transaction, b"TO:<piet@example.com> X=" + b"y" * 3_000)
     assert len(transaction.recipients) == 1
     assert (path._remembered.cache_info().currsize, module._remembered.cache_info().currsize) == before
+
+
+@pytest.mark.parametrize("octet", [bytes([octet]) for octet in range(256)])
+def test_no_octet_of_a_client_gets_into_a_reply(octet: bytes) -> None:
+    transaction = Transaction()
+    for argument in (b"FROM:<j%an@example.nl>", b"FROM:<> X=%", b"%", b"FROM:<jan@exa%mple.nl>"):
+        for reply in (
+            transaction.mail(argument.replace(b"%", octet), largest=LARGEST),
+            transaction.rcpt(argument.replace(b"%", octet).replace(b"FROM", b"TO"), most=3),
+        ):
+            assert reply.endswith(b"\r\n")
+            assert reply[:-2].decode("ascii").isprintable()
+        transaction.reset()

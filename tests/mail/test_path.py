@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.mail.path import LONGEST_DOMAIN, LONGEST_LOCAL, PathError, parse
+from relay.mail.quirk import Quirk
 
 ACCEPTED = [
     # The standard's forms
@@ -123,6 +124,9 @@ REFUSED = [
     "FROM:<jan\u00a0piet@example.nl>".encode(),
     "FROM:<jan@example\u202e.nl>".encode(),
     b"FROM:<jan\xed\xa0\x80@example.nl>",
+    # Letters beyond ASCII that lower case would make ASCII, and another domain
+    "FROM:<jan@ban\u212a.example>".encode(),
+    "FROM:<jan@\u0130ng.example>".encode(),
     # Lengths
     b"FROM:<" + b"a" * (LONGEST_LOCAL + 1) + b"@example.nl>",
     b"FROM:<jan@" + b"a" * (LONGEST_DOMAIN + 1) + b">",
@@ -138,6 +142,30 @@ def test_what_applications_send_is_read(argument: bytes, address: str) -> None:
     found = parse(argument)
     assert str(found.address) == address
     assert found.parameters == ()
+
+
+@pytest.mark.parametrize(
+    ("argument", "quirks"),
+    [
+        (b"FROM:<jan@example.nl> SIZE=1", set()),
+        (b"FROM:<>", set()),
+        (b"FROM:<jan@example.nl>  ", set()),
+        (b'FROM:<"jan..de vries."@example.nl>', set()),
+        (b"FROM: <jan@example.nl>", {Quirk.SPACE_IN_PATH}),
+        (b"FROM :<jan@example.nl>", {Quirk.SPACE_IN_PATH}),
+        (b"FROM:<jan@example.nl\t>", {Quirk.SPACE_IN_PATH}),
+        (b"FROM:jan@example.nl", {Quirk.NO_BRACKETS}),
+        (b"FROM:Jan<jan@example.nl>", {Quirk.NAME_IN_PATH}),
+        (b"FROM:<@a.nl:jan@example.nl>", {Quirk.SOURCE_ROUTE}),
+        (b"FROM:<jan@example.nl.>", {Quirk.TRAILING_DOT}),
+        (b"FROM:<jan.@example.nl>", {Quirk.DOTS_IN_LOCAL_PART}),
+        (b"FROM:<.jan@example.nl>", {Quirk.DOTS_IN_LOCAL_PART}),
+        (b"FROM:<jan..vries@example.nl>", {Quirk.DOTS_IN_LOCAL_PART}),
+        (b"FROM:<jan.>", {Quirk.DOTS_IN_LOCAL_PART}),
+    ],
+)
+def test_what_is_tolerated_is_told(argument: bytes, quirks: set[Quirk]) -> None:
+    assert parse(argument).quirks == quirks
 
 
 @pytest.mark.parametrize("argument", REFUSED)

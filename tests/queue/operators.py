@@ -160,6 +160,7 @@ class OperatorPromises:
         (lease,) = await store.lease_expired("default", limit=9, now=NOON, session_codes_only=True)
         assert (lease.bounced, lease.entry.attempts, len(lease.pending)) == (True, 0, 2)
         await store.give_back([lease])
+        assert acts(house) == []  # nobody has acted since
         assert store.ledger == Ledger(found=2, pending=2)
         (lease,) = await store.lease_expired("default", limit=9, now=NOON)
         store = await house.crash()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -85,6 +87,27 @@ async def test_the_number_of_an_entry_is_not_given_again_while_the_history_has_i
     assert isinstance(lease.key, int)
     assert isinstance(again.key, int)
     assert again.key > lease.key
+
+
+@pytest.mark.asyncio
+async def test_without_history_the_attempts_of_what_is_finished_go_as_well(house: SqliteHouse) -> None:
+    house.store.keep_history(None)
+    both = await house.store.put(an_entry("a@x.nl", "b@x.nl"), leased=True)
+    one = await house.store.put(an_entry(), leased=True)
+    rest = (Result(0, State.PENDING), Result(1, State.HELD))
+    await house.store.settle(Settlement(both, rest, next_attempt_at=NOON, at=NOON))
+    await house.store.settle(replace(deferred(one, NOON), at=NOON))
+    await act(house.store, Verb.RELEASE, both)
+    both, one = await house.store.lease("default", limit=2, now=NOON)
+    await house.store.settle(ended(one))
+    results = (Result(0, State.PENDING), Result(1, State.DELIVERED))
+    await house.store.settle(Settlement(both, results, next_attempt_at=NOON, at=NOON))
+    (both,) = await house.store.lease("default", limit=2, now=NOON)
+    await house.store.settle(ended(both))
+    await house.store.close()
+    connection = apsw.Connection(str(house.path))
+    assert list(connection.execute("SELECT count(*) FROM attempt")) == [(0,)]
+    connection.close()
 
 
 # Damage
@@ -318,8 +341,6 @@ async def test_leases_and_bounces_of_a_commit_of_unknown_fate_wait_as_before(
 
 def wait_in(house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[asyncio.Event, Callable[[], None]]:
     """The next backup stops before the statement `name`: an event says so, and a call lets it go on."""
-    import threading
-
     loop, reached, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     inner = relay.queue.sqlite._Transaction.execute  # type: ignore[attr-defined]
 

@@ -1,0 +1,50 @@
+"""What a store finds when it is opened: the leases of a dead process are taken back, rows and files matched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.queue.acting import apply_wishes
+from relay.queue.books import Change, SetAside
+from relay.queue.model import Ledger
+from relay.queue.rows import SET_ASIDE
+from relay.queue.spool import Spool
+from relay.queue.taking import set_aside
+from relay.queue.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lay in the queue."""
+
+    entries: int
+    octets: int
+    last_key: int
+    leases: int
+    ledger: Ledger
+    aside: list[SetAside]
+    changes: list[Change]
+
+
+def look_around(work: Work, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
+    """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
+
+    What is counted is what lay there before. With it come the files that no row points to.
+    """
+    entries, octets, last_key, leases = next(work.execute("found_entries"))
+    last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
+    recipients: dict[str, int] = dict(work.execute("found_recipients", (True,)))
+    changes: list[Change] = []
+    if leases:
+        wished = [key for (key,) in work.execute("leased_wishes")]
+        work.execute("take_back")
+        changes = apply_wishes(work, wished, now, history=history)
+    there = spool.names()
+    kept: set[str] = set()
+    aside: list[SetAside] = []
+    for *row, name in list(work.execute("spool_files")):
+        kept.add(name)
+        if name not in there and row[2] != SET_ASIDE:
+            aside.append(set_aside(work, tuple(row), "its spool file is missing"))
+    ledger = Ledger(found=sum(recipients.values()), **recipients)
+    return Found(entries, octets, last_key, leases, ledger, aside, changes), there - kept
