@@ -18,6 +18,7 @@ from relay.config.secrets import Secret
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError
 from relay.events import Observer
+from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
@@ -119,6 +120,10 @@ def listener_settings(index: int, config: model.Config) -> ListenerSettings:
             client_rate=limits.client_rate,
         ),
     )
+
+
+def pickup_settings(listener: model.PickupListener) -> PickupSettings:
+    return PickupSettings(listener.name, listener.directory, listener.max_message_size)
 
 
 def _tls_context(index: int, config: model.Config) -> ssl.SSLContext | None:

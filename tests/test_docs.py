@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
+from relay.cli.main import VERBS
+from relay.cli.queue import queue
 from relay.config.load import load
+from relay.observe import diagnosis
+from relay.observe.sentences import SENTENCES
+from relay.observe.wording import WORDINGS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/walk.md")
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES]
+SUBVERBS = {command.name or command.callback.__name__ for command in queue.registered_commands if command.callback}
+WORDS = {wording.word for wording in WORDINGS.values()}
+CAUSES = set(re.findall(r"^    ([a-z-]+)", diagnosis.__doc__ or "", re.MULTILINE))
+
+_FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 
 def read(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
+def blocks(text: str, language: str | None = None) -> list[str]:
+    """What stands in fences, without the indentation of a list."""
+    return [
+        re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
+        for indent, marked, body in _FENCED.findall(text)
+        if language in (None, marked)
+    ]
+
+
+def code(text: str) -> list[str]:
+    """Lines in fences and spans of code."""
+    spans = re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))
+    return [*spans, *(line for block in blocks(text) for line in block.splitlines())]
+
+
+# What is named
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_and_link_that_a_document_names_exists(document: str) -> None:
     text = read(document)
-    named = re.findall(r"`((?:relay|docs|systemd)/[\w./-]+)`", text)
-    linked = [(ROOT / document).parent / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
+    named = re.findall(r"`((?:relay|docs|systemd|monitoring|tests)/[\w./-]+)`", text)
+    linked = [(ROOT / document).parent / link for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", text)]
     missing = [str(path) for path in [*(ROOT / name for name in named), *linked] if not path.exists()]
     assert missing == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        found = {
+            (page.parent / link).resolve()
+            for page in new
+            for link in re.findall(r"\]\(([\w./-]+\.md|docs/decisions)\)", page.read_text(encoding="utf-8"))
+        }
+        folders = {page for folder in found if folder.is_dir() for page in folder.glob("*.md")}
+        new = (found | folders) - reached - {ROOT / "docs" / "decisions"}
+    assert {ROOT / page for page in PAGES} - reached == set()
 
 
 def test_every_name_in_the_walk_stands_in_the_code() -> None:
@@ -34,20 +81,124 @@ def test_every_name_in_the_walk_stands_in_the_code() -> None:
     assert missing == []
 
 
-def test_the_configuration_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
-    first, *others = re.findall(r"```yaml\n(.*?)```", read("README.md"), re.DOTALL)
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each `relay VERB …` in code."""
+    for line in code(text):
+        for part in re.split(r"&&|[;?]|(?:^|\s)#", line):
+            # As a shell has it, or as the value of a setting that runs it.
+            if call := re.match(r'(?:[\w\[\]]+ ?= ?"?)?(?:/\S*/)?relay +([a-z].*)', part.strip()):
+                yield [word.rstrip('.,:)"') for word in call[1].split()]
+
+
+def strange(words: list[str]) -> bool:
+    """Whether there is no such command."""
+    verb, *rest = words
+    if verb not in VERBS:
+        return True
+    # A verb of the queue may stand alone, or several with strokes between them, as in a list of them.
+    return verb == "queue" and bool(rest) and rest[0][0].islower() and not set(rest[0].split("|")) <= SUBVERBS
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "config.example.yaml", "monitoring/alerts.yml"])
+def test_every_command_that_a_document_names_exists(document: str) -> None:
+    text = read(document)
+    if document.endswith(".yml"):
+        text = "\n".join(f"`{line}`" for line in re.findall(r'action: "(.*)"', text))
+    assert [words for words in commands(text) if strange(words)] == []
+
+
+def test_commands_are_found_where_they_stand() -> None:
+    text = "Do `relay reloat` or `systemctl restart relay`.\n```\nx && relay queue drop ID   # the relay forever\n```\n"
+    assert [words for words in commands(text) if strange(words)] == [["reloat"], ["queue", "drop", "ID"]]
+    found = [words for document in DOCUMENTS for words in commands(read(document))]
+    assert len(found) > 50
+    assert {words[0] for words in found} > {"check", "status", "queue", "explain", "reload", "clients"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_option_of_a_command_that_a_document_names_exists(document: str) -> None:
+    for verb, *rest in commands(read(document)):
+        if verb == "sendmail":
+            continue  # its options are those of sendmail
+        words = [verb, *rest[: verb == "queue"]]
+        for option in (word for word in rest if word.startswith("--")):
+            assert option in options(words), (words, option)
+
+
+def options(words: list[str]) -> set[str]:
+    """The long options of a command, from typer's own parser."""
+    import typer
+
+    module, function = VERBS[words[0]].split(":")
+    command = getattr(importlib.import_module(module), function)
+    if isinstance(command, typer.Typer):
+        group = typer.main.get_group(command)
+        made = group.commands[words[1]] if words[1:] and words[1] in group.commands else group
+    else:
+        app = typer.Typer()
+        app.command()(command)
+        made = typer.main.get_command(app)
+    return {"--help", *(name for parameter in made.params for name in parameter.opts)}
+
+
+def test_every_verb_stands_in_the_readme_or_a_page() -> None:
+    found = {words[0] for document in DOCUMENTS for words in commands(read(document))}
+    assert found == VERBS.keys()
+
+
+# What is shown
+
+
+def samples() -> list[tuple[str, str]]:
+    return [(document, block) for document in DOCUMENTS for block in blocks(read(document), "yaml")]
+
+
+@pytest.mark.parametrize(
+    ("document", "sample"), samples(), ids=[f"{document}-{number}" for number, (document, _) in enumerate(samples())]
+)
+def test_every_configuration_that_a_document_shows_is_a_good_one(document: str, sample: str, tmp_path: Path) -> None:
+    keys = yaml.safe_load(sample).keys()
+    if "upstreams" not in keys:
+        sample += "\nupstreams:\n  own: {host: smtp.example.nl}\n"
+    if "hostname" not in keys:
+        sample += "\nhostname: relay.example.nl\n"
+    (tmp_path / "config.yaml").write_text(sample, encoding="utf-8")
+    load(tmp_path / "config.yaml")
+
+
+def test_the_configuration_in_the_readme_is_as_the_text_says(tmp_path: Path) -> None:
+    first = blocks(read("README.md"), "yaml")[0]
     (tmp_path / "config.yaml").write_text(first, encoding="utf-8")
-    config = load(tmp_path / "config.yaml")
-    assert [rule.keep for rule in config.senders] == [True, False]
-    upstreams = "upstreams:\n  own: {host: smtp.example.nl}\n"
-    for number, text in enumerate(others):
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(text + upstreams, encoding="utf-8")
-        load(path)
+    assert [rule.keep for rule in load(tmp_path / "config.yaml").senders] == [True, False]
+    assert len(first.splitlines()) <= 10
 
 
-def test_every_log_event_in_the_troubles_exists() -> None:
-    events = set(re.findall(r"\| `(\w+)` \|", read("docs/events.md")))
-    named = re.findall(r"^\| log: `(\w+)`", read("README.md"), re.MULTILINE)
-    assert named
-    assert set(named) <= events
+# What is seen in trouble
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_log_line_that_a_document_names_exists(document: str) -> None:
+    cells = [cell for line in read(document).splitlines() for cell in line.split("|") if "log: `" in cell]
+    told = [re.sub(r"stage `\w+`", "", cell.partition("log: ")[2]) for cell in cells]
+    named = [word for cell in told for word in re.findall(r"`([a-z_]+)`", cell)]
+    lines = re.findall(r"\b[Ll]ines? `([a-z_]+)`", read(document))
+    assert set(named + lines) - WORDS == set()
+
+
+def test_the_causes_of_troubles_are_those_of_the_code() -> None:
+    assert len(CAUSES) > 10
+    assert SENTENCES.keys() >= CAUSES
+
+
+def test_every_cause_that_relay_status_can_tell_is_explained_and_no_other() -> None:
+    rows = [line.split(" | ") for line in read("docs/troubles.md").splitlines() if line.startswith("| ")]
+    named = {word for row in rows for word in re.findall(r"`([a-z]+(?:-[a-z]+)*)`", row[0])}
+    log_lines = {word for row in rows for word in re.findall(r"log: `(\w+)`", row[0])}
+    assert named - log_lines == CAUSES
+
+
+def test_headings_do_not_jump_over_a_level() -> None:
+    for document in DOCUMENTS:
+        levels = [len(marks) for marks in re.findall(r"^(#+) ", _FENCED.sub("", read(document)), re.MULTILINE)]
+        assert levels[0] == 1, document
+        assert all(below <= above + 1 for above, below in pairwise(levels)), document

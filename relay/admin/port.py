@@ -36,6 +36,10 @@ class House(Protocol):
         """Who sent mail since the start, the latest first."""
         ...
 
+    def try_now(self) -> None:
+        """As `wake`; and a person wants mail tried, so upstreams that are set aside are asked again at once."""
+        ...
+
     def wake(self) -> None:
         """Entries became due, or changed their route: the workers look into the store."""
         ...

@@ -10,7 +10,10 @@ from relay.observe.trouble import Answer, Noted, Trouble
 
 @dataclass(frozen=True, slots=True)
 class ListenerNow:
-    """`addresses` as they are written in the configuration; `sessions` are open now, `accepted` since the start."""
+    """`addresses` as they are written in the configuration; `sessions` are open now.
+
+    `accepted` since the start: connections, or the files taken from a folder.
+    """
 
     name: str
     type: str

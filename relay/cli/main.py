@@ -7,6 +7,7 @@ Only the module of the verb that is asked for is imported, so that monitoring ca
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 VERBS = {
@@ -19,6 +20,7 @@ VERBS = {
     "status": "relay.cli.status:status",
     "queue": "relay.cli.queue:queue",
     "clients": "relay.cli.clients:clients",
+    "sendmail": "relay.cli.sendmail:sendmail",
     "demo": "relay.cli.demo:demo",
 }
 
@@ -29,6 +31,11 @@ def main() -> None:
     Exit codes: 0 done or good, 1 refused or found bad, 2 usage, 3 no running relay, 4 no such entry.
     """
     arguments = sys.argv[1:]
+    named = os.path.basename(sys.argv[0]) == "sendmail"  # through a link, as /usr/sbin/sendmail
+    if named or arguments[:1] == ["sendmail"]:  # its options are none that typer could read
+        from relay.cli import sendmail
+
+        raise SystemExit(sendmail.main(arguments if named else arguments[1:]))
     if arguments[:1] == ["serve"] and "--help" not in arguments:
         from relay.cli import serve
 

@@ -42,18 +42,18 @@ def status(
     try:
         document = reach.ask(socket, "/v1/status")
     except NoRunningRelay as error:
-        _tell_of_none(str(error), config, loaded, bad, as_json)
+        _tell_of_none(str(error), config, loaded, bad or _refused(loaded), as_json)
         raise typer.Exit(3) from None
     except RelayError as error:
         refuse(sentence(error))
+    if bad is not None:
+        complain(f"{_badness(bad)}\nThe relay runs with the configuration that it read before.")
     if as_json:
         show_document(document)
     else:
         from relay.cli.overview import overview
 
         show(overview(document["status"], width()))
-    if bad is not None:
-        complain(f"{_badness(bad)}\nThe relay runs with the configuration that it read before.")
     raise typer.Exit(1 if bad is not None or document["status"]["troubles"] else 0)
 
 
@@ -64,6 +64,14 @@ def _load(file: Path) -> tuple[Config | None, BadConfig | None]:
         return load(file), None
     except BadConfig as error:
         return None, error
+
+
+def _refused(config: Config | None) -> BadConfig | None:
+    """What would keep a relay from starting with a configuration that is good in itself."""
+    from relay.config import outside
+
+    problems = outside.problems(config, serving=False) if config is not None else []
+    return BadConfig(problems) if problems else None
 
 
 def _usual_socket() -> Path:

@@ -1,4 +1,4 @@
-"""The doors of the house: listeners, and folders to pick mail up from; opened, changed at a reload, closed."""
+"""The listeners of the house: opened, changed at a reload, closed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relay.ingress.settings import ListenerSettings
 
 
 class Doors:
-    """`make` gives what the sessions of a listener share; `pick_up` gives the folder of a configuration's listener."""
+    """`make` gives what the sessions of a listener share."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Doors:
         What is given back makes the change without any more waiting or refusing, and returns the listeners to start.
         """
         settings = {one.name: wiring.listener_settings(index, new) for index, one in new.smtp_listeners.items()}
-        before = {one.name: _socket_terms(one) for one in old.smtp_listeners.values()}
-        staying = {one.name for one in new.smtp_listeners.values() if before.get(one.name) == _socket_terms(one)}
+        before = {one.name: one.listen for one in old.smtp_listeners.values()}
+        staying = {one.name for one in new.smtp_listeners.values() if before.get(one.name) == one.listen}
         leaving = [listener for listener in self.listeners if listener.name not in staying]
         opened = await self._replace(
             leaving, [index for index, one in new.smtp_listeners.items() if one.name not in staying], old, new, group
@@ -115,10 +115,6 @@ class Doors:
         settings = [listener.door.settings for listener in self.listeners]
         return {f"listener:{one.name}": one.certificate_ends for one in settings if one.certificate_ends is not None}
 
-    def shown(self) -> tuple[str, ...]:
-        """Where mail is taken, as in the log: "legacy=127.0.0.1:25"."""
-        return tuple(f"{one.name}={where}" for one in self.listeners for where in one.shown)
-
     async def close(self) -> None:
         """Take nothing new, and let what is half-way finish."""
         await asyncio.gather(*(one.close() for one in self.listeners))
@@ -130,11 +126,6 @@ class Doors:
 
 def _held(listener: Listener) -> set[int | str]:
     return {port or host.removeprefix("unix:") for host, port in listener.addresses}
-
-
-def _socket_terms(listener: model.SmtpListener) -> object:
-    """What cannot be changed about sockets that are being served."""
-    return listener.listen, listener.tls == "implicit"
 
 
 def _sockets(listener: model.SmtpListener) -> list[socket.socket]:

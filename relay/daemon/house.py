@@ -17,6 +17,7 @@ from relay.admin.snapshot import Snapshot
 from relay.config import advice, compile, load, model, outside
 from relay.daemon import look
 from relay.daemon.doors import Doors
+from relay.daemon.folders import Folders
 from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
 from relay.delivery.alarm import Alarms
@@ -28,6 +29,7 @@ from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, R
 from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.door import Door
 from relay.ingress.limits import AuthTries, Memory, Sessions
+from relay.ingress.pickup import Pickup, PickupSettings
 from relay.ingress.settings import ListenerSettings
 from relay.observe import lag, systemd
 from relay.observe.clients import Clients, ClientSeen
@@ -106,6 +108,8 @@ class House:
                 observer=self.observer,
             )
             await self.store.make_due(now=wiring.now())
+            self.folders = Folders(self._pickup)
+            await self.folders.open(config)
             self.doors = Doors(self._door, self.observer)
             self.doors.open(config)
         except BaseException:
@@ -138,6 +142,18 @@ class House:
             live=set(),
         )
 
+    def _pickup(self, settings: PickupSettings) -> Pickup:
+        return Pickup(
+            settings,
+            acceptor=self._acceptor,
+            store=self.store,
+            queue_ids=self._queue_ids,
+            spool=self.store.spool,
+            space=self._has_space,
+            observer=self.observer,
+            now=wiring.now,
+        )
+
     def _ring(self, route: str) -> None:
         self.workers.ring(route)
 
@@ -161,8 +177,9 @@ class House:
                 view = await self.store.view()
                 self.workers.sync(group, (*view.messages, *view.held))
                 await self.doors.start()
+                self.folders.start(group)
                 self.started.set()
-                self.observer.observe(RelayStarted(__version__, self.doors.shown()))
+                self.observer.observe(RelayStarted(__version__, self._shown()))
                 self._warn_of(self.config)
                 systemd.notify("READY=1")
                 background = [
@@ -179,6 +196,12 @@ class House:
                     task.cancel()
         finally:
             await self._close()
+
+    def _shown(self) -> tuple[str, ...]:
+        """Where mail is taken: "legacy=127.0.0.1:25"."""
+        doors = [(one.name, one.shown) for one in self.doors.listeners]
+        folders = [(one.name, one.shown) for one in self.folders.pickups]
+        return tuple(f"{name}={where}" for name, shown in (*doors, *folders) for where in shown)
 
     def stop(self) -> None:
         """Begin to stop; `serve` returns when everything has ended."""
@@ -215,7 +238,7 @@ class House:
     async def _drain(self) -> None:
         systemd.notify("STOPPING=1")
         self.observer.observe(RelayStopping())
-        await self.doors.close()
+        await asyncio.gather(self.doors.close(), self.folders.close())
         self.workers.stop()
         for upstream in (*self.upstreams.values(), *self._gone):
             upstream.end(ATTEMPTS_END)
@@ -242,6 +265,11 @@ class House:
 
     def wake(self) -> None:
         self.workers.ring_all()
+
+    def try_now(self) -> None:
+        for upstream in self.upstreams.values():
+            upstream.try_now()
+        self.wake()
 
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration anew, check it whole, then swap; returns the keys that need a restart."""
@@ -272,9 +300,11 @@ class House:
         old = self.config
         policy = compile.policy(config)
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
-        swap = await self.doors.change(old, config, self._group)
+        swap_folders = await self.folders.change(config, self._group)
+        swap_doors = await self.doors.change(old, config, self._group)
         # From here on nothing can refuse, and up to the end of the swap nobody else has a turn.
-        opened = swap()
+        opened = swap_doors()
+        swap_folders()
         gone = [upstream for name, upstream in self.upstreams.items() if upstreams.get(name) is not upstream]
         self.upstreams.clear()
         self.upstreams.update(upstreams)
@@ -311,9 +341,7 @@ class House:
             await self.store.make_due(now=wiring.now())
         except StoreUnavailable:
             pass  # the store has told everybody; mail is tried when it would have been
-        for upstream in self.upstreams.values():
-            upstream.try_now()
-        self.wake()
+        self.try_now()
 
     def _warn_of(self, config: model.Config) -> None:
         for warning in advice.warnings(config):

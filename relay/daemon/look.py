@@ -95,7 +95,8 @@ def _listeners(house: House) -> tuple[ListenerNow, ...]:
         ListenerNow(one.name, "smtp", tuple(one.shown), one.door.sessions.total, accepted.get(one.name, 0))
         for one in house.doors.listeners
     ]
-    return tuple(doors)
+    folders = [ListenerNow(one.name, "pickup", tuple(one.shown), 0, one.taken) for one in house.folders.pickups]
+    return (*doors, *folders)
 
 
 def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -369,8 +369,10 @@ class Worker:
         self._house.observer.observe(Warned(text))
         return False
 
-    async def _insist(self, operation: Callable[[], Awaitable[None]]) -> bool:
+    async def _insist(self, operation: Callable[[], Awaitable[Sequence[str]]]) -> bool:
         """What an upstream did has happened: it is recorded however often the store must be asked.
+
+        The routes that it gives back are rung: an operator's wish made mail due there.
 
         False when the relay stops and the store does not come back in time; whoever opens it next takes
         the leases back.
@@ -378,7 +380,8 @@ class Worker:
         tries = 0
         while True:
             try:
-                await operation()
+                for route in await operation():
+                    self._house.ring(route)
                 return True
             except StoreUnavailable:
                 if self._house.stopping():

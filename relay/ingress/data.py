@@ -74,7 +74,7 @@ class ContentReader:
         self._crlf_seen = False
         self._dropping = False
         self._early = WHEN_SCARCE
-        self._held = 0
+        self._held = 0  # octets that stay in memory until the message is kept
         self._open_line = 0  # octets of the line that the pieces end in
         self._lf_ends = bare_newline == "accept-lf-dot"
         self._rejects = bare_newline == "reject"
@@ -181,20 +181,16 @@ class ContentReader:
             self.too_large = True
             self.drop()
         if not self._dropping:
-            self.rest = self._convert(_copy(raw, content_end))
-            self.size += len(self.rest)
+            self.rest = rest = self._convert(_copy(raw, content_end))
+            self.size += len(rest)
+            self._held += len(rest)
+            self._memory.used += len(rest)
             if not self.spilled:
-                self._take_head(self.rest)
+                self.head = rest[: header.split(rest)]
             if not self.long_line:
-                self._measure(self.rest)
-        self._hold(len(self.rest))
+                self._measure(rest)
         self._memory.used -= len(raw)
         self._raw = bytearray()
-
-    def _hold(self, octets: int) -> None:
-        """Count what stays in memory until the message is kept."""
-        self._held += octets
-        self._memory.used += octets
 
     def _spill(self) -> None:
         """Hand out what is surely content. The cut is before a CRLF, which may begin the end of the data."""
@@ -223,7 +219,8 @@ class ContentReader:
             if not whole:
                 self._early = HEADER_WHEN_SCARCE
                 return
-            self._hold(len(self.head))
+            self._held += len(self.head)
+            self._memory.used += len(self.head)
         self._crlf_seen = self._crlf_seen or raw.find(b"\r\n", 0, cut) >= 0
         self._line_start = raw[cut - 1] == 0x0A and not self._crlf_seen
         self.spilled = True

@@ -71,6 +71,7 @@ class Pickup:
         again: float = AGAIN,
     ) -> None:
         self.settings = settings
+        self.taken = 0  # messages since the start
         self._acceptor = acceptor
         self._store = store
         self._queue_ids = queue_ids
@@ -170,6 +171,7 @@ class Pickup:
         )
         reply = await self._acceptor.accept(submission, content, lambda: time.perf_counter() - started)
         if reply[:1] == b"2":
+            self.taken += 1
             self._kept.add(one.queue_id)
             tolerated = quirks.of_head(parcel.head, size=content.size, smtputf8=envelope.smtputf8)
             if tolerated:

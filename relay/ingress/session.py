@@ -117,8 +117,10 @@ class Session(Commands):
                 self._report(error)
                 self._write(replies.LOCAL_ERROR)
         finally:
-            await self._lose_chunks()
-            self._leave()
+            try:
+                await self._lose_chunks()
+            finally:
+                self._leave()
 
     def _admit(self) -> bytes | None:
         """None, or the reply that turns the client away."""
@@ -279,10 +281,14 @@ class Session(Commands):
             return self._failed(error)
 
     def _failed(self, error: Exception) -> bytes:
-        """A bug of ours is a transient failure with a constant text; the session goes on, but not within chunks."""
+        """A bug of ours is a transient failure with a constant text; the session goes on, but not within content."""
         self._report(error)
         self._transaction.reset()
-        if self._chunks is not None:
+        if self._reader is not None:
+            self._reader.abandon()
+            self._reader = None
+            self._ended = self._ended or "errors"
+        elif self._chunks is not None:
             self._ended = self._ended or "errors"
         return replies.LOCAL_ERROR
 

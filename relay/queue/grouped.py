@@ -127,7 +127,7 @@ class GroupedStore:
             return []
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlement: Settlement) -> Sequence[str]:
         lease = settlement.lease
         key = self._books.key(lease)
         results = sorted([result.index for result in settlement.results])
@@ -145,11 +145,10 @@ class GroupedStore:
             history=self._history,
         )
         self._books.ending(key)
-        await self._submit(operation)
+        return await self._submit(operation)
 
-    async def give_back(self, leases: Sequence[Lease]) -> None:
-        if leases:
-            await self._submit(self._give_back(leases))
+    async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
+        return await self._submit(self._give_back(leases)) if leases else ()
 
     async def make_due(self, *, now: datetime, route: str | None = None) -> None:
         until = await self._disk.read(reading.last_sleeping)
@@ -378,7 +377,7 @@ class GroupedStore:
         leases, self._abandoned = self._abandoned, []
         operation = self._give_back(leases)
 
-        def look(future: asyncio.Future[None]) -> None:
+        def look(future: asyncio.Future[Sequence[str]]) -> None:
             if future.exception() is not None:
                 self._abandoned += leases
 

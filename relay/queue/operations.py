@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from relay.events import EntryChanged
 from relay.mail.content import FileContent
 from relay.queue.acting import apply_wishes
 from relay.queue.books import Books, Change
@@ -96,8 +97,8 @@ class Put(Operation[Lease]):
         return (result,) if self._leased else ()
 
 
-class Settle(Operation[None]):
-    """`ended_at`: of the recipients that come to their end. `history`: what is finished is recorded."""
+class Settle(Operation[Sequence[str]]):
+    """The result has the routes of what became due by a wish. `ended_at`: of the recipients that come to their end. `history`: what is finished is recorded."""
 
     __slots__ = (
         "_changes", "_ended_at", "_history", "_key", "_new", "_next_attempt_at", "_recorded", "_remaining", "_results",
@@ -182,7 +183,7 @@ class Settle(Operation[None]):
             if wish:
                 self._changes = apply_wishes(work, [key], self._ended_at, history=self._history)
 
-    def apply(self, books: Books) -> None:
+    def apply(self, books: Books) -> Sequence[str]:
         for new in self._new:
             books.put(new.entry, None, new.attempts)
         books.settled(self._key, self.settlement, gone=self.gone)
@@ -193,9 +194,18 @@ class Settle(Operation[None]):
         if not gone:
             self.ended_files = ()
         self.leaves_traces = gone and self.settlement.lease.entry.session_code
+        if not self._changes:
+            return ()
+        route = self.settlement.route or self.settlement.lease.entry.route
+        return [due for change in self._changes for due in _due_by_wish(change, route)]
 
     def undo(self, books: Books) -> None:
         books.still_leased(self._key)
+
+
+def _due_by_wish(change: Change, route: str) -> list[str]:
+    """The routes to look at because of an operator's wish about an entry of `route`."""
+    return [event.route or route for event in change.events if isinstance(event, EntryChanged)]
 
 
 def _said(result: Result, ended_at: int) -> tuple[object, ...]:
@@ -203,8 +213,8 @@ def _said(result: Result, ended_at: int) -> tuple[object, ...]:
     return result.state, result.reply, result.in_doubt, result.in_doubt_at, result.upstream, ended
 
 
-class GiveBack(Operation[None]):
-    """`counted` and `uncounted` are leases by key: with an attempt that is not to count, and without."""
+class GiveBack(Operation[Sequence[str]]):
+    """The result is as of `Settle`. `counted` and `uncounted` are leases by key: with an attempt that is not to count, and without."""
 
     __slots__ = ("_bounced", "_changes", "_counted", "_history", "_now", "_uncounted")
 
@@ -235,13 +245,15 @@ class GiveBack(Operation[None]):
                     Change(key, waiting=-left, cancelled=left, tried=tried, gone=True, octets=lease.entry.content.size)
                 )
 
-    def apply(self, books: Books) -> None:
+    def apply(self, books: Books) -> Sequence[str]:
         for key in (*self._counted, *self._uncounted):
             books.given_back(key)
         for change in self._changes:
             books.changed(change)
         self.ended_files = [change.spool_file for change in self._changes if change.spool_file and change.gone]
         self.leaves_traces = any(change.gone and change.session_code for change in self._changes)
+        leases = self._counted | self._uncounted
+        return [due for change in self._changes for due in _due_by_wish(change, leases[change.key].entry.route)]
 
     def undo(self, books: Books) -> None:
         for key in (*self._counted, *self._uncounted):

@@ -38,12 +38,15 @@ class QueueStore(Protocol):
         """At most `limit` due entries of `route`, by priority and then age; their attempt is counted."""
         ...
 
-    async def settle(self, settlement: Settlement) -> None:
-        """Record what became of a lease, and end it. Finished entries leave the queue with their content."""
+    async def settle(self, settlement: Settlement) -> Sequence[str]:
+        """Record what became of a lease, and end it. Finished entries leave the queue with their content.
+
+        What is returned are the routes under which mail became due because an operator had wished it meanwhile.
+        """
         ...
 
-    async def give_back(self, leases: Sequence[Lease]) -> None:
-        """End leases that were not tried: due at once, the attempt not counted."""
+    async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
+        """End leases that were not tried: due at once, the attempt not counted. Returns routes as `settle` does."""
         ...
 
     async def lease_expired(

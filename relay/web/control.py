@@ -37,7 +37,7 @@ from relay.admin.errors import AmbiguousId, NoSuchEntry, NotPossible, Refused
 from relay.admin.port import House
 from relay.admin.question import number_of, verb_of, wanted_of
 from relay.errors import BadConfig, RelayError, StoreUnavailable
-from relay.queue.listing import Listed
+from relay.queue.listing import Listed, Verb
 
 _LARGEST = 64 * 1024  # octets of a request's body
 _PATIENCE = 30.0  # seconds until the body has to be there
@@ -155,7 +155,7 @@ class _Desk:
         if not (route is None or isinstance(route, str)):
             raise Refused("route must be text")
         order = queue.order(verb_of(asked.get("verb")), route, self._house.routes)
-        store, now, wake = self._house.store, datetime.now(UTC), self._house.wake
+        store, now, wake = self._house.store, datetime.now(UTC), self._wake(order.verb)
         if (ids is None) == (every is None):
             raise Refused("say which entries: either ids or all")
         if every is not None:
@@ -166,6 +166,13 @@ class _Desk:
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
             raise Refused("ids must be a list of texts")
         return _json(200, documents.report(await queue.act(store, order, ids, now=now, wake=wake)))
+
+    def _wake(self, verb: Verb) -> Callable[[], None]:
+        """What tells the house that mail is due; what a person wants tried does not wait for an upstream's pause."""
+        if verb not in (Verb.RETRY, Verb.RELEASE):
+            return self._house.wake
+        first = iter((self._house.try_now,))  # once for an order: each try at a refused login counts
+        return lambda: next(first, self._house.wake)()
 
     async def _backup(self, request: web.BaseRequest) -> web.StreamResponse:
         file = (await _body(request, "file")).get("file")

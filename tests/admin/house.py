@@ -87,6 +87,8 @@ class FakeHouse:
     def wake(self) -> None:
         self.woken += 1
 
+    try_now = wake
+
 
 async def open_store(folder: Path, observer: Noted | None = None) -> SqliteStore:
     return await SqliteStore.open(folder / "queue.db", observer=observer or Noted(), min_free=0, now=lambda: NOON)

@@ -295,6 +295,7 @@ async def test_a_relay_that_goes_away_between_two_pages_is_told(folder: Path) ->
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        await reader.readuntil(b'"hold"')  # the body comes after the head
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + line)
         writer.close()
         await writer.wait_closed()

@@ -45,13 +45,13 @@ def test_where_there_is_room_everything_is_shown() -> None:
 
 
 def test_addresses_are_cut_in_the_middle_and_ids_never() -> None:
-    _, row, _ = drawn([LONG], 45)
+    row = drawn([LONG], 45)[1]
     assert row.startswith("7QK3  ")
-    assert "jan.van.d…r.example" in row
+    assert "jan.van.de…or.example" in row
 
 
 def test_what_folds_goes_below_its_row_before_anything_is_left_out() -> None:
-    title, row, below = drawn([LONG], 56)
+    title, row, below = drawn([LONG], 51)
     assert title.split() == ["ID", "SIZE", "ROUTE", "FROM"]
     assert "default" in row
     assert below == "  451 4.7.1 Greylisted, try again in five minutes"
@@ -145,13 +145,8 @@ def test_since_takes_a_duration_a_date_or_a_time() -> None:
     assert since("2026-11-01 08:00", NOW) == datetime(2026, 11, 1, 8).astimezone()
 
 
-@pytest.mark.parametrize(
-    "text", ["gisteren", "5", "", "2026-13-01", "9999999d", "2027-01-01", "\x1b[31m", "0001-01-01"]
-)
+@pytest.mark.parametrize("text", ["gisteren", "5", "", "2026-13-01", "9999999d", "2027-01-01", "\x1b[31m"])
 def test_since_refuses_what_is_no_time_or_has_not_come(text: str) -> None:
-    if text == "0001-01-01":
-        assert since(text, NOW) < NOW
-        return
     with pytest.raises(RelayError, match="--since: ") as refused:
         since(text, NOW)
     assert "\x1b" not in str(refused.value)

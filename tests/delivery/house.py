@@ -55,7 +55,7 @@ class Store(SqliteStore):
 
     async def settle(self, settlement):  # type: ignore[no-untyped-def]
         self._trouble()
-        await super().settle(settlement)
+        return await super().settle(settlement)
 
     async def lease(self, route, *, limit, now):  # type: ignore[no-untyped-def]
         self._trouble()
@@ -67,7 +67,7 @@ class Store(SqliteStore):
 
     async def give_back(self, leases):  # type: ignore[no-untyped-def]
         self._trouble()
-        await super().give_back(leases)
+        return await super().give_back(leases)
 
     async def lease_expired(self, route, *, limit, now, session_codes_only=False):  # type: ignore[no-untyped-def]
         self._trouble()

@@ -8,6 +8,8 @@ import pytest
 
 from relay.events import CommandRefused, ExceptionCaught, MessageQueued, MessageRefused, SessionEnded
 from relay.ingress import replies, session
+from relay.ingress.chunks import ChunkReader
+from relay.ingress.data import ContentReader
 from relay.ingress.session import Session
 from relay.ingress.settings import Limits
 from relay.mail.content import FileContent
@@ -93,9 +95,10 @@ async def test_large_chunks_go_through_a_spool_file(house_of: HouseOf) -> None:
 @pytest.mark.parametrize("octets", [EVIL, EVIL * 10_000])
 @on_both_loops
 async def test_the_octets_of_a_refused_chunk_are_no_commands(
-    house_of: HouseOf, commands: bytes, reply: bytes, octets: bytes
+    house_of: HouseOf, monkeypatch: pytest.MonkeyPatch, commands: bytes, reply: bytes, octets: bytes
 ) -> None:
     async with house_of() as house:
+        monkeypatch.delattr(type(house.door.spool), "begin")  # nothing of them is written to the disk
         client = await house.client()
         client.send(commands + chunk(octets) + b"NOOP\r\n")
         for _ in range(commands.count(b"\n")):
@@ -297,3 +300,21 @@ async def test_a_bug_between_chunks_ends_the_session(house_of: HouseOf, monkeypa
         assert await client.end() == b""
         await house.nobody_is_left()
         assert len(house.observed.of(ExceptionCaught)) == 1
+
+
+@pytest.mark.parametrize("command", [b"DATA\r\n" + MESSAGE + b".\r\n", b"BDAT 5 LAST\r\nHallo", b"BDAT 5\r\nHallo"])
+@on_both_loops
+async def test_a_bug_at_the_beginning_of_content_keeps_nothing_and_takes_no_content_for_commands(
+    house_of: HouseOf, monkeypatch: pytest.MonkeyPatch, command: bytes
+) -> None:
+    def broken(_reader: object, _data: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ContentReader, "feed", broken)
+    monkeypatch.setattr(ChunkReader, "feed", broken)
+    async with house_of() as house:
+        client = await house.client()
+        client.send(ENVELOPE + command + b"NOOP\r\n")
+        assert await client.end() == replies.SENDER_OK + replies.RECIPIENT_OK + replies.LOCAL_ERROR
+        await house.nobody_is_left()
+        assert await house.entries() == []

@@ -66,6 +66,19 @@ async def test_only_a_complete_command_moves_the_deadline(house_of: HouseOf) -> 
         assert session._deadline >= before
 
 
+@on_both_loops
+async def test_time_in_which_nothing_is_read_does_not_count(house_of: HouseOf) -> None:
+    async with house_of() as house:
+        await house.client()
+        (session,) = house.door.live
+        session._pause()
+        session._paused_at -= 100
+        deadline, since = session._deadline, session._since
+        session._resume()
+        assert session._deadline >= deadline + 100
+        assert session._since >= since + 100
+
+
 @pytest.mark.parametrize("how", ["data", "bdat"])
 @on_both_loops
 async def test_content_that_comes_too_slowly_is_given_up(

@@ -172,6 +172,21 @@ async def test_a_session_without_a_greeting_and_one_in_haste_are_told(house_of: 
 
 
 @on_both_loops
+async def test_commands_behind_the_first_ehlo_are_told_and_behind_a_later_one_not(house_of: HouseOf) -> None:
+    async with house_of() as house:
+        client = await house.connect()
+        client.send(b"EHLO pc\r\n" + b"\r\n".join(ENVELOPE) + b"\r\nDATA\r\n" + CLEAN + b".\r\n")
+        assert (await client.reply())[:3] == b"220"
+        for _ in range(5):
+            await client.reply()
+        assert [event.quirks for event in house.observed.of(QuirksTolerated)] == [(Quirk.EARLY_PIPELINING,)]
+        client.send(b"EHLO pc\r\nNOOP\r\nQUIT\r\n")
+        await client.end()
+        await house.observed.until(SessionEnded)
+        assert len(house.observed.of(QuirksTolerated)) == 1
+
+
+@on_both_loops
 async def test_pipelining_after_ehlo_offered_it_is_no_quirk(house_of: HouseOf) -> None:
     async with house_of() as house:
         client = await house.client()

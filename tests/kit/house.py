@@ -204,8 +204,12 @@ class Client:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, port: int) -> AsyncIterator[Client]:
-        client = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def to(cls, where: int | Path) -> AsyncIterator[Client]:
+        """A port of this machine, or a Unix socket."""
+        if isinstance(where, Path):
+            client = cls(*await asyncio.open_unix_connection(where))
+        else:
+            client = cls(*await asyncio.open_connection("127.0.0.1", where))
         try:
             await client.reply()
             await client.say("HELO werkplek-7")

@@ -187,7 +187,7 @@ class StorePromises:
         first, second = await asyncio.gather(
             house.store.settle(ended(lease)), house.store.settle(ended(lease)), return_exceptions=True
         )
-        assert first is None
+        assert first == ()
         assert isinstance(second, ValueError)
         with pytest.raises(ValueError, match="has ended"):
             await house.store.give_back([lease])

@@ -245,8 +245,9 @@ class OperatorPromises:
         assert wishes == ["hold", "cancel", "bounce", "reroute"]
         assert acts(house) == []
         results = (Result(0, State.DELIVERED), Result(1, State.PENDING, "451 later"))
-        for lease in (hold, cancel, bounce, reroute):
-            await store.settle(Settlement(lease, results, next_attempt_at=LATER))
+        settlements = [Settlement(lease, results, next_attempt_at=LATER) for lease in (hold, cancel, bounce, reroute)]
+        due = [[*await store.settle(settlement)] for settlement in settlements]
+        assert due == [[], [], ["default"], ["vendor"]]  # the routes that are to look
         assert acts(house) == [
             EntryHeld(hold.entry.queue_id, "", 1),
             RecipientCancelled(cancel.entry.queue_id, "b@x.nl", "default", 1, 0.0, False),
