@@ -6,6 +6,7 @@ Only this file names concrete stores and transports. What a reload changes is ma
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 from relay.config import model, password, tls
 from relay.config.secrets import Secret
 from relay.delivery.upstream import Upstream, UpstreamLimits
-from relay.errors import BadConfig, ConfigError, RelayError
+from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
 from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import Limits, ListenerSettings
@@ -29,17 +30,29 @@ from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
 from relay.transport.transaction import Timeouts
 
+LOCK_TRIES = 10  # a tenth of a second apart
+
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
 async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
-    """The store named by `queue.store`; raises StoreInUse, StoreTooNew or StoreUnavailable."""
-    queue = config.queue
-    return await SqliteStore.open(
-        queue.store, observer=observer, min_free=queue.min_free, history=queue.history, now=now
-    )
+    """The store named by `queue.store`; raises StoreInUse, StoreTooNew or StoreUnavailable.
+
+    A command that looks into the queue while no relay runs holds it for a moment, and that is waited for.
+    """
+    queue, tries = config.queue, 0
+    while True:
+        try:
+            return await SqliteStore.open(
+                queue.store, observer=observer, min_free=queue.min_free, history=queue.history, now=now
+            )
+        except StoreInUse:
+            tries += 1
+            if tries == LOCK_TRIES:
+                raise
+            await asyncio.sleep(0.1)
 
 
 def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:

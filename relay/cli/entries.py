@@ -238,7 +238,7 @@ def _fact(name: str, words: str, width: int | None) -> Iterator[Line]:
     if not words:
         return
     safe = harmless(words)
-    parts = [safe] if width is None else textwrap.wrap(safe, max(width - _LABEL - 2, 30))
+    parts = [safe] if width is None else textwrap.wrap(safe, max(width - _LABEL - 2, 30), break_on_hyphens=False)
     for number, part in enumerate(parts):
         yield (f"  {name if number == 0 else '':{_LABEL}}", "dim"), (part, "")
 
@@ -259,16 +259,14 @@ _DONE = {
 def acted(verb: str, result: _Object) -> str:
     """What became of one entry, in a sentence."""
     did, why = result["did"], harmless(result["why"])
-    if did == "done":
-        told = _DONE[verb]
-    elif did == "after-attempt":
-        told = f"active: {verb} follows when its attempt has ended, unless that ends it"
-    elif did == "unknown":
-        told = "no such entry (any more)"
-    else:
-        told = why or ("nothing to do" if did == "nothing" else "not possible")
-        why = ""
-    return f"{harmless(result['queue_id'])}: {told}" + (f" ({why})" if why else "")
+    told = {
+        "done": _DONE[verb],
+        "after-attempt": f"active: {verb} follows when its attempt has ended, unless that ends it",
+        "nothing": "nothing to do",
+        "impossible": "not possible",
+        "unknown": "no such entry (any more)",
+    }
+    return f"{harmless(result['queue_id'])}: {why or told[did]}"
 
 
 def summary(document: _Object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from relay.config.values import BadValue, duration
 from relay.errors import RelayError
@@ -10,6 +10,8 @@ from relay.observe.lines import printable as harmless
 
 __all__ = ["age", "count", "harmless", "moment", "octets", "of_json", "since", "stamp"]
 
+_LONG_AGO = timedelta(days=180)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
@@ -40,8 +42,14 @@ def moment(at: datetime, now: datetime | None = None) -> str:
 
 
 def stamp(at: datetime, width: int | None, now: datetime) -> str:
-    """A moment in a table: as `moment` on a terminal, ISO 8601 with offset for a pipe (`width` None)."""
-    return at.astimezone().isoformat(timespec="seconds") if width is None else moment(at, now)
+    """A moment in a table: short and local on a terminal ("08:02:11", "24 Nov 08:02", "2026-11-24" where that is long
+    ago), ISO 8601 with offset for a pipe (`width` None)."""
+    local, today = at.astimezone(), now.astimezone()
+    if width is None:
+        return local.isoformat(timespec="seconds")
+    if local.date() == today.date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%d} {_MONTHS[local.month - 1]} {local:%H:%M}" if today - local < _LONG_AGO else f"{local:%Y-%m-%d}"
 
 
 def octets(number: int) -> str:

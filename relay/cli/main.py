@@ -7,6 +7,7 @@ Only the module of the verb that is asked for is imported, so that monitoring ca
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -40,6 +41,9 @@ def main() -> None:
         from relay.cli import serve
 
         raise SystemExit(serve.main(arguments[1:]))
+    # A terminal that does not know a letter gets its escape; stderr does so by itself.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     _typer(arguments[0] if arguments and arguments[0] in VERBS else None)
 
 

@@ -202,7 +202,7 @@ def _row(name: str, words: str, width: int | None) -> Iterable[Line]:
 def _wrapped(words: str, width: int | None, indent: int) -> list[str]:
     if width is None:
         return [words]
-    return textwrap.wrap(words, max(width - indent, 30)) or [words]
+    return textwrap.wrap(words, max(width - indent, 30), break_on_hyphens=False) or [words]
 
 
 def absent(sentence: str) -> Line:

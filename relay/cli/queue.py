@@ -37,7 +37,7 @@ FromOption = Annotated[
 SinceOption = Annotated[
     str, typer.Option(metavar="TIME", help='Only what was accepted since: 90m, 2d, 2026-11-01, "2026-11-01 08:00".')
 ]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Queue IDs, or how they begin.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Queue IDs, or how they begin.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that waits, or what --state, --route … leave of it.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="With --all: do it; without, only say how many it would be.")]
 
@@ -295,6 +295,8 @@ def _act_on_all(desk: Desk, verb: Verb, wanted: Wanted, yes: bool, as_json: bool
         show_document(document)
     else:
         typer.echo(entries.summary(document))
+    if verb is Verb.BOUNCE and not desk.running:
+        complain("no relay runs: they are returned to their senders when it does")
     for result in document["results"]:
         if result["did"] == "impossible":
             complain(entries.acted(verb, result))

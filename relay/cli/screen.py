@@ -32,9 +32,6 @@ def width() -> int | None:
 def show(lines: Iterable[Line]) -> None:
     """Print the lines; through $PAGER if they are more than the terminal can show at once."""
     told = list(lines)
-    # A terminal that does not know a letter shows its escape.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stdout.isatty():
         typer.echo("".join([f"{text(line)}\n" for line in told]), nl=False)
         return

@@ -20,6 +20,7 @@ Part = tuple[str, str]
 Line = tuple[Part, ...]
 
 _GAP = 2
+_NARROWEST = 8  # to which columns are cut where there is no room at all
 _PADDED = 40  # one very long value does not move all lines of a pipe apart
 
 
@@ -100,7 +101,7 @@ def table(
             words, style = row[n]
             beneath = indent + 2
             room = max((width or 0) - beneath, 20)
-            for part in textwrap.wrap(words, room, max_lines=columns[n].folds, placeholder="…"):
+            for part in textwrap.wrap(words, room, max_lines=columns[n].folds, placeholder="…", break_on_hyphens=False):
                 yield ((" " * beneath, ""), (part, style or "dim"))
 
 
@@ -129,6 +130,8 @@ def _plan(columns: Sequence[Column], natural: Sequence[int], shown: list[int], w
         if needed() <= width or not columns[n].rank:
             break
         shown.remove(n)
+    while needed() > width and (soft := [n for n in shown if columns[n].least and least[n] > _NARROWEST]):
+        least[max(soft, key=lambda n: least[n])] -= 1  # tighter than they should be, but no line too long
     spare = width - needed()
     widths = {n: least[n] for n in shown}
     # What is left goes evenly to those that would like more.

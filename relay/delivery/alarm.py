@@ -17,16 +17,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
+from relay.delivery.own import own_entry
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmRaised, NotificationQueued, Observer
 from relay.mail import notice
-from relay.mail.content import MemoryContent
-from relay.mail.envelope import Envelope, Recipient
 from relay.observe.diagnosis import Finding
 from relay.observe.trouble import Severity
 from relay.policy.decide import DEFAULT, Policy
-from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind
+from relay.queue.model import Entry
 from relay.queue.store import QueueStore
 
 EVERY = 30.0  # seconds between two looks
@@ -180,20 +178,4 @@ def _entry(finding: Finding, policy: Policy, queue_id: str, now: datetime) -> En
         readers=readers,
         now=now,
     )
-    content = MemoryContent(data, data.index(b"\r\n\r\n") + 4)
-    envelope = Envelope(
-        reverse_path=None,
-        # It must not cause reports further on (RFC 3461, section 4.1).
-        recipients=tuple([Recipient(reader, notify=frozenset({"never"})) for reader in readers]),
-        smtputf8=not all(address.is_ascii for address in (author, *readers)),
-    )
-    return Entry(
-        submission=Submission(queue_id, envelope, content.head, content.size, Peer(""), "", now),
-        content=content,
-        route=route.name,
-        priority=route.priority,
-        session_code=False,
-        because=("alarm",),
-        expires_at=now + route.schedule.lifetime,
-        kind=Kind.BOUNCE,
-    )
+    return own_entry(data, readers, author=author, queue_id=queue_id, route=route, because="alarm", now=now)

@@ -44,9 +44,12 @@ class Attempted:
 def decision_for(lease: Lease, policy: Policy) -> Accept:
     """What the current policy says about an entry. What was accepted is never rejected later.
 
-    A route that an operator chose stays, as long as there is one of that name.
+    A route that an operator chose stays, as long as there is one of that name. What we write ourselves is no session
+    code, whatever its subject says: an alarm about stuck codes does not go the way on which they are stuck.
     """
     entry = lease.entry
+    if entry.kind is Kind.BOUNCE and policy.session_codes is not None:
+        policy = replace(policy, session_codes=None)
     decision = decide(entry.submission, policy)
     if isinstance(decision, Accept):
         chosen = policy.routes.get(entry.route) if entry.rerouted else None

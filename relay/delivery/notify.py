@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from relay.delivery.own import own_entry
 from relay.events import Event, NotificationQueued, NotificationSuppressed
 from relay.mail import dsn
 from relay.mail.address import Address
-from relay.mail.content import MemoryContent
 from relay.mail.dsn_text import Action, Fate
-from relay.mail.envelope import Envelope, Recipient
 from relay.policy.decide import DELAY_WARNING, Policy, Route
-from relay.policy.submission import Peer, Submission
 from relay.queue.model import Entry, Kind
 
 _WANTED = {Action.FAILED: "failure", Action.RELAYED: "success", Action.DELAYED: "delay"}
@@ -132,21 +130,6 @@ class _Desk:
             now=now,
             to_sender=to_sender,
         )
-        content = MemoryContent(data, data.index(b"\r\n\r\n") + 4)
-        # A report must not cause reports further on (RFC 3461, section 4.1).
-        never = frozenset({"never"})
-        envelope = Envelope(
-            reverse_path=None,
-            recipients=tuple([Recipient(reader, notify=never) for reader in readers]),
-            smtputf8=not all(address.is_ascii for address in (*readers, policy.bounces_from)),
-        )
-        return Entry(
-            submission=Submission(queue_id, envelope, content.head, content.size, Peer(""), "", now),
-            content=content,
-            route=route.name,
-            priority=route.priority,
-            session_code=False,
-            because=("bounce",),
-            expires_at=now + route.schedule.lifetime,
-            kind=Kind.BOUNCE,
+        return own_entry(
+            data, readers, author=policy.bounces_from, queue_id=queue_id, route=route, because="bounce", now=now
         )

@@ -30,7 +30,7 @@ class Commands(Secured):
         """Remember who it is; None, or a refusal."""
         if not argument:
             return replies.BAD_SYNTAX
-        if self._buffer and not self._esmtp:
+        if not self._esmtp and self._sent_ahead:
             self._transaction.quirks.add(Quirk.EARLY_PIPELINING)
         self._helo = sanitise(argument[:255].decode("ascii", "replace")).replace("\ufffd", "?")
         self._esmtp = esmtp
@@ -48,7 +48,7 @@ class Commands(Secured):
             self._ended = "limit"
             return replies.TOO_MANY_MESSAGES
         if not self._door.space():
-            return replies.STORE_FULL
+            return self._refuse_content("store_failed", replies.STORE_FULL)
         reply = self._transaction.mail(argument, largest=settings.max_message_size)
         if reply is not replies.SENDER_OK:
             return reply
@@ -65,8 +65,13 @@ class Commands(Secured):
         noticed = self._transaction.quirks
         if not self._helo:
             noticed.add(Quirk.NO_HELO)
-        if self._buffer:
+        if self._sent_ahead:
             noticed.add(Quirk.EARLY_PIPELINING)
+
+    @property
+    def _sent_ahead(self) -> bool:
+        """More came than this command, and a line end too many behind it."""
+        return bool(self._buffer.strip(b"\r\n"))
 
     def smtp_RCPT(self, argument: bytes) -> bytes:
         if self._chunks is not None:

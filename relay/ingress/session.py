@@ -27,6 +27,8 @@ from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
 from relay.policy.client import LOCAL, allowed, plain
 
+HEARD_OUT = 30.0  # seconds in which a client that is sent away may go on talking
+SILENCE = 2.0  # seconds after which it has nothing more to say
 WRITES_BEHIND = 1024 * 1024  # content that waits for the spool file; beyond it the socket is not read
 REPLIES_AT_ONCE = 100  # then the replies are sent, and other sessions have their turn
 # BDAT is among them, since its octets are read whatever it is answered.
@@ -100,7 +102,7 @@ class Session(Commands):
             self._expect(limits.command)
             self._tick = min(limits.command, limits.data, self._tick)
             self._look_at_the_clock()
-            if self._settings.tls == "implicit" and not await self._begin_tls():
+            if self._settings.tls == "implicit" and not (self._may_begin_tls(refusal) and await self._begin_tls()):
                 return
             if refusal:
                 self._write(refusal)
@@ -137,6 +139,14 @@ class Session(Commands):
         self._entered = True
         door.observer.observe(ConnectionAccepted(settings.name, self._client))
         return None
+
+    def _may_begin_tls(self, refusal: bytes | None) -> bool:
+        """False for a client that is turned away: the handshake would hold what a limit spares.
+
+        Who is not allowed hears so inside TLS all the same, while there are few connections.
+        """
+        few = len(self._door.live) <= self._settings.limits.sessions
+        return refusal is None or (refusal is replies.NOT_ALLOWED and few)
 
     def _leave(self) -> None:
         door = self._door
@@ -188,6 +198,24 @@ class Session(Commands):
                 await self._wait()
         if self._ended == "timeout":
             await self.push(replies.TOO_SLOW)
+        elif self._ended in ("errors", "limit"):
+            await self._hear_out()
+
+    async def _hear_out(self) -> None:
+        """Read on until the client falls silent, or has seen that we have ended: of a connection that is closed with
+        octets unread the kernel makes a reset, and the reply that says why may be lost with it."""
+        if self._over or self.transport is None or not self.transport.can_write_eof():
+            return
+        self.transport.write_eof()
+        end = self.loop.time() + HEARD_OUT
+        while not (self._over or self._door.stopping) and self.loop.time() < end:
+            self._buffer.clear()
+            self._resume()
+            silence = self.loop.call_later(SILENCE, self._wake)
+            await self._wait()
+            silence.cancel()
+            if not self._buffer:
+                return
 
     def _answer(self) -> _Work | None:
         """Carry out the commands that are there, up to one that takes time, which is returned.
@@ -198,6 +226,8 @@ class Session(Commands):
         work: _Work | None = None
         while work is None and self._reader is None and not self._ended and (line := self._next_line()) is not None:
             if len(line) > LONGEST_LINE:
+                if line.lstrip(b" \t")[:4].upper() == b"BDAT":
+                    self._ended = "errors"  # what follows is no command, and nobody knows where it ends
                 waiting.append(self._told("other", replies.LINE_TOO_LONG))
                 continue
             verb, method, argument = self._parse(line)
@@ -243,14 +273,16 @@ class Session(Commands):
         verb = word.upper()
         name, method = _METHODS.get(verb, _NO_METHOD)
         if method is None:
-            if verb[:5] in (b"MAIL\t", b"RCPT\t"):
+            if verb[:5] in (b"MAIL\t", b"RCPT\t", b"BDAT\t"):
                 return self._parse(line.replace(b"\t", b" "))
+            if verb[:4] == b"BDAT":  # octets follow that are no commands; how many cannot be read, so that it ends
+                return "BDAT", self.smtp_BDAT, b""
             if not verb:  # a line end too many, behind a command or the final dot: an answer would be one too many
                 return "other", self._say_nothing, argument
             if not self._helo and is_stranger(verb):
                 return "other", self._not_smtp, argument
             return "other", self._unknown, argument
-        if 0 in argument:
+        if 0 in argument and verb != b"BDAT":
             return name, self._bad_octet, argument
         settings = self._settings
         if settings.require_tls and self._tls is None and verb not in WITHOUT_TLS:

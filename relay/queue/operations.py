@@ -98,7 +98,10 @@ class Put(Operation[Lease]):
 
 
 class Settle(Operation[Sequence[str]]):
-    """The result has the routes of what became due by a wish. `ended_at`: of the recipients that come to their end. `history`: what is finished is recorded."""
+    """`ended_at`: of the recipients that come to their end. `history`: what is finished is recorded.
+
+    The result has the routes of what became due by a wish.
+    """
 
     __slots__ = (
         "_changes", "_ended_at", "_history", "_key", "_new", "_next_attempt_at", "_recorded", "_remaining", "_results",
@@ -214,7 +217,10 @@ def _said(result: Result, ended_at: int) -> tuple[object, ...]:
 
 
 class GiveBack(Operation[Sequence[str]]):
-    """The result is as of `Settle`. `counted` and `uncounted` are leases by key: with an attempt that is not to count, and without."""
+    """`counted` and `uncounted` are leases by key: with an attempt that is not to count, and without.
+
+    The result is as of `Settle`.
+    """
 
     __slots__ = ("_bounced", "_changes", "_counted", "_history", "_now", "_uncounted")
 

@@ -353,6 +353,7 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool
             _make(path)
             spool = Spool(path.with_name(path.name + ".spool"))
             undo.callback(spool.close)
+            _leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
             database = Database(path)
             undo.callback(database.close)
             connection = database.open()
@@ -367,6 +368,17 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool
             raise StoreUnavailable(reason, f"{path}: {error.strerror}") from None
         undo.pop_all()
         return lock, database, spool, found
+
+
+def _leave_to_owner(database: Path, *others: Path) -> None:
+    """Root looks into the queue of the relay's own user: what it makes there must not keep the relay out.
+
+    SQLite does the same for the files it makes beside a database.
+    """
+    if os.geteuid() == 0:
+        owner = database.stat()
+        for path in others:
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _make(path: Path) -> None:

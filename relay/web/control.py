@@ -171,8 +171,12 @@ class _Desk:
         """What tells the house that mail is due; what a person wants tried does not wait for an upstream's pause."""
         if verb not in (Verb.RETRY, Verb.RELEASE):
             return self._house.wake
-        first = iter((self._house.try_now,))  # once for an order: each try at a refused login counts
-        return lambda: next(first, self._house.wake)()
+        once = iter((self._house.try_now,))  # for an order of many pages, too: each try at a refused login counts
+
+        def wake() -> None:
+            next(once, self._house.wake)()
+
+        return wake
 
     async def _backup(self, request: web.BaseRequest) -> web.StreamResponse:
         file = (await _body(request, "file")).get("file")

@@ -354,6 +354,20 @@ async def test_the_same_commands_ask_a_relay_that_runs(config: Path, tmp_path: P
         await store.close()
 
 
+@pytest.mark.asyncio
+async def test_what_is_to_be_bounced_waits_for_a_relay_and_the_command_says_so(config: Path, tmp_path: Path) -> None:
+    store = await open_store(tmp_path)
+    one, other = an_entry(), an_entry()
+    await store.put(one, leased=False)
+    await store.put(other, leased=False)
+    await store.close()
+    alone = await ask(run, "queue", "bounce", one.queue_id, "-c", str(config))
+    assert alone.stdout == f"{one.queue_id}: it will be returned to its sender when the relay runs\n"
+    every = await ask(run, "queue", "bounce", "--all", "--yes", "-c", str(config))
+    assert every.exit_code == 0
+    assert every.stderr == "no relay runs: they are returned to their senders when it does\n"
+
+
 def test_a_queue_that_does_not_exist_is_not_made_by_looking(config: Path, tmp_path: Path) -> None:
     result = run("queue", "list", "-c", str(config))
     assert result.exit_code == 1

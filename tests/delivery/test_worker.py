@@ -474,7 +474,7 @@ async def test_what_the_error_of_a_bug_says_is_not_told_of_a_session_code(
     await house.put("M", content=CODE, route="session-codes", session_code=True)
     house.start("session-codes")
     await house.watch.until(lambda: house.watch.of(ExceptionCaught))
-    assert "913" not in repr(house.watch.events)
+    assert "code 913" not in repr(house.watch.events)
     await house.demolish()
 
 

@@ -49,6 +49,21 @@ async def test_a_second_owner_is_refused_and_told_who_holds_the_store(house: Sql
 
 
 @pytest.mark.asyncio
+async def test_what_root_makes_beside_another_users_queue_is_that_users(house: SqliteHouse) -> None:
+    await house.store.put(an_entry(), leased=False)
+    await house.store.close()
+    folder = house.path.parent
+    (folder / "queue.db.lock").unlink()
+    (folder / "queue.db.spool").rmdir()
+    owner = 12345 if os.geteuid() == 0 else os.geteuid()  # only root can look into another user's queue
+    os.chown(house.path, owner, -1)
+    await house.open()
+    assert {path.name: path.stat().st_uid for path in folder.glob("queue.db*")} == dict.fromkeys(
+        ["queue.db", "queue.db-shm", "queue.db-wal", "queue.db.lock", "queue.db.spool"], owner
+    )
+
+
+@pytest.mark.asyncio
 async def test_a_lock_file_left_by_a_dead_process_is_no_obstacle(house: SqliteHouse) -> None:
     await house.store.close()
     lock = house.path.with_name("queue.db.lock")

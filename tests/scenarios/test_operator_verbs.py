@@ -64,7 +64,7 @@ EXPECTED = {
         "reroute": "rerouted",
     },
 }
-LATER = "will be returned to its sender (it will be returned to its sender when the relay runs)"
+LATER = "it will be returned to its sender when the relay runs"
 
 
 @pytest.fixture(autouse=True)
