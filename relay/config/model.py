@@ -103,7 +103,7 @@ class Limits(Section):
     header_fields: Count = setting(2_000, description="Fields in a message's header.")
     errors: Count = setting(20, description="Errors in one session before it is closed.")
     messages: Count | None = setting(None, description="Messages in one session; null: no limit.")
-    command: Duration = setting("5m", description="How long a session may be silent between commands.")
+    command: Duration = setting("5m", description="How long the next complete command may take to come.")
     data: Duration = setting("5m", description="How long a client may be silent while it sends a message.")
     data_rate: Size = setting(
         "100B", description="How much of a message must come in a second, on average; 0B: any pace will do."

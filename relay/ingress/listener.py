@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from relay.ingress.door import Door
 from relay.ingress.doorstep import Doorstep
-from relay.ingress.ports import UnixSocket
+from relay.ingress.ports import BACKLOG, UnixSocket
 from relay.ingress.session import Session
 from relay.ingress.settings import ListenerSettings
 
@@ -45,10 +45,11 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._loop = loop
         for listener in self._sockets:
+            # A server listens anew on a socket that listens already, and with 100 places if nothing is said.
             if listener.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(self._arrived, sock=listener)
+                server = await loop.create_unix_server(self._arrived, sock=listener, backlog=BACKLOG)
             else:
-                server = await loop.create_server(self._arrived, sock=listener)
+                server = await loop.create_server(self._arrived, sock=listener, backlog=BACKLOG)
             self._servers.append(server)
 
     def _arrived(self) -> Session | Doorstep:

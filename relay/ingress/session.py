@@ -28,6 +28,7 @@ from relay.mail.reply import sanitise
 from relay.policy.client import LOCAL, allowed, plain
 
 HEARD_OUT = 30.0  # seconds in which a client that is sent away may go on talking
+TURNED_AWAY_AT_ONCE = 20  # clients that may begin TLS only to hear that they are refused
 SILENCE = 2.0  # seconds after which it has nothing more to say
 WRITES_BEHIND = 1024 * 1024  # content that waits for the spool file; beyond it the socket is not read
 REPLIES_AT_ONCE = 100  # then the replies are sent, and other sessions have their turn
@@ -141,12 +142,8 @@ class Session(Commands):
         return None
 
     def _may_begin_tls(self, refusal: bytes | None) -> bool:
-        """False for a client that is turned away: the handshake would hold what a limit spares.
-
-        Who is not allowed hears so inside TLS all the same, while there are few connections.
-        """
-        few = len(self._door.live) <= self._settings.limits.sessions
-        return refusal is None or (refusal is replies.NOT_ALLOWED and few)
+        """False for a client that is turned away while many are: they hold connections that no limit counts."""
+        return refusal is None or len(self._door.live) - self._door.sessions.total <= TURNED_AWAY_AT_ONCE
 
     def _leave(self) -> None:
         door = self._door

@@ -140,12 +140,14 @@ class Client:
         return await self.reply()
 
     async def end(self) -> bytes:
-        """What still comes until the server has closed."""
+        """What still comes until the server has closed; then this side is closed as well."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read()
             except ConnectionError:
                 return b""
+            finally:
+                self.writer.close()
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """The handshake."""

@@ -1,0 +1,1 @@
+"""What holds for any octets, as properties; hypothesis asks for it in the suite, atheris in `fuzz/`."""
