@@ -22,6 +22,7 @@ class Wire:
     def __init__(self, beyond: int) -> None:
         self._beyond = beyond
         self.said = bytearray()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._joined, "127.0.0.1", 0)
@@ -30,6 +31,10 @@ class Wire:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks)
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn of the loop
 
     def content(self) -> bytes:
         """The content of the one message that was sent, unstuffed, with the CRLF of its last line."""
@@ -41,11 +46,20 @@ class Wire:
         return bytes(self.said[begin : end + 2]).replace(b"\r\n.", b"\r\n")[2:]
 
     async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        onward: asyncio.StreamWriter | None = None
         try:
             onward_reader, onward = await asyncio.open_connection("127.0.0.1", self._beyond)
             await asyncio.gather(self._carry(reader, onward, self.said), self._carry(onward_reader, writer, None))
-        except OSError:
-            writer.transport.abort()  # as the relay or the client did
+        except (OSError, asyncio.CancelledError):
+            pass  # one of them has gone, or the test is over
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+            if onward is not None:
+                onward.transport.abort()
 
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, remembered: bytearray | None

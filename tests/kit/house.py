@@ -21,9 +21,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from relay.config.load import load
 from relay.daemon.house import House
 from relay.daemon.main import running
-from relay.config.load import load
 from relay.events import Event, ExceptionCaught
 from relay.queue.model import Ledger
 from tests.kit.certificates import Certificates
