@@ -68,7 +68,7 @@ class Transaction:
         try:
             sender = path.parse(argument)
         except path.PathError as error:
-            return error.reply.to_bytes()
+            return _about_sender(error.reply).to_bytes()
         if argument[:1] not in b"fF":
             return replies.BAD_SYNTAX
         self.reset()
@@ -155,6 +155,11 @@ class Transaction:
 
     def envelope(self) -> Envelope:
         return Envelope(self._reverse_path, tuple(self.recipients), self._smtputf8, self._ret, self._envid)
+
+
+def _about_sender(reply: Reply) -> Reply:
+    """The grammar speaks of recipients; a bad reverse-path has a status of its own (RFC 3463, section 3.2)."""
+    return replace(reply, status="5.1.7") if reply.status == "5.1.3" else reply
 
 
 def _recipient(argument: bytes) -> tuple[Recipient, frozenset[Quirk]] | None:
