@@ -59,7 +59,10 @@ def main() -> None:
     for octets in seeds(target):
         (folder / hashlib.sha256(octets).hexdigest()[:16]).write_bytes(octets)
     options = [f"-dict={HERE / 'smtp.dict'}", f"-artifact_prefix={HERE}/found-", f"-max_len={LONGEST}", "-timeout=20"]
-    atheris.Setup([sys.argv[0], *options, *sys.argv[2:], str(folder)], PROPERTIES[target])
+    given = sys.argv[2:]
+    if all(word.startswith("-") for word in given):  # else these files are run, once each
+        given.append(str(folder))
+    atheris.Setup([sys.argv[0], *options, *given], PROPERTIES[target])
     atheris.Fuzz()
 
 

@@ -40,7 +40,9 @@ class Intake(Wire):
         self._reader: ContentReader | None = None
         self._writer: SpoolWriter | None = None
         self._transaction = Transaction(
-            complete=settings.hostname if settings.complete_addresses else "", auth=settings.auth != "none"
+            complete=settings.hostname if settings.complete_addresses else "",
+            auth=settings.auth != "none",
+            memory=door.memory,
         )
         self._client = ""
         self._helo = ""

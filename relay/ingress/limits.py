@@ -8,6 +8,8 @@ from relay.policy.rate import Rate
 
 AUTH_TRIES_A_MINUTE = 20
 MEMORY_IN_ALL = 32 * 1024 * 1024
+ENVELOPES_IN_ALL = 16 * 1024 * 1024
+ENVELOPE_AT_LEAST = 32 * 1024  # of one transaction, while all together hold too much: a hundred recipients
 FREE_SECONDS = 60.0  # of content, before its average speed counts
 
 
@@ -101,11 +103,17 @@ class AuthTries:
 
 
 class Memory:
-    """Octets of content that all sessions together hold in memory while it arrives."""
+    """Octets of content, and of envelopes, that all sessions together hold in memory while they arrive."""
 
-    def __init__(self, most: int = MEMORY_IN_ALL) -> None:
+    def __init__(self, most: int = MEMORY_IN_ALL, most_envelopes: int = ENVELOPES_IN_ALL) -> None:
         self._most = most
+        self._most_envelopes = most_envelopes
         self.used = 0
+        self.envelopes = 0
+
+    def has_room(self, envelope: int) -> bool:
+        """True when the envelope of a transaction, which holds so many octets, may grow."""
+        return self.envelopes < self._most_envelopes or envelope < ENVELOPE_AT_LEAST
 
     @property
     def scarce(self) -> bool:

@@ -152,6 +152,7 @@ class Session(Commands):
         door.live.discard(self)
         if self._reader is not None:
             self._reader.abandon()
+        self._transaction.reset()
         if self._entered:
             door.sessions.leave(self._client)
             why = self._ended or self._over or "errors"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from relay.ingress import replies
+from relay.ingress.limits import Memory
 from relay.mail import path
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
@@ -20,6 +21,7 @@ from relay.mail.reply import Reply
 _NOTIFY = frozenset({"never", "success", "failure", "delay"})
 _XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,500}")  # RFC 3461, section 4
 _BAD_RCPT = Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+_RECIPIENT = 200  # octets that a recipient takes beside those of its argument, which count twice
 _REMEMBERED = 256  # octets; a longer argument is rare, and remembering many would cost memory
 
 
@@ -27,13 +29,16 @@ class Transaction:
     """Open from MAIL on. `mail` and `rcpt` give the reply; a negative one changes nothing.
 
     An address without a domain gets `complete` for one, unless that is "". `auth`: AUTH is offered, and its
-    parameter no quirk. `quirks` takes what was tolerated, over any number of transactions.
+    parameter no quirk. `memory` counts what recipients take until the `reset`. `quirks` takes what was tolerated,
+    over any number of transactions.
     """
 
     __slots__ = (
         "_auth",
         "_complete",
         "_envid",
+        "_held",
+        "_memory",
         "_ret",
         "_reverse_path",
         "_smtputf8",
@@ -44,7 +49,9 @@ class Transaction:
         "smtputf8_asked",
     )
 
-    def __init__(self, *, complete: str = "", auth: bool = False) -> None:
+    def __init__(self, *, complete: str = "", auth: bool = False, memory: Memory | None = None) -> None:
+        self._memory = memory or Memory()
+        self._held = 0
         self._complete = complete
         self._auth = auth
         self.recipients: list[Recipient] = []
@@ -53,6 +60,8 @@ class Transaction:
 
     def reset(self) -> None:
         self.open = False
+        self._memory.envelopes -= self._held
+        self._held = 0
         self.recipients = []
         self.size = 0  # as the client announced it; 0: not at all
         self.smtputf8_asked = False
@@ -120,7 +129,7 @@ class Transaction:
         """RCPT: one recipient more, at most `most`."""
         if not self.open:
             return replies.NO_MAIL
-        if len(self.recipients) >= most:
+        if len(self.recipients) >= most or not self._memory.has_room(self._held):
             return replies.TOO_MANY_RECIPIENTS
         try:
             found = _remembered(argument) if len(argument) <= _REMEMBERED else _recipient(argument)
@@ -140,6 +149,9 @@ class Transaction:
         if quirks:
             self.quirks |= quirks
         self.recipients.append(recipient)
+        octets = _RECIPIENT + 2 * len(argument)
+        self._held += octets
+        self._memory.envelopes += octets
         return replies.RECIPIENT_OK
 
     def _beyond_ascii(self) -> None:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.ingress import replies
 from relay.ingress.limits import AUTH_TRIES_A_MINUTE, AuthTries, ClientRates, Memory, Sessions
+from relay.ingress.transaction import Transaction
 from relay.policy.client import allowed, is_loopback, plain
 from relay.policy.rate import Rate
 
@@ -132,3 +134,21 @@ def test_the_rates_of_only_so_many_addresses_are_remembered() -> None:
     for second in range(1_000):
         rates.take("busy", Rate(10**6, 60.0), float(second))
     assert len(rates._slots["busy"]) <= ClientRates.SLOTS + 1
+
+
+def test_envelopes_are_bounded_in_all_and_each_may_have_a_hundred_recipients_all_the_same() -> None:
+    memory = Memory(most_envelopes=100_000)
+    many, few = Transaction(memory=memory), Transaction(memory=memory)
+    argument = b"TO:<a-rather-long-local-part.%d@department.example.com>"
+    for transaction in (many, few):
+        assert transaction.mail(b"FROM:<>", largest=1) == replies.SENDER_OK
+    taken = 0
+    while many.rcpt(argument % taken, most=1000) == replies.RECIPIENT_OK:
+        taken += 1
+    assert 300 < taken < 1000
+    assert {few.rcpt(argument % number, most=1000) for number in range(100)} == {replies.RECIPIENT_OK}
+    assert many.rcpt(argument % taken, most=1000) == replies.TOO_MANY_RECIPIENTS
+    many.reset()
+    assert few.rcpt(argument % 100, most=1000) == replies.RECIPIENT_OK
+    few.reset()
+    assert memory.envelopes == 0
