@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 
-from relay.config import model, password, tls
+from relay.config import model, password, preset, tls
 from relay.config.secrets import Secret
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
@@ -24,6 +24,7 @@ from relay.ingress.settings import Limits, ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import Policy
+from relay.policy.refusal import Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
@@ -60,11 +61,12 @@ def upstream(name: str, config: model.Config, *, observer: Observer, changed: Ca
     transport: Transport
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
-        limits = UpstreamLimits()
+        limits, refusals = UpstreamLimits(), Table()
     else:
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
         limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
-    return Upstream(transport, limits, observer=observer, changed=changed)
+        refusals = preset.table(settings.preset)
+    return Upstream(transport, limits, refusals=refusals, observer=observer, changed=changed)
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from relay.config.document import Oddity
 from relay.config.model import (
     CaptureUpstream,
     Config,
@@ -50,14 +51,6 @@ _SAMPLES: Mapping[str, object] = {
     "directory": "sample",
     "upstreams": {"sample": {"host": "sample.invalid"}},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Oddity:
-    """A scalar that YAML 1.1 turns into something else than what stands there: 0123, 1:30, 2024-01-01."""
-
-    text: str
-    reads_as: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from relay.config import password, values
+from relay.config import password, preset, values
 from relay.config.secrets import Secret, secret
 from relay.errors import RelayError
 from relay.mail.address import Address
@@ -170,6 +170,14 @@ def _rule_name(text: str) -> str:
     return text
 
 
+def _preset(text: str) -> str:
+    preset.preset(text)
+    return text
+
+
+PresetName = Annotated[
+    str, _written(_preset), WithJsonSchema({"type": "string", "enum": list(preset.names())}), Kind("preset")
+]
 Name = Annotated[str, _written(_name), _text(pattern=_NAME), Kind("name")]
 RuleName = Annotated[str, _written(_rule_name), _text()]
 Duration = Annotated[timedelta, _with_unit(values.duration), _text(pattern=_DURATION), Kind("duration")]

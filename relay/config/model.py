@@ -31,6 +31,7 @@ from relay.config.fields import (
     Password,
     Patterns,
     PositiveSize,
+    PresetName,
     Rate,
     ReplyTo,
     Retry,
@@ -42,6 +43,7 @@ from relay.config.fields import (
     UpstreamHost,
     setting,
 )
+from relay.config.preset import filled_in
 from relay.config.problems import Path, Source
 from relay.policy.decide import DEFAULT, SESSION_CODES
 
@@ -204,6 +206,9 @@ class SmtpUpstream(Section):
     """A way out: the SMTP server of a provider."""
 
     type: Literal["smtp"] = setting("smtp", description="The kind of upstream: smtp or capture.")
+    preset: PresetName | None = setting(
+        None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
+    )
     host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
     tls: Literal["starttls", "implicit", "none"] = setting(
         "starttls", description="TLS: starttls (required), implicit or none."
@@ -434,13 +439,14 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _routes_that_always_exist(cls, written: object) -> object:
-        """The routes `default` and, with session codes, `session-codes`, with the defaults that depend on others."""
+    def _defaults_that_depend_on_others(cls, written: object) -> object:
+        """What presets fill in; and the routes `default` and, with session codes, `session-codes`."""
         if not isinstance(written, dict):
             return written
         routes, codes, upstreams = (written.get(key, {}) for key in ("routes", "session_codes", "upstreams"))
         if not all(isinstance(part, dict) for part in (routes, codes, upstreams)):
             return written
+        upstreams = {name: filled_in(upstream) for name, upstream in upstreams.items()}
         vendor, own = codes.get("vendor", "vendor"), codes.get("own", "own")
         ways = tuple(name for name in upstreams if name != vendor or name == own) or tuple(upstreams)
         complete = {DEFAULT: {}, **routes}
@@ -451,4 +457,4 @@ class Config(Section):
                 complete[name] = {"retry": "2s, 5s, 10s*5, 30s", "priority": "high", **route}
             elif isinstance(route, dict):
                 complete[name] = {"upstreams": ways, **route}
-        return {**written, "routes": complete}
+        return {**written, "upstreams": upstreams, "routes": complete} if upstreams else {**written, "routes": complete}

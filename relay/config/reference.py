@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic.fields import FieldInfo
 
+from relay.config import preset
 from relay.config.fields import Kind
 from relay.config.model import Config, Section
 
@@ -31,6 +32,7 @@ KINDS = {
     " unless it begins with `(?i)`",
     "place to listen": "`127.0.0.1:25`, `[::1]:25`, `unix:/run/relay/smtp.sock`, or `systemd:NAME` (all sockets of that"
     " name)",
+    "preset": "the name of a provider that is known: " + ", ".join(f"`{name}`" for name in preset.names()),
     "rate": "`30/min`: at most 30 within any minute; also `s`, `h` and `d`",
     "retry list": "pauses between attempts, `1m, 5m*2, 15m`: `5m*2` is twice, and the last one repeats",
     "secret": "`{credential: NAME}` (of systemd), `{file: PATH}` or `{env: NAME}`",

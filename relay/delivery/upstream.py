@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay.events import Observer, UpstreamRestored, UpstreamSetAside
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Stage, Trouble
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Stage, Trouble
+from relay.policy.refusal import OF_THE_ACCOUNT, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
 
 IDLE = 30.0  # seconds a connection is kept without work
 NEVER = float("inf")
+_BY_CODE = Table()
 _MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
 
 
@@ -31,19 +33,21 @@ class UpstreamLimits:
 
 
 class Upstream:
-    """`transport` makes connections; `changed` is called whenever attempts may go on that could not before, or
-    no longer can."""
+    """`transport` makes connections; `refusals` tells what its replies speak of; `changed` is called whenever
+    attempts may go on that could not before, or no longer can."""
 
     def __init__(
         self,
         transport: Transport,
         limits: UpstreamLimits,
         *,
+        refusals: Table = _BY_CODE,
         observer: Observer,
         changed: Callable[[], None],
     ) -> None:
         self.transport = transport
         self.limits = limits
+        self.refusals = refusals
         self._observer = observer
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -182,7 +186,7 @@ class Upstream:
                     if not self._admit(request, insist=insist):
                         return None
                     epoch = self._epoch
-                delivery = await self._transaction(request, deadline)
+                delivery = self._read(await self._transaction(request, deadline))
             finally:
                 self._leave()
             if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
@@ -193,6 +197,17 @@ class Upstream:
             if self._probe is request:  # it ended without a verdict: the next attempt is the probe
                 self._probe = None
                 self._changed()
+
+    def _read(self, delivery: Delivery) -> Delivery:
+        """The delivery with the classes of its refusals: what speaks of the account speaks of the upstream."""
+        if all(type(outcome) is Delivered for outcome in delivery.outcomes):
+            return delivery
+        outcomes = tuple(map(self.refusals.judge, delivery.outcomes))
+        sick = delivery.sick if delivery.sick is None else self.refusals.judge(delivery.sick)
+        if sick is None:
+            sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
+        assert sick is None or isinstance(sick, Deferred)
+        return Delivery(outcomes, sick)
 
     async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         idle = self._take_idle()
@@ -348,7 +363,11 @@ def _no_place(request: DeliveryRequest) -> Delivery:
 
 
 def _speaks_of_upstream(trouble: Deferred) -> bool:
-    return trouble.stage in BEFORE_A_TRANSACTION or (trouble.reply is not None and trouble.reply.code == 421)
+    return (
+        trouble.stage in BEFORE_A_TRANSACTION
+        or trouble.refusal in OF_THE_ACCOUNT
+        or (trouble.reply is not None and trouble.reply.code == 421)
+    )
 
 
 def _connection_was_stale(delivery: Delivery) -> bool:

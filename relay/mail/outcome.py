@@ -5,7 +5,7 @@ What happens to mail is an outcome, not an exception. `Stage` says how far an at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from relay.mail.reply import Reply
@@ -43,6 +43,22 @@ class Trouble(StrEnum):
     DROPPED = "dropped"  # the connection broke
 
 
+class Refusal(StrEnum):
+    """What a reply that is no success speaks of (label `class` of `relay_refusals_total`); `policy.refusal` tells."""
+
+    SENDER = "sender-refused"
+    THROTTLED = "throttled"
+    QUOTA = "quota"
+    AUTH = "auth"
+    RECIPIENT = "recipient-refused"
+    CONTENT = "content-refused"
+    TOO_LARGE = "too-large"
+    LINE_TOO_LONG = "line-too-long"
+    MAILBOX_FULL = "mailbox-full"
+    TEMPORARY = "temporary"
+    PERMANENT = "permanent"
+
+
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The next hop took responsibility. `reported`: it offered DSN and got the DSN parameters."""
@@ -56,7 +72,8 @@ class Deferred:
     """Not now. `in_doubt`: the final dot was sent and no answer came, so it may have been taken.
 
     `reply` is the upstream's, or None when none was given; `text` then says what happened.
-    `upstream_sick`: it says nothing about this message; the upstream is to be set aside.
+    `upstream_sick`: it says nothing about this message; the upstream is to be set aside. `refusal`: what the
+    reply speaks of, None without a reply, or before anybody asked.
     """
 
     stage: Stage
@@ -65,14 +82,19 @@ class Deferred:
     reply: Reply | None = None
     in_doubt: bool = False
     upstream_sick: bool = False
+    refusal: Refusal | None = field(default=None, compare=False)  # it follows from the reply
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it."""
+    """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it.
+
+    `refusal`: what the reply speaks of, None before anybody asked.
+    """
 
     stage: Stage
     reply: Reply
+    refusal: Refusal | None = field(default=None, compare=False)  # it follows from the reply
 
 
 Outcome = Delivered | Deferred | Failed

@@ -20,8 +20,8 @@ from relay.queue.acting import Act
 from relay.queue.books import Books
 from relay.queue.disk import Disk, Kept, Mend, Report
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, QueueView, Settlement
-from relay.queue.operations import Check, Forget, GiveBack, MakeDue, Put, Remember, Settle, Wipe
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Settlement
+from relay.queue.operations import Check, Forget, ForgetMemory, GiveBack, MakeDue, Put, Remember, Settle, Wipe
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.taking import Take, TakeExpired
@@ -212,6 +212,9 @@ class GroupedStore:
         at = await self._disk.read(reading.recalled(topic, key))
         return None if at is None else moment(at)
 
+    async def memories(self, topic: str) -> Sequence[Memory]:
+        return [Memory(key, moment(at), value) for key, at, value in await self._disk.read(reading.memories(topic))]
+
     # What an operator does
 
     async def act(
@@ -221,8 +224,11 @@ class GroupedStore:
             raise ValueError("a route is given to reroute, and for nothing else")
         return await self._submit(Act(verb, queue_ids, microseconds(now), route or "", history=self._history))
 
-    async def remember(self, topic: str, key: str, moment: datetime) -> None:
-        await self._submit(Remember(topic, key, microseconds(moment)))
+    async def remember(self, topic: str, key: str, moment: datetime, value: str = "") -> None:
+        await self._submit(Remember(topic, key, microseconds(moment), value))
+
+    async def forget_memory(self, topic: str, key: str) -> None:
+        await self._submit(ForgetMemory(topic, key))
 
     async def forget(self, *, before: datetime) -> int:
         at = microseconds(before)

@@ -125,6 +125,15 @@ class Settlement:
     warned: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is known over restarts about `key`: a moment, and `value`, a text of whoever remembers it."""
+
+    key: str
+    moment: datetime
+    value: str = ""
+
+
 @dataclass(slots=True)
 class Ledger:
     """Recipients, counted at the moment their transaction committed.

@@ -293,12 +293,25 @@ class MakeDue(Operation[int]):
 class Remember(Operation[None]):
     __slots__ = ("_row",)
 
-    def __init__(self, topic: str, key: str, at: int) -> None:
+    def __init__(self, topic: str, key: str, at: int, value: str) -> None:
         super().__init__()
-        self._row = (topic, key, at)
+        self._row = (topic, key, at, value)
 
     def run(self, work: Work) -> None:
         work.execute("remember", self._row)
+
+    def apply(self, books: Books) -> None: ...
+
+
+class ForgetMemory(Operation[None]):
+    __slots__ = ("_row",)
+
+    def __init__(self, topic: str, key: str) -> None:
+        super().__init__()
+        self._row = (topic, key)
+
+    def run(self, work: Work) -> None:
+        work.execute("forget_memory", self._row)
 
     def apply(self, books: Books) -> None: ...
 

@@ -178,6 +178,13 @@ def recalled(topic: str, key: str) -> Callable[[Work], int | None]:
     return look
 
 
+def memories(topic: str) -> Callable[[Work], list[tuple[str, int, str]]]:
+    def look(read: Work) -> list[tuple[str, int, str]]:
+        return [(str(key), int(at), str(value)) for key, at, value in read.execute("memories", (topic,))]
+
+    return look
+
+
 def first_since(at: int) -> Callable[[Work], int | None]:
     """The key of the first message of the history that was accepted at that moment or later."""
 

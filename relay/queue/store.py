@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from relay.queue.listing import Acted, Listed, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, QueueView, Settlement
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Settlement
 
 
 class QueueStore(Protocol):
@@ -110,8 +110,16 @@ class QueueStore(Protocol):
         """The moment that `remember` kept for `key`, or None."""
         ...
 
-    async def remember(self, topic: str, key: str, moment: datetime) -> None:
-        """Keep a moment over restarts: when an alarm was told last, for one."""
+    async def remember(self, topic: str, key: str, moment: datetime, value: str = "") -> None:
+        """Keep a moment, and what there is to know besides, over restarts: when an alarm was told last, for one."""
+        ...
+
+    async def memories(self, topic: str) -> Sequence[Memory]:
+        """All that is remembered under `topic`, by key."""
+        ...
+
+    async def forget_memory(self, topic: str, key: str) -> None:
+        """`key` is not known under `topic` any more, if it was."""
         ...
 
     async def forget(self, *, before: datetime) -> int:

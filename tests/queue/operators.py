@@ -15,7 +15,7 @@ from relay.errors import RelayError
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Acted, Did, Listed, Place, Saved, Standing, Tried, Verb, Wanted
-from relay.queue.model import Entry, Kind, Lease, Ledger, Result, Settlement, State
+from relay.queue.model import Entry, Kind, Lease, Ledger, Memory, Result, Settlement, State
 from relay.queue.store import QueueStore
 from tests.queue.conformance import MINUTE, House
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
@@ -556,6 +556,22 @@ class OperatorPromises:
         assert await store.recall("alarm", "auth:own") == LATER
         assert await store.recall("alarm", "disk") == NOON
         assert await store.recall("other", "disk") is None
+
+    @pytest.mark.asyncio
+    async def test_what_is_remembered_besides_a_moment_can_be_listed_and_forgotten(self, house: NotedHouse) -> None:
+        await house.store.remember("verdict", "own b", NOON, "550")
+        await house.store.remember("verdict", "own a", NOON)
+        await house.store.remember("verdict", "own a", LATER, '{"code": 554}')
+        await house.store.remember("alarm", "disk", NOON)
+        store = await house.crash()
+        assert await store.memories("verdict") == [
+            Memory("own a", LATER, '{"code": 554}'),
+            Memory("own b", NOON, "550"),
+        ]
+        await store.forget_memory("verdict", "own a")
+        await store.forget_memory("verdict", "nobody")
+        assert await store.memories("verdict") == [Memory("own b", NOON, "550")]
+        assert await store.memories("other") == []
 
     @pytest.mark.asyncio
     async def test_history_forgets_what_ended_before_and_nothing_else(self, house: NotedHouse) -> None:

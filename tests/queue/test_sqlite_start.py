@@ -78,10 +78,10 @@ async def test_a_database_of_a_newer_relay_is_left_alone(house: SqliteHouse) -> 
     connection = sqlite3.connect(house.path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 2\)"):
+    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 3\)"):
         await house.open()
     connection = sqlite3.connect(house.path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
     await house.open()  # the lock was let go of
 

@@ -141,7 +141,13 @@ UPDATE recipient SET state = 'cancelled', ended_at = ?
 WHERE entry = ? AND state NOT IN ('delivered', 'failed', 'expired', 'cancelled');
 
 -- name: remember
-INSERT OR REPLACE INTO memory VALUES (?, ?, ?);
+INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?);
+
+-- name: forget_memory
+DELETE FROM memory WHERE topic = ? AND key = ?;
+
+-- name: memories
+SELECT key, moment, value FROM memory WHERE topic = ? ORDER BY key;
 
 -- name: recall
 SELECT moment FROM memory WHERE topic = ? AND key = ?;

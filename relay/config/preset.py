@@ -1,0 +1,113 @@
+"""Presets: what is known about a provider, as data. The files lie in `presets/`, one for each.
+
+A preset fills in keys of an upstream that the configuration leaves out, and says how the provider's refusals
+are to be read (`policy.refusal`). Read when they are asked for: a relay that uses none pays for none.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.config.document import read
+from relay.config.problems import did_you_mean, quoted
+from relay.config.values import BadValue
+from relay.mail.outcome import Refusal, Stage
+from relay.policy.refusal import Line, Table
+
+_FOLDER = "presets"
+_FOR_ALL = "_generic"  # no preset: what replies mean at providers that nobody described
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RefusalLine(_Part):
+    """A line of the provider's table, as it is written; `policy.refusal.Line` says what the keys mean."""
+
+    class_: Literal[tuple(Refusal)] = Field(alias="class")  # type: ignore[valid-type]
+    codes: tuple[int, ...] | None = None
+    statuses: tuple[str, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    stages: tuple[Literal[tuple(Stage)], ...] | None = None  # type: ignore[valid-type]
+    confirm: bool = False
+    waits: bool = False
+
+    def line(self) -> Line:
+        return Line(
+            refusal=Refusal(self.class_),
+            codes=None if self.codes is None else tuple(map(str, self.codes)),
+            statuses=self.statuses,
+            texts=None if self.texts is None else tuple([text.lower() for text in self.texts]),
+            stages=None if self.stages is None else frozenset(map(Stage, self.stages)),
+            confirm=self.confirm,
+            waits=self.waits,
+        )
+
+
+class Preset(_Part):
+    """A provider. `upstream` has the keys of an upstream that it fills in; `sender` what it does with the From.
+
+    `checked`: the day when somebody last compared it with `sources`; `unconfirmed` names what the provider itself
+    does not say.
+    """
+
+    title: str
+    sources: tuple[str, ...]
+    checked: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    unconfirmed: tuple[str, ...] = ()
+    sender: Literal["account", "domain", "any", "rewritten"]
+    notes: tuple[str, ...] = ()
+    upstream: dict[str, Any]
+    refusals: tuple[RefusalLine, ...] = ()
+
+
+class _Generic(_Part):
+    refusals: tuple[RefusalLine, ...]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The presets there are."""
+    found = [file.name.removesuffix(".yaml") for file in (files("relay.config") / _FOLDER).iterdir()]
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+@cache
+def preset(name: str) -> Preset:
+    """The preset `name`. Raises BadValue where there is none."""
+    if name not in names():
+        raise BadValue(f"no preset named {quoted(name)}", did_you_mean(name, names()))
+    return Preset.model_validate(_file(name))
+
+
+@cache
+def table(name: str | None) -> Table:
+    """How the refusals of an upstream with this preset (or none) are to be read."""
+    if name is None:
+        return _table(_Generic.model_validate(_file(_FOR_ALL)).refusals)
+    return _table(preset(name).refusals).before(table(None))
+
+
+def filled_in(upstream: object) -> object:
+    """An upstream as it is written, with what its preset says of the keys that it leaves out.
+
+    What is no upstream, or names no preset that there is, comes back as it is: validation says what is wrong.
+    """
+    name = upstream.get("preset") if isinstance(upstream, dict) else None
+    if not isinstance(upstream, dict) or name not in names():
+        return upstream
+    return {**preset(str(name)).upstream, **upstream}
+
+
+def _file(name: str) -> object:
+    file = f"{name}.yaml"
+    return read((files("relay.config") / _FOLDER / file).read_text("utf-8"), file).value
+
+
+def _table(lines: tuple[RefusalLine, ...]) -> Table:
+    return Table(tuple([line.line() for line in lines]))

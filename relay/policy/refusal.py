@@ -1,0 +1,114 @@
+"""What an upstream's reply speaks of: the sender, the pace, the login, the recipient, the content.
+
+Providers say the same thing with other codes, and other things with the same code: "554 5.2.0" is a sender
+refused, a quota, or a full mailbox. So replies are told apart by tables, which are data
+(`config/presets/`): that of the provider is asked first, then the one for all. The first line that fits speaks.
+
+What follows from a class, whatever the code:
+
+    sender-refused                  the message may go with another sender (`when: refused`), else it fails
+    throttled, quota, auth          the account's trouble, not the message's: mail waits, nothing bounces
+    all others                      as the code says: 4xx waits, 5xx fails the recipient
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
+from relay.mail.reply import Reply
+
+OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
+"""Classes that say nothing about the message: who sends it is not to send now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a table: all that is given must fit. `codes` "5" is any 5xx, `statuses` "7.60" is any x.7.60;
+    `texts` are any of these in the text, in lower case. None: not asked.
+
+    `confirm`: known to come and go, so one refusal is not believed. `waits`: mail is to wait, though the code
+    says that it failed.
+    """
+
+    refusal: Refusal
+    codes: tuple[str, ...] | None = None
+    statuses: tuple[str, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    stages: frozenset[Stage] | None = None
+    confirm: bool = False
+    waits: bool = False
+
+    def fits(self, stage: Stage, reply: Reply, text: str) -> bool:
+        """`text` is the reply's, in lower case."""
+        return (
+            (self.stages is None or stage in self.stages)
+            and (self.codes is None or any(str(reply.code).startswith(code) for code in self.codes))
+            and (self.statuses is None or any(_is_status(reply.status, status) for status in self.statuses))
+            and (self.texts is None or any(words in text for words in self.texts))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a reply speaks of; `confirm` and `waits` as in the line that fitted."""
+
+    refusal: Refusal
+    confirm: bool = False
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Lines in the order they are asked. Without any, code and stage alone tell."""
+
+    lines: tuple[Line, ...] = ()
+
+    def tell(self, stage: Stage, reply: Reply) -> Told:
+        """What `reply`, which is no success, speaks of."""
+        text = reply.text.lower()
+        for line in self.lines:
+            if line.fits(stage, reply, text):
+                return Told(line.refusal, line.confirm, line.waits)
+        return Told(_by_code(stage, reply))
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """`outcome` with its class, and as that class has it: what is the account's trouble defers."""
+        match outcome:
+            case Delivered():
+                return outcome
+            case Deferred():
+                if outcome.reply is None:
+                    return outcome
+                told = self.tell(outcome.stage, outcome.reply)
+                sick = outcome.upstream_sick or told.refusal in OF_THE_ACCOUNT
+                return replace(outcome, refusal=told.refusal, upstream_sick=sick)
+            case Failed():
+                told = self.tell(outcome.stage, outcome.reply)
+                if told.refusal in OF_THE_ACCOUNT or told.waits:
+                    reply = outcome.reply
+                    return Deferred(
+                        outcome.stage,
+                        Trouble.PERMANENT,
+                        reply.text,
+                        reply,
+                        upstream_sick=True,
+                        refusal=told.refusal,
+                    )
+                return replace(outcome, refusal=told.refusal)
+
+    def before(self, other: Table) -> Table:
+        """This table, and `other` where it says nothing."""
+        return Table((*self.lines, *other.lines))
+
+
+def _by_code(stage: Stage, reply: Reply) -> Refusal:
+    if stage is Stage.AUTH:
+        return Refusal.AUTH
+    if reply.code < 500:
+        return Refusal.TEMPORARY
+    return Refusal.RECIPIENT if stage is Stage.RCPT else Refusal.PERMANENT
+
+
+def _is_status(status: str, wanted: str) -> bool:
+    return status == wanted or status.partition(".")[2] == wanted
