@@ -268,6 +268,9 @@ class House:
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()
 
+    async def senders_changed(self) -> None:
+        await self.verdicts.reload()
+
     def wake(self) -> None:
         self.workers.ring_all()
 
