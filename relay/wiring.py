@@ -24,11 +24,12 @@ from relay.ingress.settings import Limits, ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import Policy
-from relay.policy.refusal import Table
+from relay.policy.refusal import HTTP, Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
+from relay.transport.tls import TlsTerms
 from relay.transport.transaction import Timeouts
 
 LOCK_TRIES = 10  # a tenth of a second apart
@@ -62,11 +63,47 @@ def upstream(name: str, config: model.Config, *, observer: Observer, changed: Ca
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
         limits, refusals = UpstreamLimits(), Table()
+    elif isinstance(settings, model.HttpsUpstream):
+        transport = _https_transport(name, settings, observer)
+        limits, refusals = UpstreamLimits(settings.max_connections, max_recipients=1), HTTP
     else:
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
         limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
         refusals = preset.table(settings.preset)
     return Upstream(transport, limits, refusals=refusals, observer=observer, changed=changed)
+
+
+def _https_transport(name: str, settings: model.HttpsUpstream, observer: Observer) -> Transport:
+    # Only who has such an upstream pays for an HTTP client.
+    from relay.transport.exchange import Terms
+    from relay.transport.https import HttpsSettings, HttpsTransport
+
+    terms = Terms(
+        url=settings.url.text,
+        host=settings.url.host,
+        method=settings.method,
+        template=settings.fields if settings.format == "json" else None,
+        code_pattern=settings.code_pattern,
+        headers=tuple(settings.headers.items()),
+        on_client_error=settings.on_client_error,
+        total=settings.timeouts.total.total_seconds(),
+    )
+    made = HttpsSettings(
+        name=name,
+        port=settings.url.port,
+        terms=terms,
+        auth=settings.auth,
+        username=settings.username,
+        secret=settings.proof.reveal if settings.proof is not None else None,
+        auth_header=settings.auth_header or "",
+        tls=TlsTerms(
+            ca=_text(settings.tls_ca), certificate=_text(settings.tls_certificate), key=_text(settings.tls_key)
+        ),
+        pins=settings.tls_pin,
+        link_local=settings.link_local,
+        connect=settings.timeouts.connect.total_seconds(),
+    )
+    return HttpsTransport(made, observer=observer)
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 
 from relay.config import outside, password
 from relay.config.checks import beyond_loopback
-from relay.config.model import Config, SmtpUpstream
+from relay.config.model import Config, HttpsUpstream, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean
 from relay.config.secrets import Secret
 from relay.config.values import is_loopback
@@ -61,7 +61,7 @@ def _keys(config: Config) -> Iterator[Finding]:
         (("listeners", number, "key"), listener.key) for number, listener in config.smtp_listeners.items()
     ]
     for name, upstream in config.upstreams.items():
-        if isinstance(upstream, SmtpUpstream):
+        if isinstance(upstream, SmtpUpstream | HttpsUpstream):
             keys.append((("upstreams", name, "tls_key"), upstream.tls_key))
     for path, file in keys:
         if file is not None and _world_readable(file):
@@ -101,6 +101,8 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         path: Path = ("upstreams", name)
         if name not in used and name != config.session_codes.vendor:
             yield Finding(path, "no route leads to this upstream", "name it in routes.default.upstreams")
+        if isinstance(upstream, HttpsUpstream):
+            yield from _endpoint(path, name, upstream, config)
         if not isinstance(upstream, SmtpUpstream):
             continue
         if upstream.tls != "none" and not upstream.tls_verify:
@@ -112,6 +114,18 @@ def _upstreams(config: Config) -> Iterator[Finding]:
             yield Finding(
                 (*path, "cleartext_auth"), "the password goes readably over the network", "write tls: starttls"
             )
+
+
+def _endpoint(path: Path, name: str, upstream: HttpsUpstream, config: Config) -> Iterator[Finding]:
+    if upstream.auth == "none" and upstream.tls_certificate is None:
+        problem = "the endpoint cannot know who sends, and may take mail from anybody"
+        yield Finding((*path, "auth"), problem, "write auth: hmac-sha256 or bearer, or name a tls_certificate")
+    codes = config.session_codes
+    others = codes.enabled and codes.fallback and name in (codes.own, codes.vendor)
+    others = others or any(name in route.upstreams[:-1] for route in config.routes.values())
+    if upstream.on_client_error == "next" and not others:
+        problem = "no route has an upstream behind this one: what it refuses waits until it expires"
+        yield Finding((*path, "on_client_error"), problem, "write on_client_error: fail, or name another in the route")
 
 
 def _senders(config: Config) -> Iterator[Finding]:

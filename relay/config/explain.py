@@ -15,6 +15,7 @@ from relay.config.document import Oddity
 from relay.config.model import (
     CaptureUpstream,
     Config,
+    HttpsUpstream,
     PickupListener,
     Route,
     Section,
@@ -25,7 +26,7 @@ from relay.config.problems import Finding, Path, did_you_mean, is_secret
 from relay.config.values import BadValue
 
 _TYPES: Mapping[str | int, Mapping[str, type[Section]]] = {
-    "upstreams": {"smtp": SmtpUpstream, "capture": CaptureUpstream},
+    "upstreams": {"smtp": SmtpUpstream, "https": HttpsUpstream, "capture": CaptureUpstream},
     "listeners": {"smtp": SmtpListener, "pickup": PickupListener},
 }
 _PROBLEMS = {
@@ -46,6 +47,7 @@ _HINTS = {
 _NOTHING = "nothing stands here: leave the key out, or give it a value"
 _SAMPLES: Mapping[str, object] = {
     "host": "sample.invalid",
+    "url": "https://sample.invalid/",
     "name": "sample",
     "password": "sample",
     "directory": "sample",

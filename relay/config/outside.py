@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from relay.config import password, tls
-from relay.config.model import CaptureUpstream, Config, SmtpUpstream
+from relay.config.model import CaptureUpstream, Config, HttpsUpstream, SmtpUpstream
 from relay.config.problems import Finding, Path
 from relay.config.secrets import Secret, SecretMissing
 from relay.errors import ConfigError, RelayError
@@ -26,6 +26,10 @@ def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
     for name, upstream in config.upstreams.items():
         if isinstance(upstream, SmtpUpstream) and upstream.password is not None:
             yield ("upstreams", name, "password"), upstream.password
+        if isinstance(upstream, HttpsUpstream):
+            for key in ("password", "token", "secret"):
+                if (secret := getattr(upstream, key)) is not None:
+                    yield ("upstreams", name, key), secret
 
 
 def problems(config: Config, *, serving: bool) -> list[ConfigError]:

@@ -24,7 +24,11 @@ from relay.config.model import Config, Section
 KINDS = {
     "address": "a bare address, `jan@example.nl`",
     "duration": "`90s`, `5m`, `1h30m`, `5d`; a unit is always needed",
+    "header fields": 'a mapping of names and texts, `{X-Customer: "12"}`',
     "host name": "in ASCII, `relay.example.nl`; where it says so, an IP address will do as well",
+    "JSON template": "a mapping of whatever JSON has, nested as it needs to be, with placeholders in its texts; a text"
+    " that is one placeholder alone is `null` where the message has no such thing",
+    "key pin": "the SHA-256 of a public key in base64; [vendor-endpoint.md](vendor-endpoint.md) has the command",
     "name": "letters, digits, `.`, `_` and `-`, at most 64",
     "network": "an address or a network: `192.168.1.20`, `192.168.1.0/24`, `::1`",
     "path": "the path of a file or a folder; a relative one counts from the folder of the configuration file",
@@ -61,17 +65,20 @@ sentence beside it says what it is; `null` is "nothing".
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One section of the file. `path` as people write it; `kind`: its `type`, where there are several."""
+    """One section of the file. `path` as people write it; `kind`: its `type`, where there are several; `within`: that
+    of the section it stands in."""
 
     path: str
     model: type[Section]
     kind: str = ""
+    within: str = ""
 
     @property
     def title(self) -> str:
         if not self.path:
             return "Top level"
-        return f"`{self.path}` with `type: {self.kind}`" if self.kind else f"`{self.path}`"
+        kind = self.kind or self.within
+        return f"`{self.path}` with `type: {kind}`" if kind else f"`{self.path}`"
 
     @property
     def link(self) -> str:
@@ -127,7 +134,7 @@ def _below(part: Part, name: str, hint: Any) -> Iterator[Part]:
     models = list(_models(hint))
     for model in models:
         kind = get_args(model.model_fields["type"].annotation)[0] if len(models) > 1 else ""
-        yield Part(path, model, kind)
+        yield Part(path, model, kind, part.kind or part.within)
 
 
 def _models(hint: Any) -> Iterator[type[Section]]:

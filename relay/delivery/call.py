@@ -150,6 +150,7 @@ class Call:
             ret=envelope.ret,
             envid=envelope.envid,
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+            places=tuple([pending.index for pending in part]),
         )
         if not upstream.admits(insist=insist):
             return None

@@ -9,6 +9,7 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
     Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
+    the same, by a sick endpoint     pending     as above
     session code, deferred anyhow    pending     its own interval, whatever the reason
     Deferred past its lifetime       expired     a bounce
     session code, in doubt twice     failed      no bounce: it may well have been delivered
@@ -234,7 +235,11 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     if not urgent and all(outcome.stage in BEFORE_A_TRANSACTION for outcome in deferred):
         return attempt.now
     # It may be this message that the upstream cannot bear: whatever else waits is to be the probe.
-    if any(outcome.reply is not None and outcome.reply.code == 421 for outcome in deferred):
+    if any(
+        (outcome.reply is not None and outcome.reply.code == 421)
+        or (outcome.stage is Stage.HTTP and outcome.upstream_sick)
+        for outcome in deferred
+    ):
         jitter = 1.0
     # For a session code the same code twice does no harm, and a late one is worth nothing.
     patient = not entry.session_code and any(outcome.in_doubt for outcome in deferred)

@@ -23,7 +23,12 @@ from relay.transport.port import Connection, Delivery, DeliveryRequest, Transpor
 IDLE = 30.0  # seconds a connection is kept without work
 NEVER = float("inf")
 _BY_CODE = Table()
-_MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
+_MAY_QUOTE = (
+    Stage.DATA,
+    Stage.BODY,
+    Stage.DOT,
+    Stage.HTTP,
+)  # what is said there may quote the message, and that may be a code
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ class Upstream:
         self._epoch += 1
         self._failures += 1
         self._probe = None
-        pause = schedule.set_aside(self._failures, random.random())  # noqa: S311  # jitter, no secret
+        pause = schedule.set_aside(self._failures, random.random(), trouble.retry_after)  # noqa: S311  # jitter, no secret
         self._aside_until = self._loop.time() + pause.total_seconds()
         self._aside_for_auth = trouble.stage is Stage.AUTH
         self._drop_idle()
@@ -369,14 +374,18 @@ def _no_place(request: DeliveryRequest) -> Delivery:
 def _speaks_of_upstream(trouble: Deferred) -> bool:
     return (
         trouble.stage in BEFORE_A_TRANSACTION
+        or trouble.stage is Stage.HTTP  # an endpoint that calls itself unable, or gives no answer
         or trouble.refusal in OF_THE_ACCOUNT
         or (trouble.reply is not None and trouble.reply.code == 421)
     )
 
 
 def _connection_was_stale(delivery: Delivery) -> bool:
-    """True when nothing of the message went out: the connection had been closed, or was closed with 421."""
+    """True when nothing of the message went out: the connection had been closed, or was closed with 421.
+
+    What an endpoint may have got goes again at once all the same: with the same key it is the same message.
+    """
     sick = delivery.sick
-    if sick is None or sick.stage is not Stage.MAIL:
+    if sick is None or sick.stage not in (Stage.MAIL, Stage.HTTP):
         return False
     return sick.trouble is Trouble.DROPPED or (sick.reply is not None and sick.reply.code == 421)

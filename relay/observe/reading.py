@@ -35,6 +35,7 @@ _CERTIFICATE_TEXTS = (
     ("certificate is for", "certificate-name"),
     ("certificate is not for", "certificate-name"),
     ("certificate is not good", "certificate-authority"),
+    ("none of those in tls_pin", "certificate-pin"),
 )
 _CONNECTION_TEXTS = (
     ("connection refused", "connection-refused"),
@@ -60,6 +61,12 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
             return "no-starttls" if code == 0 else "upstream"
         case Stage.TLS:
             return certificate_remedy(text) or _tls_remedy(text)
+        case Stage.AUTH if code in (401, 403):
+            return "endpoint-login"
+        case Stage.HTTP if 300 <= code < 400:
+            return "endpoint-moved"
+        case Stage.HTTP:
+            return "throttled" if code == 429 else "upstream"
         case Stage.AUTH:
             return _login_remedy(code, status, text)
     if code == 0:

@@ -112,3 +112,18 @@ def _by_code(stage: Stage, reply: Reply) -> Refusal:
 
 def _is_status(status: str, wanted: str) -> bool:
     return status == wanted or status.partition(".")[2] == wanted
+
+
+HTTP = Table(
+    (
+        # What we say ourselves of a message that cannot be put into fields
+        Line(Refusal.TOO_LARGE, statuses=("3.4",)),
+        Line(Refusal.CONTENT, statuses=("6.0",)),
+        # What an endpoint says: statuses of HTTP, whose 4xx are its refusals and whose 5xx its troubles
+        Line(Refusal.AUTH, codes=("401", "403")),
+        Line(Refusal.THROTTLED, codes=("429",)),
+        Line(Refusal.TEMPORARY, codes=("3", "408", "425", "5")),
+        Line(Refusal.PERMANENT, codes=("4",)),
+    )
+)
+"""How the answers of an HTTPS endpoint are to be read: by their codes, as their texts follow no custom."""

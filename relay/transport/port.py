@@ -23,6 +23,7 @@ class DeliveryRequest:
     `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
+    `places`: that of each recipient in the envelope of the entry, from 0; the same at each attempt.
     """
 
     queue_id: str
@@ -35,6 +36,7 @@ class DeliveryRequest:
     ret: str | None = None
     envid: str | None = None
     patience: float | None = None
+    places: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:

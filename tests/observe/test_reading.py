@@ -100,6 +100,13 @@ UNSUCCESSFUL = "Authentication unsuccessful"
         (Stage.AUTH, Trouble.TRANSIENT, (0, "", "AUTH would go over an unencrypted connection"), "mechanism"),
         (Stage.AUTH, Trouble.TRANSIENT, (0, "", "upstreams.own.password: /run/pw: No such file"), "secret"),
         (Stage.MAIL, Trouble.TRANSIENT, (421, "4.3.2", "closing"), "throttled"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "the upstream's key is none of those in tls_pin"), "certificate-pin"),
+        (Stage.AUTH, Trouble.PERMANENT, (401, "4.7.0", "Unauthorized"), "endpoint-login"),
+        (Stage.AUTH, Trouble.PERMANENT, (403, "4.7.0", "Forbidden"), "endpoint-login"),
+        (Stage.HTTP, Trouble.TRANSIENT, (308, "4.0.0", "Permanent Redirect"), "endpoint-moved"),
+        (Stage.HTTP, Trouble.TRANSIENT, (429, "4.0.0", "Too Many Requests"), "throttled"),
+        (Stage.HTTP, Trouble.TRANSIENT, (503, "4.0.0", "Service Unavailable"), "upstream"),
+        (Stage.HTTP, Trouble.TIMEOUT, (0, "", "no answer within 30 s"), "upstream"),
     ],
 )
 def test_the_remedy_fits_the_stage_and_the_reply(

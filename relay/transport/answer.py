@@ -1,0 +1,107 @@
+"""What the answer of an HTTPS endpoint means for a recipient. The status alone decides:
+
+    2xx                             delivered
+    401, 403                        the login is refused: deferred, and the upstream set aside
+    408, 425                        deferred
+    429, 5xx                        deferred, and the upstream set aside, as long as Retry-After asks for
+    other 4xx                       failed; or the next upstream may be asked (`on_client_error: next`)
+    whatever else, redirects too    deferred, and the upstream set aside
+
+The text of an answer may quote the message, so it goes with the recipient's outcome, whose text is kept for
+ordinary mail only; what is said of the upstream as a whole has no word of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Literal
+
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.mail.reply import Reply, sanitise
+from relay.transport.port import Delivery
+
+OnClientError = Literal["fail", "next"]
+
+_LATER = (408, 425, 429)
+_LONGEST = 86_400.0
+_SAID = 300  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is what was read of it, "" unless it is JSON; `date` the endpoint's clock."""
+
+    status: int
+    retry_after: str = ""
+    date: str = ""
+    body: str = ""
+
+
+def delivery(answer: Answer, *, on_client_error: OnClientError, now: datetime) -> Delivery:
+    """The end of a transaction with one recipient that was answered so."""
+    status = answer.status
+    words = HTTPStatus(status).phrase if status in _PHRASES else "no status that is known"
+    said = _said(answer.body)
+    text = sanitise(f"{words}: {said}" if said else words)
+    if 200 <= status < 300:
+        return Delivery((Delivered(Reply(status, "2.0.0", text)),))
+    if status in (401, 403):
+        reply = Reply(status, "4.7.0", words)
+        sick = Deferred(Stage.AUTH, Trouble.PERMANENT, words, reply, upstream_sick=True)
+        return Delivery((sick,), sick)
+    if 400 <= status < 500 and status not in _LATER:
+        reply = Reply(status, "5.3.4" if status == 413 else "5.0.0", text)
+        return Delivery((refused(reply, on_client_error),))
+    after = _seconds(answer, now) if status == 429 or status >= 500 else None
+    outcome = Deferred(Stage.HTTP, Trouble.TRANSIENT, text, Reply(status, "4.0.0", text), retry_after=after)
+    if status in (408, 425):
+        return Delivery((outcome,))
+    if 300 <= status < 400:
+        words = f"{words}: redirects are not followed"
+    outcome = replace(outcome, upstream_sick=True)
+    return Delivery((outcome,), replace(outcome, text=words, reply=Reply(status, "4.0.0", words)))
+
+
+def refused(reply: Reply, on_client_error: OnClientError) -> Outcome:
+    """The outcome of a message that the endpoint does not want, or that cannot be made fit for it."""
+    if on_client_error == "next":
+        return Deferred(Stage.HTTP, Trouble.PERMANENT, reply.text, reply)
+    return Failed(Stage.HTTP, reply)
+
+
+_PHRASES = frozenset(map(int, HTTPStatus))
+
+
+def _seconds(answer: Answer, now: datetime) -> float | None:
+    """Retry-After in seconds (RFC 9110, section 10.2.3); a date in it is by the endpoint's clock, if that is told."""
+    text = answer.retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), _LONGEST)
+    when = _moment(text)
+    if when is None:
+        return None
+    return min(max(0.0, (when - (_moment(answer.date) or now)).total_seconds()), _LONGEST)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _said(body: str) -> str:
+    """The sentence in an answer of JSON, as most endpoints have one (RFC 9457 among them), or ""."""
+    try:
+        found = json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return ""
+    for _ in range(2):
+        if isinstance(found, dict):
+            found = next((found[key] for key in ("detail", "message", "error") if key in found), None)
+    return sanitise(found, _SAID) if isinstance(found, str) else ""
