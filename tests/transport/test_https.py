@@ -385,14 +385,19 @@ def test_a_name_that_leads_to_the_metadata_of_a_cloud_is_not_followed(
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"])
-def test_proxies_of_the_environment_are_not_asked(
-    run: Run, certificates: Certificates, variable: str, monkeypatch: pytest.MonkeyPatch
+def test_proxies_and_passwords_of_the_environment_are_not_used(
+    run: Run, certificates: Certificates, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login jan password geheim\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint, Endpoint(certificates.good) as proxy:
             monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
             assert isinstance(await outcome_of(endpoint, certificates), Delivered)
             assert proxy.connections == 0
+            assert "Authorization" not in (await endpoint.request()).headers
 
     run(scene())
 
@@ -587,11 +592,15 @@ def test_the_sentence_in_an_answer_of_json_is_told_with_the_recipient(
     run(scene())
 
 
-def test_an_answer_without_end_is_cut_and_its_status_counts(run: Run, certificates: Certificates) -> None:
+def test_an_answer_without_end_is_cut_and_its_status_counts(
+    run: Run, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "REST_OF_AN_ANSWER", 100.0)  # not the time ends it
+
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint:
             endpoint.script(without_end)
-            connection = await connected(endpoint, certificates)
+            connection = await connected(endpoint, certificates, total=100.0)
             (outcome,) = (await connection.deliver(request(message=CODE_MAIL))).outcomes
             assert outcome == Delivered(Reply(200, "2.0.0", "OK"))
             assert not connection.usable
