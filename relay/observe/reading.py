@@ -61,12 +61,12 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
             return "no-starttls" if code == 0 else "upstream"
         case Stage.TLS:
             return certificate_remedy(text) or _tls_remedy(text)
-        case Stage.AUTH if code in (401, 403):
+        case Stage.AUTH if status in ("5.0.401", "5.0.403"):
             return "endpoint-login"
-        case Stage.HTTP if 300 <= code < 400:
+        case Stage.HTTP if status.startswith("4.0.3"):
             return "endpoint-moved"
         case Stage.HTTP:
-            return "throttled" if code == 429 else "upstream"
+            return "throttled" if status == "4.0.429" else "upstream"
         case Stage.AUTH:
             return _login_remedy(code, status, text)
     if code == 0:

@@ -119,11 +119,9 @@ HTTP = Table(
         # What we say ourselves of a message that cannot be put into fields
         Line(Refusal.TOO_LARGE, statuses=("3.4",)),
         Line(Refusal.CONTENT, statuses=("6.0",)),
-        # What an endpoint says: statuses of HTTP, whose 4xx are its refusals and whose 5xx its troubles
-        Line(Refusal.AUTH, codes=("401", "403")),
-        Line(Refusal.THROTTLED, codes=("429",)),
-        Line(Refusal.TEMPORARY, codes=("3", "408", "425", "5")),
-        Line(Refusal.PERMANENT, codes=("4",)),
+        Line(Refusal.AUTH, statuses=("0.401", "0.403")),
+        Line(Refusal.THROTTLED, statuses=("0.429",)),
     )
 )
-"""How the answers of an HTTPS endpoint are to be read: by their codes, as their texts follow no custom."""
+"""How the answers of an HTTPS endpoint are to be read (`transport.answer` makes replies of them): not by their texts,
+which follow no custom."""

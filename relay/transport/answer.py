@@ -7,8 +7,11 @@
     other 4xx                       failed; or the next upstream may be asked (`on_client_error: next`)
     whatever else, redirects too    deferred, and the upstream set aside
 
-The text of an answer may quote the message, so it goes with the recipient's outcome, whose text is kept for
-ordinary mail only; what is said of the upstream as a whole has no word of it.
+All who read replies know those of SMTP, so an answer becomes one: 250, 450, 550 or 535, with the status of HTTP as the
+last part of the enhanced one, "550 5.0.422".
+
+The text of an answer may quote the message, so it goes with the outcome of the recipient, and is kept for ordinary
+mail only; what is said of the upstream as a whole has no word of it.
 """
 
 from __future__ import annotations
@@ -44,26 +47,27 @@ class Answer:
 def delivery(answer: Answer, *, on_client_error: OnClientError, now: datetime) -> Delivery:
     """The end of a transaction with one recipient that was answered so."""
     status = answer.status
-    words = HTTPStatus(status).phrase if status in _PHRASES else "no status that is known"
+    words = f"HTTP {status} {HTTPStatus(status).phrase if status in _KNOWN else ''}".rstrip()
     said = _said(answer.body)
     text = sanitise(f"{words}: {said}" if said else words)
     if 200 <= status < 300:
-        return Delivery((Delivered(Reply(status, "2.0.0", text)),))
+        return Delivery((Delivered(Reply(250, f"2.0.{status}", text)),))
     if status in (401, 403):
-        reply = Reply(status, "4.7.0", words)
+        reply = Reply(535, f"5.0.{status}", words)
         sick = Deferred(Stage.AUTH, Trouble.PERMANENT, words, reply, upstream_sick=True)
         return Delivery((sick,), sick)
     if 400 <= status < 500 and status not in _LATER:
-        reply = Reply(status, "5.3.4" if status == 413 else "5.0.0", text)
+        reply = Reply(552, "5.3.4", text) if status == 413 else Reply(550, f"5.0.{status}", text)
         return Delivery((refused(reply, on_client_error),))
     after = _seconds(answer, now) if status == 429 or status >= 500 else None
-    outcome = Deferred(Stage.HTTP, Trouble.TRANSIENT, text, Reply(status, "4.0.0", text), retry_after=after)
+    reply = Reply(450, f"4.0.{status}", text)
+    outcome = Deferred(Stage.HTTP, Trouble.TRANSIENT, text, reply, retry_after=after)
     if status in (408, 425):
         return Delivery((outcome,))
     if 300 <= status < 400:
         words = f"{words}: redirects are not followed"
     outcome = replace(outcome, upstream_sick=True)
-    return Delivery((outcome,), replace(outcome, text=words, reply=Reply(status, "4.0.0", words)))
+    return Delivery((outcome,), replace(outcome, text=words, reply=replace(reply, text=words)))
 
 
 def refused(reply: Reply, on_client_error: OnClientError) -> Outcome:
@@ -73,7 +77,7 @@ def refused(reply: Reply, on_client_error: OnClientError) -> Outcome:
     return Failed(Stage.HTTP, reply)
 
 
-_PHRASES = frozenset(map(int, HTTPStatus))
+_KNOWN = frozenset(map(int, HTTPStatus))
 
 
 def _seconds(answer: Answer, now: datetime) -> float | None:

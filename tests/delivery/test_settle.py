@@ -189,7 +189,7 @@ def test_a_message_that_makes_the_upstream_hang_up_waits_for_the_schedule() -> N
     assert settled(lease(), broken).settlement.next_attempt_at == NOW + timedelta(minutes=1)
 
 
-@pytest.mark.parametrize(("stage", "code"), [(Stage.MAIL, 421), (Stage.HTTP, 503)])
+@pytest.mark.parametrize(("stage", "code"), [(Stage.MAIL, 421), (Stage.HTTP, 450)])
 def test_mail_that_met_421_or_a_sick_endpoint_waits_longer_than_the_upstream_is_set_aside(
     stage: Stage, code: int
 ) -> None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_the_fields_of_a_message_arrive_as_json(run: Run, certificates: Certific
         async with Endpoint(certificates.good) as endpoint:
             pattern = code_pattern(r"/code is (\d{6})/")
             outcome = await outcome_of(endpoint, certificates, code_pattern=pattern)
-            assert outcome == Delivered(Reply(202, "2.0.0", "Accepted"))
+            assert outcome == Delivered(Reply(250, "2.0.202", "HTTP 202 Accepted"))
             asked = await endpoint.request()
             assert (asked.method, asked.path) == ("POST", "/v1/messages")
             assert asked.headers["Content-Type"] == "application/json"
@@ -463,7 +464,7 @@ def test_any_2xx_is_delivered(run: Run, certificates: Certificates, status: int)
             endpoint.script(answer(status))
             outcome = await outcome_of(endpoint, certificates)
             assert isinstance(outcome, Delivered)
-            assert (outcome.reply.code, outcome.reported) == (status, False)
+            assert (outcome.reply.code, outcome.reply.status, outcome.reported) == (250, f"2.0.{status}", False)
 
     run(scene())
 
@@ -493,7 +494,8 @@ def test_what_may_pass_is_deferred_and_an_endpoint_in_trouble_is_sick(
             (outcome,) = delivery.outcomes
             assert isinstance(outcome, Deferred)
             assert outcome.reply is not None
-            assert (outcome.stage, outcome.trouble, outcome.reply.code) == (Stage.HTTP, Trouble.TRANSIENT, status)
+            assert (outcome.stage, outcome.trouble) == (Stage.HTTP, Trouble.TRANSIENT)
+            assert (outcome.reply.code, outcome.reply.status) == (450, f"4.0.{status}")
             assert (outcome.in_doubt, outcome.upstream_sick, delivery.sick is not None) == (False, sick, sick)
             assert outcome.retry_after == after
             if delivery.sick is not None:
@@ -539,7 +541,10 @@ def test_any_other_4xx_is_as_the_configuration_says(run: Run, certificates: Cert
             endpoint.always(says(status, {"detail": "no"}))
             outcome = await outcome_of(endpoint, certificates)
             assert isinstance(outcome, Failed)
-            assert (outcome.stage, outcome.reply.code, outcome.reply.text[-4:]) == (Stage.HTTP, status, ": no")
+            code, enhanced = (552, "5.3.4") if status == 413 else (550, f"5.0.{status}")
+            assert (outcome.stage, outcome.reply.code, outcome.reply.status) == (Stage.HTTP, code, enhanced)
+            assert outcome.reply.text.startswith(f"HTTP {status} ")
+            assert outcome.reply.text.endswith(": no")
             delivery = await sent(endpoint, certificates, on_client_error="next")
             (outcome,) = delivery.outcomes
             assert isinstance(outcome, Deferred)
@@ -584,10 +589,11 @@ def test_the_sentence_in_an_answer_of_json_is_told_with_the_recipient(
             endpoint.script(answer(422, text=body, kind=kind), answer(503, text=body, kind=kind))
             outcome = await outcome_of(endpoint, certificates)
             assert isinstance(outcome, Failed)
-            assert outcome.reply.text.removeprefix("Unprocessable Entity").removeprefix("Unprocessable Content") == said
+            words = f"HTTP 422 {HTTPStatus(422).phrase}"  # another one in each Python
+            assert outcome.reply.text == words + said
             delivery = await sent(endpoint, certificates)
             assert delivery.sick is not None
-            assert delivery.sick.reply == Reply(503, "4.0.0", "Service Unavailable")
+            assert delivery.sick.reply == Reply(450, "4.0.503", "HTTP 503 Service Unavailable")
 
     run(scene())
 
@@ -602,7 +608,7 @@ def test_an_answer_without_end_is_cut_and_its_status_counts(
             endpoint.script(without_end)
             connection = await connected(endpoint, certificates, total=100.0)
             (outcome,) = (await connection.deliver(request(message=CODE_MAIL))).outcomes
-            assert outcome == Delivered(Reply(200, "2.0.0", "OK"))
+            assert outcome == Delivered(Reply(250, "2.0.200", "HTTP 200 OK"))
             assert not connection.usable
             connection.abort()
 
