@@ -209,6 +209,8 @@ class SmtpUpstream(Section):
     preset: PresetName | None = setting(
         None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
     )
+    domain: HostName | None = setting(None, description="For a preset that needs it: your domain there.")
+    region: Name | None = setting(None, description="For a preset that needs it: the region of the account.")
     host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
     tls: Literal["starttls", "implicit", "none"] = setting(
         "starttls", description="TLS: starttls (required), implicit or none."
