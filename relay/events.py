@@ -247,11 +247,13 @@ class RecipientCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class EntryHeld(Event):
-    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does."""
+    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does, or when it is
+    `in_doubt`: nobody knows whether it was delivered, and its route holds such mail."""
 
     queue_id: str
     rule: str
     recipients: int
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

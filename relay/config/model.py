@@ -267,6 +267,11 @@ class Route(Section):
     priority: Literal["high", "normal", "low"] = setting(
         "normal", description="Which mail goes first: high, normal, low."
     )
+    in_doubt: Literal["retry", "hold"] = setting(
+        "retry",
+        description="Mail without an answer after its end: retry (it may arrive twice) or hold (for a person); "
+        "a session code is not held, it ends as failed.",
+    )
 
 
 class Match(Section):

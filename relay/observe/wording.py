@@ -153,6 +153,8 @@ def _sender(event: events.SenderDecided) -> str:
 
 
 def _held(event: events.EntryHeld) -> str:
+    if event.in_doubt:
+        return f"{event.recipients} recipients, in doubt: it may have been delivered"
     return f"{event.recipients} recipients, by {'a sender rule' if event.rule else 'an operator'}"
 
 
@@ -260,7 +262,14 @@ _line(
     raised=(Level.ERROR, "a session code", lambda e: e.session_code),
 )
 _line(events.RecipientCancelled, "cancelled", Level.INFO, "queue_id recipient route attempt delay")
-_line(events.EntryHeld, "held", Level.INFO, "queue_id rule", text=_held)
+_line(
+    events.EntryHeld,
+    "held",
+    Level.INFO,
+    "queue_id rule",
+    text=_held,
+    raised=(Level.WARNING, "in doubt", lambda e: e.in_doubt),
+)
 _line(
     events.EntryChanged,
     "changed",

@@ -25,12 +25,16 @@ PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A name that leads to upstreams (in order) and a schedule. A lower `priority` goes first."""
+    """A name that leads to upstreams (in order) and a schedule. A lower `priority` goes first.
+
+    `hold_in_doubt`: what may have been delivered waits for a person, and is not tried again by itself.
+    """
 
     name: str
     upstreams: tuple[str, ...]
     schedule: Schedule
     priority: int = PRIORITIES["normal"]
+    hold_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

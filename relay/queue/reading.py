@@ -75,16 +75,21 @@ def standing(read: Work) -> list[Standing]:
     """What nobody has leased; a pair of route and place may come twice."""
     found: list[Standing] = []
 
-    def note(route: str, place: Place, messages: int, oldest: int | None) -> None:
+    def note(route: str, place: Place, messages: int, oldest: int | None, in_doubt: int = 0) -> None:
         if messages:
-            found.append(Standing(route, place, messages, moment(next(read.execute("received_at", (oldest,)))[0])))
+            at = moment(next(read.execute("received_at", (oldest,)))[0])
+            found.append(Standing(route, place, messages, at, in_doubt))
 
     for name in ("standing_due", "standing_sleeping"):
         for route, messages, tried, oldest, oldest_tried in list(read.execute(name)):
             note(route, Place.PENDING, messages - tried, oldest)
             note(route, Place.DEFERRED, tried, oldest_tried)
+    in_doubt = dict(read.execute("standing_in_doubt"))
     for place, route, messages, oldest in list(read.execute("standing_apart")):
-        note(route, Place.HELD if place == HELD else Place.DAMAGED, messages, oldest)
+        if place == HELD:
+            note(route, Place.HELD, messages, oldest, in_doubt.get(route, 0))
+        else:
+            note(route, Place.DAMAGED, messages, oldest)
     for route, tried, received_at in read.execute("standing_to_bounce"):
         found.append(Standing(route, Place.DEFERRED if tried else Place.PENDING, 1, moment(received_at)))
     return found
@@ -101,7 +106,8 @@ def gathered(found: Iterable[Standing]) -> list[Standing]:
 
 
 def _together(one: Standing, other: Standing) -> Standing:
-    return Standing(one.route, one.place, one.messages + other.messages, min(one.oldest, other.oldest))
+    in_doubt = one.in_doubt + other.in_doubt
+    return Standing(one.route, one.place, one.messages + other.messages, min(one.oldest, other.oldest), in_doubt)
 
 
 # Lists

@@ -40,6 +40,7 @@ NEW = ("7QK3BBBBBBBB", "7QK3CCCCCCCC")
 HEAD = b"From: jan@klant.example\r\nSubject: sessiecode 482913\r\n\r\n"
 DEFAULT = Route("default", ("own",), Schedule((timedelta(minutes=1), timedelta(minutes=5)), timedelta(days=5)))
 CODES = Route("session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), priority=0)
+HOLDING = replace(DEFAULT, hold_in_doubt=True)
 POLICY = Policy(
     hostname="relay.example.nl",
     senders=(),
@@ -98,11 +99,12 @@ def settled(
     policy: Policy = POLICY,
     jitter: float = 0.5,
     may_expire: bool = True,
+    route: Route | None = None,
 ) -> Settled:
     return settle(
         mail,
         outcomes,
-        route=CODES if mail.entry.session_code else DEFAULT,
+        route=route or (CODES if mail.entry.session_code else DEFAULT),
         policy=policy,
         upstream="own",
         now=now,
@@ -206,6 +208,46 @@ def test_mail_in_doubt_waits_twice_the_interval_and_the_doubt_is_counted() -> No
     assert done.settlement.next_attempt_at == NOW + timedelta(minutes=2)
     assert done.settlement.results[0].in_doubt == 2
     assert states(done) == [State.PENDING]
+
+
+def test_mail_in_doubt_on_a_route_that_holds_it_waits_for_a_person_and_the_others_go_on() -> None:
+    done = settled(lease(3), IN_DOUBT, GREYLISTED, TAKEN, route=HOLDING)
+    assert states(done) == [State.HELD, State.PENDING, State.DELIVERED]
+    held = done.settlement.results[0]
+    assert held.reply == "no answer after the end of the message: it may have been delivered"
+    assert (held.in_doubt, held.in_doubt_at) == (1, "own")
+    assert done.settlement.next_attempt_at == NOW + timedelta(minutes=1)  # the doubt makes nobody wait longer
+    assert kinds(done) == [RecipientDeferred, RecipientDeferred, RecipientDelivered, EntryHeld]
+    assert done.events[-1] == EntryHeld("7QK3AAAAAAAA", "", 1, in_doubt=True)
+    (doubt, *_) = done.events
+    assert isinstance(doubt, RecipientDeferred)
+    assert (doubt.in_doubt, doubt.next_attempt_at) == (True, None)
+
+
+def test_mail_held_in_doubt_does_not_expire_with_its_attempt() -> None:
+    done = settled(lease(), IN_DOUBT, route=HOLDING, now=LATER)
+    assert states(done) == [State.HELD]
+    assert (done.settlement.next_attempt_at, done.settlement.route) == (None, "default")
+    assert done.settlement.notifications == ()
+
+
+def test_a_bounce_in_doubt_is_tried_again_whatever_the_route_says() -> None:
+    assert states(settled(lease(kind=Kind.BOUNCE, reverse_path=None), IN_DOUBT, route=HOLDING)) == [State.PENDING]
+
+
+def test_a_session_code_in_doubt_is_not_held_and_not_tried_again_where_the_route_says_hold() -> None:
+    done = settled(lease(session_code=True), IN_DOUBT, route=replace(CODES, hold_in_doubt=True))
+    assert states(done) == [State.FAILED]
+    assert done.settlement.notifications == ()
+    (event,) = done.events
+    assert isinstance(event, RecipientFailed)
+    assert (event.in_doubt, event.text) == (True, "no answer after the end of the message: it may have been delivered")
+
+
+def test_whoever_looks_at_the_queue_sees_that_what_waits_may_have_been_delivered() -> None:
+    assert settled(lease(), IN_DOUBT).settlement.results[0].reply.endswith(": it may have been delivered")
+    code = settled(lease(session_code=True), IN_DOUBT).settlement.results[0]
+    assert code.reply == "dropped at dot: it may have been delivered"
 
 
 def test_mail_whose_lifetime_ended_expires_with_its_attempt_and_bounces() -> None:

@@ -540,9 +540,13 @@ class OperatorPromises:
             Standing("default", Place.PENDING, 2, NOON),
             Standing("vendor", Place.PENDING, 1, NOON),
         ]
+        lease = await store.put(an_entry("a@x.nl", "b@x.nl"), leased=True)
+        results = [Result(0, State.HELD, in_doubt=1, in_doubt_at="own"), Result(1, State.DELIVERED)]
+        await store.settle(Settlement(lease, tuple(results)))
+        assert (await store.standing())[2] == Standing("default", Place.HELD, 2, NOON, in_doubt=1)
         view = await store.view()
         assert view.messages == {"default": 5, "vendor": 1}
-        assert view.held == {"default": 1}
+        assert view.held == {"default": 2}
 
     # Memory and history
 

@@ -187,6 +187,11 @@ FROM entry WHERE place = 1 GROUP BY route;
 -- name: standing_apart
 SELECT place, route, count(*), min(id) FROM entry WHERE place > 2 AND place IN (3, 4) GROUP BY place, route;
 
+-- name: standing_in_doubt
+SELECT route, count(*) FROM entry
+WHERE place > 2 AND place = 3 AND id IN (SELECT entry FROM recipient WHERE state = 'held' AND in_doubt > 0)
+GROUP BY route;
+
 -- name: standing_to_bounce
 SELECT route, attempts > 0, received_at FROM entry WHERE place > 2 AND place = 5;
 
