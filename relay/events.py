@@ -267,9 +267,18 @@ class EntryChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationQueued(Event):
-    """A message of our own about `about`. `kind`: failure, delay, relayed or alarm."""
+    """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
 
     queue_id: str
+    about: str
+    kind: str
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationCollected(Event):
+    """The reader had many reports in the last hour: this one waits for a summary. `kind`: failure or delay."""
+
     about: str
     kind: str
     reader: str

@@ -32,6 +32,7 @@ def policy(config: Config) -> decide.Policy:
         else None,
         bounces_from=_bounces_from(config),
         bounces_also=config.bounces.also,
+        bounces_to=config.bounces.to,
         delay_warning=config.bounces.delay_warning,
     )
 

@@ -359,7 +359,11 @@ class Queue(Section):
 class Bounces(Section):
     """Who hears what could not be delivered."""
 
-    to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    to: Literal["sender", "address", "both"] = setting(
+        "sender",
+        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        "else the sender) or both; nobody where the reverse-path is null.",
+    )
     also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
     from_: MailAddress | None = setting(
         None,

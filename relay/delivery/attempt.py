@@ -15,6 +15,7 @@ from relay.delivery.upstream import Upstream
 from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.observe.reading import speaks_of_sender
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
 from relay.policy.rewriting import render
 from relay.queue.model import Kind, Lease, Pending
@@ -156,7 +157,7 @@ class _Call:
             delivery = await self._send(upstream, part, self._rendered.reverse_path, insist=insist)
             if delivery is None:
                 return None
-            if self._lease.entry.kind is Kind.BOUNCE and _null_path_refused(delivery):
+            if self._lease.entry.kind is Kind.BOUNCE and _sender_refused(delivery):
                 # Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more.
                 delivery = await self._send(upstream, part, self._policy.bounces_from, insist=insist)
                 if delivery is None:
@@ -230,5 +231,9 @@ def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble
     return None, None
 
 
-def _null_path_refused(delivery: Delivery) -> bool:
-    return all(isinstance(outcome, Failed) and outcome.stage is Stage.MAIL for outcome in delivery.outcomes)
+def _sender_refused(delivery: Delivery) -> bool:
+    """True when everybody was refused because of the sender: at MAIL, or later by a reply that says so."""
+    return all(
+        isinstance(outcome, Failed) and (outcome.stage is Stage.MAIL or speaks_of_sender(outcome.reply.text))
+        for outcome in delivery.outcomes
+    )

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from relay.delivery.notify import Notices, delay_is_to_be_told, notify
+from relay.delivery.notify import NOBODY, Audience, Notices, delay_is_to_be_told, notify
 from relay.events import (
     EntryHeld,
     Event,
@@ -115,6 +115,7 @@ def settle(
     rule: str | None = None,
     may_expire: bool = True,
     bounce_route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
 
@@ -123,7 +124,8 @@ def settle(
     `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
     everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go
     by `bounce_route` (default: the route "default"). `may_expire` False (the clock has jumped) puts off the
-    expiry of ordinary mail by one interval, and the word that it waits. Raises ValueError when the counts differ.
+    expiry of ordinary mail by one interval, and the word that it waits. `audience` is who reads notifications now.
+    Raises ValueError when the counts differ.
     """
     attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire)
     next_attempt_at = _next_attempt(attempt, outcomes, jitter)
@@ -136,7 +138,7 @@ def settle(
     ]
     if all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
-    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, bounce_route)
+    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, bounce_route, audience)
 
 
 def expire(
@@ -147,11 +149,12 @@ def expire(
     now: datetime,
     new_queue_ids: Sequence[str],
     bounce_route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     """The end of an entry whose lifetime ran out while it waited; the last reply known is what is told."""
     attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_too_late(attempt, pending, None) for pending in lease.pending]
-    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route)
+    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route, audience)
 
 
 def bounce(
@@ -162,11 +165,12 @@ def bounce(
     now: datetime,
     new_queue_ids: Sequence[str],
     bounce_route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     """The end of an entry that an operator has returned to its sender, whatever it is and whatever was in doubt."""
     attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_bounced(attempt, pending) for pending in lease.pending]
-    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route)
+    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route, audience)
 
 
 def hold(lease: Lease, *, route: Route, rule: str) -> Settled:
@@ -184,6 +188,7 @@ def _settled(
     tried_at: datetime | None,
     new_queue_ids: Sequence[str],
     bounce_route: Route | None,
+    audience: Audience,
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
     lease, policy = attempt.lease, attempt.policy
@@ -202,6 +207,7 @@ def _settled(
             route=bounce_route or policy.routes[DEFAULT],
             queue_ids=new_queue_ids,
             now=attempt.now,
+            audience=audience,
         )
         events += notices.events
         if len(told) < len(fates):
@@ -214,6 +220,7 @@ def _settled(
         notices.entries,
         tried_at,
         notices.warned,
+        notices.told,
     )
     return Settled(settlement, tuple(events))
 

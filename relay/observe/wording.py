@@ -286,6 +286,14 @@ _line(
     text=lambda e: f"{e.kind} of {e.about}" if e.about else e.kind,
 )
 _line(
+    events.NotificationCollected,
+    "collected",
+    Level.INFO,
+    queue_id=lambda e: e.about,
+    recipient=lambda e: e.reader,
+    text=lambda e: f"{e.kind}, for a summary",
+)
+_line(
     events.NotificationSuppressed,
     "not_notified",
     Level.INFO,

@@ -42,7 +42,8 @@ class Policy:
     """All that decisions depend on. A reload makes a new one; `is` tells whether it changed.
 
     `routes` holds "default" always and "session-codes" where `session_codes` is not None.
-    `bounces_from` is the author of our own notifications, `bounces_also` read them as well.
+    `bounces_from` is the author of our own notifications, `bounces_also` read them as well. `bounces_to` is who reads
+    them: "sender", "address" (of the sender rule that spoke, where it has one) or "both".
     `delay_warning`: how long a message waits before its sender is told so; None: only who asked for it
     (NOTIFY=DELAY) is told, after `DELAY_WARNING`.
     """
@@ -54,6 +55,7 @@ class Policy:
     bounces_from: Address
     bounces_also: tuple[Address, ...] = ()
     delay_warning: timedelta | None = None
+    bounces_to: str = "sender"
 
 
 @dataclass(frozen=True, slots=True)

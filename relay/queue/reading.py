@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 
+from relay.mail.address import Address
 from relay.mail.header import Header
 from relay.queue.listing import Addressee, Listed, Place, Shown, Standing, Tried, Wanted
-from relay.queue.model import Kind
+from relay.queue.model import Kind, Reader, Told
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -21,14 +22,17 @@ from relay.queue.rows import (
     SLEEPING,
     TO_BOUNCE,
     Row,
+    address_of,
     address_text,
     microseconds,
     moment,
     names,
+    reader_text,
 )
 from relay.queue.work import Work
 
 SLICE = 50_000  # messages of the history that one transaction looks at
+SUMMARY_OCTETS = 512 * 1024  # of the lines of one summary
 _ANY_PLACE = -1
 _WAITING = (DUE, SLEEPING, TO_BOUNCE)
 _PLACES: dict[Place, tuple[int, bool | None]] = {
@@ -84,7 +88,7 @@ def standing(read: Work) -> list[Standing]:
         for route, messages, tried, oldest, oldest_tried in list(read.execute(name)):
             note(route, Place.PENDING, messages - tried, oldest)
             note(route, Place.DEFERRED, tried, oldest_tried)
-    in_doubt = dict(read.execute("standing_in_doubt"))
+    in_doubt: dict[str, int] = dict(read.execute("standing_in_doubt"))
     for place, route, messages, oldest in list(read.execute("standing_apart")):
         if place == HELD:
             note(route, Place.HELD, messages, oldest, in_doubt.get(route, 0))
@@ -180,6 +184,32 @@ def recalled(topic: str, key: str) -> Callable[[Work], int | None]:
         for (at,) in read.execute("recall", (topic, key)):
             return int(at)
         return None
+
+    return look
+
+
+def readers(since: int) -> Callable[[Work], list[Reader]]:
+    def look(read: Work) -> list[Reader]:
+        sent: dict[str, list[datetime]] = {}
+        for reader, at in read.execute("told_since", (since,)):
+            sent.setdefault(reader, []).append(moment(at))
+        waiting: dict[str, int] = dict(read.execute("told_waiting"))
+        everybody = dict.fromkeys((*sent, *waiting))
+        return [Reader(address_of(one), tuple(sent.get(one, ())), waiting.get(one, 0)) for one in everybody]
+
+    return look
+
+
+def collected(reader: Address, limit: int) -> Callable[[Work], list[Told]]:
+    def look(read: Work) -> list[Told]:
+        found: list[Told] = []
+        octets = 0
+        for queue_id, at, line in read.execute("collected", (reader_text(reader), limit)):
+            octets += len(line)
+            if found and octets > SUMMARY_OCTETS:
+                break  # a message may have a thousand recipients
+            found.append(Told(reader, queue_id, moment(at), line))
+        return found
 
     return look
 

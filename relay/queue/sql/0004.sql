@@ -9,9 +9,8 @@ CREATE INDEX doubt ON recipient (entry) WHERE state = 'held' AND in_doubt > 0;
 CREATE TABLE told (
     reader   TEXT    NOT NULL,
     queue_id TEXT    NOT NULL,
-    attempt  INTEGER NOT NULL,
     at       INTEGER NOT NULL,
     line     TEXT,
     summary  INTEGER,
-    PRIMARY KEY (reader, queue_id, attempt)
+    PRIMARY KEY (reader, queue_id, at)
 ) STRICT, WITHOUT ROWID;
