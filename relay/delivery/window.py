@@ -26,7 +26,7 @@ class Window:
         self._sent: dict[Address, deque[datetime]] = {}
         self._collected: dict[Address, int] = {}
         self._crowded: set[Address] = set()  # the only ones who may have enough
-        self._pruned = False
+        self._pruned_at: datetime | None = None
         for reader in readers:
             for at in reader.sent:
                 self._note_sent(reader.address, at)
@@ -66,14 +66,18 @@ class Window:
         self._note_sent(reader, now)
 
     def prune(self, now: datetime) -> bool:
-        """Forget whoever was not written to within the hour; True if there was any, or nobody has looked before."""
-        gone = [reader for reader, sent in self._sent.items() if not _within_the_hour(sent[-1], now)]
+        """Once an hour: forget whoever was not written to within it. True when the store may forget something, too."""
+        first = self._pruned_at is None
+        if self._pruned_at is not None and _within_the_hour(self._pruned_at, now):
+            return False
+        self._pruned_at = now
+        any_sent = bool(self._sent)
+        gone = [reader for reader, sent in self._sent.items() if abs(now - sent[-1]) > HOUR]
         for reader in gone:
             del self._sent[reader]
             if reader not in self._collected:
                 self._crowded.discard(reader)
-        first, self._pruned = not self._pruned, True
-        return first or bool(gone)
+        return first or any_sent
 
     def _note_sent(self, reader: Address, at: datetime) -> None:
         sent = self._sent.setdefault(reader, deque(maxlen=MOST_MESSAGES))

@@ -156,6 +156,10 @@ UPDATE told SET summary = ? WHERE reader = ? AND queue_id = ? AND at = ?;
 -- name: not_summarised
 UPDATE told SET summary = NULL WHERE summary IN carray(?);
 
+-- What is on the disk at the start is certain; and numbers of entries may be given again.
+-- name: forget_summarised
+DELETE FROM told WHERE summary IS NOT NULL;
+
 -- name: forget_told
 DELETE FROM told WHERE at < ? AND (line IS NULL OR summary IS NOT NULL);
 
