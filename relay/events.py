@@ -299,11 +299,13 @@ class RecipientCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class EntryHeld(Event):
-    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does."""
+    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does, or when it is
+    `in_doubt`: nobody knows whether it was delivered, and its route holds such mail."""
 
     queue_id: str
     rule: str
     recipients: int
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +319,18 @@ class EntryChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationQueued(Event):
-    """A message of our own about `about`. `kind`: failure, delay, relayed or alarm."""
+    """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
 
     queue_id: str
+    about: str
+    kind: str
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationCollected(Event):
+    """The reader had many reports in the last hour: this one waits for a summary. `kind`: failure or delay."""
+
     about: str
     kind: str
     reader: str

@@ -169,5 +169,9 @@ def _admin(config: Config) -> Iterator[Finding]:
     admin = config.admin
     if admin.listen is not None and beyond_loopback(admin.listen) and "allow" not in admin.model_fields_set:
         yield Finding(("admin", "allow"), "only this machine itself may scrape", "say who else, or listen on 127.0.0.1")
-    if SESSION_CODES in config.routes and not config.session_codes.enabled:
+    codes = config.routes.get(SESSION_CODES)
+    if codes is not None and not config.session_codes.enabled:
         yield Finding(("routes", SESSION_CODES), "not used, as session_codes.enabled is false")
+    elif codes is not None and codes.in_doubt == "hold":
+        problem = "a session code is never held: one that got no answer ends as failed, without a second try"
+        yield Finding(("routes", SESSION_CODES, "in_doubt"), problem, "write in_doubt: retry")

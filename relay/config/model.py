@@ -274,6 +274,11 @@ class Route(Section):
     priority: Literal["high", "normal", "low"] = setting(
         "normal", description="Which mail goes first: high, normal, low."
     )
+    in_doubt: Literal["retry", "hold"] = setting(
+        "retry",
+        description="Mail without an answer after its end: retry (it may arrive twice) or hold (for a person); "
+        "a session code is not held, it ends as failed.",
+    )
 
 
 class Match(Section):
@@ -366,7 +371,11 @@ class Queue(Section):
 class Bounces(Section):
     """Who hears what could not be delivered."""
 
-    to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    to: Literal["sender", "address", "both"] = setting(
+        "sender",
+        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        "else the sender) or both; nobody where the reverse-path is null.",
+    )
     also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
     from_: MailAddress | None = setting(
         None,

@@ -22,8 +22,10 @@ from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
 from relay.delivery.alarm import Alarms
 from relay.delivery.steady import Steady
+from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
+from relay.delivery.window import HOUR, Window
 from relay.delivery.worker import House as Shared
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, RelayStopping, ReloadRefused, Warned
@@ -88,6 +90,7 @@ class House:
             await self.verdicts.load()
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
+            self._window = Window(await self.store.readers(since=wiring.now() - HOUR))
             self.workers = Workers(
                 Shared(
                     store=self.store,
@@ -100,6 +103,7 @@ class House:
                     new_queue_id=self._new_queue_id,
                     ring=self._ring,
                     stopping=self._stop.is_set,
+                    window=self._window,
                 ),
                 self._runners,
             )
@@ -192,6 +196,7 @@ class House:
                     group.create_task(self._pages.watchdog()),
                     group.create_task(self._pages.open()),
                     group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
                 ]
                 await self._stop.wait()
@@ -222,6 +227,17 @@ class House:
             store=self.store,
             policy=lambda: self.policy,
             language=lambda: self.config.language,
+            observer=self.observer,
+            now=wiring.now,
+            new_queue_id=self._new_queue_id,
+            ring=self.workers.ring,
+        )
+
+    def _summaries(self) -> Summaries:
+        return Summaries(
+            window=self._window,
+            store=self.store,
+            policy=lambda: self.policy,
             observer=self.observer,
             now=wiring.now,
             new_queue_id=self._new_queue_id,

@@ -95,6 +95,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.EntryHeld("3V7QK2M9XTAB", "concepten", 2),
     events.EntryChanged("3V7QK2M9XTAB", "reroute", "default"),
     events.NotificationQueued("3V7QK2M9XTAC", "3V7QK2M9XTAB", "failure", "jan@example.nl"),
+    events.NotificationCollected("3V7QK2M9XTAB", "failure", "jan@example.nl"),
     events.NotificationSuppressed("3V7QK2M9XTAB", "null reverse-path"),
     events.UpstreamConnected("own", LATER),
     events.UpstreamSetAside("own", Stage.AUTH, Trouble.PERMANENT, 535, "5.7.3", "no", 60.0),

@@ -216,6 +216,15 @@ def test_damaged_and_held_entries_are_told_while_there_are_any() -> None:
     assert watch.causes() == []
 
 
+def test_held_mail_that_may_have_been_delivered_is_told_by_itself_with_what_to_do_about_it() -> None:
+    doubtful, held = Watch("nl").troubles(replace(GOOD, in_doubt=2, held=1))
+    assert (doubtful.cause, doubtful.severity) == ("entries-in-doubt", Severity.WARNING)
+    assert "misschien bezorgd" in doubtful.text
+    assert doubtful.text.endswith(": 2.")
+    assert all(f"relay queue {verb} ID" in doubtful.remedy for verb in ("release", "cancel", "bounce"))
+    assert (held.cause, held.text[-3:]) == ("entries-held", " 1.")
+
+
 def test_old_mail_is_told_unless_its_upstream_is_the_trouble_already() -> None:
     old = replace(GOOD, oldest={"default": START, "session-codes": START + 3 * HOUR, "gone": START})
     watch = Watch().tell(UNREACHABLE)
