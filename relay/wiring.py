@@ -16,6 +16,7 @@ from pathlib import Path
 
 from relay.config import model, password, tls
 from relay.config.secrets import Secret
+from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
@@ -25,6 +26,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import Policy
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
+from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
@@ -55,16 +57,20 @@ async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
             await asyncio.sleep(0.1)
 
 
-def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:
+def upstream(
+    name: str, config: model.Config, *, store: QueueStore, observer: Observer, changed: Callable[[], None]
+) -> Upstream:
     settings = config.upstreams[name]
     transport: Transport
+    long_lines = None
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
         limits = UpstreamLimits()
     else:
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
         limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
-    return Upstream(transport, limits, observer=observer, changed=changed)
+        long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
+    return Upstream(transport, limits, observer=observer, changed=changed, long_lines=long_lines)
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

@@ -92,13 +92,18 @@ async def attempt(
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
             tried.add(name)
             for pending, answer in zip(part, answers, strict=True):
-                outcomes[pending.index] = answer
-                asked[pending.index] = name
+                if pending.index not in outcomes or not _cannot_carry(
+                    answer
+                ):  # else it may still go as was said before
+                    outcomes[pending.index] = answer
+                    asked[pending.index] = name
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
         if not remaining:
             break
     if not asked:
         return None
+    if not tried.issuperset(decision.route.upstreams):  # one that is set aside now may carry what others cannot
+        outcomes = {index: outcome for index, outcome in outcomes.items() if not _cannot_carry(outcome)}
     names = tuple([asked.get(pending.index, "") for pending in lease.pending])
     return Attempted(
         tuple([outcomes.get(pending.index, NOT_ASKED) for pending in lease.pending]),
@@ -131,8 +136,13 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
     if outcome is None:
         return True
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
-        return False
+        return _cannot_carry(outcome)
     return outcome.upstream_sick or (session_code and outcome.stage not in _IN_CONTENT)
+
+
+def _cannot_carry(outcome: Outcome) -> bool:
+    """True when nothing was sent, because this upstream cannot carry the message (size, encoding); another may."""
+    return isinstance(outcome, Failed) and outcome.unasked
 
 
 class _Call:

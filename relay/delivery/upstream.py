@@ -14,8 +14,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from relay.events import Observer, UpstreamRestored, UpstreamSetAside
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Stage, Trouble
+from relay.delivery.long_lines import LongLines
+from relay.events import MessageReencoded, Observer, UpstreamRestored, UpstreamSetAside
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Outcome, Stage, Trouble
+from relay.policy.long_lines import is_line_too_long
 from relay.policy.retry import Schedule
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
 
@@ -32,7 +34,7 @@ class UpstreamLimits:
 
 class Upstream:
     """`transport` makes connections; `changed` is called whenever attempts may go on that could not before, or
-    no longer can."""
+    no longer can. `long_lines`: what is known about it and them; None: they always go as they are."""
 
     def __init__(
         self,
@@ -41,11 +43,13 @@ class Upstream:
         *,
         observer: Observer,
         changed: Callable[[], None],
+        long_lines: LongLines | None = None,
     ) -> None:
         self.transport = transport
         self.limits = limits
         self._observer = observer
         self._changed = changed
+        self._long_lines = long_lines
         self._loop = asyncio.get_running_loop()
         # Set aside
         self._failures = 0
@@ -182,7 +186,7 @@ class Upstream:
                     if not self._admit(request, insist=insist):
                         return None
                     epoch = self._epoch
-                delivery = await self._transaction(request, deadline)
+                delivery = await self._in_lines(request, deadline)
             finally:
                 self._leave()
             if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
@@ -193,6 +197,26 @@ class Upstream:
             if self._probe is request:  # it ended without a verdict: the next attempt is the probe
                 self._probe = None
                 self._changed()
+
+    async def _in_lines(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
+        """The transaction; where a line was too long, at once a second one without long lines."""
+        long_lines = self._long_lines
+        if long_lines is None:
+            return await self._transaction(request, deadline)
+        if await long_lines.encode():
+            return await self._transaction(replace(request, encode_long_lines=True), deadline)
+        first = await self._transaction(request, deadline)
+        again = [place for place, outcome in enumerate(first.outcomes) if _refused_for_a_line(outcome)]
+        if not again or first.sick is not None or self._closed:
+            return first
+        recipients = tuple([request.recipients[place] for place in again])
+        second = await self._transaction(replace(request, recipients=recipients, encode_long_lines=True), deadline)
+        if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
+            await long_lines.learn()
+        outcomes = list(first.outcomes)
+        for place, outcome in zip(again, second.outcomes, strict=True):
+            outcomes[place] = outcome
+        return replace(second, outcomes=tuple(outcomes))
 
     async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         idle = self._take_idle()
@@ -230,6 +254,11 @@ class Upstream:
             raise
         finally:
             self._active.discard(connection)
+        done = delivery.reencoding
+        if done is not None:
+            self._observer.observe(
+                MessageReencoded(request.queue_id, self.name, done.why, done.parts, done.signatures_removed)
+            )
         if connection.usable and not self._closed:
             self._idle.append((self._loop.time(), connection))
             if self._reaper is None:
@@ -345,6 +374,12 @@ def _answer(future: asyncio.Future[bool], place: bool) -> bool:
 def _no_place(request: DeliveryRequest) -> Delivery:
     outcome = Deferred(Stage.CONNECT, Trouble.TIMEOUT, "no connection was free in time")
     return Delivery((outcome,) * len(request.recipients))
+
+
+def _refused_for_a_line(outcome: Outcome) -> bool:
+    if isinstance(outcome, Delivered) or outcome.stage not in _MAY_QUOTE or outcome.reply is None:
+        return False
+    return is_line_too_long(outcome.reply)
 
 
 def _speaks_of_upstream(trouble: Deferred) -> bool:

@@ -69,10 +69,14 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it."""
+    """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it.
+
+    `unasked`: the reply is ours, because this upstream cannot carry the message; another one may.
+    """
 
     stage: Stage
     reply: Reply
+    unasked: bool = False
 
 
 Outcome = Delivered | Deferred | Failed

@@ -82,6 +82,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.CommandRefused("legacy", CLIENT, "RCPT", 501, "5.1.3", "that is no address"),
     events.LoopDetected("legacy", CLIENT, "jan@example.nl"),
     events.SenderDecided("3V7QK2M9XTAB", "fallback", "rewritten", 1, 1),
+    events.MessageReencoded("3V7QK2M9XTAB", "own", "no 8BITMIME", 2, 1),
     events.AttemptEnded("3V7QK2M9XTAB", "default", "own", 15.0, Stage.CONNECT, Trouble.TIMEOUT),
     DELIVERED,
     DEFERRED,
