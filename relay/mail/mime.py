@@ -23,7 +23,7 @@ _LONGEST_DELIMITER = 1024
 # As the `email` package reads the lines of a header; a fold at its very beginning is part of it.
 _HEADER_LINE = re.compile(rb"[!-9;-~]*+[ \t]*+:|[ \t]")
 _TYPE = re.compile(rb"[ \t]*+([^ \t/;]++)[ \t]*+/[ \t]*+([^ \t;]++)")
-_PARAMETER = re.compile(rb';\s*+([^=;\s]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"|[^;]*+)', re.DOTALL)
+_PARAMETER = re.compile(rb';\s*+([^=;\s]++)\s*+=\s*+("[^"\\]*+(?:\\.[^"\\]*+)*"|[^;]*+)', re.DOTALL)
 _IDENTITY = "identity"
 # Encodings that are none of ours; any other word, such as "8-bit", is read as none at all, as mail programs do.
 _FOREIGN = re.compile(r"uu|x-")

@@ -22,7 +22,7 @@ _MAILBOXES = frozenset(
 )
 _DOT_ATOM = rb"[\w!#$%&'*+/=?^`{|}~.-]++@[\w.-]++"
 _MAILBOX = re.compile(
-    rb'[ \t]*+(?:(?P<phrase>"(?:[^"\\]|\\.)*+"|[^"<>()\[\]:;,@\\]*+)<(?P<address>' + _DOT_ATOM + rb")>"
+    rb'[ \t]*+(?:(?P<phrase>"[^"\\]*+(?:\\.[^"\\]*+)*"|[^"<>()\[\]:;,@\\]*+)<(?P<address>' + _DOT_ATOM + rb")>"
     rb"|(?P<bare>" + _DOT_ATOM + rb"))[ \t]*+(?:,|\Z)"
 )
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)

@@ -44,8 +44,8 @@ CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=1
 CERTIFICATE_URGENT = timedelta(days=7)
 _MIB = 2**20
 _SAID = 300  # characters of what an upstream or a configuration check said
-# A 5xx to MAIL that is about the message: its size, its parameters, an address that SMTP cannot carry.
-_NOT_THE_SENDER = ("1.3", "2.3", "3.4", "5.4", "6.7")
+# A 5xx to MAIL that is about the message: its size, its encoding, its parameters, an address that SMTP cannot carry.
+_NOT_THE_SENDER = ("1.3", "2.3", "3.4", "5.4", "6.3", "6.7")
 
 _Value = str | int | timedelta | datetime
 

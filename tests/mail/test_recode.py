@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay.mail import mime
 from relay.mail.header import unfold
 from relay.mail.recode import Plan, Recoder, Survey, Terms
-from relay.mail.transfer import LineLengths
+from relay.mail.transfer import LineLengths, QuotedPrintable
 
 SEVEN = Terms(bodies=True, headers=True)
 SHORT = Terms(long_lines=True)
@@ -341,8 +341,17 @@ def entities(draw: st.DrawFn, depth: int = 3) -> bytes:
 messages = entities().map(lambda entity: b"From: jan@example.nl\r\n" + entity)
 
 
+DIGEST = b"From: jan@example.nl\r\nContent-Type: multipart/digest; boundary=x\r\n\r\n--x\r\nCaf\xe9"
+TWINS = (
+    b"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n"
+    b"Caf\xe9\r\n--x\r\n\r\nCaf\xe9\r\n--x--\r\n"
+)
+
+
 @settings(max_examples=600, deadline=None)
 @given(messages, st.sampled_from([SEVEN, SHORT, ALL]), st.sampled_from([1, 7, 64, 1 << 20]))
+@example(DIGEST, SEVEN, 1)
+@example(TWINS, SEVEN, 1)
 def test_every_part_decodes_to_what_it_was(content: bytes, terms: Terms, size: int) -> None:
     plan = survey(content, terms)
     assert survey(content, terms, size) == plan
@@ -376,6 +385,31 @@ def test_the_walk_gives_back_every_octet_of_anything(content: bytes, size: int) 
     walker = mime.Walker()
     events = [event for piece in cut(content, size) for event in list(walker.feed(piece))] + list(walker.end())
     assert b"".join([event.raw if isinstance(event, mime.Head) else event.data for event in events]) == content
+
+
+@pytest.mark.parametrize("before", [65_534, 65_535, 65_536, 65_537, 131_072])
+@pytest.mark.parametrize("encoding", [b"8bit", b"quoted-printable"])
+@pytest.mark.parametrize("size", [1_000, 65_536, 65_537, 1 << 20])
+def test_a_line_without_end_is_written_in_stretches_that_nobody_can_tell(
+    before: int, encoding: bytes, size: int
+) -> None:
+    head = b"Content-Transfer-Encoding: " + encoding + b"\r\n\r\n"
+    message = head + b"\xe9" + b"a" * (before - 1) + b"\r\n" + b"=E9=3D" * 40_000 + b"\xe9\r\nend\r\n"
+    done = recode(message, size=size)
+    assert done == recode(message)
+    assert said(done) == said(message)
+    assert max(map(len, done.split(b"\r\n"))) <= 76
+
+
+def test_a_line_end_that_comes_in_two_is_one() -> None:
+    whole, halves = QuotedPrintable(), QuotedPrintable()
+    line = b"a" * 65_536
+    assert halves.feed(line + b"\r") + halves.feed(b"\n") == whole.feed(line + b"\r\n")
+
+
+def test_what_is_base64_to_the_end_of_the_message_ends_with_a_line_end() -> None:
+    done = recode(b"Content-Type: image/png\r\n\r\n\xff\xd8\r\n")
+    assert done.endswith(b"base64\r\nMIME-Version: 1.0\r\n\r\n/9gNCg==\r\n")
 
 
 def test_octets_that_cannot_be_anything_else_survive_base64() -> None:
