@@ -207,6 +207,19 @@ class SenderPinned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageReencoded(Event):
+    """The upstream could not take the message as it was. `why`: no 8BITMIME, long lines, or both; `parts` of it were
+    encoded (0: only header fields). `signatures_removed` counts the DKIM-Signature fields that broke.
+    """
+
+    queue_id: str
+    upstream: str
+    why: str
+    parts: int
+    signatures_removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
     """One transaction, or one failed connect, at one upstream. `stage` and `trouble` None: all went well."""
 

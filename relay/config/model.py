@@ -239,7 +239,14 @@ class SmtpUpstream(Section):
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
     max_connections: Count = setting(3, description="Connections at the same time.")
+    max_message_size: PositiveSize | None = setting(
+        None, description="The largest message it takes, where EHLO does not say or was not heard yet."
+    )
     max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
+    long_lines: Literal["keep", "encode"] = setting(
+        "keep",
+        description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
+    )
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
 
 

@@ -41,7 +41,8 @@ from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
-from relay.policy.decide import Policy
+from relay.policy.decide import Policy, Route
+from relay.policy.size import largest
 
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
@@ -114,6 +115,7 @@ class House:
                 offer=self.workers.offer,
                 ring=self.workers.ring,
                 observer=self.observer,
+                size_limit=lambda route: self._size_limit([route]),
             )
             await self.store.make_due(now=wiring.now())
             self.folders = Folders(self._pickup)
@@ -133,7 +135,7 @@ class House:
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
-        return wiring.upstream(name, config, observer=self.observer, changed=self.wake)
+        return wiring.upstream(name, config, store=self.store, observer=self.observer, changed=self.wake)
 
     def _door(self, settings: ListenerSettings) -> Door:
         return Door(
@@ -149,6 +151,7 @@ class House:
             now=wiring.now,
             replies=self.metrics.replies,
             live=set(),
+            size_limit=lambda: self._size_limit(self.policy.routes.values()),
         )
 
     def _pickup(self, settings: PickupSettings) -> Pickup:
@@ -165,6 +168,11 @@ class House:
 
     def _ring(self, route: str) -> None:
         self.workers.ring(route)
+
+    def _size_limit(self, routes: Iterable[Route]) -> int | None:
+        """What the largest upstream of these routes takes, as far as that is known now."""
+        ways = {name for route in routes for name in route.upstreams}
+        return largest([self.upstreams[name].transport.size_limit for name in ways if name in self.upstreams])
 
     def _has_space(self) -> bool:
         return not self.store.low_on_space

@@ -111,6 +111,10 @@ DUTCH = Words(
         "address": "controleer het e-mailadres van de ontvanger.",
         "full": "de mailbox van de ontvanger is vol; bereik de ontvanger langs een andere weg.",
         "size": "het bericht is te groot; verstuur een kleinere bijlage of een link.",
+        "letters": "de mailserver kan geen adressen of kopregels met bijzondere letters (zoals é, ü of ø) bezorgen; "
+        "gebruik een e-mailadres zonder zulke letters, of stuur deze melding door naar uw beheerder.",
+        "conversion": "het bericht is ondertekend, versleuteld of beschadigd, en de mailserver neemt het zo niet aan; "
+        "verstuur het zonder ondertekening, of stuur deze melding door naar uw beheerder.",
         "policy": "de mailserver staat dit bericht niet toe; stuur deze melding door naar uw beheerder.",
         "expired": "de mailserver nam het bericht niet op tijd aan; stuur deze melding door naar uw beheerder.",
         "returned": "vraag uw beheerder waarom, en stuur deze melding mee.",
@@ -158,6 +162,10 @@ ENGLISH = Words(
         "address": "check the recipient's e-mail address.",
         "full": "the recipient's mailbox is full; reach the recipient in another way.",
         "size": "the message is too large; send a smaller attachment or a link.",
+        "letters": "the mail server cannot deliver addresses or header lines with special letters (such as é, ü or ø); "
+        "use an e-mail address without such letters, or forward this report to your administrator.",
+        "conversion": "the message is signed, encrypted or damaged, and the mail server does not take it like that; "
+        "send it without a signature, or forward this report to your administrator.",
         "policy": "the mail server does not allow this message; forward this report to your administrator.",
         "expired": "the mail server did not take the message in time; forward this report to your administrator.",
         "returned": "ask your administrator why, and send this report along.",
@@ -279,6 +287,10 @@ def _kind(fate: Fate) -> str:
         return "full"
     if detail in ("2.3", "3.4") or fate.reply.code == 552:
         return "size"
+    if detail in ("6.7", "6.9"):
+        return "letters"
+    if detail in ("6.2", "6.3", "6.5"):
+        return "conversion"
     if detail.startswith("7."):
         return "policy"
     return "other"

@@ -152,6 +152,12 @@ def _sender(event: events.SenderDecided) -> str:
     return _joined((event.result, f"{removed} DKIM-Signature removed" if removed else ""))
 
 
+def _reencoded(event: events.MessageReencoded) -> str:
+    removed = event.signatures_removed
+    what = f"{event.parts} parts" if event.parts else "header"
+    return _joined((event.why, what, f"{removed} DKIM-Signature removed" if removed else ""))
+
+
 def _held(event: events.EntryHeld) -> str:
     if event.in_doubt:
         return f"{event.recipients} recipients, in doubt: it may have been delivered"
@@ -226,6 +232,7 @@ _line(
     text=_sender,
     raised=(Level.INFO, "a signature was removed", lambda e: e.signatures_removed > 0),
 )
+_line(events.MessageReencoded, "reencoded", Level.INFO, "queue_id upstream", text=_reencoded)
 _line(
     events.UpstreamRefused,
     "refused",

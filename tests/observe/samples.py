@@ -86,6 +86,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.SenderJudged("own", "jan@example.nl", "jan@example.nl", 550, "5.7.60", LATER),
     events.SenderForgotten("own", "<>", "", "operator"),
     events.SenderPinned("own", "jan@example.nl", "jan@example.nl"),
+    events.MessageReencoded("3V7QK2M9XTAB", "own", "no 8BITMIME", 2, 1),
     events.AttemptEnded("3V7QK2M9XTAB", "default", "own", 15.0, Stage.CONNECT, Trouble.TIMEOUT),
     DELIVERED,
     DEFERRED,
