@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from relay.queue.books import Books
 from relay.queue.disk import Disk, Kept, Mend, Report
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, QueueView, Settlement
-from relay.queue.operations import Check, Forget, GiveBack, MakeDue, Put, Remember, Settle, Wipe
+from relay.queue.operations import Check, Forget, GiveBack, MakeDue, Put, Record, Remember, Settle, Wipe
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.taking import Take, TakeExpired
@@ -128,14 +129,25 @@ class GroupedStore:
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:
+        key = self._books.key(settlement.lease)
+        operation = self._settlement(Settle, key, settlement)
+        self._books.ending(key)
+        return await self._submit(operation)
+
+    async def record(self, settlement: Settlement) -> Sequence[str]:
+        lease, key = settlement.lease, self._key()
+        if len(lease.pending) != len(lease.entry.submission.envelope.recipients):
+            raise ValueError(f"{lease.entry.queue_id}: an attempt before the first commit is for all recipients")
+        return await self._submit(self._settlement(Record, key, replace(settlement, lease=replace(lease, key=key))))
+
+    def _settlement(self, kind: type[Settle], key: int, settlement: Settlement) -> Settle:
         lease = settlement.lease
-        key = self._books.key(lease)
         results = sorted([result.index for result in settlement.results])
         if results != [pending.index for pending in lease.pending]:
             raise ValueError(f"{lease.entry.queue_id}: a settlement has one result for each recipient of its lease")
         ended_at = microseconds(self._now() if settlement.at is None else settlement.at)
         next_at = settlement.next_attempt_at
-        operation = Settle(
+        return kind(
             key,
             settlement,
             [self._key() for _ in settlement.notifications],
@@ -144,8 +156,6 @@ class GroupedStore:
             next_attempt_at=ended_at if next_at is None else microseconds(next_at),
             history=self._history,
         )
-        self._books.ending(key)
-        return await self._submit(operation)
 
     async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
         return await self._submit(self._give_back(leases)) if leases else ()
