@@ -63,7 +63,7 @@ class Upstream:
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._active: set[Connection] = set()
+        self._active: dict[Connection, str] = {}  # and the queue ID of what it carries
         self._last_call: asyncio.TimerHandle | None = None
 
     @property
@@ -194,6 +194,10 @@ class Upstream:
                 self._probe = None
                 self._changed()
 
+    def past_dot(self, queue_id: str) -> bool:
+        """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
+        return any(connection.past_dot for connection, carried in self._active.items() if carried == queue_id)
+
     async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         idle = self._take_idle()
         if idle is not None:
@@ -220,7 +224,7 @@ class Upstream:
     async def _transact(self, connection: Connection, request: DeliveryRequest, deadline: float | None) -> Delivery:
         if deadline is not None:
             request = replace(request, patience=max(0.0, deadline - self._loop.time()))
-        self._active.add(connection)
+        self._active[connection] = request.queue_id
         try:
             if self._closed:
                 connection.abort()
@@ -229,7 +233,7 @@ class Upstream:
             connection.abort()
             raise
         finally:
-            self._active.discard(connection)
+            del self._active[connection]
         if connection.usable and not self._closed:
             self._idle.append((self._loop.time(), connection))
             if self._reaper is None:
