@@ -1,24 +1,28 @@
 """One attempt for one lease: decide with the current policy, render, try the upstreams in order.
 
 The result is one outcome for each pending recipient; nothing is stored here. A session code tries the ways
-that are not set aside first, and then the others all the same; one that a way left in doubt goes by no other.
+that are not set aside first, and then the others all the same, and does not wait long for any (`hedge`); one that
+a way left in doubt goes by no other.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 
+from relay.delivery import hedge
+from relay.delivery.hedge import Answers, Stragglers, Way, hedged
 from relay.delivery.upstream import Upstream
-from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided
+from relay.events import AttemptEnded, ExceptionCaught, HedgeBegun, Observer, SenderDecided
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
 from relay.policy.rewriting import render
 from relay.queue.model import Kind, Lease, Pending
-from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest, Gate
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "every way is set aside", upstream_sick=True)
@@ -74,26 +78,34 @@ async def attempt(
     policy: Policy,
     upstreams: Mapping[str, Upstream],
     observer: Observer,
+    stragglers: Stragglers,
 ) -> Attempted | None:
-    """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried."""
+    """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried.
+
+    `stragglers` keeps what still goes on without the message.
+    """
     session_code = lease.entry.session_code
     call = _Call(lease, decision, policy, observer)
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, str] = {}
-    tried: set[str] = set()
+    tried: set[tuple[str, int]] = set()
     remaining: Sequence[Pending] = lease.pending
     for name, insist in _ways(decision.route.upstreams, session_code):
         upstream = upstreams.get(name)  # a reload may have taken it away while another was asked
-        if upstream is None or name in tried:
+        if upstream is None:
             continue
-        for part in _parts(_those_for(name, remaining, session_code), upstream.limits.max_recipients):
-            answers = await call.transaction(upstream, part, insist=insist)
-            if answers is None:
+        those = [one for one in _those_for(name, remaining, session_code) if (name, one.index) not in tried]
+        for part in _parts(those, upstream.limits.max_recipients):
+            beside = _beside(name, part, decision.route.upstreams, upstreams, tried) if session_code else None
+            answered = await call.ways(upstream, part, insist=insist, beside=beside, stragglers=stragglers)
+            for way, answers in answered:
+                for pending, answer in zip(part, answers or (), strict=answers is not None):
+                    tried.add((way, pending.index))
+                    if _may_go_on(outcomes.get(pending.index), session_code):
+                        outcomes[pending.index] = answer
+                        asked[pending.index] = way
+            if (name, None) in answered:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
-            tried.add(name)
-            for pending, answer in zip(part, answers, strict=True):
-                outcomes[pending.index] = answer
-                asked[pending.index] = name
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
         if not remaining:
             break
@@ -119,6 +131,25 @@ def _those_for(upstream: str, pending: Sequence[Pending], session_code: bool) ->
     if not session_code:
         return pending
     return [one for one in pending if one.in_doubt_at in ("", upstream)]
+
+
+def _beside(
+    name: str,
+    part: Sequence[Pending],
+    ways: Sequence[str],
+    upstreams: Mapping[str, Upstream],
+    tried: Set[tuple[str, int]],
+) -> Upstream | None:
+    """The way that may be begun beside `name`, if there is one: for all of `part`, and asked for nobody in it yet."""
+    if any(pending.in_doubt_at for pending in part):
+        return None
+    for other in ways:
+        upstream = upstreams.get(other)
+        if upstream is None or other == name or len(part) > upstream.limits.max_recipients:
+            continue
+        if not any((other, pending.index) in tried for pending in part):
+            return upstream
+    return None
 
 
 def _parts(pending: Sequence[Pending], most: int) -> Iterator[Sequence[Pending]]:
@@ -148,17 +179,42 @@ class _Call:
         self._rendered = render(lease.entry.submission, decision, policy)
         self._told = False
 
+    async def ways(
+        self,
+        upstream: Upstream,
+        part: Sequence[Pending],
+        *,
+        insist: bool,
+        beside: Upstream | None,
+        stragglers: Stragglers,
+    ) -> list[tuple[str, Answers | None]]:
+        """What `upstream` answers, and what `beside` does where it was needed; None where a way was not tried."""
+        if beside is None:
+            return [(upstream.name, await self.transaction(upstream, part, insist=insist))]
+        return await hedged(
+            Way(upstream.name, partial(self.transaction, upstream, part, insist=insist)),
+            Way(beside.name, partial(self._hedge, beside, upstream.name, part)),
+            may_go_on=partial(_may_go_on, session_code=True),
+            stragglers=stragglers,
+        )
+
+    async def _hedge(self, upstream: Upstream, slow: str, part: Sequence[Pending], gate: Gate) -> Answers | None:
+        if upstream.admits(insist=True):
+            queue_id, route = self._lease.entry.queue_id, self._decision.route.name
+            self._observer.observe(HedgeBegun(queue_id, route, slow, upstream.name, hedge.HEDGE_AFTER))
+        return await self.transaction(upstream, part, gate, insist=True)
+
     async def transaction(
-        self, upstream: Upstream, part: Sequence[Pending], *, insist: bool
+        self, upstream: Upstream, part: Sequence[Pending], gate: Gate | None = None, *, insist: bool
     ) -> tuple[Outcome, ...] | None:
         """The outcomes of one transaction; None when it was not tried."""
         try:
-            delivery = await self._send(upstream, part, self._rendered.reverse_path, insist=insist)
+            delivery = await self._send(upstream, part, self._rendered.reverse_path, gate, insist=insist)
             if delivery is None:
                 return None
             if self._lease.entry.kind is Kind.BOUNCE and _null_path_refused(delivery):
                 # Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more.
-                delivery = await self._send(upstream, part, self._policy.bounces_from, insist=insist)
+                delivery = await self._send(upstream, part, self._policy.bounces_from, gate, insist=insist)
                 if delivery is None:
                     return (NOT_ASKED,) * len(part)
         except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
@@ -171,7 +227,13 @@ class _Call:
         return delivery.outcomes
 
     async def _send(
-        self, upstream: Upstream, part: Sequence[Pending], reverse_path: Address | None, *, insist: bool
+        self,
+        upstream: Upstream,
+        part: Sequence[Pending],
+        reverse_path: Address | None,
+        gate: Gate | None,
+        *,
+        insist: bool,
     ) -> Delivery | None:
         entry = self._lease.entry
         route = self._decision.route
@@ -188,14 +250,15 @@ class _Call:
             ret=envelope.ret,
             envid=envelope.envid,
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+            gate=gate,
         )
         if not upstream.admits(insist=insist):
             return None
         self._tell_of_the_sender()
         started = time.perf_counter()
         delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
-        if delivery is None:
-            return None
+        if delivery is None or CALLED_OFF in delivery.outcomes:
+            return delivery
         stage, trouble = _what_went_wrong(delivery.outcomes)
         seconds = time.perf_counter() - started
         self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, caught, decision_for, held_by
+from relay.delivery.hedge import Stragglers
 from relay.delivery.notify import most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.delivery.upstream import NEVER, Upstream
@@ -79,6 +80,7 @@ class Worker:
         self._backlog = True  # until the store says otherwise
         self._due_at: datetime | None = None
         self._attempted = False
+        self._stragglers = Stragglers()
         self._stopping = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
 
@@ -110,6 +112,7 @@ class Worker:
                 group.create_task(self._run())
         while self._ready:
             await self._give_back(self._empty())
+        await self._stragglers.over()
 
     def stop(self) -> None:
         """Take nothing new; runners end after the message they have in hand."""
@@ -282,7 +285,7 @@ class Worker:
             if decision.route.name != self.route:
                 await self._move(lease, decision)
                 return
-            attempted = await attempt(lease, decision, policy, house.upstreams, house.observer)
+            attempted = await attempt(lease, decision, policy, house.upstreams, house.observer, self._stragglers)
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             house.observer.observe(caught(error, lease))
             route = policy.routes.get(self.route) or policy.routes[DEFAULT]

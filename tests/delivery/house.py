@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+from relay.delivery.hedge import Stragglers
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.delivery.worker import House, Worker
 from relay.errors import StoreUnavailable
@@ -85,6 +86,7 @@ class DeliveryHouse:
         self.ways: dict[str, Way] = {}
         self.upstreams: dict[str, Upstream] = {}
         self.workers: dict[str, Worker] = {}
+        self.stragglers = Stragglers()
         self._running: list[asyncio.Task[None]] = []
         self._ids = count()
         self.shared = House(
@@ -161,7 +163,7 @@ class DeliveryHouse:
         for upstream in self.upstreams.values():
             upstream.end(0.0)
         async with asyncio.timeout(20):
-            await asyncio.gather(*self._running)
+            await asyncio.gather(*self._running, self.stragglers.over())
         self._running.clear()
 
     async def demolish(self) -> None:

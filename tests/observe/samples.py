@@ -83,6 +83,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.LoopDetected("legacy", CLIENT, "jan@example.nl"),
     events.SenderDecided("3V7QK2M9XTAB", "fallback", "rewritten", 1, 1),
     events.AttemptEnded("3V7QK2M9XTAB", "default", "own", 15.0, Stage.CONNECT, Trouble.TIMEOUT),
+    events.HedgeBegun("3V7QK2M9XTAB", "session-codes", "vendor", "own", 1.5),
     DELIVERED,
     DEFERRED,
     FAILED,
