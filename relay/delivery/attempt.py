@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 
 from relay.delivery import hedge
@@ -79,13 +80,14 @@ async def attempt(
     upstreams: Mapping[str, Upstream],
     observer: Observer,
     stragglers: Stragglers,
+    now: Callable[[], datetime],
 ) -> Attempted | None:
     """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried.
 
-    `stragglers` keeps what still goes on without the message.
+    `stragglers` keeps what still goes on without the message. A session code is not sent once its lifetime is over.
     """
     session_code = lease.entry.session_code
-    call = _Call(lease, decision, policy, observer)
+    call = _Call(lease, decision, policy, observer, stragglers, now)
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, str] = {}
     tried: set[tuple[str, int]] = set()
@@ -97,7 +99,7 @@ async def attempt(
         those = [one for one in _those_for(name, remaining, session_code) if (name, one.index) not in tried]
         for part in _parts(those, upstream.limits.max_recipients):
             beside = _beside(name, part, decision.route.upstreams, upstreams, tried) if session_code else None
-            answered = await call.ways(upstream, part, insist=insist, beside=beside, stragglers=stragglers)
+            answered = await call.ways(upstream, part, insist=insist, beside=beside)
             for way, answers in answered:
                 for pending, answer in zip(part, answers or (), strict=answers is not None):
                     tried.add((way, pending.index))
@@ -107,7 +109,7 @@ async def attempt(
             if (name, None) in answered:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
-        if not remaining:
+        if not remaining or (session_code and call.too_late()):
             break
     if not asked:
         return None
@@ -169,33 +171,41 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
 class _Call:
     """What the transactions of an attempt have in common: the message as it leaves, and who is told."""
 
-    __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_told")
+    __slots__ = ("_decision", "_lease", "_now", "_observer", "_policy", "_rendered", "_stragglers", "_told")
 
-    def __init__(self, lease: Lease, decision: Accept, policy: Policy, observer: Observer) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        decision: Accept,
+        policy: Policy,
+        observer: Observer,
+        stragglers: Stragglers,
+        now: Callable[[], datetime],
+    ) -> None:
         self._lease = lease
         self._decision = decision
         self._policy = policy
         self._observer = observer
+        self._stragglers = stragglers
+        self._now = now
         self._rendered = render(lease.entry.submission, decision, policy)
         self._told = False
 
+    def too_late(self) -> bool:
+        return self._now() >= self._lease.entry.expires_at
+
     async def ways(
-        self,
-        upstream: Upstream,
-        part: Sequence[Pending],
-        *,
-        insist: bool,
-        beside: Upstream | None,
-        stragglers: Stragglers,
+        self, upstream: Upstream, part: Sequence[Pending], *, insist: bool, beside: Upstream | None
     ) -> list[tuple[str, Answers | None]]:
         """What `upstream` answers, and what `beside` does where it was needed; None where a way was not tried."""
-        if beside is None:
+        if not self._lease.entry.session_code:
             return [(upstream.name, await self.transaction(upstream, part, insist=insist))]
         return await hedged(
             Way(upstream.name, partial(self.transaction, upstream, part, insist=insist)),
-            Way(beside.name, partial(self._hedge, beside, upstream.name, part)),
+            None if beside is None else Way(beside.name, partial(self._hedge, beside, upstream.name, part)),
             may_go_on=partial(_may_go_on, session_code=True),
-            stragglers=stragglers,
+            too_late=self.too_late,
+            stragglers=self._stragglers,
         )
 
     async def _hedge(self, upstream: Upstream, slow: str, part: Sequence[Pending], gate: Gate) -> Answers | None:

@@ -2,7 +2,8 @@
 
 Whichever is ready for the message first sends it; the other never does. That is decided by a `Gate`, which every
 transaction has to pass, on the event loop, with nothing in between, before the first octet of content leaves. So
-a code is told to one way only, and a hedge can make it faster, but never double it. Nor can it make a code fail
+a code is told to one way only, and a hedge can make it faster, but never double it; and a code whose lifetime
+ends while a way is slow is not sent any more. Nor can a hedge make a code fail
 that would not fail without it: what the chosen way says comes first, and the other's refusal counts only where
 the chosen one leaves it open.
 
@@ -52,15 +53,16 @@ class Stragglers:
 
 
 class _Gate:
-    """Lets one way pass, and no other after it."""
+    """Lets one way pass, and no other after it; and none any more once it is too late."""
 
-    def __init__(self) -> None:
+    def __init__(self, too_late: Callable[[], bool]) -> None:
+        self._too_late = too_late
         self.passed_by: str | None = None
         self.contested = False
         self.turned_away: set[str] = set()
 
     def let_pass(self, name: str) -> bool:
-        if self.passed_by is None:
+        if self.passed_by is None and not self._too_late():
             self.passed_by = name
         if self.passed_by != name:
             self.turned_away.add(name)
@@ -89,19 +91,24 @@ class _Pass:
 
 
 async def hedged(
-    first: Way, other: Way, *, may_go_on: Callable[[Outcome], bool], stragglers: Stragglers
+    first: Way,
+    other: Way | None,
+    *,
+    may_go_on: Callable[[Outcome], bool],
+    too_late: Callable[[], bool],
+    stragglers: Stragglers,
 ) -> list[tuple[str, Answers | None]]:
     """The ways that came to an end, with their answers, in the order in which these count: what a way says about
     a recipient stands, unless it leaves the recipient to the next (`may_go_on`).
 
-    A way that was called off is not among them: it was not asked.
+    A way that was called off is not among them: it was not asked. `other` None: there is none to be begun.
     """
-    gate = _Gate()
+    gate = _Gate(too_late)
     chosen = asyncio.create_task(first.begin(_Pass(gate, first.name)))
     tasks = {first.name: chosen}
     try:
-        await asyncio.wait((chosen,), timeout=HEDGE_AFTER)
-        if not chosen.done() and gate.passed_by is None:
+        await asyncio.wait((chosen,), timeout=None if other is None else HEDGE_AFTER)
+        if other is not None and not chosen.done() and gate.passed_by is None:
             gate.contested = True
             tasks[other.name] = asyncio.create_task(other.begin(_Pass(gate, other.name)))
             while gate.passed_by is None and (running := [task for task in tasks.values() if not task.done()]):

@@ -285,7 +285,9 @@ class Worker:
             if decision.route.name != self.route:
                 await self._move(lease, decision)
                 return
-            attempted = await attempt(lease, decision, policy, house.upstreams, house.observer, self._stragglers)
+            attempted = await attempt(
+                lease, decision, policy, house.upstreams, house.observer, self._stragglers, house.now
+            )
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             house.observer.observe(caught(error, lease))
             route = policy.routes.get(self.route) or policy.routes[DEFAULT]

@@ -34,7 +34,7 @@ class Codes(DeliveryHouse):
 
     async def leave(self, lease: Lease) -> Attempted | None:
         decision = decision_for(lease, self.policy)
-        return await attempt(lease, decision, self.policy, self.upstreams, self.watch, self.stragglers)
+        return await attempt(lease, decision, self.policy, self.upstreams, self.watch, self.stragglers, self.shared.now)
 
     async def send(self, lease: Lease | None = None) -> asyncio.Task[Attempted | None]:
         """A code that has waited for the chosen way as long as it does, and a little longer."""
@@ -211,6 +211,23 @@ async def test_a_silent_way_that_lost_is_set_aside_so_that_the_next_code_does_no
     begun = virtual_time.now()
     assert await house.leave(leased(code=True)) == Attempted((TAKEN,), "own")
     assert virtual_time.now() == begun
+
+
+@pytest.mark.parametrize("ways", [BOTH, BOTH[:1]])
+def test_a_code_whose_lifetime_ends_while_a_way_is_slow_is_not_sent_any_more(
+    tmp_path: Path, ways: tuple[str, ...]
+) -> None:
+    async def play(house: Codes) -> None:
+        house.policy = policy(default=("own",), session_codes=ways)
+        lease = leased(code=True)
+        task = await house.send(lease)
+        house.now = lease.entry.expires_at
+        for name in ways:
+            house.line(name).tell(TAKEN)
+        assert await task is None
+        assert sum(len(way.requests) for way in house.ways.values()) == len(ways)
+
+    scene(play)(tmp_path)
 
 
 # Several recipients
