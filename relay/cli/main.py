@@ -20,6 +20,7 @@ VERBS = {
     "reload": "relay.cli.reload:reload",
     "status": "relay.cli.status:status",
     "queue": "relay.cli.queue:queue",
+    "codes": "relay.cli.codes:codes",
     "clients": "relay.cli.clients:clients",
     "sendmail": "relay.cli.sendmail:sendmail",
     "demo": "relay.cli.demo:demo",
