@@ -63,7 +63,7 @@ class Upstream:
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._active: dict[Connection, str] = {}  # and the queue ID of what it carries
+        self._active: set[tuple[Connection, str]] = set()  # with the queue ID of what it carries
         self._last_call: asyncio.TimerHandle | None = None
 
     @property
@@ -196,7 +196,7 @@ class Upstream:
 
     def past_dot(self, queue_id: str) -> bool:
         """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
-        return any(connection.past_dot for connection, carried in self._active.items() if carried == queue_id)
+        return any(connection.past_dot for connection, carried in self._active if carried == queue_id)
 
     async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         idle = self._take_idle()
@@ -224,7 +224,7 @@ class Upstream:
     async def _transact(self, connection: Connection, request: DeliveryRequest, deadline: float | None) -> Delivery:
         if deadline is not None:
             request = replace(request, patience=max(0.0, deadline - self._loop.time()))
-        self._active[connection] = request.queue_id
+        self._active.add((connection, request.queue_id))
         try:
             if self._closed:
                 connection.abort()
@@ -233,7 +233,7 @@ class Upstream:
             connection.abort()
             raise
         finally:
-            del self._active[connection]
+            self._active.discard((connection, request.queue_id))
         if connection.usable and not self._closed:
             self._idle.append((self._loop.time(), connection))
             if self._reaper is None:
@@ -312,13 +312,13 @@ class Upstream:
         for limit in self._connecting:
             if not limit.expired():
                 limit.reschedule(self._loop.time())
-        for connection in list(self._active):
+        for connection, _ in list(self._active):
             if not connection.past_dot:
                 connection.abort()
         self._last_call = self._loop.call_later(grace, self._break_off)
 
     def _break_off(self) -> None:
-        for connection in list(self._active):
+        for connection, _ in list(self._active):
             connection.abort()
 
     def _refuse(self) -> None:
