@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from relay.mail.outcome import Stage, Trouble
+from relay.mail.outcome import Refusal, Stage, Trouble
 from relay.mail.quirk import Quirk
 
 
@@ -146,13 +146,64 @@ class LoopDetected(Event):
 
 @dataclass(frozen=True, slots=True)
 class SenderDecided(Event):
-    """A sender rule spoke at an attempt. `result`: rewritten or unchanged. `signatures_removed`: DKIM fields."""
+    """A sender rule spoke at an attempt. `result`: rewritten, unchanged, or repaired (the original is refused).
+
+    `signatures_removed`: DKIM fields.
+    """
 
     queue_id: str
     rule: str
     result: str
     attempt: int
     signatures_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRefused(Event):
+    """A reply of an upstream that was no success, once for each class in a transaction; also where another sender
+    was taken after it. `refusal` is of `mail.outcome.Refusal`."""
+
+    queue_id: str
+    route: str
+    upstream: str
+    stage: Stage
+    refusal: Refusal
+    code: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class SenderJudged(Event):
+    """An upstream refuses this original sender, and takes it as its rule makes it: until then it goes so at once.
+
+    `reverse_path` "<>" is the null one, `author` "" an unusable From.
+    """
+
+    upstream: str
+    reverse_path: str
+    author: str
+    code: int
+    status: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SenderForgotten(Event):
+    """The upstream took the sender unchanged again (`why` "taken"), or a person wants it asked anew ("operator")."""
+
+    upstream: str
+    reverse_path: str
+    author: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SenderPinned(Event):
+    """A person says that the upstream refuses this sender, for good."""
+
+    upstream: str
+    reverse_path: str
+    author: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +271,7 @@ class RecipientFailed(Event):
     delay: float
     in_doubt: bool
     session_code: bool
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)

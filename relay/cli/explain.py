@@ -24,6 +24,7 @@ from relay.mail.reply import sanitise
 from relay.policy.explain import Explanation
 from relay.policy.explain import explain as explanation_of
 from relay.policy.match import Condition
+from relay.policy.rewriting import Rendered
 from relay.policy.submission import Peer, Submission
 
 if TYPE_CHECKING:
@@ -239,6 +240,13 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
         yield from _row("signatures", f"{rendered.signatures_removed} DKIM-Signature removed (broken by the rewriting)")
     if rendered.smtputf8:
         yield from _row("SMTPUTF8", "the upstream must offer it")
+    if told.repaired is not None:
+        yield "", ""
+        yield "Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold"
+        repaired = told.repaired
+        yield from _change("reverse-path", _path(rendered.reverse_path), _path(repaired.reverse_path))
+        yield from _change("From", _value(rendered.from_after), _value(repaired.from_after))
+        yield from _row("Reply-To", _value(repaired.reply_to or b""))
     yield "", ""
     yield "Header as it leaves (+ new, - removed)", "bold"
     before = [raw for _, raw in told.before.fields]
@@ -298,7 +306,6 @@ def _value(value: bytes) -> str:
 
 def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
     """The answer as one JSON document. Text, so octets that are no UTF-8 are shown as Windows-1252."""
-    rendered = told.rendered
     return {
         "version": 1,
         "accepted": told.rejected is None,
@@ -323,17 +330,22 @@ def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
         ],
         "route": told.route,
         "upstreams": told.upstreams,
-        "rewriting": None
-        if rendered is None
-        else {
-            "result": rendered.result,
-            "reverse_path": _path(rendered.reverse_path),
-            "from_before": encoding.text(rendered.from_before),
-            "from_after": encoding.text(rendered.from_after),
-            "reply_to": None if rendered.reply_to is None else encoding.text(rendered.reply_to),
-            "signatures_removed": rendered.signatures_removed,
-            "smtputf8": rendered.smtputf8,
-        },
+        "rewriting": _rewriting(told.rendered),
+        "if_refused": _rewriting(told.repaired),
         "header_before": encoding.text(told.before.to_bytes()),
         "header_after": encoding.text(told.after.to_bytes()),
+    }
+
+
+def _rewriting(rendered: Rendered | None) -> dict[str, Any] | None:
+    if rendered is None:
+        return None
+    return {
+        "result": rendered.result,
+        "reverse_path": _path(rendered.reverse_path),
+        "from_before": encoding.text(rendered.from_before),
+        "from_after": encoding.text(rendered.from_after),
+        "reply_to": None if rendered.reply_to is None else encoding.text(rendered.reply_to),
+        "signatures_removed": rendered.signatures_removed,
+        "smtputf8": rendered.smtputf8,
     }

@@ -210,13 +210,17 @@ def _effect(path: Path, rule: SenderRule) -> Iterator[Finding]:
         looked_at = ((*path, "address"), (*path, "keep"), (*path, "hold"))
         yield Finding(path, "the rule does nothing: no address, no keep and no hold", hint, looked_at)
     if rule.hold and not rule.keep and rule.address is None:
-        for key in ("when", "display_name", "reply_to", "envelope"):
+        for key in ("when", "remember", "display_name", "reply_to", "envelope"):
             if key in rule.model_fields_set:
                 yield Finding((*path, key), "no effect without an address", "add address: …", ((*path, "address"),))
     if rule.keep:
-        for key in ("address", "when", "display_name", "reply_to", "envelope"):
+        for key in ("address", "when", "remember", "display_name", "reply_to", "envelope"):
             if key in rule.model_fields_set:
                 yield Finding((*path, key), "impossible with keep: true", "leave one of them out", ((*path, "keep"),))
+
+    elif rule.address is not None and rule.when != "refused" and "remember" in rule.model_fields_set:
+        hint = "write when: refused, or leave it out"
+        yield Finding((*path, "remember"), "no effect with when: always", hint, ((*path, "when"),))
 
 
 def _bounces(config: Config) -> Iterator[Finding]:

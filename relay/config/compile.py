@@ -55,7 +55,15 @@ def _rule(rule: SenderRule, number: int) -> rules.SenderRule:
     rewrite = None
     if rule.address is not None:
         rewrite = rules.Rewrite(rule.address, rule.display_name, rule.reply_to, rule.envelope)
-    return rules.SenderRule(rule.name or f"senders[{number}]", _match(rule.match), rewrite, rule.route, rule.hold)
+    return rules.SenderRule(
+        name=rule.name or f"senders[{number}]",
+        match=_match(rule.match),
+        rewrite=rewrite,
+        route=rule.route,
+        hold=rule.hold,
+        when_refused=rule.when == "refused",
+        remember=rule.remember,
+    )
 
 
 def _match(match: Match) -> rules.Match:

@@ -310,7 +310,12 @@ class SenderRule(Section):
     keep: bool = setting(False, description="The sender stays as it is.")
     hold: bool = setting(False, description="What matches is kept in the queue until a person releases it.")
     address: MailAddress | None = setting(None, description="The address that becomes the author.")
-    when: Literal["always"] = setting("always", description="always: whenever the rule matches.")
+    when: Literal["always", "refused"] = setting(
+        "always", description="always, or refused: only after the upstream refused the original sender."
+    )
+    remember: Duration = setting(
+        "1d", description="With when: refused: how long a refusal is known before the original sender is tried again."
+    )
     display_name: Template | None = setting(
         None, description="The author's display name, from {name} {address} {local} {domain}; by default {name}."
     )

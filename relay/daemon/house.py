@@ -23,6 +23,7 @@ from relay.daemon.workers import Workers
 from relay.delivery.alarm import Alarms
 from relay.delivery.steady import Steady
 from relay.delivery.upstream import Upstream
+from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House as Shared
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, RelayStopping, ReloadRefused, Warned
@@ -82,7 +83,9 @@ class House:
         """Open store and ports; nothing is served yet. Raises RelayError with a sentence."""
         config = self.config
         self.store = await wiring.open_store(config, self.observer)
+        self.verdicts = Verdicts(self.store, observer=self.observer, now=wiring.now)
         try:
+            await self.verdicts.load()
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
             self.workers = Workers(
@@ -90,6 +93,7 @@ class House:
                     store=self.store,
                     policy=lambda: self.policy,
                     upstreams=self.upstreams,
+                    verdicts=self.verdicts,
                     observer=self.observer,
                     now=wiring.now,
                     steady=self._steady,
@@ -121,6 +125,7 @@ class House:
             connections=lambda: {name: upstream.connections for name, upstream in self.upstreams.items()},
             up=lambda: {name: upstream.up for name, upstream in self.upstreams.items()},
             disk_free=self.store.disk_free,
+            verdicts=self.verdicts.counts,
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
@@ -262,6 +267,9 @@ class House:
 
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()
+
+    async def senders_changed(self) -> None:
+        await self.verdicts.reload()
 
     def wake(self) -> None:
         self.workers.ring_all()

@@ -6,22 +6,17 @@ that are not set aside first, and then the others all the same; one that a way l
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from relay.delivery.call import NOT_ASKED, Call
 from relay.delivery.upstream import Upstream
-from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided
-from relay.mail.address import Address
-from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.delivery.verdicts import Verdicts
+from relay.events import Observer
+from relay.mail.outcome import Deferred, Outcome, Stage
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
-from relay.policy.rewriting import render
 from relay.queue.model import Kind, Lease, Pending
-from relay.transport.port import Delivery, DeliveryRequest
 
-PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
-NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "every way is set aside", upstream_sick=True)
 _IN_CONTENT = (Stage.BODY, Stage.DOT)
 
 
@@ -74,10 +69,11 @@ async def attempt(
     policy: Policy,
     upstreams: Mapping[str, Upstream],
     observer: Observer,
+    verdicts: Verdicts,
 ) -> Attempted | None:
     """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried."""
     session_code = lease.entry.session_code
-    call = _Call(lease, decision, policy, observer)
+    call = Call(lease, decision, policy, observer, verdicts)
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, str] = {}
     tried: set[str] = set()
@@ -133,102 +129,3 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
         return False
     return outcome.upstream_sick or (session_code and outcome.stage not in _IN_CONTENT)
-
-
-class _Call:
-    """What the transactions of an attempt have in common: the message as it leaves, and who is told."""
-
-    __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_told")
-
-    def __init__(self, lease: Lease, decision: Accept, policy: Policy, observer: Observer) -> None:
-        self._lease = lease
-        self._decision = decision
-        self._policy = policy
-        self._observer = observer
-        self._rendered = render(lease.entry.submission, decision, policy)
-        self._told = False
-
-    async def transaction(
-        self, upstream: Upstream, part: Sequence[Pending], *, insist: bool
-    ) -> tuple[Outcome, ...] | None:
-        """The outcomes of one transaction; None when it was not tried."""
-        try:
-            delivery = await self._send(upstream, part, self._rendered.reverse_path, insist=insist)
-            if delivery is None:
-                return None
-            if self._lease.entry.kind is Kind.BOUNCE and _null_path_refused(delivery):
-                # Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more.
-                delivery = await self._send(upstream, part, self._policy.bounces_from, insist=insist)
-                if delivery is None:
-                    return (NOT_ASKED,) * len(part)
-        except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
-            self._observer.observe(caught(error, self._lease))
-            # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
-            local = isinstance(error, OSError)
-            stage = Stage.BODY if local else Stage.DOT
-            outcome = Deferred(stage, Trouble.TRANSIENT, "local error while sending the message", in_doubt=not local)
-            return (outcome,) * len(part)
-        return delivery.outcomes
-
-    async def _send(
-        self, upstream: Upstream, part: Sequence[Pending], reverse_path: Address | None, *, insist: bool
-    ) -> Delivery | None:
-        entry = self._lease.entry
-        route = self._decision.route
-        rendered = self._rendered
-        envelope = entry.submission.envelope
-        request = DeliveryRequest(
-            queue_id=entry.queue_id,
-            reverse_path=reverse_path,
-            recipients=tuple([pending.recipient for pending in part]),
-            head=rendered.head,
-            content=entry.content,
-            body_offset=rendered.body_offset,
-            smtputf8=rendered.smtputf8,
-            ret=envelope.ret,
-            envid=envelope.envid,
-            patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
-        )
-        if not upstream.admits(insist=insist):
-            return None
-        self._tell_of_the_sender()
-        started = time.perf_counter()
-        delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
-        if delivery is None:
-            return None
-        stage, trouble = _what_went_wrong(delivery.outcomes)
-        seconds = time.perf_counter() - started
-        self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))
-        return delivery
-
-    def _tell_of_the_sender(self) -> None:
-        rule, rendered = self._decision.rule, self._rendered
-        if rule is None or self._told:
-            return
-        self._told = True
-        entry = self._lease.entry
-        result = rendered.result or "unchanged"
-        self._observer.observe(
-            SenderDecided(entry.queue_id, rule.name, result, entry.attempts, rendered.signatures_removed)
-        )
-
-
-def caught(error: Exception, lease: Lease) -> ExceptionCaught:
-    """The event about a bug met with `lease`; what the error says may quote, so it is left out for session codes."""
-    if lease.entry.session_code:
-        text = "".join(traceback.format_tb(error.__traceback__))
-    else:
-        text = "".join(traceback.format_exception(error))
-    return ExceptionCaught("attempt", f"{type(error).__name__} at {lease.entry.queue_id}", text)
-
-
-def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:
-    for outcome in outcomes:
-        if isinstance(outcome, Delivered):
-            continue
-        return outcome.stage, Trouble.PERMANENT if isinstance(outcome, Failed) else outcome.trouble
-    return None, None
-
-
-def _null_path_refused(delivery: Delivery) -> bool:
-    return all(isinstance(outcome, Failed) and outcome.stage is Stage.MAIL for outcome in delivery.outcomes)

@@ -41,7 +41,7 @@ from relay.events import (
 )
 from relay.mail import dsn
 from relay.mail.dsn_text import Action, Fate
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Stage
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage
 from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.queue.model import Lease, Pending, Result, Settlement, State
@@ -246,7 +246,7 @@ def _judge(attempt: Attempt, pending: Pending, outcome: Outcome, next_attempt_at
         case Delivered():
             return _delivered(attempt, pending, outcome)
         case Failed():
-            return _failed(attempt, pending, outcome.stage, outcome.reply)
+            return _failed(attempt, pending, outcome)
         case Deferred():
             if attempt.lease.entry.session_code and outcome.in_doubt and pending.in_doubt:
                 return _given_up(attempt, pending, outcome)
@@ -279,11 +279,11 @@ def _delivered(attempt: Attempt, pending: Pending, outcome: Delivered) -> _Judge
     return _Judgement(_result(attempt, pending, State.DELIVERED, _kept(reply)), event, fate)
 
 
-def _failed(attempt: Attempt, pending: Pending, stage: Stage, reply: Reply) -> _Judgement:
+def _failed(attempt: Attempt, pending: Pending, outcome: Failed) -> _Judgement:
     entry = attempt.lease.entry
-    reply = _quiet(reply) if entry.session_code else reply
-    event = _failure(attempt, pending, stage, reply, reply.text, in_doubt=False)
-    fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply)
+    reply = _quiet(outcome.reply) if entry.session_code else outcome.reply
+    event = _failure(attempt, pending, outcome.stage, reply, reply.text, in_doubt=False, refusal=outcome.refusal)
+    fate = Fate(pending.recipient, Action.FAILED, attempt.upstream, reply, refusal=outcome.refusal)
     return _Judgement(_result(attempt, pending, State.FAILED, _kept(reply)), event, fate)
 
 
@@ -312,7 +312,14 @@ def _doubt(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> tupl
 
 
 def _failure(
-    attempt: Attempt, pending: Pending, stage: Stage | None, reply: Reply, text: str, *, in_doubt: bool
+    attempt: Attempt,
+    pending: Pending,
+    stage: Stage | None,
+    reply: Reply,
+    text: str,
+    *,
+    in_doubt: bool,
+    refusal: Refusal | None = None,
 ) -> RecipientFailed:
     entry = attempt.lease.entry
     return RecipientFailed(
@@ -328,6 +335,7 @@ def _failure(
         attempt.delay,
         in_doubt,
         entry.session_code,
+        refusal,
     )
 
 

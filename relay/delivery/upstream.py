@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay.events import Observer, UpstreamRestored, UpstreamSetAside
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Stage, Trouble
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Stage, Trouble
 from relay.policy.refusal import OF_THE_ACCOUNT, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
@@ -197,6 +197,10 @@ class Upstream:
             if self._probe is request:  # it ended without a verdict: the next attempt is the probe
                 self._probe = None
                 self._changed()
+
+    def confirms(self, refusal: Failed) -> bool:
+        """Whether a refusal is of a kind that comes and goes here, so that one alone is not believed."""
+        return self.refusals.tell(refusal.stage, refusal.reply).confirm
 
     def _read(self, delivery: Delivery) -> Delivery:
         """The delivery with the classes of its refusals: what speaks of the account speaks of the upstream."""

@@ -19,10 +19,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, caught, decision_for, held_by
+from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
+from relay.delivery.call import NOT_ASKED, caught
 from relay.delivery.notify import most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.delivery.upstream import NEVER, Upstream
+from relay.delivery.verdicts import Verdicts
 from relay.errors import StoreUnavailable
 from relay.events import Observer, Warned
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
@@ -54,6 +56,7 @@ class House:
     store: QueueStore
     policy: Callable[[], Policy]
     upstreams: Mapping[str, Upstream]
+    verdicts: Verdicts
     observer: Observer
     now: Callable[[], datetime]
     steady: Callable[[], bool]
@@ -282,7 +285,7 @@ class Worker:
             if decision.route.name != self.route:
                 await self._move(lease, decision)
                 return
-            attempted = await attempt(lease, decision, policy, house.upstreams, house.observer)
+            attempted = await attempt(lease, decision, policy, house.upstreams, house.observer, house.verdicts)
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             house.observer.observe(caught(error, lease))
             route = policy.routes.get(self.route) or policy.routes[DEFAULT]

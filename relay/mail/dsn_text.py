@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from relay.mail.envelope import Recipient
+from relay.mail.outcome import Refusal
 from relay.mail.reply import Reply, sanitise
 
 
@@ -31,7 +32,7 @@ class Fate:
     `upstream` is the one that was just asked, "" where none was. `reply` is its answer; where none was
     given, `text` says what happened. `expired`: the lifetime ended before anybody said yes or no.
     `returned`: an operator had it returned, whatever an upstream would have said. `retry_until`: of
-    delayed mail, how long it is tried.
+    delayed mail, how long it is tried. `refusal`: what the reply speaks of, where that is known.
     """
 
     recipient: Recipient
@@ -42,6 +43,7 @@ class Fate:
     expired: bool = False
     returned: bool = False
     retry_until: datetime | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ DUTCH = Words(
         (_SECOND, "seconde", "seconden"),
     ),
     advice={
+        "sender": "de mailserver neemt geen mail aan van uw afzenderadres; vraag uw beheerder om dat adres toe te laten"
+        " of om een afzenderregel met een adres dat wel mag.",
         "address": "controleer het e-mailadres van de ontvanger.",
         "full": "de mailbox van de ontvanger is vol; bereik de ontvanger langs een andere weg.",
         "size": "het bericht is te groot; verstuur een kleinere bijlage of een link.",
@@ -141,6 +145,8 @@ ENGLISH = Words(
         (_SECOND, "second", "seconds"),
     ),
     advice={
+        "sender": "the mail server takes no mail from your sender address; ask your administrator to have the address"
+        " allowed, or for a sender rule with an address that is.",
         "address": "check the recipient's e-mail address.",
         "full": "the recipient's mailbox is full; reach the recipient in another way.",
         "size": "the message is too large; send a smaller attachment or a link.",
@@ -157,6 +163,13 @@ TITLES = {
     Action.RELAYED: "Doorgegeven / Handed on",
 }
 
+_ADVICE = {
+    Refusal.SENDER: "sender",
+    Refusal.RECIPIENT: "address",
+    Refusal.TOO_LARGE: "size",
+    Refusal.MAILBOX_FULL: "full",
+    Refusal.CONTENT: "policy",
+}
 _TRY_THIS = {DUTCH.subject: "Wat u kunt doen", ENGLISH.subject: "What you can do"}
 
 
@@ -242,11 +255,13 @@ def _time(moment: datetime) -> str:
 
 
 def _kind(fate: Fate) -> str:
-    """Which advice fits, from the enhanced status (RFC 3463, section 3)."""
+    """Which advice fits, from what the reply speaks of, else from its enhanced status (RFC 3463, section 3)."""
     if fate.returned:
         return "returned"
     if fate.expired or fate.reply is None:
         return "expired"
+    if fate.refusal in _ADVICE:
+        return _ADVICE[fate.refusal]
     _, _, detail = fate.reply.status.partition(".")
     if detail in ("1.1", "1.2", "1.3", "1.6", "1.10"):
         return "address"

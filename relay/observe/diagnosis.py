@@ -29,10 +29,10 @@ from datetime import datetime, timedelta
 
 from relay.events import RecipientFailed, UpstreamSetAside
 from relay.mail.dsn_text import DUTCH, ENGLISH, duration
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Stage
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Refusal, Stage
 from relay.mail.outcome import Trouble as Failure
 from relay.mail.reply import sanitise
-from relay.observe.reading import certificate_remedy, connection_remedy, sender_remedy, speaks_of_sender
+from relay.observe.reading import certificate_remedy, connection_remedy, sender_remedy
 from relay.observe.remedies import REMEDIES
 from relay.observe.sentences import SENTENCES, TITLES
 from relay.observe.trouble import Severity, Situation, Trouble
@@ -44,8 +44,6 @@ CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=1
 CERTIFICATE_URGENT = timedelta(days=7)
 _MIB = 2**20
 _SAID = 300  # characters of what an upstream or a configuration check said
-# A 5xx to MAIL that is about the message: its size, its parameters, an address that SMTP cannot carry.
-_NOT_THE_SENDER = ("1.3", "2.3", "3.4", "5.4", "6.7")
 
 _Value = str | int | timedelta | datetime
 
@@ -109,9 +107,7 @@ class Known:
 
 def is_about_sender(event: RecipientFailed) -> bool:
     """Whether an upstream refused the sender, not the recipient or the content."""
-    if event.stage is Stage.MAIL and event.code != 552:
-        return event.status.partition(".")[2] not in _NOT_THE_SENDER
-    return bool(event.text) and speaks_of_sender(event.text)
+    return event.refusal is Refusal.SENDER
 
 
 def harmless_text(event: UpstreamSetAside) -> str:

@@ -61,7 +61,7 @@ class Gauges:
 
     `sessions`: open sessions by listener. `connections`: ours by upstream, (idle, busy). `up`: by
     upstream, False while it is set aside; who is missing is up. `disk_free`: octets on the queue's
-    file system, None when unknown.
+    file system, None when unknown. `verdicts`: senders that are known to be refused, by upstream.
     """
 
     ledger: Callable[[], Ledger]
@@ -69,6 +69,7 @@ class Gauges:
     connections: Callable[[], Mapping[str, tuple[int, int]]]
     up: Callable[[], Mapping[str, bool]]
     disk_free: Callable[[], int | None]
+    verdicts: Callable[[], Mapping[str, int]]
 
 
 class Metrics(Tally):
@@ -158,6 +159,13 @@ class Metrics(Tally):
                 for name in self.names.upstreams
                 for state, count in zip(("idle", "busy"), connections.get(name, (0, 0)), strict=True)
             },
+        )
+        verdicts = gauges.verdicts()
+        yield _gauge(
+            "relay_sender_verdicts",
+            "Senders that the upstream is known to refuse.",
+            ("upstream",),
+            {(name,): verdicts.get(name, 0) for name in self.names.upstreams},
         )
         free = gauges.disk_free()
         if free is not None:

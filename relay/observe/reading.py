@@ -77,11 +77,6 @@ def sender_remedy(code: int, status: str, text: str) -> str:
     return _found(text, _SENDER_TEXTS) or "sender"
 
 
-def speaks_of_sender(text: str) -> bool:
-    """Whether a refusal, at whatever stage, is about the sender."""
-    return bool(_found(text, _SENDER_TEXTS))
-
-
 def _login_remedy(code: int, status: str, text: str) -> str:
     if code == 0:
         if "upstream offers" in text or "unencrypted" in text:

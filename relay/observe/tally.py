@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay import events
-from relay.mail.outcome import Stage, Trouble
+from relay.mail.outcome import Refusal, Stage, Trouble
 from relay.mail.quirk import Quirk
 from relay.observe.counting import OTHER, Counter, Histograms
 
@@ -94,6 +94,12 @@ class Tally:
             stage=tuple(Stage),
             **{"class": tuple(Trouble)},
         )
+        self._refusals = Counter(
+            "relay_refusals_total",
+            "What upstreams refused, by what they spoke of.",
+            upstream=(),
+            **{"class": tuple(Refusal)},
+        )
         self._expired = Counter("relay_expired_total", "Recipients whose lifetime ran out.", route=())
         self._notifications = Counter(
             "relay_notifications_total",
@@ -117,8 +123,8 @@ class Tally:
 
         self.counters = (
             self._connections, self._messages, self._auth, self._quirks, self._rewrites, self._routed,
-            self._outcomes, self._failures, self._expired, self._notifications, self._loops, self._store_errors,
-            self._reloads, self._exceptions,
+            self._outcomes, self._failures, self._refusals, self._expired, self._notifications, self._loops,
+            self._store_errors, self._reloads, self._exceptions,
         )  # fmt: skip
         self.histograms = (
             self._sizes, self._accept, self._commits, self._batches, self._attempts, self._delays, self._lag,
@@ -133,6 +139,7 @@ class Tally:
             events.LoopDetected: self._loop_detected,
             events.SenderDecided: self._sender_decided,
             events.AttemptEnded: self._attempt_ended,
+            events.UpstreamRefused: self._upstream_refused,
             events.RecipientDelivered: self._recipient_delivered,
             events.RecipientDeferred: self._recipient_deferred,
             events.RecipientFailed: self._recipient_failed,
@@ -154,7 +161,7 @@ class Tally:
         self.names = names
         for listener in (self._connections, self._messages, self._quirks):
             listener.configure(listener=names.listeners)
-        for upstream in (self._outcomes, self._failures):
+        for upstream in (self._outcomes, self._failures, self._refusals):
             upstream.configure(upstream=names.upstreams)
         for route in (self._routed, self._expired):
             route.configure(route=names.routes)
@@ -208,6 +215,9 @@ class Tally:
         self._attempts.observe(event.seconds, event.upstream)
         if event.stage is not None and event.trouble is not None:
             self._failures.add(event.upstream, event.stage, event.trouble)
+
+    def _upstream_refused(self, event: events.UpstreamRefused) -> None:
+        self._refusals.add(event.upstream, event.refusal)
 
     def _recipient_delivered(self, event: events.RecipientDelivered) -> None:
         self._outcomes.add(event.upstream, "delivered")
@@ -269,6 +279,7 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.LoopDetected: ("relay_loops_detected_total",),
     events.SenderDecided: ("relay_rewrites_total",),
     events.AttemptEnded: ("relay_attempt_seconds", "relay_attempt_failures_total"),
+    events.UpstreamRefused: ("relay_refusals_total",),
     events.RecipientDelivered: ("relay_outcomes_total", "relay_delivery_delay_seconds"),
     events.RecipientDeferred: ("relay_outcomes_total",),
     events.RecipientFailed: ("relay_outcomes_total",),

@@ -225,6 +225,34 @@ _line(
     raised=(Level.INFO, "a signature was removed", lambda e: e.signatures_removed > 0),
 )
 _line(
+    events.UpstreamRefused,
+    "refused",
+    Level.DEBUG,
+    "queue_id route upstream stage code status",
+    text=lambda e: e.refusal,
+)
+_line(
+    events.SenderJudged,
+    "sender_refused",
+    Level.INFO,
+    "upstream reverse_path code status",
+    text=lambda e: f"From {e.author or '(none)'} goes as its rule says until {e.until.astimezone():%Y-%m-%d %H:%M}",
+)
+_line(
+    events.SenderForgotten,
+    "sender_forgotten",
+    Level.INFO,
+    "upstream reverse_path",
+    text=lambda e: _joined((f"From {e.author or '(none)'}", "was taken unchanged" if e.why == "taken" else e.why)),
+)
+_line(
+    events.SenderPinned,
+    "sender_pinned",
+    Level.INFO,
+    "upstream reverse_path",
+    text=lambda e: f"From {e.author or '(none)'} goes as its rule says from now on",
+)
+_line(
     events.AttemptEnded,
     "attempt",
     Level.DEBUG,

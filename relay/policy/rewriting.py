@@ -38,7 +38,7 @@ _CACHED = 2048
 class Rendered:
     """A message as it leaves: `head` (complete, with its empty line), then the content from `body_offset` on.
 
-    `result` is "rewritten", "unchanged" (a rule spoke and nothing had to change) or None (no rule
+    `result` is "rewritten", "repaired", "unchanged" (a rule spoke and nothing had to change) or None (no rule
     spoke). `from_before` and `from_after` are values, unfolded (several From fields joined by
     commas). `reply_to` is the value of Reply-To as the message leaves, or None.
     `signatures_removed` counts the DKIM-Signature fields that the rewriting broke. `smtputf8`: only
@@ -56,8 +56,13 @@ class Rendered:
     signatures_removed: int = 0
 
 
-def render(submission: Submission, accept: Accept, policy: Policy, header: Header | None = None) -> Rendered:
-    """The message as it leaves by `accept`. `header` is the parsed `submission.head`, where the caller has it."""
+def render(
+    submission: Submission, accept: Accept, policy: Policy, header: Header | None = None, *, repaired: bool = False
+) -> Rendered:
+    """The message as it leaves by `accept`. `header` is the parsed `submission.head`, where the caller has it.
+
+    `repaired`: the original sender is refused, so a rule with `when: refused` rewrites as well.
+    """
     if header is None:
         header = Header.parse(submission.head)
     fields, rest = header.fields, header.rest
@@ -72,7 +77,8 @@ def render(submission: Submission, accept: Accept, policy: Policy, header: Heade
         fields = (*fields[:-1], (name, raw + b"\r\n"))
     before = tuple([value(field) for field in fields if field[0] == b"from"]) if b"from" in names else ()
     replies = tuple([value(field) for field in fields if field[0] == b"reply-to"]) if b"reply-to" in names else ()
-    rewrite = accept.rule.rewrite if accept.rule else None
+    rule = accept.rule
+    rewrite = rule.rewrite if rule is not None and (repaired or not rule.when_refused) else None
     authorship = _UNCHANGED if rewrite is None else _authorship(rewrite, before, replies)
     signatures = 0
     if authorship.changes:
@@ -88,9 +94,9 @@ def render(submission: Submission, accept: Accept, policy: Policy, header: Heade
     if rewrite is not None and reverse_path is not None and rewrite.envelope != "keep":
         reverse_path = rewrite.envelope if isinstance(rewrite.envelope, Address) else rewrite.address
     result = None
-    if accept.rule is not None:
+    if rule is not None:
         changed = authorship.changes or reverse_path != submission.envelope.reverse_path
-        result = "rewritten" if changed else "unchanged"
+        result = ("repaired" if rule.when_refused else "rewritten") if changed else "unchanged"
     return Rendered(
         reverse_path=reverse_path,
         head=b"".join(ours),

@@ -6,6 +6,7 @@ All conditions of a match must hold; within one condition any pattern will do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
@@ -62,6 +63,7 @@ class SenderRule:
     """`rewrite` None: the sender stays. `route` is the way out for this sender, or None.
 
     `hold`: what matches waits in the queue for a person; once released it goes as the rest of the rule says.
+    `when_refused`: it rewrites only where an upstream refused the original sender, which is remembered for `remember`.
     """
 
     name: str
@@ -69,3 +71,10 @@ class SenderRule:
     rewrite: Rewrite | None
     route: str | None = None
     hold: bool = False
+    when_refused: bool = False
+    remember: timedelta = timedelta(days=1)
+
+    @property
+    def repairs(self) -> bool:
+        """Whether it has another sender for what an upstream refuses."""
+        return self.when_refused and self.rewrite is not None

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
 from relay.errors import StoreUnavailable
 from relay.mail.address import Address
@@ -87,10 +88,12 @@ class DeliveryHouse:
         self.workers: dict[str, Worker] = {}
         self._running: list[asyncio.Task[None]] = []
         self._ids = count()
+        self.verdicts = Verdicts(store, observer=watch, now=self._clock)
         self.shared = House(
             store=store,
             policy=lambda: self.policy,
             upstreams=self.upstreams,
+            verdicts=self.verdicts,
             observer=watch,
             now=self._clock,
             steady=lambda: self.steady,

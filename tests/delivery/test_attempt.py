@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from relay.delivery.attempt import NOT_ASKED, Attempted, attempt, decision_for, held_by
+from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
+from relay.delivery.call import NOT_ASKED
 from relay.events import AttemptEnded, ExceptionCaught, SenderDecided
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
@@ -62,7 +63,7 @@ def in_doubt(lease: Lease, at: str) -> Lease:
 async def tried(house: DeliveryHouse, lease: Lease) -> Attempted | None:
     decision = decision_for(lease, house.policy)
     async with asyncio.timeout(20):
-        return await attempt(lease, decision, house.policy, house.upstreams, house.watch)
+        return await attempt(lease, decision, house.policy, house.upstreams, house.watch, house.verdicts)
 
 
 async def outcomes(house: DeliveryHouse, lease: Lease) -> tuple[Outcome, ...]:

@@ -35,6 +35,7 @@ def exposed() -> dict[str, Labels]:
         connections=lambda: {"own": (1, 2)},
         up=lambda: {"own": True},
         disk_free=lambda: 1,
+        verdicts=lambda: {"own": 2},
     )
     for upstream in NAMES.upstreams:
         metrics.observe(UpstreamConnected(upstream, datetime(2027, 1, 1, tzinfo=UTC)))

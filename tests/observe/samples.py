@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from relay import events
-from relay.mail.outcome import Stage, Trouble
+from relay.mail.outcome import Refusal, Stage, Trouble
 from relay.mail.quirk import Quirk
 
 CLIENT = "127.0.0.1"
@@ -82,6 +82,10 @@ SAMPLES: tuple[events.Event, ...] = (
     events.CommandRefused("legacy", CLIENT, "RCPT", 501, "5.1.3", "that is no address"),
     events.LoopDetected("legacy", CLIENT, "jan@example.nl"),
     events.SenderDecided("3V7QK2M9XTAB", "fallback", "rewritten", 1, 1),
+    events.UpstreamRefused("3V7QK2M9XTAB", "default", "own", Stage.MAIL, Refusal.SENDER, 550, "5.7.60"),
+    events.SenderJudged("own", "jan@example.nl", "jan@example.nl", 550, "5.7.60", LATER),
+    events.SenderForgotten("own", "<>", "", "operator"),
+    events.SenderPinned("own", "jan@example.nl", "jan@example.nl"),
     events.AttemptEnded("3V7QK2M9XTAB", "default", "own", 15.0, Stage.CONNECT, Trouble.TIMEOUT),
     DELIVERED,
     DEFERRED,

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from relay import events
+from relay.config.preset import table
+from relay.events import RecipientFailed
 from relay.mail.outcome import Stage
 from relay.mail.outcome import Trouble as Failure
+from relay.mail.reply import Reply
 from relay.observe.recent import Recent
 from relay.observe.trouble import Severity, Situation, Trouble
 from tests.observe.samples import DELIVERED, FAILED
@@ -222,6 +225,12 @@ def test_old_mail_is_told_unless_its_upstream_is_the_trouble_already() -> None:
     assert Watch().causes(old, after=59 * MINUTE) == []
 
 
+def refusal(stage: Stage, code: int, status: str, text: str) -> RecipientFailed:
+    """As an upstream without a preset says it."""
+    told = table(None).tell(stage, Reply(code, status, text))
+    return replace(FAILED, stage=stage, code=code, status=status, text=text, refusal=told.refusal)
+
+
 @pytest.mark.parametrize(
     ("stage", "code", "status", "text"),
     [
@@ -232,7 +241,7 @@ def test_old_mail_is_told_unless_its_upstream_is_the_trouble_already() -> None:
     ],
 )
 def test_a_refused_sender_is_told_for_an_hour(stage: Stage, code: int, status: str, text: str) -> None:
-    refused = replace(FAILED, stage=stage, code=code, status=status, text=text)
+    refused = refusal(stage, code, status, text)
     watch = Watch().tell(refused).tell(refused, after=30 * MINUTE)
     (trouble,) = watch.troubles(after=30 * MINUTE)
     assert (trouble.cause, trouble.severity, trouble.since) == ("sender-refused:own", Severity.ERROR, START)
@@ -257,7 +266,7 @@ def test_a_refused_sender_is_told_for_an_hour(stage: Stage, code: int, status: s
 def test_what_is_refused_for_another_reason_does_not_blame_the_sender(
     stage: Stage, code: int, status: str, text: str
 ) -> None:
-    assert Watch().tell(replace(FAILED, stage=stage, code=code, status=status, text=text)).causes() == []
+    assert Watch().tell(refusal(stage, code, status, text)).causes() == []
 
 
 def test_a_bug_that_was_caught_is_told_for_a_day_without_its_words() -> None:

@@ -37,6 +37,7 @@ def gauges(ledger: Callable[[], Ledger] = Ledger) -> Gauges:
         connections=lambda: {"own": (1, 2)},
         up=lambda: {"vendor": False},
         disk_free=lambda: 10**9,
+        verdicts=lambda: {"own": 2},
     )
 
 
@@ -177,6 +178,8 @@ def test_gauges_tell_the_present() -> None:
     assert value(made, "relay_queue_oldest_age_seconds", route="session-codes") == 0
     assert value(made, "relay_queue_bytes") == 8192
     assert value(made, "relay_disk_free_bytes") == 10**9
+    assert value(made, "relay_sender_verdicts", upstream="own") == 2
+    assert value(made, "relay_sender_verdicts", upstream="vendor") == 0
 
 
 def test_a_queue_that_cannot_be_read_is_absent_and_not_empty() -> None:

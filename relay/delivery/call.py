@@ -1,0 +1,223 @@
+"""The transactions of one attempt: the message as it leaves, as which sender, and who is told.
+
+Most messages go once, as their rule says. Where a rule waits for a refusal (`when: refused`), the refusal and what
+follows it are one attempt:
+
+    1  the original sender, unless the upstream is known to refuse it; where nobody knows, one attempt at a time asks
+    2  the same once more, where the refusal is one that comes and goes at this upstream
+    3  the sender that the rule makes of it, for those recipients that were refused
+
+A refusal is a complete 5xx about the sender. Whatever else happens, and above all an answer that was lost, ends
+the attempt as it is: nobody gets a message twice. A bounce of ours that is refused for its null reverse-path goes
+once more with the address of whoever writes them.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+
+from relay.delivery.upstream import Upstream
+from relay.delivery.verdicts import Verdicts
+from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
+from relay.mail.address import Address
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
+from relay.policy.decide import Accept, Policy
+from relay.policy.match import View
+from relay.policy.rewriting import Rendered, render
+from relay.policy.rules import SenderRule
+from relay.policy.verdict import Sender
+from relay.queue.model import Kind, Lease, Pending
+from relay.transport.port import DeliveryRequest
+
+PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
+NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "every way is set aside", upstream_sick=True)
+
+Outcomes = tuple[Outcome, ...]
+
+
+class Call:
+    """What the transactions of an attempt have in common."""
+
+    __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_repaired", "_told", "_verdicts")
+
+    def __init__(self, lease: Lease, decision: Accept, policy: Policy, observer: Observer, verdicts: Verdicts) -> None:
+        self._lease = lease
+        self._decision = decision
+        self._policy = policy
+        self._observer = observer
+        self._verdicts = verdicts
+        self._rendered = render(lease.entry.submission, decision, policy)
+        self._repaired: Rendered | None = None
+        self._told: str | None = None
+
+    async def transaction(self, upstream: Upstream, part: Sequence[Pending], *, insist: bool) -> Outcomes | None:
+        """The outcomes for `part`; None when nothing was tried."""
+        try:
+            outcomes = await self._converse(upstream, part, insist)
+        except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
+            self._observer.observe(caught(error, self._lease))
+            # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
+            local = isinstance(error, OSError)
+            stage = Stage.BODY if local else Stage.DOT
+            outcome = Deferred(stage, Trouble.TRANSIENT, "local error while sending the message", in_doubt=not local)
+            return (outcome,) * len(part)
+        return outcomes
+
+    async def _converse(self, upstream: Upstream, part: Sequence[Pending], insist: bool) -> Outcomes | None:
+        rule, entry = self._decision.rule, self._lease.entry
+        if entry.kind is Kind.BOUNCE:
+            return await self._bounce(upstream, part, insist)
+        if rule is None or not rule.repairs:
+            return await self._send(upstream, part, self._rendered, insist)
+        sender = Sender.of(View(entry.submission))
+        async with self._verdicts.question(upstream.name, sender, waits=not entry.session_code):
+            if self._verdicts.refuses(upstream.name, sender):
+                return await self._send(upstream, part, self._as_repaired(), insist)
+            return await self._ask(upstream, part, rule, sender, insist)
+
+    async def _ask(
+        self, upstream: Upstream, part: Sequence[Pending], rule: SenderRule, sender: Sender, insist: bool
+    ) -> Outcomes | None:
+        """Steps 1 to 3."""
+        outcomes = await self._send(upstream, part, self._rendered, insist)
+        if outcomes is None:
+            return None
+        refusals = _sender_refused(outcomes)
+        if any(upstream.confirms(refusal) for refusal in refusals.values()):
+            outcomes = await self._again(upstream, part, outcomes, self._rendered, insist)
+            refusals = _sender_refused(outcomes)
+        if not refusals:
+            if any(isinstance(outcome, Delivered) for outcome in outcomes):
+                await self._verdicts.taken(upstream.name, sender)
+            return outcomes
+        repaired = self._as_repaired()
+        if repaired.result != "repaired":  # the rule would change nothing
+            return outcomes
+        outcomes = await self._again(upstream, part, outcomes, repaired, insist)
+        if not _sender_refused(outcomes):  # else its address is no better, and there is nothing to remember
+            reply = next(iter(refusals.values())).reply
+            await self._verdicts.refused(upstream.name, sender, reply, remember=rule.remember)
+        return outcomes
+
+    async def _again(
+        self, upstream: Upstream, part: Sequence[Pending], outcomes: Outcomes, rendered: Rendered, insist: bool
+    ) -> Outcomes:
+        """Those of `part` whose sender was refused, once more as `rendered`; the outcomes of all."""
+        refused = list(_sender_refused(outcomes))
+        answers = await self._send(upstream, [part[place] for place in refused], rendered, insist)
+        if answers is None:  # set aside meanwhile: the refusal is not the last word
+            answers = (NOT_ASKED,) * len(refused)
+        merged = list(outcomes)
+        for place, answer in zip(refused, answers, strict=True):
+            merged[place] = answer
+        return tuple(merged)
+
+    async def _bounce(self, upstream: Upstream, part: Sequence[Pending], insist: bool) -> Outcomes | None:
+        """Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more."""
+        rendered = self._rendered
+        outcomes = await self._send(upstream, part, rendered, insist)
+        if outcomes is None or rendered.reverse_path is not None or not _null_path_refused(outcomes):
+            return outcomes
+        return await self._send(upstream, part, rendered, insist, self._policy.bounces_from) or (NOT_ASKED,) * len(part)
+
+    def _as_repaired(self) -> Rendered:
+        if self._repaired is None:
+            self._repaired = render(self._lease.entry.submission, self._decision, self._policy, repaired=True)
+        return self._repaired
+
+    async def _send(
+        self,
+        upstream: Upstream,
+        part: Sequence[Pending],
+        rendered: Rendered,
+        insist: bool,
+        reverse_path: Address | None = None,
+    ) -> Outcomes | None:
+        """One transaction; `reverse_path` instead of the one in `rendered`."""
+        entry = self._lease.entry
+        route = self._decision.route
+        envelope = entry.submission.envelope
+        request = DeliveryRequest(
+            queue_id=entry.queue_id,
+            reverse_path=reverse_path or rendered.reverse_path,
+            recipients=tuple([pending.recipient for pending in part]),
+            head=rendered.head,
+            content=entry.content,
+            body_offset=rendered.body_offset,
+            smtputf8=rendered.smtputf8,
+            ret=envelope.ret,
+            envid=envelope.envid,
+            patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+        )
+        if not upstream.admits(insist=insist):
+            return None
+        self._tell_of_the_sender(rendered)
+        started = time.perf_counter()
+        delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
+        if delivery is None:
+            return None
+        stage, trouble = _what_went_wrong(delivery.outcomes)
+        seconds = time.perf_counter() - started
+        self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))
+        if stage is not None:
+            self._tell_of_refusals(upstream.name, delivery.outcomes)
+        return delivery.outcomes
+
+    def _tell_of_the_sender(self, rendered: Rendered) -> None:
+        rule = self._decision.rule
+        result = rendered.result or "unchanged"
+        if rule is None or self._told == result:
+            return
+        self._told = result
+        entry = self._lease.entry
+        self._observer.observe(
+            SenderDecided(entry.queue_id, rule.name, result, entry.attempts, rendered.signatures_removed)
+        )
+
+    def _tell_of_refusals(self, upstream: str, outcomes: Outcomes) -> None:
+        told: set[Refusal] = set()
+        entry, route = self._lease.entry, self._decision.route
+        for outcome in outcomes:
+            if isinstance(outcome, Delivered) or outcome.refusal is None or outcome.reply is None:
+                continue
+            if outcome.refusal not in told:
+                told.add(outcome.refusal)
+                code, status = outcome.reply.code, outcome.reply.status
+                self._observer.observe(
+                    UpstreamRefused(entry.queue_id, route.name, upstream, outcome.stage, outcome.refusal, code, status)
+                )
+
+
+def caught(error: Exception, lease: Lease) -> ExceptionCaught:
+    """The event about a bug met with `lease`; what the error says may quote, so it is left out for session codes."""
+    if lease.entry.session_code:
+        text = "".join(traceback.format_tb(error.__traceback__))
+    else:
+        text = "".join(traceback.format_exception(error))
+    return ExceptionCaught("attempt", f"{type(error).__name__} at {lease.entry.queue_id}", text)
+
+
+def _sender_refused(outcomes: Sequence[Outcome]) -> dict[int, Failed]:
+    """The refusals of the sender, by their place."""
+    return {
+        place: outcome
+        for place, outcome in enumerate(outcomes)
+        if isinstance(outcome, Failed) and outcome.refusal is Refusal.SENDER
+    }
+
+
+def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:
+    for outcome in outcomes:
+        if isinstance(outcome, Delivered):
+            continue
+        return outcome.stage, Trouble.PERMANENT if isinstance(outcome, Failed) else outcome.trouble
+    return None, None
+
+
+def _null_path_refused(outcomes: Sequence[Outcome]) -> bool:
+    return all(
+        isinstance(outcome, Failed) and (outcome.stage is Stage.MAIL or outcome.refusal is Refusal.SENDER)
+        for outcome in outcomes
+    )

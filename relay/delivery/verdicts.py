@@ -1,0 +1,131 @@
+"""Who is refused where: the verdicts of all upstreams, in memory and in the store.
+
+While nobody knows how an upstream takes a sender, one attempt for that pair finds it out and the others wait
+for what it finds (`question`): a batch of a hundred invoices does not hear a hundred refusals. Once a sender
+was taken unchanged, nobody waits any more. A store that fails costs no more than asking again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
+
+from relay.errors import StoreUnavailable
+from relay.events import Observer, SenderForgotten, SenderJudged, SenderPinned
+from relay.mail.reply import Reply
+from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdict_of
+from relay.queue.store import QueueStore
+
+MOST_TAKEN = 10_000  # pairs that are known to be taken; beyond, the oldest is asked anew
+
+_Pair = tuple[str, Sender]
+
+
+class Verdicts:
+    """`load` reads what the store remembers; before that, nothing is known."""
+
+    def __init__(self, store: QueueStore, *, observer: Observer, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._observer = observer
+        self._now = now
+        self._verdicts: dict[_Pair, Verdict] = {}
+        self._taken: dict[_Pair, None] = {}
+        self._asking: WeakValueDictionary[_Pair, asyncio.Lock] = WeakValueDictionary()  # while somebody asks
+
+    async def load(self) -> None:
+        """Read what the store remembers; what is over is forgotten. Raises StoreUnavailable."""
+        now = self._now()
+        verdicts: dict[_Pair, Verdict] = {}
+        for memory in await self._store.memories(TOPIC):
+            verdict = verdict_of(memory.key, memory.moment, memory.value)
+            if verdict is None or not verdict.holds(now):
+                await self._store.forget_memory(TOPIC, memory.key)
+            else:
+                verdicts[verdict.upstream, verdict.sender] = verdict
+        self._verdicts = verdicts
+        self._taken.clear()
+
+    async def reload(self) -> None:
+        """A person changed what the store remembers: read it anew, and tell. Raises StoreUnavailable."""
+        before = self._verdicts
+        await self.load()
+        for (upstream, sender), verdict in self._verdicts.items():
+            known = before.get((upstream, sender))
+            if verdict.until is None and (known is None or known.until is not None):
+                self._observer.observe(SenderPinned(upstream, sender.reverse_path, sender.author))
+        for upstream, sender in before.keys() - self._verdicts.keys():
+            self._observer.observe(SenderForgotten(upstream, sender.reverse_path, sender.author, "operator"))
+
+    def counts(self) -> Mapping[str, int]:
+        """Verdicts that hold, by upstream."""
+        now = self._now()
+        return Counter(upstream for (upstream, _), verdict in self._verdicts.items() if verdict.holds(now))
+
+    def refuses(self, upstream: str, sender: Sender) -> bool:
+        """Whether `upstream` is known to refuse `sender`."""
+        verdict = self._verdicts.get((upstream, sender))
+        return verdict is not None and verdict.holds(self._now())
+
+    @asynccontextmanager
+    async def question(self, upstream: str, sender: Sender, *, waits: bool) -> AsyncIterator[None]:
+        """The time of an attempt with `sender` at `upstream`: where nobody knows the answer, one at a time.
+
+        `waits` False: it cannot wait for others (a session code).
+        """
+        pair = (upstream, sender)
+        if not waits or self._is_known(pair):
+            yield
+            return
+        lock = self._asking.get(pair)
+        if lock is None:
+            lock = self._asking[pair] = asyncio.Lock()
+        await lock.acquire()
+        if self._is_known(pair):  # the one before found it out
+            lock.release()
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def taken(self, upstream: str, sender: Sender) -> None:
+        """`upstream` took `sender` unchanged; a verdict that is over is forgotten with that."""
+        pair = (upstream, sender)
+        if pair in self._taken:
+            return
+        if len(self._taken) >= MOST_TAKEN:
+            del self._taken[next(iter(self._taken))]
+        self._taken[pair] = None
+        if pair in self._verdicts and not self.refuses(upstream, sender):
+            await self._forget(pair, "taken")
+
+    async def refused(self, upstream: str, sender: Sender, reply: Reply, *, remember: timedelta) -> None:
+        """`upstream` refused `sender` with `reply`, and not what its rule made of it."""
+        now = self._now()
+        pair = (upstream, sender)
+        self._taken.pop(pair, None)
+        before = self._verdicts.get(pair)
+        if before is not None and before.until is None:
+            return  # a person's word stays
+        since = now if before is None else before.since
+        verdict = Verdict(upstream, sender, since, now + remember, reply.code, reply.status)
+        self._verdicts[pair] = verdict
+        path, author = sender.reverse_path, sender.author
+        self._observer.observe(SenderJudged(upstream, path, author, reply.code, reply.status, now + remember))
+        with suppress(StoreUnavailable):  # it has told everybody
+            await self._store.remember(TOPIC, key_of(upstream, sender), now + remember, value_of(verdict))
+
+    async def _forget(self, pair: _Pair, why: str) -> None:
+        del self._verdicts[pair]
+        upstream, sender = pair
+        self._observer.observe(SenderForgotten(upstream, sender.reverse_path, sender.author, why))
+        with suppress(StoreUnavailable):
+            await self._store.forget_memory(TOPIC, key_of(upstream, sender))
+
+    def _is_known(self, pair: _Pair) -> bool:
+        return pair in self._taken or self.refuses(*pair)
