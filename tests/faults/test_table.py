@@ -32,7 +32,7 @@ from tests.faults.house import QUICK, SmtpHouse
 from tests.faults.table import FAULTS, STAGES, TABLE, Cell, End
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import KEYWORDS, Received, ScriptedUpstream
-from tests.queue.mail import an_entry, memory
+from tests.queue.mail import memory
 from tests.transport.parts import PATIENT
 
 PIET, JAN = "piet@example.com", "jan@example.nl"
