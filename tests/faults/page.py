@@ -27,8 +27,8 @@ from the table of those tests by `python -m tests.faults.page > docs/faults.md`.
   as long and is tried again, with the same Message-ID.
 
 Below each stands the trouble that is recorded with the stage (label `class` of `relay_attempt_failures_total`). In
-every cell the message ends right once the fault is gone: it arrives exactly once, or is bounced once. It may arrive twice
-only where it was in doubt and the upstream had taken it.
+every cell the message ends right once the fault is gone: it arrives exactly once, or is bounced once. It may arrive
+twice only where it was in doubt and the upstream had taken it.
 """
 
 _FAULTS = {
@@ -53,8 +53,8 @@ _WRITTEN = {Stage.STARTTLS: "STARTTLS", Stage.TLS: "TLS handshake", Stage.BODY: 
 _NOTES = """\
 In the TLS handshake all replies are alike: plain text, where none may be. What a test sends at *content* comes while
 the message is being sent, so that the dot has not left. Where the upstream offers PIPELINING, a reset may overtake
-replies that were sent ahead of it, and an earlier stage is recorded then. In a refusal, what speaks of the account (a quota, a
-login that is asked for) is no refusal of the message: that is deferred, and the upstream set aside.
+replies that were sent ahead of it, and an earlier stage is recorded then. In a refusal, what speaks of the account (a
+quota, a login that is asked for) is no refusal of the message: that is deferred, and the upstream set aside.
 """
 
 

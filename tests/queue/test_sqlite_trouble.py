@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import apsw
 import pytest
 
 import relay.queue.grouped
@@ -22,7 +21,7 @@ from relay.errors import StoreUnavailable
 from relay.events import BatchCommitted, Event, StoreFailed, StoreRecovered
 from relay.mail.content import MemoryContent
 from relay.queue.model import Ledger, State
-from tests.queue.house import SqliteHouse
+from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory
 from tests.queue.test_sqlite_start import spooled
 
@@ -88,34 +87,17 @@ async def test_an_io_error_keeps_nothing_and_the_database_is_opened_anew(house: 
     assert (await house.crash()).ledger == Ledger()
 
 
-class _FailingFile(apsw.VFSFile):
-    fail = False
-
-    def xSync(self, flags: int) -> None:
-        super().xSync(flags)  # it reaches the disk
-        if _FailingFile.fail:
-            raise apsw.IOError("fsync")  # and nobody is told
-
-
-class _FailingDisk(apsw.VFS):
-    def __init__(self) -> None:
-        super().__init__("failing", base="unix", makedefault=True)
-
-    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:
-        return _FailingFile("unix", name, flags)
-
-
 @pytest.fixture
-def failing_disk() -> Iterator[type[_FailingFile]]:
-    disk = _FailingDisk()
-    yield _FailingFile
-    _FailingFile.fail = False
+def failing_disk() -> Iterator[type[FailingFile]]:
+    disk = FailingDisk()
+    yield FailingFile
+    FailingFile.fail = False
     disk.unregister()
 
 
 @pytest.mark.asyncio
 async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_told(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
@@ -194,7 +176,7 @@ async def test_a_damaged_database_is_said_to_be_corrupt(house: SqliteHouse) -> N
 
 @pytest.mark.asyncio
 async def test_a_lease_whose_caller_was_cancelled_comes_back_after_the_disk_has_recovered(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
