@@ -17,8 +17,11 @@ Content is sent as it is, also where the upstream does not offer 8BITMIME.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -441,7 +444,7 @@ class SmtpConnection(asyncio.Protocol):
         return self._timeouts.data if stage is Stage.DATA else self._timeouts.command
 
     def _octets_unsent(self) -> int:
-        unsent = self._wire.get_write_buffer_size()
+        unsent = self._wire.get_write_buffer_size() + _held_by_kernel(self._sock)
         return unsent if self._transport is self._wire else unsent + self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
@@ -502,6 +505,19 @@ class _Clock:
                 self._arm(self.deadline)
             else:
                 self._ring()
+
+
+def _held_by_kernel(sock: socket.socket) -> int:
+    """Octets that left this process and that the other end has not taken.
+
+    The kernel asks for more only when a good part of its buffer is free: a slow reader takes long to bring that about.
+    """
+    held = bytearray(4)
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return int.from_bytes(held, sys.byteorder)
 
 
 @lru_cache(maxsize=256)

@@ -137,6 +137,7 @@ class ScriptedUpstream:
         self.connections = 0
         self.open = 0
         self.resets = 0
+        self.pause = 0.0  # seconds before each read, which then takes at most 64 KiB: a slow upstream
         self.rest = b""  # content of a transaction that never came to its dot
         self.host = "127.0.0.1"
         self.port = 0
@@ -280,7 +281,9 @@ class ScriptedUpstream:
         return line
 
     async def _read(self, session: Session) -> None:
-        received = await session.reader.read(2**18)
+        if self.pause:
+            await asyncio.sleep(self.pause)
+        received = await session.reader.read(2**16 if self.pause else 2**18)
         if not received:
             raise EOFError
         session.buffer += received
