@@ -59,7 +59,7 @@ def is_delivered(house: SmtpHouse, queue_id: str) -> bool:
 async def test_a_login_that_is_refused_is_tried_once_in_each_pause_however_much_mail_waits(
     tmp_path: Path, fault: Fault, trouble: Trouble, code: int
 ) -> None:
-    greeting = 0.15 if fault is SILENCE else 20
+    greeting = 0.25 if fault is SILENCE else 20
     async with ScriptedUpstream(users={"relay": GOOD}) as upstream:
         upstream.script("auth", fault, times=None)
         house = await SmtpHouse.of(tmp_path, "own")
@@ -119,7 +119,7 @@ async def test_connections_that_begin_together_all_come_about_with_the_right_pas
 async def test_the_next_upstream_carries_the_mail_meanwhile_and_the_first_again_when_it_is_well(
     tmp_path: Path, fault: Fault, trouble: Trouble, code: int
 ) -> None:
-    greeting = 0.15 if fault is SILENCE else 20
+    greeting = 0.25 if fault is SILENCE else 20
     async with ScriptedUpstream(users={"relay": GOOD}) as own, ScriptedUpstream(users={"relay": GOOD}) as spare:
         own.script("auth", fault, times=None)
         house = await SmtpHouse.of(tmp_path, "own", "spare")

@@ -39,7 +39,7 @@ PIET, JAN = "piet@example.com", "jan@example.nl"
 ONE_BY_ONE = tuple(word for word in KEYWORDS if word != "PIPELINING")
 WAYS = {"pipelined": KEYWORDS, "one by one": ONE_BY_ONE, "over TLS": KEYWORDS}
 LONG = memory(b"0123456789abcde\r\n" * 350_000)  # more than the kernel takes from an upstream that does not read
-SHORT = 0.15
+SHORT = 0.25
 _TIMEOUT = {
     Stage.CONNECT: "connect",
     Stage.MAIL: "command",
