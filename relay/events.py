@@ -207,6 +207,19 @@ class SenderPinned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageReencoded(Event):
+    """The upstream could not take the message as it was. `why`: no 8BITMIME, long lines, or both; `parts` of it were
+    encoded (0: only header fields). `signatures_removed` counts the DKIM-Signature fields that broke.
+    """
+
+    queue_id: str
+    upstream: str
+    why: str
+    parts: int
+    signatures_removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
     """One transaction, or one failed connect, at one upstream. `stage` and `trouble` None: all went well."""
 
@@ -299,11 +312,13 @@ class RecipientCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class EntryHeld(Event):
-    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does."""
+    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does, or when it is
+    `in_doubt`: nobody knows whether it was delivered, and its route holds such mail."""
 
     queue_id: str
     rule: str
     recipients: int
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +332,18 @@ class EntryChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationQueued(Event):
-    """A message of our own about `about`. `kind`: failure, delay, relayed or alarm."""
+    """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
 
     queue_id: str
+    about: str
+    kind: str
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationCollected(Event):
+    """The reader had many reports in the last hour: this one waits for a summary. `kind`: failure or delay."""
+
     about: str
     kind: str
     reader: str

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from relay.config import model, password, preset, tls
 from relay.config.secrets import Secret
+from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
@@ -26,6 +27,7 @@ from relay.observe.tally import Names
 from relay.policy.decide import Policy
 from relay.policy.refusal import Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
+from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
@@ -56,9 +58,12 @@ async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
             await asyncio.sleep(0.1)
 
 
-def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:
+def upstream(
+    name: str, config: model.Config, *, store: QueueStore, observer: Observer, changed: Callable[[], None]
+) -> Upstream:
     settings = config.upstreams[name]
     transport: Transport
+    long_lines = None
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
         limits, refusals = UpstreamLimits(), Table()
@@ -66,7 +71,8 @@ def upstream(name: str, config: model.Config, *, observer: Observer, changed: Ca
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
         limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
         refusals = preset.table(settings.preset)
-    return Upstream(transport, limits, refusals=refusals, observer=observer, changed=changed)
+        long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
+    return Upstream(transport, limits, refusals=refusals, observer=observer, changed=changed, long_lines=long_lines)
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:
@@ -85,6 +91,7 @@ def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> Sm
         password=settings.password.reveal if settings.password is not None else None,
         cleartext_auth=settings.cleartext_auth,
         hostname=hostname,
+        size_limit=settings.max_message_size,
         timeouts=Timeouts(
             connect=times.connect.total_seconds(),
             greeting=times.greeting.total_seconds(),

@@ -19,6 +19,7 @@ VERBS = {
     "hash": "relay.cli.hash:hash_",
     "reload": "relay.cli.reload:reload",
     "status": "relay.cli.status:status",
+    "presets": "relay.cli.presets:presets",
     "queue": "relay.cli.queue:queue",
     "clients": "relay.cli.clients:clients",
     "senders": "relay.cli.senders:senders",

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path as FilePath
 
-from relay.config import outside, password
+from relay.config import outside, password, preset
 from relay.config.checks import beyond_loopback
 from relay.config.model import Config, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean
@@ -106,12 +106,33 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         if upstream.tls != "none" and not upstream.tls_verify:
             problem = "anybody on the way can pretend to be this server, and read mail and password"
             yield Finding((*path, "tls_verify"), problem, "name its authority with tls_ca instead")
+        yield from _preset(path, upstream)
         if upstream.username is not None and upstream.auth == "none":
             yield Finding((*path, "auth"), "there is a username, and it is not used", "leave auth out")
         if upstream.tls == "none" and upstream.auth != "none" and not is_loopback(upstream.host):
             yield Finding(
                 (*path, "cleartext_auth"), "the password goes readably over the network", "write tls: starttls"
             )
+
+
+def _preset(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
+    """What the provider is known to take otherwise."""
+    if upstream.preset is None:
+        return
+    known = preset.preset(upstream.preset)
+    if known.mechanisms and upstream.auth not in ("none", "auto", *known.mechanisms):
+        offered = " and ".join(known.mechanisms)
+        reply = f': it answers "{known.no_plain}"' if known.no_plain and upstream.auth == "plain" else ""
+        yield Finding((*path, "auth"), f"{known.title} takes {offered} only{reply}", "leave auth out")
+    for key in ("host", "port", "tls"):
+        filled = known.upstream.get(key)
+        if filled is not None and "{" not in str(filled) and getattr(upstream, key) != filled:
+            problem = f"preset: {upstream.preset} is for {key}: {filled}"
+            yield Finding((*path, key), problem, "leave it out, unless the provider told you so")
+    most = known.upstream.get("max_connections")
+    if most is not None and upstream.max_connections > most:
+        problem = f"{known.title} takes {most} connections, and refuses more"
+        yield Finding((*path, "max_connections"), problem, "leave it out")
 
 
 def _senders(config: Config) -> Iterator[Finding]:
@@ -126,6 +147,9 @@ def _senders(config: Config) -> Iterator[Finding]:
         if rule.match.user is not None and telling & set(heard):
             problem = "with auth: any a client may call itself anything"
             yield Finding((*path, "user"), problem, "write auth: users where the name decides")
+        for name in _rewriting_upstreams(config) if rule.when == "refused" else ():
+            problem = f"{name} refuses no sender, it puts its own address into From without a word"
+            yield Finding(("senders", number, "when"), problem, "write when: always")
         if rule.hold and rule.match.session_code:
             problem = "a session code that waits for a person expires before"
             yield Finding(("senders", number, "hold"), problem, "write session_code: false")
@@ -134,9 +158,20 @@ def _senders(config: Config) -> Iterator[Finding]:
             yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)
 
 
+def _rewriting_upstreams(config: Config) -> Iterator[str]:
+    for name, upstream in config.upstreams.items():
+        known = upstream.preset if isinstance(upstream, SmtpUpstream) else None
+        if known is not None and preset.preset(known).sender == "rewritten":
+            yield name
+
+
 def _admin(config: Config) -> Iterator[Finding]:
     admin = config.admin
     if admin.listen is not None and beyond_loopback(admin.listen) and "allow" not in admin.model_fields_set:
         yield Finding(("admin", "allow"), "only this machine itself may scrape", "say who else, or listen on 127.0.0.1")
-    if SESSION_CODES in config.routes and not config.session_codes.enabled:
+    codes = config.routes.get(SESSION_CODES)
+    if codes is not None and not config.session_codes.enabled:
         yield Finding(("routes", SESSION_CODES), "not used, as session_codes.enabled is false")
+    elif codes is not None and codes.in_doubt == "hold":
+        problem = "a session code is never held: one that got no answer ends as failed, without a second try"
+        yield Finding(("routes", SESSION_CODES, "in_doubt"), problem, "write in_doubt: retry")

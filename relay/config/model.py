@@ -209,6 +209,8 @@ class SmtpUpstream(Section):
     preset: PresetName | None = setting(
         None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
     )
+    domain: HostName | None = setting(None, description="For a preset that needs it: your domain there.")
+    region: Name | None = setting(None, description="For a preset that needs it: the region of the account.")
     host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
     tls: Literal["starttls", "implicit", "none"] = setting(
         "starttls", description="TLS: starttls (required), implicit or none."
@@ -237,7 +239,14 @@ class SmtpUpstream(Section):
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
     max_connections: Count = setting(3, description="Connections at the same time.")
+    max_message_size: PositiveSize | None = setting(
+        None, description="The largest message it takes, where EHLO does not say or was not heard yet."
+    )
     max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
+    long_lines: Literal["keep", "encode"] = setting(
+        "keep",
+        description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
+    )
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
 
 
@@ -271,6 +280,11 @@ class Route(Section):
     lifetime: Duration = setting("5d", description="How long a message is tried before it expires.")
     priority: Literal["high", "normal", "low"] = setting(
         "normal", description="Which mail goes first: high, normal, low."
+    )
+    in_doubt: Literal["retry", "hold"] = setting(
+        "retry",
+        description="Mail without an answer after its end: retry (it may arrive twice) or hold (for a person); "
+        "a session code is not held, it ends as failed.",
     )
 
 
@@ -364,7 +378,11 @@ class Queue(Section):
 class Bounces(Section):
     """Who hears what could not be delivered."""
 
-    to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    to: Literal["sender", "address", "both"] = setting(
+        "sender",
+        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        "else the sender) or both; nobody where the reverse-path is null.",
+    )
     also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
     from_: MailAddress | None = setting(
         None,

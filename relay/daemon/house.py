@@ -22,8 +22,10 @@ from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
 from relay.delivery.alarm import Alarms
 from relay.delivery.steady import Steady
+from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
+from relay.delivery.window import HOUR, Window
 from relay.delivery.worker import House as Shared
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, RelayStopping, ReloadRefused, Warned
@@ -39,7 +41,8 @@ from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
-from relay.policy.decide import Policy
+from relay.policy.decide import Policy, Route
+from relay.policy.size import largest
 
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
@@ -88,6 +91,7 @@ class House:
             await self.verdicts.load()
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
+            self._window = Window(await self.store.readers(since=wiring.now() - HOUR))
             self.workers = Workers(
                 Shared(
                     store=self.store,
@@ -100,6 +104,7 @@ class House:
                     new_queue_id=self._new_queue_id,
                     ring=self._ring,
                     stopping=self._stop.is_set,
+                    window=self._window,
                 ),
                 self._runners,
             )
@@ -110,6 +115,7 @@ class House:
                 offer=self.workers.offer,
                 ring=self.workers.ring,
                 observer=self.observer,
+                size_limit=lambda route: self._size_limit([route]),
             )
             await self.store.make_due(now=wiring.now())
             self.folders = Folders(self._pickup)
@@ -129,7 +135,7 @@ class House:
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
-        return wiring.upstream(name, config, observer=self.observer, changed=self.wake)
+        return wiring.upstream(name, config, store=self.store, observer=self.observer, changed=self.wake)
 
     def _door(self, settings: ListenerSettings) -> Door:
         return Door(
@@ -145,6 +151,7 @@ class House:
             now=wiring.now,
             replies=self.metrics.replies,
             live=set(),
+            size_limit=lambda: self._size_limit(self.policy.routes.values()),
         )
 
     def _pickup(self, settings: PickupSettings) -> Pickup:
@@ -161,6 +168,11 @@ class House:
 
     def _ring(self, route: str) -> None:
         self.workers.ring(route)
+
+    def _size_limit(self, routes: Iterable[Route]) -> int | None:
+        """What the largest upstream of these routes takes, as far as that is known now."""
+        ways = {name for route in routes for name in route.upstreams}
+        return largest([self.upstreams[name].transport.size_limit for name in ways if name in self.upstreams])
 
     def _has_space(self) -> bool:
         return not self.store.low_on_space
@@ -192,6 +204,7 @@ class House:
                     group.create_task(self._pages.watchdog()),
                     group.create_task(self._pages.open()),
                     group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
                 ]
                 await self._stop.wait()
@@ -222,6 +235,17 @@ class House:
             store=self.store,
             policy=lambda: self.policy,
             language=lambda: self.config.language,
+            observer=self.observer,
+            now=wiring.now,
+            new_queue_id=self._new_queue_id,
+            ring=self.workers.ring,
+        )
+
+    def _summaries(self) -> Summaries:
+        return Summaries(
+            window=self._window,
+            store=self.store,
+            policy=lambda: self.policy,
             observer=self.observer,
             now=wiring.now,
             new_queue_id=self._new_queue_id,

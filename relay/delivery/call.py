@@ -204,7 +204,7 @@ def _sender_refused(outcomes: Sequence[Outcome]) -> dict[int, Failed]:
     return {
         place: outcome
         for place, outcome in enumerate(outcomes)
-        if isinstance(outcome, Failed) and outcome.refusal is Refusal.SENDER
+        if isinstance(outcome, Failed) and outcome.refusal is Refusal.SENDER and not outcome.unasked
     }
 
 

@@ -16,15 +16,16 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
 from relay.delivery.call import NOT_ASKED, caught
-from relay.delivery.notify import most_notices
+from relay.delivery.notify import NOBODY, Audience, most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.delivery.upstream import NEVER, Upstream
 from relay.delivery.verdicts import Verdicts
+from relay.delivery.window import Window
 from relay.errors import StoreUnavailable
 from relay.events import Observer, Warned
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
@@ -51,6 +52,7 @@ class House:
     """What all workers share. `policy` gives the current one; `steady` is False while a clock jump is digested.
 
     `ring` tells the worker of a route that mail waits in the store; `stopping`: the relay is about to end.
+    `window` knows who was told how much of late.
     """
 
     store: QueueStore
@@ -63,6 +65,7 @@ class House:
     new_queue_id: Callable[[], str]
     ring: Callable[[str], None]
     stopping: Callable[[], bool] = lambda: False
+    window: Window = field(default_factory=Window)
 
 
 class Worker:
@@ -255,9 +258,16 @@ class Worker:
         policy = house.policy()
         end = bounce if lease.bounced else expire
         try:
-            route = decision_for(lease, policy).route
-            new_queue_ids = self._new_queue_ids(policy)
-            settled = end(lease, route=route, policy=policy, now=house.now(), new_queue_ids=new_queue_ids)
+            decision = decision_for(lease, policy)
+            settled = end(
+                lease,
+                route=decision.route,
+                policy=policy,
+                now=house.now(),
+                new_queue_ids=self._new_queue_ids(policy),
+                audience=self._audience(decision),
+            )
+            house.window.note(settled.settlement.told)
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             settled = self._for_a_person(lease, error)
         await self._commit(settled)
@@ -302,8 +312,9 @@ class Worker:
 
     def _settled(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
         house = self._house
+        quiet = _nothing_to_tell(lease, attempted)
         try:
-            return settle(
+            settled = settle(
                 lease,
                 attempted.outcomes,
                 route=decision.route,
@@ -312,12 +323,22 @@ class Worker:
                 asked=attempted.asked,
                 now=house.now(),
                 jitter=random.random(),  # noqa: S311  # jitter, no secret
-                new_queue_ids=() if _nothing_to_tell(lease, attempted) else self._new_queue_ids(policy),
+                new_queue_ids=() if quiet else self._new_queue_ids(policy),
                 rule=decision.rule.name if decision.rule else None,
                 may_expire=house.steady(),
+                audience=NOBODY if quiet else self._audience(decision),
             )
         except Exception as error:  # noqa: BLE001  # bulkhead: what was delivered must be recorded
             return self._for_a_person(lease, error, attempted)
+        # At once: whoever settles next has to know.
+        house.window.note(settled.settlement.told)
+        return settled
+
+    def _audience(self, decision: Accept) -> Audience:
+        """Who reads notifications, and who has enough."""
+        rewrite = decision.rule.rewrite if decision.rule is not None else None
+        address = None if rewrite is None else rewrite.address
+        return Audience(address, self._house.window.full(self._house.now()))
 
     def _for_a_person(self, lease: Lease, error: Exception, attempted: Attempted | None = None) -> Settled:
         """The settlement when a bug kept us from judging: whoever did not get the message is held."""

@@ -11,10 +11,14 @@ from relay.events import EntryHeld, LoopDetected, MessageQueued, MessageRefused,
 from relay.ingress import replies
 from relay.mail.content import Content
 from relay.mail.queue_id import queue_id
-from relay.policy.decide import Accept, Policy, Reject, decide
+from relay.mail.reply import Reply
+from relay.policy.decide import Accept, Policy, Reject, Route, decide
+from relay.policy.rewriting import render
 from relay.policy.submission import Submission
 from relay.queue.model import Entry, Lease
 from relay.queue.store import QueueStore
+
+_GROWS = 4096  # octets that a header may grow by on the way out, besides what it repeats of itself
 
 
 class QueueIds:
@@ -33,6 +37,7 @@ class Acceptor:
 
     `offer` hands it over in memory after the commit; where there is no room, `ring` tells the worker
     that something waits in the store. What a sender rule holds is kept for a person: no worker hears of it.
+    `size_limit`: the octets that the largest upstream of a route takes, or None where that is not known.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Acceptor:
         offer: Callable[[Lease, Accept, Policy], None],
         ring: Callable[[str], None],
         observer: Observer,
+        size_limit: Callable[[Route], int | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._policy = policy
@@ -51,6 +57,7 @@ class Acceptor:
         self._offer = offer
         self._ring = ring
         self._observer = observer
+        self._size_limit = size_limit
 
     async def accept(self, submission: Submission, content: Content, elapsed: Callable[[], float]) -> bytes:
         """The reply to the final dot. 250 only after the commit; `elapsed` gives the seconds since the dot."""
@@ -59,6 +66,9 @@ class Acceptor:
         if isinstance(decision, Reject):
             return self._reject(submission, decision)
         route = decision.route
+        limit = self._size_limit(route)
+        if limit is not None and _leaves_with(submission, decision, policy, about=limit) > limit:
+            return self._too_large(submission, limit)
         entry = Entry(
             submission=submission,
             content=content,
@@ -102,6 +112,11 @@ class Acceptor:
             self._ring(route.name)
         return b"250 2.0.0 OK: queued as %b\r\n" % submission.queue_id.encode()
 
+    def _too_large(self, submission: Submission, limit: int) -> bytes:
+        reply = Reply(552, "5.3.4", f"Message too large: the provider takes at most {limit} octets")
+        self._refused(submission, "rejected_size", reply.code, reply.status, reply.text)
+        return reply.to_bytes()
+
     def _reject(self, submission: Submission, decision: Reject) -> bytes:
         reply = decision.reply
         if reply.status == "5.4.6":
@@ -136,3 +151,11 @@ class Acceptor:
                 because=because,
             )
         )
+
+
+def _leaves_with(submission: Submission, decision: Accept, policy: Policy, *, about: int) -> int:
+    """The octets of the message as it leaves, without re-encoding; exact only where that matters beside `about`."""
+    if submission.size + 4 * len(submission.head) + _GROWS <= about:
+        return submission.size
+    rendered = render(submission, decision, policy)
+    return len(rendered.head) + submission.size - rendered.body_offset

@@ -52,6 +52,13 @@ class Intake(Wire):
         self._peer: Peer | None = None
         self._messages = 0
 
+    @property
+    def _largest(self) -> int:
+        """The largest message that the listener takes, and some upstream as well."""
+        upstreams = self._door.size_limit()
+        listener = self._settings.max_message_size
+        return listener if upstreams is None else min(listener, upstreams)
+
     def _a_reader(self, kind: type[R]) -> R:
         """One for a new message; the client's time for its first octets begins."""
         settings = self._settings

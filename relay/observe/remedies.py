@@ -219,6 +219,13 @@ REMEDIES: dict[str, Words] = {
         "`relay queue list --state damaged` noemt ze; maak eerst een kopie van de wachtrij, controleer de schijf, "
         "en vraag de afzenders opnieuw te versturen.",
     ),
+    "in-doubt": Words(
+        "`relay queue list --state held` shows them: ask a recipient whether it arrived. `relay queue cancel ID` ends "
+        "it if it did, `relay queue release ID` sends it again if not, `relay queue bounce ID` tells the sender.",
+        "`relay queue list --state held` toont ze: vraag een ontvanger of het is aangekomen. `relay queue cancel ID` "
+        "beëindigt het als dat zo is, `relay queue release ID` verstuurt het opnieuw zo niet, `relay queue bounce ID` "
+        "meldt het aan de afzender.",
+    ),
     "held": Words(
         "`relay queue list --state held` shows them, `relay queue release ID` lets one go, `relay queue cancel ID` "
         "ends it.",

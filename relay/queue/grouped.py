@@ -15,13 +15,26 @@ from typing import Any, TypeVar
 
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
+from relay.mail.address import Address
 from relay.queue import reading
 from relay.queue.acting import Act
 from relay.queue.books import Books
 from relay.queue.disk import Disk, Kept, Mend, Report
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Settlement
-from relay.queue.operations import Check, Forget, ForgetMemory, GiveBack, MakeDue, Put, Remember, Settle, Wipe
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
+from relay.queue.operations import (
+    Check,
+    Forget,
+    ForgetMemory,
+    ForgetTold,
+    GiveBack,
+    MakeDue,
+    Put,
+    Remember,
+    Settle,
+    Summarise,
+    Wipe,
+)  # fmt: skip
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.taking import Take, TakeExpired
@@ -229,6 +242,18 @@ class GroupedStore:
 
     async def forget_memory(self, topic: str, key: str) -> None:
         await self._submit(ForgetMemory(topic, key))
+
+    async def readers(self, *, since: datetime) -> Sequence[Reader]:
+        return await self._disk.read(reading.readers(microseconds(since)))
+
+    async def collected(self, reader: Address, *, limit: int) -> Sequence[Told]:
+        return await self._disk.read(reading.collected(reader, limit))
+
+    async def summarise(self, entry: Entry, told: Sequence[Told]) -> None:
+        await self._submit(Summarise(self._key(), entry, told, self.spool))
+
+    async def forget_told(self, *, before: datetime) -> None:
+        await self._submit(ForgetTold(microseconds(before)))
 
     async def forget(self, *, before: datetime) -> int:
         at = microseconds(before)

@@ -23,6 +23,7 @@ class DeliveryRequest:
     `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
+    `encode_long_lines`: lines over 998 octets are not to go as they are.
     """
 
     queue_id: str
@@ -35,6 +36,7 @@ class DeliveryRequest:
     ret: str | None = None
     envid: str | None = None
     patience: float | None = None
+    encode_long_lines: bool = False
 
     @property
     def size(self) -> int:
@@ -42,15 +44,25 @@ class DeliveryRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Reencoding:
+    """A message had to be re-encoded: `why`, how many of its parts, and how many signatures that broke."""
+
+    why: str
+    parts: int
+    signatures_removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """The end of one transaction: one outcome for each recipient, in order.
 
     `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything;
-    the recipients' outcomes tell the same story.
+    the recipients' outcomes tell the same story. `reencoding`: what the message went through on its way.
     """
 
     outcomes: tuple[Outcome, ...]
     sick: Deferred | None = None
+    reencoding: Reencoding | None = None
 
 
 class Connection(Protocol):

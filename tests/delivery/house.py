@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+from relay.config.preset import table
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
@@ -119,7 +120,7 @@ class DeliveryHouse:
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Way:
         way = self.ways[name] = Way(name, self.watch)
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = Upstream(way, limits, observer=self.watch, changed=self.changed)
+        self.upstreams[name] = Upstream(way, limits, refusals=table(None), observer=self.watch, changed=self.changed)
         return way
 
     def changed(self) -> None:

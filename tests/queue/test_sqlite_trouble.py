@@ -19,8 +19,9 @@ import relay.queue.grouped
 import relay.queue.sqlite
 from relay.errors import StoreUnavailable
 from relay.events import BatchCommitted, Event, StoreFailed, StoreRecovered
+from relay.mail.address import Address
 from relay.mail.content import MemoryContent
-from relay.queue.model import Ledger, State
+from relay.queue.model import Kind, Ledger, State, Told
 from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory
 from tests.queue.test_sqlite_start import spooled
@@ -130,6 +131,37 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
     store = await house.crash()
     assert store.ledger == Ledger(found=2, deferred=1, pending=1)
     assert os.listdir(store.spool.directory) == []
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+async def test_after_a_commit_of_unknown_fate_what_a_summary_was_made_of_waits_for_another(
+    failing_disk: type[FailingFile], tmp_path: Path
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    jan = Address.of("jan@example.nl")
+    lease = await store.put(an_entry("s@x.nl"), leased=True)
+    told = (Told(jan, lease.entry.queue_id, NOON, "{}"),)
+    settlement = replace(ended(lease, State.FAILED), told=told)
+    failing_disk.fail = True
+    with pytest.raises(StoreUnavailable):
+        await store.settle(settlement)
+    failing_disk.fail = False
+    await store.settle(settlement)
+    # Nobody has read yet: another connection would keep what the log holds of that commit out of sight.
+    failing_disk.fail = True
+    with pytest.raises(StoreUnavailable):
+        await store.summarise(an_entry("jan@example.nl", kind=Kind.BOUNCE), told)
+    failing_disk.fail = False
+    await store.check()
+    assert await store.lease("default", limit=9, now=NOON) == []
+    assert await store.collected(jan, limit=9) == list(told)
+    summary = an_entry("jan@example.nl", kind=Kind.BOUNCE)
+    await store.summarise(summary, told)
+    store = await house.crash()
+    assert await store.collected(jan, limit=9) == []
+    assert ids(await store.lease("default", limit=9, now=NOON)) == [summary.queue_id]
     await house.demolish()
 
 
