@@ -87,7 +87,9 @@ class QuirksTolerated(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageQueued(Event):
-    """The commit is done and the client hears 250. `seconds`: final dot to reply. `reverse_path` "" is `<>`."""
+    """The commit is done and the client hears 250. `seconds`: final dot to reply. `reverse_path` "" is `<>`.
+
+    With `reply: direct` it comes after the attempt, and may be told of a message that is delivered already."""
 
     queue_id: str
     listener: str
@@ -107,7 +109,8 @@ class MessageQueued(Event):
 class MessageRefused(Event):
     """A content transaction that was not accepted.
 
-    `result`: rejected_policy, rejected_size, rejected_syntax, store_failed, limited or aborted.
+    `result`: rejected_policy, rejected_size, rejected_syntax, store_failed, limited or aborted. With `reply: direct` an
+    upstream that refused everybody is rejected_policy, with its code, status and text.
     """
 
     listener: str
@@ -270,7 +273,9 @@ class RecipientDeferred(Event):
 @dataclass(frozen=True, slots=True)
 class RecipientFailed(Event):
     """Refused for good, or a session code left in doubt twice (`in_doubt`: it may have been delivered), or an
-    operator had it returned to its sender (`stage` None, `code` 0: no upstream said so)."""
+    operator had it returned to its sender (`stage` None, `code` 0: no upstream said so).
+
+    With `reply: direct` the client may have heard it: then it was never accepted, and MessageRefused follows."""
 
     queue_id: str
     recipient: str

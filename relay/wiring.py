@@ -128,6 +128,7 @@ def listener_settings(index: int, config: model.Config) -> ListenerSettings:
         certificate_ends=tls.certificate_end(context, listener.certificate)
         if context and listener.certificate
         else None,
+        patience=listener.patience.total_seconds() if listener.reply == "direct" else None,
         limits=Limits(
             sessions=limits.sessions,
             per_client=limits.per_client,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path as FilePath
 
 from relay.config import outside, password, preset
@@ -15,6 +16,8 @@ from relay.config.secrets import Secret
 from relay.config.values import is_loopback
 from relay.errors import ConfigError, RelayError
 from relay.policy.decide import SESSION_CODES
+
+LONGEST_PATIENCE = timedelta(seconds=100)  # the timeout of .NET's SmtpClient, and of much else
 
 
 def warnings(config: Config) -> list[ConfigError]:
@@ -81,6 +84,9 @@ def _listeners(config: Config) -> Iterator[Finding]:
         if listener.auth == "users" and listener.tls == "none" and any(map(beyond_loopback, listener.listen)):
             problem = "without TLS only this machine itself can log in, and users are required"
             yield Finding((*path, "auth"), problem, "write tls: starttls")
+        if listener.reply == "direct" and listener.patience > LONGEST_PATIENCE:
+            problem = "most software gives up before, sends again, and the mail arrives twice"
+            yield Finding((*path, "patience"), problem, "stay below its own timeout, as with 20s")
         if listener.tls_profile == "legacy":
             problem = "TLS 1.0 and 1.1 protect little, and whoever is on the way can choose them"
             yield Finding(

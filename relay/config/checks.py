@@ -64,6 +64,8 @@ def _door(path: Path, listener: SmtpListener) -> Iterator[Finding]:
             yield Finding(
                 (*path, key), "no effect on a Unix socket, which is of this machine", "leave it out", looked_at
             )
+    if "patience" in given and listener.reply != "direct":
+        yield Finding((*path, "patience"), "no effect with reply: queued", "write reply: direct", ((*path, "reply"),))
     yield from _tls(path, listener)
     users: Path = (*path, "users")
     if listener.auth == "users" and not listener.users:

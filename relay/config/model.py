@@ -153,6 +153,13 @@ class SmtpListener(Section):
         (),
         description="Load balancers whose PROXY header (v1, v2) counts; allow then judges the client that it names.",
     )
+    reply: Literal["queued", "direct"] = setting(
+        "queued",
+        description="queued: 250 once the mail is kept; direct: the application waits for the upstream's own answer.",
+    )
+    patience: Duration = setting(
+        "20s", description="How long it waits with reply: direct; then the mail is kept, and 250 is said."
+    )
     limits: Limits = setting(Limits, description="What clients of this door may use.")
 
     @property

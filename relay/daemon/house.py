@@ -8,9 +8,10 @@ content in progress finishes, attempts past the dot get their answer, the store 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from relay import __version__, wiring
 from relay.admin.snapshot import Snapshot
@@ -21,6 +22,7 @@ from relay.daemon.folders import Folders
 from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
 from relay.delivery.alarm import Alarms
+from relay.delivery.direct import Direct
 from relay.delivery.steady import Steady
 from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
@@ -108,12 +110,14 @@ class House:
                 ),
                 self._runners,
             )
+            self._direct = Direct(self.workers.shared, self.workers.of, self._spawn)
             self._acceptor = Acceptor(
                 store=self.store,
                 policy=lambda: self.policy,
                 room=self.workers.room,
                 offer=self.workers.offer,
                 ring=self.workers.ring,
+                direct=self._direct,
                 observer=self.observer,
                 size_limit=lambda route: self._size_limit([route]),
             )
@@ -165,6 +169,10 @@ class House:
             observer=self.observer,
             now=wiring.now,
         )
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        assert self._group is not None
+        return self._group.create_task(work)
 
     def _ring(self, route: str) -> None:
         self.workers.ring(route)
@@ -267,6 +275,7 @@ class House:
     async def _drain(self) -> None:
         systemd.notify("STOPPING=1")
         self.observer.observe(RelayStopping())
+        self._direct.stop()
         await asyncio.gather(self.doors.close(), self.folders.close())
         self.workers.stop()
         for upstream in (*self.upstreams.values(), *self._gone):

@@ -218,6 +218,8 @@ def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble
 
 def _null_path_refused(outcomes: Sequence[Outcome]) -> bool:
     return all(
-        isinstance(outcome, Failed) and (outcome.stage is Stage.MAIL or outcome.refusal is Refusal.SENDER)
+        isinstance(outcome, Failed)
+        and not outcome.unasked
+        and (outcome.stage is Stage.MAIL or outcome.refusal is Refusal.SENDER)
         for outcome in outcomes
     )

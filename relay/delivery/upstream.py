@@ -71,7 +71,7 @@ class Upstream:
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._active: set[Connection] = set()
+        self._active: dict[Connection, str] = {}  # and the queue ID of what it carries
         self._last_call: asyncio.TimerHandle | None = None
 
     @property
@@ -242,6 +242,10 @@ class Upstream:
             return False
         return self.refusals.tell(outcome.stage, outcome.reply).refusal is Refusal.LINE_TOO_LONG
 
+    def past_dot(self, queue_id: str) -> bool:
+        """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
+        return any(connection.past_dot for connection, carried in self._active.items() if carried == queue_id)
+
     async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         idle = self._take_idle()
         if idle is not None:
@@ -268,7 +272,7 @@ class Upstream:
     async def _transact(self, connection: Connection, request: DeliveryRequest, deadline: float | None) -> Delivery:
         if deadline is not None:
             request = replace(request, patience=max(0.0, deadline - self._loop.time()))
-        self._active.add(connection)
+        self._active[connection] = request.queue_id
         try:
             if self._closed:
                 connection.abort()
@@ -277,7 +281,7 @@ class Upstream:
             connection.abort()
             raise
         finally:
-            self._active.discard(connection)
+            del self._active[connection]
         done = delivery.reencoding
         if done is not None:
             self._observer.observe(

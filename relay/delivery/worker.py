@@ -77,6 +77,7 @@ class Worker:
         # Session codes cannot wait for an upstream's pause: their own schedule is all that holds them back.
         self._urgent = route == SESSION_CODES
         self.bell = Bell()
+        self.places = asyncio.Semaphore(runners)  # for attempts at entries that are not kept yet (`direct`)
         self._house = house
         self._loop = asyncio.get_running_loop()
         self._ready: deque[_Work] = deque()
@@ -356,6 +357,25 @@ class Worker:
     def _new_queue_ids(self, policy: Policy) -> list[str]:
         return [self._house.new_queue_id() for _ in range(most_notices(policy))]
 
+    # For an attempt that is made before its entry is kept (`direct`)
+
+    def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
+        """What such an attempt has changed, to be recorded; `told` follows the commit."""
+        self._attempted = True
+        return self._settled(lease, attempted, decision, policy)
+
+    async def recorded(self, settled: Settled) -> bool:
+        """Record it, however often the store must be asked; False when it did not come back before the end."""
+        return await self._insist(lambda: self._house.store.record(settled.settlement))
+
+    async def finish(self, lease: Lease, attempted: Attempted | None, decision: Accept, policy: Policy) -> None:
+        """See it to its settlement: the entry has been kept meanwhile, as leased."""
+        if attempted is None:
+            await self._give_back([lease])
+            self._house.ring(self.route)  # my successor's, after a reload
+        else:
+            await self._commit(self.judged(lease, attempted, decision, policy))
+
     # The store
 
     async def _move(self, lease: Lease, decision: Accept) -> None:
@@ -371,9 +391,12 @@ class Worker:
         self.make_due()
 
     async def _commit(self, settled: Settled) -> None:
+        if await self._settle(settled.settlement):
+            self.told(settled)
+
+    def told(self, settled: Settled) -> None:
+        """It is committed: whoever watches is told, and whoever has something to do now is rung."""
         settlement = settled.settlement
-        if not await self._settle(settlement):
-            return
         for event in settled.events:
             self._house.observer.observe(event)
         if settlement.next_attempt_at is not None:

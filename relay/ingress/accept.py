@@ -1,10 +1,14 @@
-"""Decide, keep, then say 250: the moment from which the relay answers for a message."""
+"""Decide, keep, then say 250: the moment from which the relay answers for a message.
+
+Where the client waits for the upstream's own verdict (`reply: direct`), that is asked first; see `DirectReply`.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Protocol
 
 from relay.errors import StoreUnavailable
 from relay.events import EntryHeld, LoopDetected, MessageQueued, MessageRefused, Observer
@@ -32,6 +36,24 @@ class QueueIds:
         return queue_id(self._last, random.getrandbits(10))  # a name, no secret
 
 
+class DirectReply(Protocol):
+    """Tries an entry before it is kept, while the client `waits`. The reply, of 2xx or 5xx; None: do as always.
+
+    `accepted` is called when the relay answers for it, or the upstream does. Raises StoreUnavailable.
+    """
+
+    def __call__(
+        self,
+        entry: Entry,
+        decision: Accept,
+        policy: Policy,
+        *,
+        patience: float,
+        waits: Callable[[], bool],
+        accepted: Callable[[], None],
+    ) -> Awaitable[Reply | None]: ...
+
+
 class Acceptor:
     """One for the house. `room` says whether the worker of a route takes a fresh entry of a size at once.
 
@@ -48,6 +70,7 @@ class Acceptor:
         room: Callable[[str, int], bool],
         offer: Callable[[Lease, Accept, Policy], None],
         ring: Callable[[str], None],
+        direct: DirectReply,
         observer: Observer,
         size_limit: Callable[[Route], int | None] = lambda _: None,
     ) -> None:
@@ -56,11 +79,23 @@ class Acceptor:
         self._room = room
         self._offer = offer
         self._ring = ring
+        self._direct = direct
         self._observer = observer
         self._size_limit = size_limit
 
-    async def accept(self, submission: Submission, content: Content, elapsed: Callable[[], float]) -> bytes:
-        """The reply to the final dot. 250 only after the commit; `elapsed` gives the seconds since the dot."""
+    async def accept(
+        self,
+        submission: Submission,
+        content: Content,
+        elapsed: Callable[[], float],
+        *,
+        patience: float | None = None,
+        waits: Callable[[], bool] = lambda: True,
+    ) -> bytes:
+        """The reply to the final dot. 250 only after the commit; `elapsed` gives the seconds since the dot.
+
+        With `patience` (seconds) the upstream's verdict is waited for, while the client `waits`.
+        """
         policy = self._policy()
         decision = decide(submission, policy)
         if isinstance(decision, Reject):
@@ -80,13 +115,36 @@ class Acceptor:
         )
         rule = decision.rule
         held = rule is not None and rule.hold
-        leased = not held and self._room(route.name, content.size)
         try:
+            if patience is not None and not held:
+                reply = await self._direct(
+                    entry,
+                    decision,
+                    policy,
+                    patience=patience,
+                    waits=waits,
+                    accepted=lambda: self._accepted(entry, decision, elapsed()),
+                )
+                if reply is not None:
+                    return self._said(submission, decision, reply)
+            leased = not held and self._room(route.name, content.size)
             lease = await self._store.put(entry, leased=leased, held=held)
         except StoreUnavailable as error:
             full = error.reason == "full"
             self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)
             return replies.STORE_FULL if full else replies.STORE_FAILED
+        self._accepted(entry, decision, elapsed())
+        if rule is not None and rule.hold:
+            recipients = submission.envelope.recipients
+            self._observer.observe(EntryHeld(submission.queue_id, rule.name, len(recipients)))
+        elif leased:
+            self._offer(lease, decision, policy)
+        else:
+            self._ring(route.name)
+        return b"250 2.0.0 OK: queued as %b\r\n" % submission.queue_id.encode()
+
+    def _accepted(self, entry: Entry, decision: Accept, seconds: float) -> None:
+        submission, rule = entry.submission, decision.rule
         envelope = submission.envelope
         self._observer.observe(
             MessageQueued(
@@ -96,21 +154,20 @@ class Acceptor:
                 user=submission.peer.user,
                 reverse_path=str(envelope.reverse_path) if envelope.reverse_path else "",
                 recipients=tuple([str(recipient.address) for recipient in envelope.recipients]),
-                route=route.name,
+                route=entry.route,
                 rule=rule.name if rule else None,
-                size=content.size,
-                seconds=elapsed(),
+                size=entry.content.size,
+                seconds=seconds,
                 session_code=decision.session_code,
                 because=decision.because,
             )
         )
-        if rule is not None and rule.hold:
-            self._observer.observe(EntryHeld(submission.queue_id, rule.name, len(envelope.recipients)))
-        elif leased:
-            self._offer(lease, decision, policy)
-        else:
-            self._ring(route.name)
-        return b"250 2.0.0 OK: queued as %b\r\n" % submission.queue_id.encode()
+
+    def _said(self, submission: Submission, decision: Accept, reply: Reply) -> bytes:
+        """What the upstream said is what the client hears."""
+        if reply.code >= 500:
+            self._refused(submission, "rejected_policy", reply.code, reply.status, reply.text, decision.because)
+        return reply.to_bytes()
 
     def _too_large(self, submission: Submission, limit: int) -> bytes:
         reply = Reply(552, "5.3.4", f"Message too large: the provider takes at most {limit} octets")

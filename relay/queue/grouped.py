@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from relay.queue.operations import (
     GiveBack,
     MakeDue,
     Put,
+    Record,
     Remember,
     Settle,
     Summarise,
@@ -141,14 +143,25 @@ class GroupedStore:
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:
+        key = self._books.key(settlement.lease)
+        operation = self._settlement(Settle, key, settlement)
+        self._books.ending(key)
+        return await self._submit(operation)
+
+    async def record(self, settlement: Settlement) -> Sequence[str]:
+        lease, key = settlement.lease, self._key()
+        if len(lease.pending) != len(lease.entry.submission.envelope.recipients):
+            raise ValueError(f"{lease.entry.queue_id}: an attempt before the first commit is for all recipients")
+        return await self._submit(self._settlement(Record, key, replace(settlement, lease=replace(lease, key=key))))
+
+    def _settlement(self, kind: type[Settle], key: int, settlement: Settlement) -> Settle:
         lease = settlement.lease
-        key = self._books.key(lease)
         results = sorted([result.index for result in settlement.results])
         if results != [pending.index for pending in lease.pending]:
             raise ValueError(f"{lease.entry.queue_id}: a settlement has one result for each recipient of its lease")
         ended_at = microseconds(self._now() if settlement.at is None else settlement.at)
         next_at = settlement.next_attempt_at
-        operation = Settle(
+        return kind(
             key,
             settlement,
             [self._key() for _ in settlement.notifications],
@@ -157,8 +170,6 @@ class GroupedStore:
             next_attempt_at=ended_at if next_at is None else microseconds(next_at),
             history=self._history,
         )
-        self._books.ending(key)
-        return await self._submit(operation)
 
     async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
         return await self._submit(self._give_back(leases)) if leases else ()

@@ -209,6 +209,49 @@ class Settle(Operation[Sequence[str]]):
         books.still_leased(self._key)
 
 
+class Record(Settle):
+    """An entry, and the settlement of an attempt that was made before it was kept. Its content is written where
+    somebody still waits."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(
+        self,
+        key: int,
+        settlement: Settlement,
+        born: Sequence[int],
+        spool: Spool,
+        *,
+        ended_at: int,
+        next_attempt_at: int,
+        history: bool,
+    ) -> None:
+        super().__init__(
+            key, settlement, born, spool, ended_at=ended_at, next_attempt_at=next_attempt_at, history=history
+        )
+        entry = settlement.lease.entry
+        self._entry = _New(key, entry, LEASED, entry.attempts, spool)
+        self.born = (key, *born)
+        if self._results and isinstance(entry.content, FileContent):
+            self.refused_file = spool.name(entry.content)
+
+    def gather(self, bulk: Bulk) -> None:
+        if self._results:
+            self._entry.gather(bulk)
+        super().gather(bulk)
+
+    def apply(self, books: Books) -> Sequence[str]:
+        lease = self.settlement.lease
+        books.put(lease.entry, lease, lease.entry.attempts)
+        due = super().apply(books)
+        self.leaves_traces = self.leaves_traces and bool(self._results)
+        return due
+
+    def undo(self, books: Books) -> None:
+        super().undo(books)
+        self.leaves_traces = bool(self._results) and self.settlement.lease.entry.session_code
+
+
 def _due_by_wish(change: Change, route: str) -> list[str]:
     """The routes to look at because of an operator's wish about an entry of `route`."""
     return [event.route or route for event in change.events if isinstance(event, EntryChanged)]

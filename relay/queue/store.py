@@ -46,6 +46,15 @@ class QueueStore(Protocol):
         """
         ...
 
+    async def record(self, settlement: Settlement) -> Sequence[str]:
+        """Keep an entry together with what became of its first attempt, which was made before it was kept: `put` and
+        `settle` in one transaction, which returns as `settle` does (no route: nobody knew of it before).
+
+        The lease is the caller's own, for all recipients, with the attempt counted. Of an entry whose recipients have
+        all come to an end only the history is written, never its content.
+        """
+        ...
+
     async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
         """End leases that were not tried: due at once, the attempt not counted. Returns routes as `settle` does."""
         ...

@@ -95,6 +95,10 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nadmin: {{listen: 0.0.0.0:9125}}\n",
             "config.yaml:4: admin.allow: only this machine itself may scrape",
         ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners: [{{reply: direct, patience: 101s}}]\n",
+            "config.yaml:4: listeners[0].patience: most software gives up before, sends again",
+        ),
     ],
 )
 def test_what_is_unwise_is_warned_of_with_its_place(text: str, warning: str) -> None:
