@@ -5,7 +5,8 @@ Each step has its own deadline and its own stage, and ends in the next step or i
 - Nothing secret goes over a connection that was to be encrypted and is not. STARTTLS that is not offered, or
   refused, ends the connection; anything that came in the clear behind the answer to STARTTLS does too
   (RFC 3207, section 6).
-- AUTH is tried once, with one mechanism, so that an account is not locked by guessing.
+- AUTH is tried once, with one mechanism, so that an account is not locked by guessing; and by one connection at a
+  time: those that were begun together do not try a wrong password each.
 - A connection that was not finished is dropped, also when `connect` is cancelled.
 """
 
@@ -77,6 +78,8 @@ class SmtpTransport:
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.size_limit
+        self._login = asyncio.Lock()
+        self._refused: Deferred | None = None  # what became of the last login that failed
 
     @property
     def name(self) -> str:
@@ -105,11 +108,12 @@ class SmtpTransport:
             return stopped.outcome
 
     async def _open(self) -> SmtpConnection:
+        refused_before = self._refused
         opening = await self._secured(verify_name=True)
         try:
             extensions, mechanisms = await opening.ehlo(self._settings.hostname)
             if self._settings.auth != "none":
-                await self._authenticate(opening, mechanisms)
+                await self._log_in(opening, mechanisms, refused_before)
             offers = Offers.of(extensions)
             self._size_limit = offers.size or self._settings.size_limit
             certificate = opening.certificate()
@@ -188,6 +192,17 @@ class SmtpTransport:
             return names_of(opening.certificate())
         finally:
             opening.drop()
+
+    async def _log_in(self, opening: _Opening, offered: list[str], refused_before: Deferred | None) -> None:
+        """AUTH; where another was refused since this connection was begun, its answer is ours."""
+        async with self._login:
+            if self._refused is not None and self._refused is not refused_before:
+                raise _Stopped(self._refused)
+            try:
+                await self._authenticate(opening, offered)
+            except _Stopped as stopped:
+                self._refused = stopped.outcome
+                raise
 
     async def _authenticate(self, opening: _Opening, offered: list[str]) -> None:
         settings = self._settings

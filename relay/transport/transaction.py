@@ -19,8 +19,11 @@ Content is sent as it is, unless the upstream cannot take it so (`reencode`).
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -477,7 +480,7 @@ class SmtpConnection(asyncio.Protocol):
         return self._timeouts.data if stage is Stage.DATA else self._timeouts.command
 
     def _octets_unsent(self) -> int:
-        unsent = self._wire.get_write_buffer_size()
+        unsent = self._wire.get_write_buffer_size() + _held_by_kernel(self._sock)
         return unsent if self._transport is self._wire else unsent + self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
@@ -542,6 +545,19 @@ class _Clock:
 
 def _unable(request: DeliveryRequest, reply: Reply) -> Delivery:
     return Delivery((Failed(Stage.MAIL, reply, unasked=True),) * len(request.recipients))
+
+
+def _held_by_kernel(sock: socket.socket) -> int:
+    """Octets that left this process and that the other end has not taken.
+
+    The kernel asks for more only when a good part of its buffer is free: a slow reader takes long to bring that about.
+    """
+    held = bytearray(4)
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return int.from_bytes(held, sys.byteorder)
 
 
 @lru_cache(maxsize=256)

@@ -33,10 +33,14 @@ KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", 
 
 @dataclass(frozen=True)
 class Act:
-    """Send `reply`, then `go` on as usual, or "drop", "close", "silence", "stop-reading"."""
+    """Send `reply`, then `go` on as usual, or "drop", "close", "silence", "stop-reading".
+
+    `after_client`: only once the client has said something, which nobody looks at.
+    """
 
     reply: bytes = b""
     then: str = "go"
+    after_client: bool = False
 
 
 DROP = Act(then="drop")
@@ -133,6 +137,7 @@ class ScriptedUpstream:
         self.connections = 0
         self.open = 0
         self.resets = 0
+        self.pause = 0.0  # seconds before each read, which then takes at most 64 KiB: a slow upstream
         self.rest = b""  # content of a transaction that never came to its dot
         self.host = "127.0.0.1"
         self.port = 0
@@ -142,6 +147,7 @@ class ScriptedUpstream:
         self._changed = asyncio.Condition()
         self._paused: list[Session] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fillers: list[socket.socket] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> ScriptedUpstream:
@@ -171,12 +177,28 @@ class ScriptedUpstream:
 
     async def come_back(self, certificate: Certificate | None = None) -> None:
         """After `go_down`: at the same port, with another certificate if one is given."""
+        await self.stop_listening()
         if certificate is not None:
             self._context = certificate.server()
         await self._listen()
 
+    async def let_nobody_in(self) -> None:
+        """New connections are neither taken nor refused, as behind a firewall; `come_back` ends it."""
+        await self.stop_listening()
+        full = socket.socket()
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        full.bind((self.host, self.port))
+        full.listen(0)
+        self._fillers = [full, *(socket.socket() for _ in range(4))]
+        for filler in self._fillers[1:]:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+
     async def stop_listening(self) -> None:
         """New connections are refused from here on."""
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -259,7 +281,9 @@ class ScriptedUpstream:
         return line
 
     async def _read(self, session: Session) -> None:
-        received = await session.reader.read(2**18)
+        if self.pause:
+            await asyncio.sleep(self.pause)
+        received = await session.reader.read(2**16 if self.pause else 2**18)
         if not received:
             raise EOFError
         session.buffer += received
@@ -291,6 +315,8 @@ class ScriptedUpstream:
                 await self._send(session, usual.encode() + b"\r\n")
             return usual[:1] in ("2", "3")
         assert isinstance(fault, Act)
+        if fault.after_client:
+            await self._read(session)
         if fault.reply:
             await self._send(session, fault.reply)
         match fault.then:

@@ -456,13 +456,14 @@ BIG = b"A: b\r\n\r\n" + b"0123456789abcde\r\n" * 1_500_000
 
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("kept", ["memory", "file"])
+@pytest.mark.parametrize("stops_at", ["data", "body"])
 def test_an_upstream_that_stops_reading_is_given_up_and_never_gets_the_message(
-    run: Run, certificates: Certificates, tmp_path: Path, secured: bool, kept: str
+    run: Run, certificates: Certificates, tmp_path: Path, secured: bool, kept: str, stops_at: str
 ) -> None:
     async def scene() -> None:
         tls = {"tls": "implicit", "certificate": certificates.good} if secured else {}
         async with ScriptedUpstream(receive_buffer=4096, **tls) as upstream:  # type: ignore[arg-type]
-            upstream.script("data", STOP_READING)
+            upstream.script(stops_at, STOP_READING)
             content = None
             if kept == "file":
                 (tmp_path / "spooled").write_bytes(BIG)
@@ -542,6 +543,28 @@ def test_an_upstream_that_reads_again_in_time_gets_the_message(run: Run) -> None
             upstream.read_on()
             assert words((await task).outcomes) == ["Delivered"]
             assert (await upstream.message()).content == BIG
+            await connection.close()
+
+    run(scene())
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+def test_an_upstream_that_reads_slowly_but_steadily_is_not_given_up(
+    run: Run, certificates: Certificates, secured: bool
+) -> None:
+    async def scene() -> None:
+        tls = {"tls": "implicit", "certificate": certificates.good} if secured else {}
+        async with ScriptedUpstream(receive_buffer=4096, **tls) as upstream:  # type: ignore[arg-type]
+            upstream.pause = 0.03  # for each 64 KiB
+            message, progress = BIG[: 128 + 64 * 1024 * 90], 0.3
+            connection = await connected(
+                upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=progress)
+            )
+            begun = asyncio.get_running_loop().time()
+            delivery = await connection.deliver(request(message=message))
+            assert words(delivery.outcomes) == ["Delivered"]
+            assert asyncio.get_running_loop().time() - begun > 5 * progress
+            assert len((await upstream.message()).content) - len(message) in (0, 2)
             await connection.close()
 
     run(scene())
