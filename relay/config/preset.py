@@ -101,7 +101,10 @@ def filled_in(upstream: object) -> object:
     name = upstream.get("preset") if isinstance(upstream, dict) else None
     if not isinstance(upstream, dict) or name not in names():
         return upstream
-    return {**preset(str(name)).upstream, **upstream}
+    known = preset(str(name)).upstream
+    if "oauth2" in upstream:  # then a token is how to log in, whatever is usual there
+        known = {key: value for key, value in known.items() if key != "auth"}
+    return {**known, **upstream}
 
 
 def _file(name: str) -> object:

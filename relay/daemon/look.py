@@ -82,6 +82,7 @@ def _situation(house: House, standing: Sequence[Standing]) -> Situation:
         oldest=oldest,
         up={name: upstream.up for name, upstream in house.upstreams.items()},
         routes={name: route.upstreams for name, route in house.policy.routes.items()},
+        credentials=house.credentials,
     )
 
 

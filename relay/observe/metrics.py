@@ -61,7 +61,8 @@ class Gauges:
 
     `sessions`: open sessions by listener. `connections`: ours by upstream, (idle, busy). `up`: by
     upstream, False while it is set aside; who is missing is up. `disk_free`: octets on the queue's
-    file system, None when unknown.
+    file system, None when unknown. `tokens`, `credentials`: by upstream, when its token ends, and when what that
+    is had with.
     """
 
     ledger: Callable[[], Ledger]
@@ -69,6 +70,8 @@ class Gauges:
     connections: Callable[[], Mapping[str, tuple[int, int]]]
     up: Callable[[], Mapping[str, bool]]
     disk_free: Callable[[], int | None]
+    tokens: Callable[[], Mapping[str, datetime]] = dict
+    credentials: Callable[[], Mapping[str, datetime]] = dict
 
 
 class Metrics(Tally):
@@ -159,6 +162,15 @@ class Metrics(Tally):
                 for state, count in zip(("idle", "busy"), connections.get(name, (0, 0)), strict=True)
             },
         )
+        for name, meaning, ends in (
+            ("relay_oauth_token_expiry_timestamp_seconds", "When the OAuth2 token ends.", gauges.tokens()),
+            (
+                "relay_oauth_secret_expiry_timestamp_seconds",
+                "When the client secret or certificate of OAuth2 ends.",
+                gauges.credentials(),
+            ),
+        ):
+            yield _gauge(name, meaning, ("upstream",), {(each,): end.timestamp() for each, end in ends.items()})
         free = gauges.disk_free()
         if free is not None:
             yield _gauge("relay_disk_free_bytes", "Free on the queue's file system.", (), {(): free})

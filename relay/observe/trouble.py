@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -55,6 +55,7 @@ class Situation:
     """What no event tells: `certificates` are the ends of our listeners' and theirs, by "listener:NAME" or
     "upstream:NAME"; `damaged` and `held` count entries; `oldest` is the oldest acceptance by route.
 
+    `credentials` are the ends of what the relay logs in with, by "secret:NAME" or "certificate:NAME".
     `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
     """
 
@@ -66,3 +67,4 @@ class Situation:
     oldest: dict[str, datetime]
     up: dict[str, bool]
     routes: dict[str, tuple[str, ...]]
+    credentials: dict[str, datetime] = field(default_factory=dict)
