@@ -154,14 +154,23 @@ def oauth2_ends(config: model.Config, ends: dict[str, datetime]) -> dict[str, da
     return found
 
 
-def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:
+def upstream(
+    name: str,
+    config: model.Config,
+    *,
+    observer: Observer,
+    changed: Callable[[], None],
+    state_key: str | None = None,
+) -> Upstream:
     settings = config.upstreams[name]
     transport: Transport
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
         limits, refusals = UpstreamLimits(), Table()
     else:
-        tokens = token_source(name, config, observer=observer) if settings.oauth2 is not None else None
+        tokens = None
+        if settings.oauth2 is not None:
+            tokens = token_source(name, config, observer=observer, state_key=state_key)
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer, tokens=tokens)
         limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
         refusals = preset.table(settings.preset)

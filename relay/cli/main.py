@@ -21,6 +21,7 @@ VERBS = {
     "status": "relay.cli.status:status",
     "queue": "relay.cli.queue:queue",
     "clients": "relay.cli.clients:clients",
+    "auth": "relay.cli.auth:auth",
     "sendmail": "relay.cli.sendmail:sendmail",
     "demo": "relay.cli.demo:demo",
 }

@@ -125,10 +125,16 @@ class TokenSource:
         """What was wrong may be mended: ask again."""
         self._failures, self._next_try, self._wait_until = 0, 0.0, 0.0
 
-    async def close(self) -> None:
-        """Wait for what is under way (a command does, so that its end is told)."""
-        if self._work is not None:
-            await asyncio.wait((self._work,), timeout=PATIENCE)
+    # For commands
+
+    def kept(self) -> Kept:
+        """What is kept; may wait for the disk. Raises RelayError."""
+        return self._file.read(self.terms.identity)
+
+    def keep(self, fetched: Fetched) -> None:
+        """Write down what a person's login brought; a running relay finds it. Raises RelayError."""
+        with self._file.locked():
+            self._file.write(self._fresh(fetched, ""))
 
     def _now(self) -> float:
         return self._clock().timestamp()
@@ -228,8 +234,13 @@ class TokenSource:
         except RelayError as error:
             self._write(replace(kept, error=sanitise(str(error)), error_at=self._now()))
             raise
+        fresh = self._fresh(fetched, origin)
+        self._write(fresh)
+        return fresh
+
+    def _fresh(self, fetched: Fetched, origin: str) -> Kept:
         now = self._now()
-        fresh = Kept(
+        return Kept(
             identity=self.terms.identity,
             access_token=fetched.access_token,
             fetched_at=now,
@@ -237,8 +248,6 @@ class TokenSource:
             refresh_token=fetched.refresh_token,
             origin=origin,
         )
-        self._write(fresh)
-        return fresh
 
     def _to_spend(self, kept: Kept) -> tuple[str, str]:
         """The refresh token to spend: the one kept, unless the configuration has another than it came from."""

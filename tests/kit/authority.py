@@ -19,7 +19,6 @@ import base64
 import hashlib
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
