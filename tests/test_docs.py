@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from relay.cli.auth import auth
 from relay.cli.main import VERBS
 from relay.cli.queue import queue
 from relay.config.load import load
@@ -21,7 +22,10 @@ from relay.observe.wording import WORDINGS
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES]
-SUBVERBS = {command.name or command.callback.__name__ for command in queue.registered_commands if command.callback}
+SUBVERBS = {
+    verb: {command.name or command.callback.__name__ for command in group.registered_commands if command.callback}
+    for verb, group in (("queue", queue), ("auth", auth))
+}
 WORDS = {wording.word for wording in WORDINGS.values()}
 CAUSES = set(re.findall(r"^    ([a-z-]+)", diagnosis.__doc__ or "", re.MULTILINE))
 
@@ -95,8 +99,9 @@ def strange(words: list[str]) -> bool:
     verb, *rest = words
     if verb not in VERBS:
         return True
-    # A verb of the queue may stand alone, or several with strokes between them, as in a list of them.
-    return verb == "queue" and bool(rest) and rest[0][0].islower() and not set(rest[0].split("|")) <= SUBVERBS
+    # A verb below it may stand alone, or several with strokes between them, as in a list of them.
+    below = SUBVERBS.get(verb)
+    return below is not None and bool(rest) and rest[0][0].islower() and not set(rest[0].split("|")) <= below
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "config.example.yaml", "monitoring/alerts.yml"])
@@ -120,7 +125,7 @@ def test_every_option_of_a_command_that_a_document_names_exists(document: str) -
     for verb, *rest in commands(read(document)):
         if verb == "sendmail":
             continue  # its options are those of sendmail
-        words = [verb, *rest[: verb == "queue"]]
+        words = [verb, *rest[: verb in SUBVERBS]]
         for option in (word for word in rest if word.startswith("--")):
             assert option in options(words), (words, option)
 

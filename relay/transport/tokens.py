@@ -84,6 +84,7 @@ class TokenSource:
         self._fetch_one = fetch_one
         self._token: Token | None = None
         self._refused: str = ""  # by the upstream
+        self._anew = False  # what is kept will not do
         self._stamp: object = None
         self._failures = 0
         self._trouble: TokenTrouble | None = None
@@ -98,9 +99,10 @@ class TokenSource:
 
     async def get(self, *, fresh: bool = False) -> Token | Deferred:
         """A token to log in with, or why there is none. `fresh`: one that nobody had before."""
-        if fresh and self._token is not None:
-            self.refuse(self._token)
-        if self._is_news() or not self._is_good():
+        self._anew = fresh
+        if fresh:
+            self._token = None
+        if fresh or self._is_news() or not self._is_good():
             await self._join()
         if self._is_good():
             assert self._token is not None
@@ -208,7 +210,7 @@ class TokenSource:
             except RelayError as error:
                 self._warn(str(error))
             kept = self._read()
-            usable = bool(kept.access_token) and kept.access_token != self._refused
+            usable = bool(kept.access_token) and kept.access_token != self._refused and not self._anew
             token = Token(kept.access_token, kept.fetched_at, kept.expires_at)
             # A moment that has not come yet is of a clock that was wrong.
             if usable and kept.fetched_at <= self._now() < token.due:
