@@ -254,7 +254,8 @@ def _google(terms: OAuth2Terms, refresh_token: str, http: TokenHttp) -> Fetched:
     # It counts from the clock of this machine, and leaves the zone out.
     expiry = credentials.expiry
     left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds() if expiry is not None else 3600.0
-    return Fetched(credentials.token, left, getattr(credentials, "refresh_token", None) or refresh_token)
+    got = {"access_token": credentials.token, "expires_in": left}
+    return _fetched(terms, got | {"refresh_token": getattr(credentials, "refresh_token", None)}, refresh_token, http)
 
 
 def _service_account(terms: OAuth2Terms) -> dict[str, Any]:

@@ -393,12 +393,12 @@ class _Opening(SMTPProtocol):
         try:
             raw = await self.ask(Stage.AUTH, b"AUTH", b"XOAUTH2", response, want=(b"2", b"3"), secrets=secrets)
             if raw.startswith(b"3"):
-                said = xoauth2.told(raw[4:])
+                said = xoauth2.told(raw[4:], token)
                 await self.ask(Stage.AUTH, b"", secrets=secrets)
         except _Stopped as stopped:
             if stopped.outcome.reply is None:
                 raise
-            reply = xoauth2.marked(stopped.outcome.reply, said, token)
+            reply = xoauth2.marked(stopped.outcome.reply, said)
             raise _Stopped(replace(stopped.outcome, text=reply.text, reply=reply)) from None
 
     async def ask(

@@ -21,8 +21,9 @@ def initial_response(username: str, token: str) -> bytes:
     return base64.b64encode(f"user={username}\x01auth=Bearer {token}\x01\x01".encode())
 
 
-def told(challenge: bytes) -> str:
-    """What the text of a 334 says, as "status 400, scope https://mail.google.com/"; "" where it says nothing."""
+def told(challenge: bytes, token: str) -> str:
+    """What the text of a 334 says, as "status 400, scope https://mail.google.com/", without the token; "" where it
+    says nothing."""
     try:
         document = json.loads(base64.b64decode(challenge.strip(), validate=True))
     except (binascii.Error, ValueError):
@@ -30,11 +31,10 @@ def told(challenge: bytes) -> str:
     if not isinstance(document, dict):
         return ""
     parts = [f"{key} {document[key]}" for key in ("status", "schemes", "scope") if isinstance(document.get(key), str)]
-    return sanitise(", ".join(parts), _LONGEST)
+    return sanitise(", ".join(parts).replace(token, "[secret]"), _LONGEST)
 
 
-def marked(reply: Reply, said: str, token: str) -> Reply:
-    """The final reply, with what the 334 said behind it, and without the token."""
+def marked(reply: Reply, said: str) -> Reply:
+    """The final reply, with what the 334 said behind it."""
     told_of = f"{MARK}: {said})" if said else f"{MARK})"
-    text = f"{reply.text} {told_of}".strip()
-    return Reply(reply.code, reply.status, sanitise(text.replace(token, "[secret]")))
+    return Reply(reply.code, reply.status, sanitise(f"{reply.text} {told_of}".strip()))

@@ -214,13 +214,15 @@ def rsa_certificate(folder: Path) -> tuple[str, Any]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-@pytest.mark.parametrize("provider", ["microsoft", "generic"])
+@pytest.mark.parametrize("provider", ["microsoft", "google", "generic"])
 def test_an_endpoint_that_gives_no_token_defers_and_is_named_and_never_quoted_beyond_its_words(
     run: Run, certificates: Certificates, tmp_path: Path, provider: str, fault: Fault, trouble: Trouble, words: str
 ) -> None:
     async def scene(world: World) -> None:
         world.entra.script(fault)
-        source = world.source(provider=provider)
+        world.entra.refresh_tokens["kept"] = MAILBOX
+        login = {"grant": "refresh_token", "refresh_token": lambda: "kept"} if provider == "google" else {}
+        source = world.source(provider=provider, **login)
         outcome = await none_of(source)
         assert outcome.trouble is trouble
         assert words in outcome.text

@@ -99,6 +99,23 @@ def test_a_refusal_says_what_the_upstream_said_of_the_token_and_never_the_token(
     in_world(run, certificates, tmp_path, scene)
 
 
+def test_an_upstream_that_repeats_the_token_does_not_get_it_into_a_text(
+    run: Run, certificates: Certificates, tmp_path: Path
+) -> None:
+    async def scene(world: World) -> None:
+        source = world.source()
+        token = await source.get()
+        assert not isinstance(token, Deferred)
+        world.entra.revoked.add(token.value)
+        async with strict(world, token_error={"status": "400", "scope": token.value}) as upstream:
+            upstream.script("auth", f"535 5.7.8 no such token: {token.value}")
+            outcome = await transport(world, upstream).connect()
+            assert isinstance(outcome, Deferred)
+            assert outcome.text == "no such token: [secret] (XOAUTH2: status 400, scope [secret])"
+
+    in_world(run, certificates, tmp_path, scene)
+
+
 def test_rights_that_were_given_since_are_in_the_token_of_the_next_attempt(
     run: Run, certificates: Certificates, tmp_path: Path
 ) -> None:
