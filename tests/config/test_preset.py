@@ -16,7 +16,7 @@ WANTED = {
     *("zeelandnet", "proximus", "combell", "telenet", "ovh", "ionos"),
 }
 LOGIN = "username: a@example.nl, password: {file: /etc/relay/own-password}"
-TOKEN = "provider: microsoft, grant: device_code, client_id: x"
+TOKEN = "provider: microsoft, grant: device_code, tenant: consumers, client_id: x"
 XOAUTH2 = f"username: a@example.nl, oauth2: {{{TOKEN}}}"
 
 
