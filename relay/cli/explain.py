@@ -63,14 +63,15 @@ def explain(
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
             listener=_listener(loaded, listener),
         )
+        patience = _patience(loaded, submission.listener)
     except RelayError as error:
         typer.echo(sentence(error), err=True)
         raise typer.Exit(2 if isinstance(error, _Usage) else 1) from None
     told = explanation_of(submission, policy)
     if as_json:
-        typer.echo(json.dumps(_document(submission, told), indent=2))
+        typer.echo(json.dumps(_document(submission, told, patience), indent=2))
     else:
-        _print(submission, told)
+        _print(submission, told, patience)
     raise typer.Exit(1 if told.rejected else 0)
 
 
@@ -170,22 +171,30 @@ def _listener(config: Config, name: str | None) -> str:
     return name
 
 
+def _patience(config: Config, listener: str) -> float | None:
+    """The seconds that an application waits there for the upstream's own answer; None: it does not."""
+    for one in config.smtp_listeners.values():
+        if one.name == listener and one.reply == "direct":
+            return one.patience.total_seconds()
+    return None
+
+
 # What is answered
 
 
-def _print(submission: Submission, told: Explanation) -> None:
+def _print(submission: Submission, told: Explanation, patience: float | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for line, style in _lines(submission, told):
+    for line, style in _lines(submission, told, patience):
         console.print(Text(line, style=style))
 
 
 _Line = tuple[str, str]
 
 
-def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
+def _lines(submission: Submission, told: Explanation, patience: float | None) -> Iterator[_Line]:
     """The answer, line by line, each with its style."""
     yield "Message", "bold"
     yield from _row("reverse-path", _path(submission.envelope.reverse_path))
@@ -205,21 +214,22 @@ def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
         yield "  no: session codes are not enabled", ""
     for entry in told.session_codes:
         spoke = entry.name == told.session_code
-        yield f"  {entry.name}: {_said(entry.held, spoke)}", "green" if spoke else ""
-        yield from _conditions(entry.conditions)
+        yield f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else ""
+        yield from conditions(entry.conditions)
     yield "", ""
     yield "Sender rules", "bold"
     if not told.rules:
         yield "  none: the sender stays as it is", ""
     for tried in told.rules:
-        yield f"  {tried.rule.name}: {_said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
-        yield from _conditions(tried.conditions)
+        yield f"  {tried.rule.name}: {said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
+        yield from conditions(tried.conditions)
     if told.rules and not any(tried.spoke for tried in told.rules):
         yield "  No rule matches: the sender stays as it is.", ""
     yield "", ""
     yield "Way out", "bold"
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
+    yield from _row("reply", _reply(told, patience))
     for tried in told.rules:
         if tried.spoke and tried.rule.hold:
             yield from _row("hold", f"held for a person by rule {tried.rule.name}, until it is released")
@@ -267,21 +277,37 @@ def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[_Line]:
                 yield f"  {mark if number == 0 else ' '} {part}", style
 
 
-def _said(held: bool, spoke: bool) -> str:
+def said(held: bool, spoke: bool) -> str:
+    """Whether an entry or a rule matches, and has an effect."""
     if spoke:
         return "matches, and speaks"
     return "would match, but an earlier one spoke" if held else "does not match"
 
 
-def _conditions(conditions: tuple[Condition, ...]) -> Iterator[_Line]:
-    if not conditions:
+def conditions(tried: tuple[Condition, ...]) -> Iterator[_Line]:
+    """The conditions of an entry or a rule, each with what was there."""
+    if not tried:
         yield "      (no conditions: always)", ""
-    for condition in conditions:
+    for condition in tried:
         found = ", ".join(condition.found) or "(nothing)"
         text = f"{condition.name}: {' or '.join(condition.expected)}; there is: {found}"
         first, *more = textwrap.wrap(sanitise(text), _WIDTH - 12)
         yield f"    {'yes' if condition.held else 'no ':3} {first}", "" if condition.held else "dim"
         yield from [(f"          {line}", "" if condition.held else "dim") for line in more]
+
+
+def _is_held(told: Explanation) -> bool:
+    return any(tried.spoke and tried.rule.hold for tried in told.rules)
+
+
+def _reply(told: Explanation, patience: float | None) -> str:
+    """What the application hears, and when."""
+    if patience is None or _is_held(told):
+        return "queued: 250 as soon as it is kept"
+    return (
+        f"direct: the application hears the upstream's verdict, at most {patience:g} s; "
+        "later, or while older mail waits: 250 as soon as it is kept"
+    )
 
 
 def _row(name: str, value: str) -> Iterator[_Line]:
@@ -304,8 +330,9 @@ def _value(value: bytes) -> str:
     return sanitise(encoding.decode(value))
 
 
-def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
+def _document(submission: Submission, told: Explanation, patience: float | None) -> dict[str, Any]:
     """The answer as one JSON document. Text, so octets that are no UTF-8 are shown as Windows-1252."""
+    direct = patience is not None and told.rejected is None and not _is_held(told)
     return {
         "version": 1,
         "accepted": told.rejected is None,
@@ -330,6 +357,8 @@ def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
         ],
         "route": told.route,
         "upstreams": told.upstreams,
+        "reply_mode": "direct" if direct else "queued",
+        "patience": patience if direct else None,
         "rewriting": _rewriting(told.rendered),
         "if_refused": _rewriting(told.repaired),
         "header_before": encoding.text(told.before.to_bytes()),

@@ -27,19 +27,24 @@ def policy(config: Config) -> decide.Policy:
         hostname=config.hostname,
         senders=tuple(_rule(rule, number) for number, rule in enumerate(config.senders)),
         routes=routes,
-        session_codes=decide.SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
-        if codes.enabled
-        else None,
+        session_codes=session_codes(config) if codes.enabled else None,
         bounces_from=_bounces_from(config),
         bounces_also=config.bounces.also,
+        bounces_to=config.bounces.to,
         delay_warning=config.bounces.delay_warning,
     )
+
+
+def session_codes(config: Config) -> decide.SessionCodes:
+    """How session codes are known where they are enabled."""
+    codes = config.session_codes
+    return decide.SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
 
 
 def _route(name: str, config: Config) -> decide.Route:
     route = config.routes[name]
     schedule = Schedule(route.retry, route.lifetime)
-    return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority])
+    return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority], route.in_doubt == "hold")
 
 
 def _session_code_route(config: Config) -> decide.Route:
@@ -48,7 +53,8 @@ def _session_code_route(config: Config) -> decide.Route:
     ways = (codes.own, codes.vendor) if codes.via_own_smtp else (codes.vendor, codes.own)
     schedule = Schedule(route.retry, min(route.lifetime, codes.lifetime))
     upstreams = ways if codes.fallback else ways[:1]
-    return decide.Route(SESSION_CODES, upstreams, schedule, decide.PRIORITIES[route.priority])
+    priority = decide.PRIORITIES[route.priority]
+    return decide.Route(SESSION_CODES, upstreams, schedule, priority, route.in_doubt == "hold")
 
 
 def _rule(rule: SenderRule, number: int) -> rules.SenderRule:

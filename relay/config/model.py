@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, T
 from relay.config import values
 from relay.config.fields import (
     Count,
+    Day,
     Duration,
     EnvelopeSender,
     Expression,
@@ -25,6 +26,7 @@ from relay.config.fields import (
     HostName,
     HttpHeader,
     HttpHeaders,
+    Https,
     JsonTemplate,
     Listens,
     MailAddress,
@@ -160,6 +162,13 @@ class SmtpListener(Section):
         (),
         description="Load balancers whose PROXY header (v1, v2) counts; allow then judges the client that it names.",
     )
+    reply: Literal["queued", "direct"] = setting(
+        "queued",
+        description="queued: 250 once the mail is kept; direct: the application waits for the upstream's own answer.",
+    )
+    patience: Duration = setting(
+        "20s", description="How long it waits with reply: direct; then the mail is kept, and 250 is said."
+    )
     limits: Limits = setting(Limits, description="What clients of this door may use.")
 
     @property
@@ -206,7 +215,96 @@ def _default_port(fields: Mapping[str, Any]) -> int:
 
 
 def _default_auth(fields: Mapping[str, Any]) -> str:
+    if fields.get("oauth2") is not None:
+        return "xoauth2"
     return "auto" if fields.get("username") is not None else "none"
+
+
+_ENDS = "The day the client secret ends, as the provider says; warned of 30, 7 and 1 days before."
+_AUTHORITIES = "A PEM file that replaces the system's certification authorities for the token endpoint."
+
+
+class MicrosoftOAuth2(Section):
+    """Tokens of Microsoft Entra, for `auth: xoauth2`; `username` is the mailbox.
+
+    client_credentials wants a client_secret, or a certificate; device_code is signed in by `relay auth login`.
+    """
+
+    provider: Literal["microsoft"] = Field(description="Who gives the tokens: microsoft, google or generic.")
+    grant: Literal["client_credentials", "device_code", "refresh_token"] = setting(
+        "client_credentials",
+        description="How: client_credentials (the app itself), device_code (a person, once) or refresh_token.",
+    )
+    tenant: str = Field(min_length=1, max_length=255, description="The tenant: its ID, or a domain of it.")
+    client_id: str = Field(min_length=1, max_length=255, description="The application (client) ID.")
+    client_secret: Password | None = setting(None, description="The client secret (its value, not its ID).")
+    certificate: FilePath | None = setting(
+        None, description="Instead of a secret: the certificate that the app registration has, a PEM file."
+    )
+    key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
+    refresh_token: Password | None = setting(None, description="With grant refresh_token: the first one.")
+    authority: Https = setting(
+        "https://login.microsoftonline.com", description="The sign-in host; national clouds have others."
+    )
+    scope: str | None = setting(
+        None, min_length=1, description="The scope asked for; by default that of Exchange Online in the public cloud."
+    )
+    secret_expires: Day | None = setting(None, description=_ENDS)
+    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+
+
+class GoogleOAuth2(Section):
+    """Tokens of Google, for `auth: xoauth2`; `username` is the mailbox.
+
+    service_account wants the `key`, and domain-wide delegation; refresh_token wants client_id and client_secret, and is
+    signed in by `relay auth login`, unless a refresh_token is given.
+    """
+
+    provider: Literal["google"] = Field(description="Who gives the tokens: microsoft, google or generic.")
+    grant: Literal["service_account", "refresh_token"] = setting(
+        "service_account", description="How: service_account (Workspace) or refresh_token (a person, once)."
+    )
+    key: FilePath | None = setting(None, description="The key of the service account, a JSON file from Google.")
+    client_id: str | None = setting(None, min_length=1, max_length=255, description="The ID of the OAuth client.")
+    client_secret: Password | None = setting(None, description="The secret of the OAuth client.")
+    refresh_token: Password | None = setting(None, description="A refresh token from elsewhere, instead of a login.")
+    token_url: Https = setting("https://oauth2.googleapis.com/token", description="The token endpoint.")
+    scope: str = setting("https://mail.google.com/", min_length=1, description="The scope asked for.")
+    secret_expires: Day | None = setting(None, description=_ENDS)
+    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+
+
+class GenericOAuth2(Section):
+    """Tokens of any other provider, for `auth: xoauth2` (RFC 6749, sections 4.4 and 6)."""
+
+    provider: Literal["generic"] = Field(description="Who gives the tokens: microsoft, google or generic.")
+    grant: Literal["client_credentials", "refresh_token"] = setting(
+        "client_credentials", description="How: client_credentials or refresh_token."
+    )
+    token_url: Https = Field(description="The token endpoint.")
+    client_id: str = Field(min_length=1, max_length=255, description="The client's ID.")
+    client_secret: Password | None = setting(None, description="The client's secret.")
+    client_auth: Literal["post", "basic"] = setting(
+        "post", description="How the secret is sent: post (in the form) or basic (in the header)."
+    )
+    refresh_token: Password | None = setting(None, description="With grant refresh_token: the first one.")
+    scope: str | None = setting(None, min_length=1, description="The scope asked for; by default none is named.")
+    secret_expires: Day | None = setting(None, description=_ENDS)
+    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+
+
+def _provider(value: object) -> str:
+    """The provider as written; what is no text leads to the model that says so."""
+    written = value.get("provider", "generic") if isinstance(value, Mapping) else "generic"
+    return written if isinstance(written, str) else "generic"
+
+
+OAuth2 = Annotated[
+    Annotated[MicrosoftOAuth2, Tag("microsoft")]
+    | Annotated[GoogleOAuth2, Tag("google")]
+    | Annotated[GenericOAuth2, Tag("generic")],
+    Discriminator(_provider),
+]
 
 
 class SmtpUpstream(Section):
@@ -216,6 +314,8 @@ class SmtpUpstream(Section):
     preset: PresetName | None = setting(
         None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
     )
+    domain: HostName | None = setting(None, description="For a preset that needs it: your domain there.")
+    region: Name | None = setting(None, description="For a preset that needs it: the region of the account.")
     host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
     tls: Literal["starttls", "implicit", "none"] = setting(
         "starttls", description="TLS: starttls (required), implicit or none."
@@ -233,18 +333,31 @@ class SmtpUpstream(Section):
     tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
     tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
     username: str | None = setting(
-        None, min_length=1, max_length=1_024, repr=False, description="The account to log in with."
+        None,
+        min_length=1,
+        max_length=1_024,
+        repr=False,
+        description="The account to log in with; with oauth2, the mailbox.",
     )
     password: Password | None = setting(
         None, description="Its password: {credential: NAME}, {file: PATH} or {env: NAME}; a bare string is warned of."
     )
-    auth: Literal["none", "auto", "plain", "login", "cram-md5"] = setting(
+    oauth2: OAuth2 | None = setting(None, description="Where the tokens of auth xoauth2 come from.")
+    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = setting(
         _default_auth,
-        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5.",
+        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5; "
+        "xoauth2, the default with oauth2: a token.",
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
     max_connections: Count = setting(3, description="Connections at the same time.")
+    max_message_size: PositiveSize | None = setting(
+        None, description="The largest message it takes, where EHLO does not say or was not heard yet."
+    )
     max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
+    long_lines: Literal["keep", "encode"] = setting(
+        "keep",
+        description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
+    )
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
 
 
@@ -298,8 +411,8 @@ class HttpsUpstream(Section):
     )
     on_client_error: Literal["fail", "next"] = setting(
         "fail",
-        description="A refusal (4xx): fail (the recipient fails) or next (the route's next upstream is asked,"
-        " and mail waits where none takes it).",
+        description="A refusal (4xx): fail (the recipient fails) or next (only where no other upstream of the route"
+        " takes it).",
     )
     max_connections: Count = setting(3, description="Connections at the same time.")
     timeouts: HttpsTimeouts = setting(HttpsTimeouts, description="How long the endpoint may take.")
@@ -345,6 +458,11 @@ class Route(Section):
     lifetime: Duration = setting("5d", description="How long a message is tried before it expires.")
     priority: Literal["high", "normal", "low"] = setting(
         "normal", description="Which mail goes first: high, normal, low."
+    )
+    in_doubt: Literal["retry", "hold"] = setting(
+        "retry",
+        description="Mail without an answer after its end: retry (it may arrive twice) or hold (for a person); "
+        "a session code is not held, it ends as failed.",
     )
 
 
@@ -438,7 +556,11 @@ class Queue(Section):
 class Bounces(Section):
     """Who hears what could not be delivered."""
 
-    to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    to: Literal["sender", "address", "both"] = setting(
+        "sender",
+        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        "else the sender) or both; nobody where the reverse-path is null.",
+    )
     also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
     from_: MailAddress | None = setting(
         None,

@@ -23,9 +23,11 @@ from relay.config.model import Config, Section
 # What each kind of value looks like; the words are those of `fields.Kind`.
 KINDS = {
     "address": "a bare address, `jan@example.nl`",
+    "date": "`2027-11-30`",
     "duration": "`90s`, `5m`, `1h30m`, `5d`; a unit is always needed",
     "header fields": 'a mapping of names and texts, `{X-Customer: "12"}`',
     "host name": "in ASCII, `relay.example.nl`; where it says so, an IP address will do as well",
+    "https URL": "`https://login.example.com/token`",
     "JSON template": "a mapping of whatever JSON has, nested as it needs to be, with placeholders in its texts; a text"
     " that is one placeholder alone is `null` where the message has no such thing",
     "key pin": "the SHA-256 of a public key in base64; [vendor-endpoint.md](vendor-endpoint.md) has the command",
@@ -65,26 +67,27 @@ sentence beside it says what it is; `null` is "nothing".
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One section of the file. `path` as people write it; `kind`: its `type`, where there are several; `within`: that
-    of the section it stands in."""
+    """One section of the file. `path` as people write it; `kind`: its `type` (or what `tag` says), where there are
+    several; `within`: the same of the section it stands in, as it is written."""
 
     path: str
     model: type[Section]
     kind: str = ""
+    tag: str = "type"
     within: str = ""
 
     @property
     def title(self) -> str:
         if not self.path:
             return "Top level"
-        kind = self.kind or self.within
-        return f"`{self.path}` with `type: {kind}`" if kind else f"`{self.path}`"
+        kind = f"{self.tag}: {self.kind}" if self.kind else self.within
+        return f"`{self.path}` with `{kind}`" if kind else f"`{self.path}`"
 
     @property
     def link(self) -> str:
         """A link to the heading, whose anchor is made as GitHub makes it."""
         anchor = re.sub(r"[^\w -]", "", self.title.lower()).replace(" ", "-")
-        return f"[{f'type: {self.kind}' if self.kind else 'below'}](#{anchor})"
+        return f"[{f'{self.tag}: {self.kind}' if self.kind else 'below'}](#{anchor})"
 
 
 def page() -> str:
@@ -133,8 +136,9 @@ def _below(part: Part, name: str, hint: Any) -> Iterator[Part]:
         path, hint = f"{path}.NAME", get_args(hint)[1]
     models = list(_models(hint))
     for model in models:
-        kind = get_args(model.model_fields["type"].annotation)[0] if len(models) > 1 else ""
-        yield Part(path, model, kind, part.kind or part.within)
+        tag = "type" if "type" in model.model_fields else "provider"
+        kind = get_args(model.model_fields[tag].annotation)[0] if len(models) > 1 else ""
+        yield Part(path, model, kind, tag, f"{part.tag}: {part.kind}" if part.kind else part.within)
 
 
 def _models(hint: Any) -> Iterator[type[Section]]:

@@ -8,9 +8,10 @@ content in progress finishes, attempts past the dot get their answer, the store 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from relay import __version__, wiring
 from relay.admin.snapshot import Snapshot
@@ -21,9 +22,12 @@ from relay.daemon.folders import Folders
 from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
 from relay.delivery.alarm import Alarms
+from relay.delivery.direct import Direct
 from relay.delivery.steady import Steady
+from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
+from relay.delivery.window import HOUR, Window
 from relay.delivery.worker import House as Shared
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, RelayStopping, ReloadRefused, Warned
@@ -39,9 +43,14 @@ from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
-from relay.policy.decide import Policy
+from relay.policy.decide import Policy, Route
+from relay.policy.size import largest
+
+if TYPE_CHECKING:
+    from relay.transport.tokens import TokenSource
 
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
+TOKENS_EVERY = 30.0  # seconds between two looks whether a token is to be fetched
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
 
 
@@ -59,6 +68,7 @@ class House:
         self.policy: Policy = compile.policy(config)
         self.path = path
         self.started_at = self.reloaded_at = wiring.now()
+        self.credentials = wiring.credentials(config)
         self._log = log
         self.metrics = wiring.metrics(config, self.policy, __version__)
         self.recent = Recent(language=config.language)
@@ -88,6 +98,7 @@ class House:
             await self.verdicts.load()
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
+            self._window = Window(await self.store.readers(since=wiring.now() - HOUR))
             self.workers = Workers(
                 Shared(
                     store=self.store,
@@ -100,16 +111,20 @@ class House:
                     new_queue_id=self._new_queue_id,
                     ring=self._ring,
                     stopping=self._stop.is_set,
+                    window=self._window,
                 ),
                 self._runners,
             )
+            self._direct = Direct(self.workers.shared, self.workers.of, self._spawn)
             self._acceptor = Acceptor(
                 store=self.store,
                 policy=lambda: self.policy,
                 room=self.workers.room,
                 offer=self.workers.offer,
                 ring=self.workers.ring,
+                direct=self._direct,
                 observer=self.observer,
+                size_limit=lambda route: self._size_limit([route]),
             )
             await self.store.make_due(now=wiring.now())
             self.folders = Folders(self._pickup)
@@ -126,10 +141,12 @@ class House:
             up=lambda: {name: upstream.up for name, upstream in self.upstreams.items()},
             disk_free=self.store.disk_free,
             verdicts=self.verdicts.counts,
+            tokens=self._token_ends,
+            credentials=lambda: wiring.oauth2_ends(self.config, self.credentials),
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
-        return wiring.upstream(name, config, observer=self.observer, changed=self.wake)
+        return wiring.upstream(name, config, store=self.store, observer=self.observer, changed=self.wake)
 
     def _door(self, settings: ListenerSettings) -> Door:
         return Door(
@@ -145,6 +162,7 @@ class House:
             now=wiring.now,
             replies=self.metrics.replies,
             live=set(),
+            size_limit=lambda: self._size_limit(self.policy.routes.values()),
         )
 
     def _pickup(self, settings: PickupSettings) -> Pickup:
@@ -159,8 +177,17 @@ class House:
             now=wiring.now,
         )
 
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        assert self._group is not None
+        return self._group.create_task(work)
+
     def _ring(self, route: str) -> None:
         self.workers.ring(route)
+
+    def _size_limit(self, routes: Iterable[Route]) -> int | None:
+        """What the largest upstream of these routes takes, as far as that is known now."""
+        ways = {name for route in routes for name in route.upstreams}
+        return largest([self.upstreams[name].transport.size_limit for name in ways if name in self.upstreams])
 
     def _has_space(self) -> bool:
         return not self.store.low_on_space
@@ -192,7 +219,9 @@ class House:
                     group.create_task(self._pages.watchdog()),
                     group.create_task(self._pages.open()),
                     group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
+                    group.create_task(self._keep_tokens()),
                 ]
                 await self._stop.wait()
                 async with self._changing:  # a reload under way ends first
@@ -228,6 +257,17 @@ class House:
             ring=self.workers.ring,
         )
 
+    def _summaries(self) -> Summaries:
+        return Summaries(
+            window=self._window,
+            store=self.store,
+            policy=lambda: self.policy,
+            observer=self.observer,
+            now=wiring.now,
+            new_queue_id=self._new_queue_id,
+            ring=self.workers.ring,
+        )
+
     async def _findings(self) -> Sequence[Finding]:
         return self.recent.findings(await look.situation(self), wiring.now())
 
@@ -240,9 +280,24 @@ class House:
                 pass  # the store has told everybody
             await asyncio.sleep(TIDY_EVERY)
 
+    def _tokens(self) -> Iterable[TokenSource]:
+        sources = [wiring.tokens_of(upstream.transport) for upstream in self.upstreams.values()]
+        return [source for source in sources if source is not None]
+
+    def _token_ends(self) -> dict[str, datetime]:
+        return {source.name: source.expires_at for source in self._tokens() if source.expires_at is not None}
+
+    async def _keep_tokens(self) -> None:
+        """Have the next token before the last one ends, whether mail goes or not."""
+        while True:
+            for source in self._tokens():
+                source.look()
+            await asyncio.sleep(TOKENS_EVERY)
+
     async def _drain(self) -> None:
         systemd.notify("STOPPING=1")
         self.observer.observe(RelayStopping())
+        self._direct.stop()
         await asyncio.gather(self.doors.close(), self.folders.close())
         self.workers.stop()
         for upstream in (*self.upstreams.values(), *self._gone):
@@ -307,6 +362,7 @@ class House:
         assert self._group is not None
         old = self.config
         policy = compile.policy(config)
+        credentials = await asyncio.to_thread(wiring.credentials, config)
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
         swap_folders = await self.folders.change(config, self._group)
         swap_doors = await self.doors.change(old, config, self._group)
@@ -317,6 +373,7 @@ class House:
         self.upstreams.clear()
         self.upstreams.update(upstreams)
         self.config, self.policy, self.reloaded_at = config, policy, wiring.now()
+        self.credentials = credentials
         self.store.keep_free(config.queue.min_free)
         self.store.keep_history(config.queue.history)
         self.metrics.configure(wiring.names(config, policy))

@@ -14,8 +14,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from relay.events import Observer, UpstreamRestored, UpstreamSetAside
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Stage, Trouble
+from relay.delivery.long_lines import LongLines
+from relay.events import MessageReencoded, Observer, UpstreamRestored, UpstreamSetAside
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.refusal import OF_THE_ACCOUNT, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
@@ -39,7 +40,8 @@ class UpstreamLimits:
 
 class Upstream:
     """`transport` makes connections; `refusals` tells what its replies speak of; `changed` is called whenever
-    attempts may go on that could not before, or no longer can."""
+    attempts may go on that could not before, or no longer can. `long_lines`: what is known about it and them; None:
+    they always go as they are."""
 
     def __init__(
         self,
@@ -49,12 +51,14 @@ class Upstream:
         refusals: Table = _BY_CODE,
         observer: Observer,
         changed: Callable[[], None],
+        long_lines: LongLines | None = None,
     ) -> None:
         self.transport = transport
         self.limits = limits
         self.refusals = refusals
         self._observer = observer
         self._changed = changed
+        self._long_lines = long_lines
         self._loop = asyncio.get_running_loop()
         # Set aside
         self._failures = 0
@@ -72,7 +76,8 @@ class Upstream:
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._active: set[Connection] = set()
+        # By transaction, since one connection may do for all (capture): it, and the queue ID of what it carries.
+        self._active: dict[object, tuple[Connection, str]] = {}
         self._last_call: asyncio.TimerHandle | None = None
 
     @property
@@ -191,7 +196,7 @@ class Upstream:
                     if not self._admit(request, insist=insist):
                         return None
                     epoch = self._epoch
-                delivery = self._read(await self._transaction(request, deadline))
+                delivery = self._read(await self._in_lines(request, deadline))
             finally:
                 self._leave()
             if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
@@ -216,7 +221,36 @@ class Upstream:
         if sick is None:
             sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
         assert sick is None or isinstance(sick, Deferred)
-        return Delivery(outcomes, sick)
+        return replace(delivery, outcomes=outcomes, sick=sick)
+
+    async def _in_lines(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
+        """The transaction; where a line was too long, at once a second one without long lines."""
+        long_lines = self._long_lines
+        if long_lines is None:
+            return await self._transaction(request, deadline)
+        if await long_lines.encode():
+            return await self._transaction(replace(request, encode_long_lines=True), deadline)
+        first = await self._transaction(request, deadline)
+        again = [place for place, outcome in enumerate(first.outcomes) if self._refused_for_a_line(outcome)]
+        if not again or first.sick is not None or self._closed:
+            return first
+        recipients = tuple([request.recipients[place] for place in again])
+        second = await self._transaction(replace(request, recipients=recipients, encode_long_lines=True), deadline)
+        if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
+            await long_lines.learn()
+        outcomes = list(first.outcomes)
+        for place, outcome in zip(again, second.outcomes, strict=True):
+            outcomes[place] = outcome
+        return replace(second, outcomes=tuple(outcomes))
+
+    def _refused_for_a_line(self, outcome: Outcome) -> bool:
+        if isinstance(outcome, Delivered) or outcome.reply is None:
+            return False
+        return self.refusals.tell(outcome.stage, outcome.reply).refusal is Refusal.LINE_TOO_LONG
+
+    def past_dot(self, queue_id: str) -> bool:
+        """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
+        return any(connection.past_dot for connection, carried in self._active.values() if carried == queue_id)
 
     async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         idle = self._take_idle()
@@ -244,7 +278,8 @@ class Upstream:
     async def _transact(self, connection: Connection, request: DeliveryRequest, deadline: float | None) -> Delivery:
         if deadline is not None:
             request = replace(request, patience=max(0.0, deadline - self._loop.time()))
-        self._active.add(connection)
+        transaction = object()
+        self._active[transaction] = (connection, request.queue_id)
         try:
             if self._closed:
                 connection.abort()
@@ -253,7 +288,12 @@ class Upstream:
             connection.abort()
             raise
         finally:
-            self._active.discard(connection)
+            del self._active[transaction]
+        done = delivery.reencoding
+        if done is not None:
+            self._observer.observe(
+                MessageReencoded(request.queue_id, self.name, done.why, done.parts, done.signatures_removed)
+            )
         if connection.usable and not self._closed:
             self._idle.append((self._loop.time(), connection))
             if self._reaper is None:
@@ -332,13 +372,13 @@ class Upstream:
         for limit in self._connecting:
             if not limit.expired():
                 limit.reschedule(self._loop.time())
-        for connection in list(self._active):
+        for connection, _ in list(self._active.values()):
             if not connection.past_dot:
                 connection.abort()
         self._last_call = self._loop.call_later(grace, self._break_off)
 
     def _break_off(self) -> None:
-        for connection in list(self._active):
+        for connection, _ in list(self._active.values()):
             connection.abort()
 
     def _refuse(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -53,8 +53,10 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What no event tells: `certificates` are the ends of our listeners' and theirs, by "listener:NAME" or
-    "upstream:NAME"; `damaged` and `held` count entries; `oldest` is the oldest acceptance by route.
+    "upstream:NAME"; `damaged`, `held` and `in_doubt` (held as well, and not among `held`) count entries; `oldest` is
+    the oldest acceptance by route.
 
+    `credentials` are the ends of what the relay logs in with, by "secret:NAME" or "certificate:NAME".
     `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
     """
 
@@ -66,3 +68,5 @@ class Situation:
     oldest: dict[str, datetime]
     up: dict[str, bool]
     routes: dict[str, tuple[str, ...]]
+    in_doubt: int = 0
+    credentials: dict[str, datetime] = field(default_factory=dict)

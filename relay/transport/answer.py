@@ -4,7 +4,7 @@
     401, 403                        the login is refused: deferred, and the upstream set aside
     408, 425                        deferred
     429, 5xx                        deferred, and the upstream set aside, as long as Retry-After asks for
-    other 4xx                       failed; or the next upstream may be asked (`on_client_error: next`)
+    other 4xx                       failed; with `on_client_error: next` only where no other upstream takes it
     whatever else, redirects too    deferred, and the upstream set aside
 
 All who read replies know those of SMTP, so an answer becomes one: 250, 450, 550 or 535, with the status of HTTP as the
@@ -23,7 +23,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Literal
 
-from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.mail.outcome import Deferred, Delivered, Failed, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.transport.port import Delivery
 
@@ -58,7 +58,7 @@ def delivery(answer: Answer, *, on_client_error: OnClientError, now: datetime) -
         return Delivery((sick,), sick)
     if 400 <= status < 500 and status not in _LATER:
         reply = Reply(552, "5.3.4", text) if status == 413 else Reply(550, f"5.0.{status}", text)
-        return Delivery((refused(reply, on_client_error),))
+        return Delivery((Failed(Stage.HTTP, reply, unasked=on_client_error == "next"),))
     after = _seconds(answer, now) if status == 429 or status >= 500 else None
     reply = Reply(450, f"4.0.{status}", text)
     outcome = Deferred(Stage.HTTP, Trouble.TRANSIENT, text, reply, retry_after=after)
@@ -68,13 +68,6 @@ def delivery(answer: Answer, *, on_client_error: OnClientError, now: datetime) -
         words = f"{words}: redirects are not followed"
     outcome = replace(outcome, upstream_sick=True)
     return Delivery((outcome,), replace(outcome, text=words, reply=replace(reply, text=words)))
-
-
-def refused(reply: Reply, on_client_error: OnClientError) -> Outcome:
-    """The outcome of a message that the endpoint does not want, or that cannot be made fit for it."""
-    if on_client_error == "next":
-        return Deferred(Stage.HTTP, Trouble.PERMANENT, reply.text, reply)
-    return Failed(Stage.HTTP, reply)
 
 
 _KNOWN = frozenset(map(int, HTTPStatus))

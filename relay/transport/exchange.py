@@ -26,14 +26,14 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from relay import __version__
-from relay.mail.outcome import Deferred, Stage, Trouble
+from relay.mail.outcome import Deferred, Failed, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.policy import fields
 from relay.policy.fields import Template
 from relay.policy.pattern import CodePattern
-from relay.transport.answer import Answer, OnClientError, delivery, refused
+from relay.transport.answer import Answer, OnClientError, delivery
 from relay.transport.credentials import Credentials
-from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
 from relay.transport.tls import explain
 
 PIECE = 256 * 1024
@@ -106,10 +106,13 @@ class HttpsConnection:
         else:
             content = await asyncio.to_thread(self._in_fields, request)
         if isinstance(content, Reply):
-            return Delivery((refused(content, self._terms.on_client_error),))
+            return Delivery((Failed(Stage.HTTP, content, unasked=True),))
         self._sent, self._unreadable = False, None
         try:
-            return await self._exchange(request, content, await self._header(request, content))
+            header = await self._header(request, content)
+            if request.gate is not None and not request.gate():
+                return Delivery((CALLED_OFF,))
+            return await self._exchange(request, content, header)
         except BaseException:
             self.abort()
             raise

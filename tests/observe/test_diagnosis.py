@@ -216,6 +216,15 @@ def test_damaged_and_held_entries_are_told_while_there_are_any() -> None:
     assert watch.causes() == []
 
 
+def test_held_mail_that_may_have_been_delivered_is_told_by_itself_with_what_to_do_about_it() -> None:
+    doubtful, held = Watch("nl").troubles(replace(GOOD, in_doubt=2, held=1))
+    assert (doubtful.cause, doubtful.severity) == ("entries-in-doubt", Severity.WARNING)
+    assert "misschien bezorgd" in doubtful.text
+    assert doubtful.text.endswith(": 2.")
+    assert all(f"relay queue {verb} ID" in doubtful.remedy for verb in ("release", "cancel", "bounce"))
+    assert (held.cause, held.text[-3:]) == ("entries-held", " 1.")
+
+
 def test_old_mail_is_told_unless_its_upstream_is_the_trouble_already() -> None:
     old = replace(GOOD, oldest={"default": START, "session-codes": START + 3 * HOUR, "gone": START})
     watch = Watch().tell(UNREACHABLE)
@@ -260,6 +269,7 @@ def test_a_refused_sender_is_told_for_an_hour(stage: Stage, code: int, status: s
         (Stage.MAIL, 552, "5.3.4", "the message has 9 octets, the upstream takes at most 8"),
         (Stage.MAIL, 552, "", "Message size exceeds fixed limit"),
         (Stage.MAIL, 550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer"),
+        (Stage.MAIL, 554, "5.6.3", "the message may not be converted: it is signed"),
         (Stage.DOT, 554, "5.6.0", "content refused"),
     ],
 )
@@ -288,3 +298,52 @@ def test_nothing_that_was_said_can_make_a_second_line() -> None:
     forged = events.ReloadRefused(("config.yaml:1: 'x\x1b[2J\r\nall is well'",))
     (trouble,) = Watch().tell(forged).troubles()
     assert trouble.text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("left", "step", "severity"),
+    [
+        (31 * DAY, None, None),
+        (30 * DAY, 30, Severity.WARNING),
+        (8 * DAY, 30, Severity.WARNING),
+        (7 * DAY, 7, Severity.WARNING),
+        (DAY, 1, Severity.ERROR),
+        (-DAY, 1, Severity.ERROR),
+    ],
+)
+@pytest.mark.parametrize(("what", "kind"), [("secret", "secret"), ("certificate", "login-certificate")])
+def test_what_the_relay_logs_in_with_is_told_in_steps_before_it_ends(
+    what: str, kind: str, left: timedelta, step: int | None, severity: Severity | None
+) -> None:
+    found = Watch().troubles(replace(GOOD, credentials={f"{what}:own": START + left}))
+    if step is None:
+        assert found == ()
+        return
+    (trouble,) = found
+    assert (trouble.cause, trouble.severity) == (f"{kind}-ends:own:{step}", severity)
+    assert trouble.since == START + left - step * DAY
+    assert f"{START + left:%Y-%m-%d}" in trouble.text
+    assert "upstreams.own" in trouble.remedy
+
+
+NO_TOKEN = events.TokenRefused("own", False, "no token from login.example: Connection refused")
+
+
+def test_a_token_that_is_not_to_be_had_is_told_when_it_lasts_and_until_there_is_one() -> None:
+    watch = Watch().tell(NO_TOKEN)
+    assert watch.causes() == []
+    watch.tell(NO_TOKEN, after=9 * MINUTE)
+    assert watch.causes() == []
+    (trouble,) = watch.tell(NO_TOKEN, after=MINUTE).troubles()
+    assert (trouble.cause, trouble.severity, trouble.since) == ("token-refused:own", Severity.WARNING, START)
+    assert "Connection refused" in trouble.text
+    assert "port 443" in trouble.remedy
+    assert watch.causes(DOWN) == []  # set aside says more
+    assert watch.tell(events.TokenFetched("own", START)).causes() == []
+
+
+def test_a_token_that_is_refused_for_good_is_told_at_once() -> None:
+    refused = events.TokenRefused("own", True, "no token from login.example: invalid_client: AADSTS7000222: expired.")
+    (trouble,) = Watch("nl").tell(refused).troubles()
+    assert trouble.text.startswith("Upstream own werkt nog, maar er is geen nieuw token voor te krijgen")
+    assert "Het clientgeheim is verlopen" in trouble.remedy

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -27,7 +28,7 @@ from relay.policy.pattern import code_pattern
 from relay.transport import exchange, pin
 from relay.transport.exchange import HttpsConnection, Terms
 from relay.transport.https import HttpsSettings, HttpsTransport
-from relay.transport.port import Delivery
+from relay.transport.port import CALLED_OFF, Delivery
 from relay.transport.tls import TlsTerms
 from tests.kit.certificates import Certificate, Certificates, authority
 from tests.kit.endpoint import Endpoint, answer, hangs_up, raw, says, stalls, without_end
@@ -206,20 +207,47 @@ def test_content_that_cannot_be_read_is_an_error_and_nothing_arrives(
         ),
     ],
 )
-@pytest.mark.parametrize(("on_client_error", "kind"), [("fail", Failed), ("next", Deferred)])
-def test_a_message_that_cannot_be_put_into_fields_is_refused_unsent(
-    run: Run, certificates: Certificates, message: bytes, code: int, status: str, on_client_error: str, kind: type
+def test_a_message_that_cannot_be_put_into_fields_is_left_to_others_unsent(
+    run: Run, certificates: Certificates, message: bytes, code: int, status: str
 ) -> None:
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint:
-            delivery = await sent(endpoint, certificates, message, on_client_error=on_client_error)
+            delivery = await sent(endpoint, certificates, message)
             (outcome,) = delivery.outcomes
-            assert isinstance(outcome, kind)
-            assert not isinstance(outcome, Delivered)
-            assert outcome.reply is not None
-            assert (outcome.stage, outcome.reply.code, outcome.reply.status) == (Stage.HTTP, code, status)
+            assert isinstance(outcome, Failed)
+            assert (outcome.stage, outcome.unasked) == (Stage.HTTP, True)
+            assert (outcome.reply.code, outcome.reply.status) == (code, status)
             assert delivery.sick is None
             assert endpoint.requests == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize("template", [None, {"to": "{recipient}"}])
+def test_a_message_that_goes_another_way_is_not_sent_and_the_connection_stays(
+    run: Run, certificates: Certificates, template: Any
+) -> None:
+    class Gate:
+        contested = True
+        opens = False
+
+        def __call__(self) -> bool:
+            assert endpoint.requests == []
+            return self.opens
+
+    gate = Gate()
+    endpoint = Endpoint(certificates.good)
+
+    async def scene() -> None:
+        async with endpoint:
+            connection = await connected(endpoint, certificates, template=template)
+            delivery = await connection.deliver(request(gate=gate))
+            assert delivery == Delivery((CALLED_OFF,))
+            assert (endpoint.requests, connection.usable) == ([], True)
+            gate.opens = True
+            delivery = await connection.deliver(request(gate=gate))
+            assert [type(outcome) for outcome in delivery.outcomes] == [Delivered]
+            await connection.close()
 
     run(scene())
 
@@ -545,10 +573,9 @@ def test_any_other_4xx_is_as_the_configuration_says(run: Run, certificates: Cert
             assert (outcome.stage, outcome.reply.code, outcome.reply.status) == (Stage.HTTP, code, enhanced)
             assert outcome.reply.text.startswith(f"HTTP {status} ")
             assert outcome.reply.text.endswith(": no")
+            assert not outcome.unasked
             delivery = await sent(endpoint, certificates, on_client_error="next")
-            (outcome,) = delivery.outcomes
-            assert isinstance(outcome, Deferred)
-            assert (outcome.trouble, outcome.upstream_sick, delivery.sick) == (Trouble.PERMANENT, False, None)
+            assert delivery == Delivery((replace(outcome, unasked=True),))
 
     run(scene())
 
