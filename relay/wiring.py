@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 
-from relay.config import model, password, preset, tls
+from relay.config import accounts, model, password, preset, tls
 from relay.config.secrets import Secret
+from relay.delivery.account import Accounts, Terms
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
@@ -23,7 +24,8 @@ from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
-from relay.policy.decide import Policy
+from relay.policy.decide import SESSION_CODES, Policy
+from relay.policy.pacing import limits
 from relay.policy.refusal import Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
 from relay.transport.capture import CaptureTransport
@@ -56,17 +58,41 @@ async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
             await asyncio.sleep(0.1)
 
 
-def upstream(name: str, config: model.Config, *, observer: Observer, changed: Callable[[], None]) -> Upstream:
+def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
+    """What each account may do; where upstreams that share one differ, the strictest counts."""
+    codes = policy.routes.get(SESSION_CODES)
+    found: dict[str, Terms] = {}
+    for account, names in accounts.accounts(config).items():
+        for_codes = codes is not None and any(name in codes.upstreams for name in names)
+        settings = [config.upstreams[name] for name in names]
+        smtp = [one for one in settings if isinstance(one, model.SmtpUpstream)]
+        connections = min([one.max_connections for one in smtp], default=UpstreamLimits().max_connections)
+        daily = min([one.daily_recipients for one in smtp if one.daily_recipients is not None], default=None)
+        rates = [rate for one in smtp for rate in one.rate]
+        found[account] = Terms(connections, limits(rates, daily, codes=for_codes), for_codes)
+    return found
+
+
+def upstream(
+    name: str, config: model.Config, *, shared: Accounts, observer: Observer, changed: Callable[[], None]
+) -> Upstream:
     settings = config.upstreams[name]
     transport: Transport
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
-        limits, refusals = UpstreamLimits(), Table()
+        most, refusals = UpstreamLimits(), Table()
     else:
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
-        limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
+        most = UpstreamLimits(settings.max_connections, _most_recipients(settings))
         refusals = preset.table(settings.preset)
-    return Upstream(transport, limits, refusals=refusals, observer=observer, changed=changed)
+    account = shared[accounts.account(name, config)]
+    return Upstream(transport, most, refusals=refusals, account=account, observer=observer, changed=changed)
+
+
+def _most_recipients(settings: model.SmtpUpstream) -> int:
+    """Of one transaction: never more than may leave on one day."""
+    daily = limits((), settings.daily_recipients, codes=True)
+    return min([settings.max_recipients, *(limit.most(session_code=False) for limit in daily)])
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

@@ -20,6 +20,7 @@ from relay.daemon.doors import Doors
 from relay.daemon.folders import Folders
 from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
+from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
 from relay.delivery.steady import Steady
 from relay.delivery.upstream import Upstream
@@ -39,7 +40,7 @@ from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
-from relay.policy.decide import Policy
+from relay.policy.decide import SESSION_CODES, Policy
 
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
@@ -86,6 +87,8 @@ class House:
         self.verdicts = Verdicts(self.store, observer=self.observer, now=wiring.now)
         try:
             await self.verdicts.load()
+            self.accounts = Accounts(self.store, now=wiring.now, changed=self.wake)
+            await self.accounts.load(wiring.terms(config, self.policy))
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
             self.workers = Workers(
@@ -129,7 +132,13 @@ class House:
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
-        return wiring.upstream(name, config, observer=self.observer, changed=self.wake)
+        return wiring.upstream(name, config, shared=self.accounts, observer=self.observer, changed=self.wake)
+
+    def _keep_warm(self) -> None:
+        """The way that session codes go first has a connection ready."""
+        codes = self.policy.routes.get(SESSION_CODES)
+        for name, upstream in self.upstreams.items():
+            upstream.keep_warm(codes is not None and name == codes.upstreams[0])
 
     def _door(self, settings: ListenerSettings) -> Door:
         return Door(
@@ -187,6 +196,9 @@ class House:
                 self.observer.observe(RelayStarted(__version__, self._shown()))
                 self._warn_of(self.config)
                 systemd.notify("READY=1")
+                for upstream in self.upstreams.values():
+                    upstream.remember()
+                self._keep_warm()
                 background = [
                     group.create_task(lag.measure(self.metrics.observe_lag)),
                     group.create_task(self._pages.watchdog()),
@@ -252,6 +264,7 @@ class House:
         await self._pages.close()
         for upstream in self.upstreams.values():
             await upstream.close()
+        await self.accounts.close()
         self.doors.close_sockets()
         await self.store.close()
         self.observer.observe(RelayStopped())
@@ -304,6 +317,8 @@ class House:
         assert self._group is not None
         old = self.config
         policy = compile.policy(config)
+        terms = wiring.terms(config, policy)
+        self.accounts.add(terms)
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
         swap_folders = await self.folders.change(config, self._group)
         swap_doors = await self.doors.change(old, config, self._group)
@@ -314,6 +329,7 @@ class House:
         self.upstreams.clear()
         self.upstreams.update(upstreams)
         self.config, self.policy, self.reloaded_at = config, policy, wiring.now()
+        self.accounts.configure(terms)
         self.store.keep_free(config.queue.min_free)
         self.store.keep_history(config.queue.history)
         self.metrics.configure(wiring.names(config, policy))
@@ -327,6 +343,7 @@ class House:
             await upstream.close()
         self._gone = [upstream for upstream in (*self._gone, *gone) if upstream.connections != (0, 0)]
         await self._try_everything()
+        self._keep_warm()
         self._warn_of(config)
         needs_restart = _needs_restart(old, config)
         self.observer.observe(ConfigReloaded(needs_restart))

@@ -90,6 +90,8 @@ async def attempt(
             for pending, answer in zip(part, answers, strict=True):
                 outcomes[pending.index] = answer
                 asked[pending.index] = name
+        if not session_code and upstream.takes_later:
+            break  # the pace alone holds it back: it waits for this way
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
         if not remaining:
             break

@@ -32,7 +32,7 @@ from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import DeliveryRequest
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
-NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "every way is set aside", upstream_sick=True)
+NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 
 Outcomes = tuple[Outcome, ...]
 
@@ -150,8 +150,9 @@ class Call:
             ret=envelope.ret,
             envid=envelope.envid,
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+            session_code=entry.session_code,
         )
-        if not upstream.admits(insist=insist):
+        if not upstream.admits(insist=insist, session_code=entry.session_code):
             return None
         self._tell_of_the_sender(rendered)
         started = time.perf_counter()

@@ -6,6 +6,7 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,7 @@ class DeliveryRequest:
     `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
+    `session_code`: it may use what is kept for session codes.
     """
 
     queue_id: str
@@ -35,6 +37,7 @@ class DeliveryRequest:
     ret: str | None = None
     envid: str | None = None
     patience: float | None = None
+    session_code: bool = False
 
     @property
     def size(self) -> int:
@@ -67,6 +70,15 @@ class Connection(Protocol):
         ...
 
     async def deliver(self, request: DeliveryRequest) -> Delivery: ...
+
+    async def refresh(self) -> bool:
+        """Say something (NOOP), so that it is not closed for its silence. False when nobody answered: it is
+        aborted then. Never raises."""
+        ...
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called once the connection has gone; whoever was to be told before is not."""
+        ...
 
     async def close(self) -> None:
         """Say goodbye (QUIT), wait a moment, close. Never raises."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.delivery import attempt
+from relay.delivery import call
 from relay.events import (
     AttemptEnded,
     Event,
@@ -73,7 +73,7 @@ async def test_a_code_takes_the_other_way_in_the_same_attempt_when_the_chosen_is
 async def test_a_code_waits_only_seconds_for_a_silent_way_and_then_takes_the_other(
     site: Site, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "PATIENCE_WITH_SESSION_CODES", 0.5)
+    monkeypatch.setattr(call, "PATIENCE_WITH_SESSION_CODES", 0.5)
     async with site.upstream() as own, site.upstream() as vendor:
         vendor.script(stage, SILENCE, times=None)
         configure(site, own, vendor)
@@ -155,8 +155,9 @@ async def test_a_code_twice_in_doubt_ends_without_a_bounce_and_without_the_other
 async def test_a_code_in_doubt_by_one_way_never_goes_by_the_other_even_when_the_first_is_gone(site: Site) -> None:
     async with site.upstream() as own, site.upstream() as vendor:
         vendor.script("dot", DROP)
-        vendor.script("banner", lambda _: None, then_drop("421 4.3.2 down"))
-        configure(site, own, vendor, lifetime="3s")
+        # The connection that lies ready; then the one that is to take its place, and the next attempt's.
+        vendor.script("banner", lambda _: None, then_drop("421 4.3.2 down"), then_drop("421 4.3.2 down"))
+        configure(site, own, vendor, lifetime="8s")
         async with site.house() as house:
             queue_id = await house.send(JAN, [PIET], CODE_MAIL)
             await house.event(UpstreamSetAside, upstream="vendor")
