@@ -87,7 +87,9 @@ class QuirksTolerated(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageQueued(Event):
-    """The commit is done and the client hears 250. `seconds`: final dot to reply. `reverse_path` "" is `<>`."""
+    """The commit is done and the client hears 250. `seconds`: final dot to reply. `reverse_path` "" is `<>`.
+
+    With `reply: direct` it comes after the attempt, and may be told of a message that is delivered already."""
 
     queue_id: str
     listener: str
@@ -107,7 +109,8 @@ class MessageQueued(Event):
 class MessageRefused(Event):
     """A content transaction that was not accepted.
 
-    `result`: rejected_policy, rejected_size, rejected_syntax, store_failed, limited or aborted.
+    `result`: rejected_policy, rejected_size, rejected_syntax, store_failed, limited or aborted. With `reply: direct` an
+    upstream that refused everybody is rejected_policy, with its code, status and text.
     """
 
     listener: str
@@ -207,6 +210,19 @@ class SenderPinned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageReencoded(Event):
+    """The upstream could not take the message as it was. `why`: no 8BITMIME, long lines, or both; `parts` of it were
+    encoded (0: only header fields). `signatures_removed` counts the DKIM-Signature fields that broke.
+    """
+
+    queue_id: str
+    upstream: str
+    why: str
+    parts: int
+    signatures_removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
     """One transaction, or one failed connect, at one upstream. `stage` and `trouble` None: all went well."""
 
@@ -257,7 +273,9 @@ class RecipientDeferred(Event):
 @dataclass(frozen=True, slots=True)
 class RecipientFailed(Event):
     """Refused for good, or a session code left in doubt twice (`in_doubt`: it may have been delivered), or an
-    operator had it returned to its sender (`stage` None, `code` 0: no upstream said so)."""
+    operator had it returned to its sender (`stage` None, `code` 0: no upstream said so).
+
+    With `reply: direct` the client may have heard it: then it was never accepted, and MessageRefused follows."""
 
     queue_id: str
     recipient: str
@@ -299,11 +317,13 @@ class RecipientCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class EntryHeld(Event):
-    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does."""
+    """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does, or when it is
+    `in_doubt`: nobody knows whether it was delivered, and its route holds such mail."""
 
     queue_id: str
     rule: str
     recipients: int
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +337,18 @@ class EntryChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationQueued(Event):
-    """A message of our own about `about`. `kind`: failure, delay, relayed or alarm."""
+    """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
 
     queue_id: str
+    about: str
+    kind: str
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationCollected(Event):
+    """The reader had many reports in the last hour: this one waits for a summary. `kind`: failure or delay."""
+
     about: str
     kind: str
     reader: str

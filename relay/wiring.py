@@ -17,6 +17,7 @@ from pathlib import Path
 from relay.config import accounts, model, password, preset, tls
 from relay.config.secrets import Secret
 from relay.delivery.account import Accounts, Terms
+from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
@@ -28,6 +29,7 @@ from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
 from relay.policy.refusal import Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
+from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
@@ -74,10 +76,17 @@ def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
 
 
 def upstream(
-    name: str, config: model.Config, *, shared: Accounts, observer: Observer, changed: Callable[[], None]
+    name: str,
+    config: model.Config,
+    *,
+    store: QueueStore,
+    shared: Accounts,
+    observer: Observer,
+    changed: Callable[[], None],
 ) -> Upstream:
     settings = config.upstreams[name]
     transport: Transport
+    long_lines = None
     if isinstance(settings, model.CaptureUpstream):
         transport = CaptureTransport(name, settings.directory)
         most, refusals = UpstreamLimits(), Table()
@@ -85,8 +94,16 @@ def upstream(
         transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
         most = UpstreamLimits(settings.max_connections, _most_recipients(settings))
         refusals = preset.table(settings.preset)
-    account = shared[accounts.account(name, config)]
-    return Upstream(transport, most, refusals=refusals, account=account, observer=observer, changed=changed)
+        long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
+    return Upstream(
+        transport,
+        most,
+        refusals=refusals,
+        account=shared[accounts.account(name, config)],
+        observer=observer,
+        changed=changed,
+        long_lines=long_lines,
+    )
 
 
 def _most_recipients(settings: model.SmtpUpstream) -> int:
@@ -111,6 +128,7 @@ def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> Sm
         password=settings.password.reveal if settings.password is not None else None,
         cleartext_auth=settings.cleartext_auth,
         hostname=hostname,
+        size_limit=settings.max_message_size,
         timeouts=Timeouts(
             connect=times.connect.total_seconds(),
             greeting=times.greeting.total_seconds(),
@@ -147,6 +165,7 @@ def listener_settings(index: int, config: model.Config) -> ListenerSettings:
         certificate_ends=tls.certificate_end(context, listener.certificate)
         if context and listener.certificate
         else None,
+        patience=listener.patience.total_seconds() if listener.reply == "direct" else None,
         limits=Limits(
             sessions=limits.sessions,
             per_client=limits.per_client,

@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from relay.cli.main import VERBS
-from relay.cli.queue import queue
 from relay.config.load import load
 from relay.observe import diagnosis
 from relay.observe.sentences import SENTENCES
@@ -21,7 +21,12 @@ from relay.observe.wording import WORDINGS
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES]
-SUBVERBS = {command.name or command.callback.__name__ for command in queue.registered_commands if command.callback}
+GROUPS = {
+    verb: {command.name or command.callback.__name__ for command in group.registered_commands if command.callback}
+    for verb, place in VERBS.items()
+    if isinstance(group := getattr(importlib.import_module(place.split(":")[0]), place.split(":")[1]), typer.Typer)
+}
+"""Verbs that have verbs of their own."""
 WORDS = {wording.word for wording in WORDINGS.values()}
 CAUSES = set(re.findall(r"^    ([a-z-]+)", diagnosis.__doc__ or "", re.MULTILINE))
 
@@ -95,8 +100,8 @@ def strange(words: list[str]) -> bool:
     verb, *rest = words
     if verb not in VERBS:
         return True
-    # A verb of the queue may stand alone, or several with strokes between them, as in a list of them.
-    return verb == "queue" and bool(rest) and rest[0][0].islower() and not set(rest[0].split("|")) <= SUBVERBS
+    # A verb of a group may stand alone, or several with strokes between them, as in a list of them.
+    return verb in GROUPS and bool(rest) and rest[0][0].islower() and not set(rest[0].split("|")) <= GROUPS[verb]
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "config.example.yaml", "monitoring/alerts.yml"])
@@ -120,15 +125,13 @@ def test_every_option_of_a_command_that_a_document_names_exists(document: str) -
     for verb, *rest in commands(read(document)):
         if verb == "sendmail":
             continue  # its options are those of sendmail
-        words = [verb, *rest[: verb == "queue"]]
+        words = [verb, *rest[: verb in GROUPS]]
         for option in (word for word in rest if word.startswith("--")):
             assert option in options(words), (words, option)
 
 
 def options(words: list[str]) -> set[str]:
     """The long options of a command, from typer's own parser."""
-    import typer
-
     module, function = VERBS[words[0]].split(":")
     command = getattr(importlib.import_module(module), function)
     if isinstance(command, typer.Typer):

@@ -62,10 +62,25 @@ class Desk(Protocol):
         """The document "backup". A running relay writes the file, as its own user."""
         ...
 
+    def senders(self) -> Document:
+        """The document "senders": who is known to be refused."""
+        ...
+
+    def forget_senders(self, names: Sequence[str], *, upstream: str | None = None) -> Document:
+        """The document "senders" of those that were forgotten; without `names` all. NoSuchEntry: none of them was."""
+        ...
+
+    def pin_sender(self, upstream: str, author: str, *, reverse_path: str | None = None) -> Document:
+        """The document "senders" of the one that is refused for good from now on."""
+        ...
+
 
 @contextmanager
-def open_desk(socket: Path, open_store: OpenStore, routes: Iterable[str]) -> Iterator[Desk]:
-    """The desk, for a `with` block. `routes` are the names in the configuration: they count where no relay runs.
+def open_desk(
+    socket: Path, open_store: OpenStore, routes: Iterable[str], upstreams: Iterable[str] = ()
+) -> Iterator[Desk]:
+    """The desk, for a `with` block. `routes` and `upstreams` are the names in the configuration: they count where no
+    relay runs.
 
     Raises RelayError when neither socket nor store can be used.
     """
@@ -73,7 +88,7 @@ def open_desk(socket: Path, open_store: OpenStore, routes: Iterable[str]) -> Ite
         yield SocketDesk(socket)
         return
     try:
-        desk = DirectDesk(open_store, routes)
+        desk = DirectDesk(open_store, routes, upstreams)
     except StoreInUse as error:
         raise RelayError(
             f"nobody answers on {socket}, and {error} (a relay that starts or stops needs a moment)"
@@ -115,6 +130,15 @@ class SocketDesk:
 
     def backup(self, file: Path) -> Document:
         return self._post("/v1/queue/backup", {"file": str(file)}, timeout=_PATIENCE)
+
+    def senders(self) -> Document:
+        return self._get("/v1/senders")
+
+    def forget_senders(self, names: Sequence[str], *, upstream: str | None = None) -> Document:
+        return self._post("/v1/senders/forget", {"senders": [*names], "upstream": upstream})
+
+    def pin_sender(self, upstream: str, author: str, *, reverse_path: str | None = None) -> Document:
+        return self._post("/v1/senders/pin", {"upstream": upstream, "author": author, "reverse_path": reverse_path})
 
     def _get(self, target: str, **parameters: str | int) -> Document:
         return _got(self._socket, f"{target}?{urlencode(parameters, errors='replace')}")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from relay.admin import documents, queue
+from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
 from relay.admin.question import checked
 from relay.admin.queue import Report
@@ -26,9 +26,12 @@ class DirectDesk:
 
     running = False
 
-    def __init__(self, open_store: Callable[[], Awaitable[QueueStore]], routes: Iterable[str]) -> None:
+    def __init__(
+        self, open_store: Callable[[], Awaitable[QueueStore]], routes: Iterable[str], upstreams: Iterable[str] = ()
+    ) -> None:
         """Raises what `open_store` raises: StoreInUse, StoreTooNew, StoreUnavailable."""
         self._routes = tuple(routes)
+        self._upstreams = tuple(upstreams)
         self._runner = asyncio.Runner()
         try:
             self._store = self._run(_awaited(open_store()))
@@ -62,6 +65,18 @@ class DirectDesk:
 
     def backup(self, file: Path) -> Document:
         return documents.backup(file, self._run(queue.backup(self._store, file)))
+
+    def senders(self) -> Document:
+        return documents.senders(self._run(senders.list_(self._store, now=_now())))
+
+    def forget_senders(self, names: Sequence[str], *, upstream: str | None = None) -> Document:
+        return documents.senders(self._run(senders.forget(self._store, names, now=_now(), upstream=upstream)))
+
+    def pin_sender(self, upstream: str, author: str, *, reverse_path: str | None = None) -> Document:
+        pinned = senders.pin(
+            self._store, upstream, author, reverse_path=reverse_path, upstreams=self._upstreams, now=_now()
+        )
+        return documents.senders([self._run(pinned)])
 
     def close(self) -> None:
         """Let go of the store."""

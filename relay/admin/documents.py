@@ -6,6 +6,8 @@ None is null; characters that cannot be printed come as `\x1b`, so that no text 
 
 status      {"version", "status": SNAPSHOT}
 clients     {"version", "clients": [CLIENT, …]}
+senders     {"version", "senders": [{reverse_path ("<>" is null), author, upstream, since, until, code, status}, …]}
+            those that are known to be refused, or that were just forgotten or pinned (`until` null)
 queue list  {"version", "entries": [ENTRY, …], "next": 4711 | null}
             oldest first; `next` is the `after` of the page that follows
 queue find  {"version", "entries": [ENTRY, …], "more": true | false}
@@ -49,6 +51,7 @@ from relay.admin.snapshot import Snapshot
 from relay.errors import RelayError
 from relay.mail.dsn import quiet
 from relay.observe.clients import ClientSeen
+from relay.policy.verdict import Verdict
 from relay.queue.listing import Listed, Saved, Shown
 
 Document = dict[str, Any]
@@ -62,6 +65,10 @@ def status(snapshot: Snapshot) -> Document:
 
 def clients(seen: Sequence[ClientSeen]) -> Document:
     return _document(clients=plain(seen))
+
+
+def senders(verdicts: Sequence[Verdict]) -> Document:
+    return _document(senders=[{**plain(one.sender), **_without_sender(one)} for one in verdicts])
 
 
 def page(found: Page) -> Document:
@@ -146,6 +153,12 @@ def _document(**parts: Any) -> Document:
 def _fields(value: Any) -> Document:
     kind: Any = type(value)
     return {name: plain(getattr(value, name)) for name in _names(kind)}
+
+
+def _without_sender(verdict: Verdict) -> Document:
+    told = _fields(verdict)
+    del told["sender"]
+    return told
 
 
 @cache

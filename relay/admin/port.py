@@ -21,6 +21,15 @@ class House(Protocol):
         """The names of the routes there are now."""
         ...
 
+    @property
+    def upstreams(self) -> Iterable[str]:
+        """The names of the upstreams there are now."""
+        ...
+
+    async def senders_changed(self) -> None:
+        """What the store remembers of senders is not what it was. Raises StoreUnavailable."""
+        ...
+
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration anew and apply it; the keys whose change waits for a restart.
 

@@ -157,8 +157,8 @@ _TRIED = (
 )
 
 
-def shown(message: _Object, now: datetime, width: int | None) -> Iterator[Line]:
-    """All about one message: envelope, recipients, attempts, and the header without the body."""
+def shown(message: _Object, now: datetime, width: int | None, remedies: Iterable[str] = ()) -> Iterator[Line]:
+    """All about one message: envelope, recipients, what to do, attempts, and the header without the body."""
     entry = message["listed"]
     title: list[Part] = [(entry["queue_id"], "bold"), ("  ", ""), _state(entry)]
     if entry["session_code"]:
@@ -169,6 +169,10 @@ def shown(message: _Object, now: datetime, width: int | None) -> Iterator[Line]:
     yield from _facts(message, now, width)
     yield ()
     yield from table(_RECIPIENTS, [_recipient(each, now, width) for each in entry["recipients"]], width=width)
+    for number, remedy in enumerate(remedies):
+        if number == 0:
+            yield ()
+        yield from _fact("what to do" if number == 0 else "and", remedy, width)
     if message["tries"]:
         yield ()
         yield from table(_TRIED, [_try(each, now, width) for each in message["tries"]], width=width)

@@ -24,6 +24,7 @@ from relay.mail.reply import sanitise
 from relay.policy.explain import Explanation
 from relay.policy.explain import explain as explanation_of
 from relay.policy.match import Condition
+from relay.policy.rewriting import Rendered
 from relay.policy.submission import Peer, Submission
 
 if TYPE_CHECKING:
@@ -62,14 +63,15 @@ def explain(
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
             listener=_listener(loaded, listener),
         )
+        patience = _patience(loaded, submission.listener)
     except RelayError as error:
         typer.echo(sentence(error), err=True)
         raise typer.Exit(2 if isinstance(error, _Usage) else 1) from None
     told = explanation_of(submission, policy)
     if as_json:
-        typer.echo(json.dumps(_document(submission, told), indent=2))
+        typer.echo(json.dumps(_document(submission, told, patience), indent=2))
     else:
-        _print(submission, told)
+        _print(submission, told, patience)
     raise typer.Exit(1 if told.rejected else 0)
 
 
@@ -169,22 +171,30 @@ def _listener(config: Config, name: str | None) -> str:
     return name
 
 
+def _patience(config: Config, listener: str) -> float | None:
+    """The seconds that an application waits there for the upstream's own answer; None: it does not."""
+    for one in config.smtp_listeners.values():
+        if one.name == listener and one.reply == "direct":
+            return one.patience.total_seconds()
+    return None
+
+
 # What is answered
 
 
-def _print(submission: Submission, told: Explanation) -> None:
+def _print(submission: Submission, told: Explanation, patience: float | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for line, style in _lines(submission, told):
+    for line, style in _lines(submission, told, patience):
         console.print(Text(line, style=style))
 
 
 _Line = tuple[str, str]
 
 
-def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
+def _lines(submission: Submission, told: Explanation, patience: float | None) -> Iterator[_Line]:
     """The answer, line by line, each with its style."""
     yield "Message", "bold"
     yield from _row("reverse-path", _path(submission.envelope.reverse_path))
@@ -219,6 +229,7 @@ def _lines(submission: Submission, told: Explanation) -> Iterator[_Line]:
     yield "Way out", "bold"
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
+    yield from _row("reply", _reply(told, patience))
     for tried in told.rules:
         if tried.spoke and tried.rule.hold:
             yield from _row("hold", f"held for a person by rule {tried.rule.name}, until it is released")
@@ -239,6 +250,13 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
         yield from _row("signatures", f"{rendered.signatures_removed} DKIM-Signature removed (broken by the rewriting)")
     if rendered.smtputf8:
         yield from _row("SMTPUTF8", "the upstream must offer it")
+    if told.repaired is not None:
+        yield "", ""
+        yield "Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold"
+        repaired = told.repaired
+        yield from _change("reverse-path", _path(rendered.reverse_path), _path(repaired.reverse_path))
+        yield from _change("From", _value(rendered.from_after), _value(repaired.from_after))
+        yield from _row("Reply-To", _value(repaired.reply_to or b""))
     yield "", ""
     yield "Header as it leaves (+ new, - removed)", "bold"
     before = [raw for _, raw in told.before.fields]
@@ -276,6 +294,20 @@ def _conditions(conditions: tuple[Condition, ...]) -> Iterator[_Line]:
         yield from [(f"          {line}", "" if condition.held else "dim") for line in more]
 
 
+def _is_held(told: Explanation) -> bool:
+    return any(tried.spoke and tried.rule.hold for tried in told.rules)
+
+
+def _reply(told: Explanation, patience: float | None) -> str:
+    """What the application hears, and when."""
+    if patience is None or _is_held(told):
+        return "queued: 250 as soon as it is kept"
+    return (
+        f"direct: the application hears the upstream's verdict, at most {patience:g} s; "
+        "later, or while older mail waits: 250 as soon as it is kept"
+    )
+
+
 def _row(name: str, value: str) -> Iterator[_Line]:
     first, *more = textwrap.wrap(sanitise(value), _WIDTH - 16) or ["(none)"]
     yield f"  {name:13} {first}", ""
@@ -296,9 +328,9 @@ def _value(value: bytes) -> str:
     return sanitise(encoding.decode(value))
 
 
-def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
+def _document(submission: Submission, told: Explanation, patience: float | None) -> dict[str, Any]:
     """The answer as one JSON document. Text, so octets that are no UTF-8 are shown as Windows-1252."""
-    rendered = told.rendered
+    direct = patience is not None and told.rejected is None and not _is_held(told)
     return {
         "version": 1,
         "accepted": told.rejected is None,
@@ -323,17 +355,24 @@ def _document(submission: Submission, told: Explanation) -> dict[str, Any]:
         ],
         "route": told.route,
         "upstreams": told.upstreams,
-        "rewriting": None
-        if rendered is None
-        else {
-            "result": rendered.result,
-            "reverse_path": _path(rendered.reverse_path),
-            "from_before": encoding.text(rendered.from_before),
-            "from_after": encoding.text(rendered.from_after),
-            "reply_to": None if rendered.reply_to is None else encoding.text(rendered.reply_to),
-            "signatures_removed": rendered.signatures_removed,
-            "smtputf8": rendered.smtputf8,
-        },
+        "reply_mode": "direct" if direct else "queued",
+        "patience": patience if direct else None,
+        "rewriting": _rewriting(told.rendered),
+        "if_refused": _rewriting(told.repaired),
         "header_before": encoding.text(told.before.to_bytes()),
         "header_after": encoding.text(told.after.to_bytes()),
+    }
+
+
+def _rewriting(rendered: Rendered | None) -> dict[str, Any] | None:
+    if rendered is None:
+        return None
+    return {
+        "result": rendered.result,
+        "reverse_path": _path(rendered.reverse_path),
+        "from_before": encoding.text(rendered.from_before),
+        "from_after": encoding.text(rendered.from_after),
+        "reply_to": None if rendered.reply_to is None else encoding.text(rendered.reply_to),
+        "signatures_removed": rendered.signatures_removed,
+        "smtputf8": rendered.smtputf8,
     }

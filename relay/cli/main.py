@@ -19,8 +19,10 @@ VERBS = {
     "hash": "relay.cli.hash:hash_",
     "reload": "relay.cli.reload:reload",
     "status": "relay.cli.status:status",
+    "presets": "relay.cli.presets:presets",
     "queue": "relay.cli.queue:queue",
     "clients": "relay.cli.clients:clients",
+    "senders": "relay.cli.senders:senders",
     "sendmail": "relay.cli.sendmail:sendmail",
     "demo": "relay.cli.demo:demo",
 }

@@ -119,8 +119,12 @@ def show_(
         show_document(document)
         return
     from relay.cli import entries
+    from relay.cli.advice import remedies
+    from relay.config.load import load
 
-    show(entries.shown(document["message"], datetime.now(UTC), width()))
+    message = document["message"]
+    advice = remedies(message["listed"]["recipients"], load(config))
+    show(entries.shown(message, datetime.now(UTC), width(), advice))
 
 
 def _verb(verb: Verb, told: str) -> None:

@@ -44,7 +44,8 @@ def open_desk(config: Path) -> Iterator[Desk]:
     from relay.config.load import load
 
     loaded = load(config)
-    with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), compiled.policy(loaded).routes) as opened:
+    routes = compiled.policy(loaded).routes
+    with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), routes, loaded.upstreams) as opened:
         yield opened
 
 

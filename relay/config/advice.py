@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path as FilePath
 
-from relay.config import outside, password
+from relay.config import outside, password, preset
 from relay.config.accounts import accounts
 from relay.config.checks import beyond_loopback
 from relay.config.model import Config, SmtpUpstream
@@ -16,6 +17,8 @@ from relay.config.secrets import Secret
 from relay.config.values import is_loopback
 from relay.errors import ConfigError, RelayError
 from relay.policy.decide import SESSION_CODES
+
+LONGEST_PATIENCE = timedelta(seconds=100)  # the timeout of .NET's SmtpClient, and of much else
 
 
 def warnings(config: Config) -> list[ConfigError]:
@@ -83,6 +86,9 @@ def _listeners(config: Config) -> Iterator[Finding]:
         if listener.auth == "users" and listener.tls == "none" and any(map(beyond_loopback, listener.listen)):
             problem = "without TLS only this machine itself can log in, and users are required"
             yield Finding((*path, "auth"), problem, "write tls: starttls")
+        if listener.reply == "direct" and listener.patience > LONGEST_PATIENCE:
+            problem = "most software gives up before, sends again, and the mail arrives twice"
+            yield Finding((*path, "patience"), problem, "stay below its own timeout, as with 20s")
         if listener.tls_profile == "legacy":
             problem = "TLS 1.0 and 1.1 protect little, and whoever is on the way can choose them"
             yield Finding(
@@ -108,6 +114,7 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         if upstream.tls != "none" and not upstream.tls_verify:
             problem = "anybody on the way can pretend to be this server, and read mail and password"
             yield Finding((*path, "tls_verify"), problem, "name its authority with tls_ca instead")
+        yield from _preset(path, upstream)
         if upstream.username is not None and upstream.auth == "none":
             yield Finding((*path, "auth"), "there is a username, and it is not used", "leave auth out")
         if upstream.tls == "none" and upstream.auth != "none" and not is_loopback(upstream.host):
@@ -129,6 +136,26 @@ def _accounts(config: Config) -> Iterator[Finding]:
                     yield Finding(("upstreams", name, key), problem, "write the same: for both the strictest counts")
 
 
+def _preset(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
+    """What the provider is known to take otherwise."""
+    if upstream.preset is None:
+        return
+    known = preset.preset(upstream.preset)
+    if known.mechanisms and upstream.auth not in ("none", "auto", *known.mechanisms):
+        offered = " and ".join(known.mechanisms)
+        reply = f': it answers "{known.no_plain}"' if known.no_plain and upstream.auth == "plain" else ""
+        yield Finding((*path, "auth"), f"{known.title} takes {offered} only{reply}", "leave auth out")
+    for key in ("host", "port", "tls"):
+        filled = known.upstream.get(key)
+        if filled is not None and "{" not in str(filled) and getattr(upstream, key) != filled:
+            problem = f"preset: {upstream.preset} is for {key}: {filled}"
+            yield Finding((*path, key), problem, "leave it out, unless the provider told you so")
+    most = known.upstream.get("max_connections")
+    if most is not None and upstream.max_connections > most:
+        problem = f"{known.title} takes {most} connections, and refuses more"
+        yield Finding((*path, "max_connections"), problem, "leave it out")
+
+
 def _senders(config: Config) -> Iterator[Finding]:
     telling = {listener.name for listener in config.smtp_listeners.values() if listener.auth == "any"}
     names = [listener.name for listener in config.listeners]
@@ -141,6 +168,9 @@ def _senders(config: Config) -> Iterator[Finding]:
         if rule.match.user is not None and telling & set(heard):
             problem = "with auth: any a client may call itself anything"
             yield Finding((*path, "user"), problem, "write auth: users where the name decides")
+        for name in _rewriting_upstreams(config) if rule.when == "refused" else ():
+            problem = f"{name} refuses no sender, it puts its own address into From without a word"
+            yield Finding(("senders", number, "when"), problem, "write when: always")
         if rule.hold and rule.match.session_code:
             problem = "a session code that waits for a person expires before"
             yield Finding(("senders", number, "hold"), problem, "write session_code: false")
@@ -149,9 +179,20 @@ def _senders(config: Config) -> Iterator[Finding]:
             yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)
 
 
+def _rewriting_upstreams(config: Config) -> Iterator[str]:
+    for name, upstream in config.upstreams.items():
+        known = upstream.preset if isinstance(upstream, SmtpUpstream) else None
+        if known is not None and preset.preset(known).sender == "rewritten":
+            yield name
+
+
 def _admin(config: Config) -> Iterator[Finding]:
     admin = config.admin
     if admin.listen is not None and beyond_loopback(admin.listen) and "allow" not in admin.model_fields_set:
         yield Finding(("admin", "allow"), "only this machine itself may scrape", "say who else, or listen on 127.0.0.1")
-    if SESSION_CODES in config.routes and not config.session_codes.enabled:
+    codes = config.routes.get(SESSION_CODES)
+    if codes is not None and not config.session_codes.enabled:
         yield Finding(("routes", SESSION_CODES), "not used, as session_codes.enabled is false")
+    elif codes is not None and codes.in_doubt == "hold":
+        problem = "a session code is never held: one that got no answer ends as failed, without a second try"
+        yield Finding(("routes", SESSION_CODES, "in_doubt"), problem, "write in_doubt: retry")

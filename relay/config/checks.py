@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from relay.config import password
+from relay.config import password, preset
 from relay.config.model import CaptureUpstream, Config, SenderRule, SmtpListener, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean, quoted
 from relay.config.values import ListenAddress, is_loopback
@@ -64,6 +64,8 @@ def _door(path: Path, listener: SmtpListener) -> Iterator[Finding]:
             yield Finding(
                 (*path, key), "no effect on a Unix socket, which is of this machine", "leave it out", looked_at
             )
+    if "patience" in given and listener.reply != "direct":
+        yield Finding((*path, "patience"), "no effect with reply: queued", "write reply: direct", ((*path, "reply"),))
     yield from _tls(path, listener)
     users: Path = (*path, "users")
     if listener.auth == "users" and not listener.users:
@@ -145,6 +147,7 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         if not isinstance(upstream, SmtpUpstream):
             continue
         path: Path = ("upstreams", name)
+        yield from _parameters(path, upstream)
         yield from _account(path, upstream)
         tls: tuple[Path, ...] = ((*path, "tls"),)
         if upstream.tls == "none":
@@ -158,6 +161,19 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         if is_loopback(upstream.host) and upstream.port in own_doors:
             looked_at: tuple[Path, ...] = (*tls, (*path, "port"), ("listeners",))
             yield Finding((*path, "host"), "this is the relay itself: mail would go round in circles", "", looked_at)
+
+
+def _parameters(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
+    """The keys that some presets need, and others know nothing of."""
+    needed = preset.preset(upstream.preset).parameters if upstream.preset is not None else {}
+    looked_at: tuple[Path, ...] = ((*path, "preset"),)
+    for name, sentence in needed.items():
+        if getattr(upstream, name) is None and upstream.host == preset.NO_HOST:
+            yield Finding((*path, name), f"missing, as preset: {upstream.preset} needs it", sentence, looked_at)
+    for name in ("domain", "region"):
+        if getattr(upstream, name) is not None and name not in needed:
+            problem = f"preset: {upstream.preset} does not need it" if upstream.preset else "no effect without a preset"
+            yield Finding((*path, name), problem, "leave it out", looked_at)
 
 
 def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ def policy(config: Config) -> decide.Policy:
         else None,
         bounces_from=_bounces_from(config),
         bounces_also=config.bounces.also,
+        bounces_to=config.bounces.to,
         delay_warning=config.bounces.delay_warning,
     )
 
@@ -39,7 +40,7 @@ def policy(config: Config) -> decide.Policy:
 def _route(name: str, config: Config) -> decide.Route:
     route = config.routes[name]
     schedule = Schedule(route.retry, route.lifetime)
-    return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority])
+    return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority], route.in_doubt == "hold")
 
 
 def _session_code_route(config: Config) -> decide.Route:
@@ -48,7 +49,8 @@ def _session_code_route(config: Config) -> decide.Route:
     ways = (codes.own, codes.vendor) if codes.via_own_smtp else (codes.vendor, codes.own)
     schedule = Schedule(route.retry, min(route.lifetime, codes.lifetime))
     upstreams = ways if codes.fallback else ways[:1]
-    return decide.Route(SESSION_CODES, upstreams, schedule, decide.PRIORITIES[route.priority])
+    priority = decide.PRIORITIES[route.priority]
+    return decide.Route(SESSION_CODES, upstreams, schedule, priority, route.in_doubt == "hold")
 
 
 def _rule(rule: SenderRule, number: int) -> rules.SenderRule:

@@ -154,6 +154,13 @@ class SmtpListener(Section):
         (),
         description="Load balancers whose PROXY header (v1, v2) counts; allow then judges the client that it names.",
     )
+    reply: Literal["queued", "direct"] = setting(
+        "queued",
+        description="queued: 250 once the mail is kept; direct: the application waits for the upstream's own answer.",
+    )
+    patience: Duration = setting(
+        "20s", description="How long it waits with reply: direct; then the mail is kept, and 250 is said."
+    )
     limits: Limits = setting(Limits, description="What clients of this door may use.")
 
     @property
@@ -210,6 +217,8 @@ class SmtpUpstream(Section):
     preset: PresetName | None = setting(
         None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
     )
+    domain: HostName | None = setting(None, description="For a preset that needs it: your domain there.")
+    region: Name | None = setting(None, description="For a preset that needs it: the region of the account.")
     host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
     tls: Literal["starttls", "implicit", "none"] = setting(
         "starttls", description="TLS: starttls (required), implicit or none."
@@ -245,7 +254,14 @@ class SmtpUpstream(Section):
     daily_recipients: Count | None = setting(
         None, description="Recipients in any 24 hours, over which mail waits; null: no limit."
     )
+    max_message_size: PositiveSize | None = setting(
+        None, description="The largest message it takes, where EHLO does not say or was not heard yet."
+    )
     max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
+    long_lines: Literal["keep", "encode"] = setting(
+        "keep",
+        description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
+    )
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
 
 
@@ -279,6 +295,11 @@ class Route(Section):
     lifetime: Duration = setting("5d", description="How long a message is tried before it expires.")
     priority: Literal["high", "normal", "low"] = setting(
         "normal", description="Which mail goes first: high, normal, low."
+    )
+    in_doubt: Literal["retry", "hold"] = setting(
+        "retry",
+        description="Mail without an answer after its end: retry (it may arrive twice) or hold (for a person); "
+        "a session code is not held, it ends as failed.",
     )
 
 
@@ -372,7 +393,11 @@ class Queue(Section):
 class Bounces(Section):
     """Who hears what could not be delivered."""
 
-    to: Literal["sender"] = setting("sender", description="Who is told: sender (the reverse-path).")
+    to: Literal["sender", "address", "both"] = setting(
+        "sender",
+        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        "else the sender) or both; nobody where the reverse-path is null.",
+    )
     also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
     from_: MailAddress | None = setting(
         None,

@@ -18,6 +18,7 @@ from relay.config.values import BadValue
 from relay.mail.outcome import Refusal, Stage
 from relay.policy.refusal import Line, Table
 
+NO_HOST = "parameter-missing.invalid"
 _FOLDER = "presets"
 _FOR_ALL = "_generic"  # no preset: what replies mean at providers that nobody described
 
@@ -50,18 +51,24 @@ class RefusalLine(_Part):
 
 
 class Preset(_Part):
-    """A provider. `upstream` has the keys of an upstream that it fills in; `sender` what it does with the From.
+    """A provider. `upstream` has the keys of an upstream that it fills in.
 
-    `checked`: the day when somebody last compared it with `sources`; `unconfirmed` names what the provider itself
-    does not say.
+    `sender` says whom it lets send: the account, verified addresses, those of the account's domain, or anybody; or
+    that it rewrites the author by itself. `mechanisms` of AUTH are all it takes, none named: not known.
+    `no_plain`: what it answers to AUTH PLAIN. `parameters` are keys of the upstream that it needs, each with what to
+    write there; `host` names them in braces. `checked`: the day when somebody last compared it with `sources`;
+    `unconfirmed` names what the provider itself does not say.
     """
 
     title: str
     sources: tuple[str, ...]
     checked: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     unconfirmed: tuple[str, ...] = ()
-    sender: Literal["account", "domain", "any", "rewritten"]
+    sender: Literal["account", "verified", "domain", "any", "rewritten"]
     notes: tuple[str, ...] = ()
+    mechanisms: tuple[Literal["plain", "login", "cram-md5", "xoauth2"], ...] = ()
+    no_plain: str = ""
+    parameters: dict[Literal["domain", "region"], str] = {}
     upstream: dict[str, Any]
     refusals: tuple[RefusalLine, ...] = ()
 
@@ -101,7 +108,23 @@ def filled_in(upstream: object) -> object:
     name = upstream.get("preset") if isinstance(upstream, dict) else None
     if not isinstance(upstream, dict) or name not in names():
         return upstream
-    return {**preset(str(name)).upstream, **upstream}
+    chosen = preset(str(name))
+    filled = {**chosen.upstream, **upstream}
+    if chosen.parameters and "host" not in upstream:
+        filled["host"] = _host(chosen, upstream)
+    return filled
+
+
+def _host(chosen: Preset, upstream: dict[str, Any]) -> str:
+    """The host with its parameters; one that cannot be where one is missing, which `checks` tells."""
+    host: str = chosen.upstream["host"]
+    for name in chosen.parameters:
+        value = upstream.get(name)
+        if not isinstance(value, str) or not value:
+            return NO_HOST
+        host = host.replace("{" + name + "}", value)
+        host = host.replace("{" + name + "-with-hyphens}", value.lower().replace(".", "-"))
+    return host
 
 
 def _file(name: str) -> object:

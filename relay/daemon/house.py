@@ -8,9 +8,10 @@ content in progress finishes, attempts past the dot get their answer, the store 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from relay import __version__, wiring
 from relay.admin.snapshot import Snapshot
@@ -22,9 +23,12 @@ from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
 from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
+from relay.delivery.direct import Direct
 from relay.delivery.steady import Steady
+from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
+from relay.delivery.window import HOUR, Window
 from relay.delivery.worker import House as Shared
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.events import ConfigReloaded, Observer, RelayStarted, RelayStopped, RelayStopping, ReloadRefused, Warned
@@ -40,7 +44,8 @@ from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
-from relay.policy.decide import SESSION_CODES, Policy
+from relay.policy.decide import SESSION_CODES, Policy, Route
+from relay.policy.size import largest
 
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
@@ -91,6 +96,7 @@ class House:
             await self.accounts.load(wiring.terms(config, self.policy))
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
+            self._window = Window(await self.store.readers(since=wiring.now() - HOUR))
             self.workers = Workers(
                 Shared(
                     store=self.store,
@@ -103,16 +109,20 @@ class House:
                     new_queue_id=self._new_queue_id,
                     ring=self._ring,
                     stopping=self._stop.is_set,
+                    window=self._window,
                 ),
                 self._runners,
             )
+            self._direct = Direct(self.workers.shared, self.workers.of, self._spawn)
             self._acceptor = Acceptor(
                 store=self.store,
                 policy=lambda: self.policy,
                 room=self.workers.room,
                 offer=self.workers.offer,
                 ring=self.workers.ring,
+                direct=self._direct,
                 observer=self.observer,
+                size_limit=lambda route: self._size_limit([route]),
             )
             await self.store.make_due(now=wiring.now())
             self.folders = Folders(self._pickup)
@@ -132,7 +142,9 @@ class House:
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
-        return wiring.upstream(name, config, shared=self.accounts, observer=self.observer, changed=self.wake)
+        return wiring.upstream(
+            name, config, store=self.store, shared=self.accounts, observer=self.observer, changed=self.wake
+        )
 
     def _keep_warm(self) -> None:
         """The way that session codes go first has a connection ready."""
@@ -154,6 +166,7 @@ class House:
             now=wiring.now,
             replies=self.metrics.replies,
             live=set(),
+            size_limit=lambda: self._size_limit(self.policy.routes.values()),
         )
 
     def _pickup(self, settings: PickupSettings) -> Pickup:
@@ -168,8 +181,17 @@ class House:
             now=wiring.now,
         )
 
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        assert self._group is not None
+        return self._group.create_task(work)
+
     def _ring(self, route: str) -> None:
         self.workers.ring(route)
+
+    def _size_limit(self, routes: Iterable[Route]) -> int | None:
+        """What the largest upstream of these routes takes, as far as that is known now."""
+        ways = {name for route in routes for name in route.upstreams}
+        return largest([self.upstreams[name].transport.size_limit for name in ways if name in self.upstreams])
 
     def _has_space(self) -> bool:
         return not self.store.low_on_space
@@ -204,6 +226,7 @@ class House:
                     group.create_task(self._pages.watchdog()),
                     group.create_task(self._pages.open()),
                     group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
                 ]
                 await self._stop.wait()
@@ -240,6 +263,17 @@ class House:
             ring=self.workers.ring,
         )
 
+    def _summaries(self) -> Summaries:
+        return Summaries(
+            window=self._window,
+            store=self.store,
+            policy=lambda: self.policy,
+            observer=self.observer,
+            now=wiring.now,
+            new_queue_id=self._new_queue_id,
+            ring=self.workers.ring,
+        )
+
     async def _findings(self) -> Sequence[Finding]:
         return self.recent.findings(await look.situation(self), wiring.now())
 
@@ -255,6 +289,7 @@ class House:
     async def _drain(self) -> None:
         systemd.notify("STOPPING=1")
         self.observer.observe(RelayStopping())
+        self._direct.stop()
         await asyncio.gather(self.doors.close(), self.folders.close())
         self.workers.stop()
         for upstream in (*self.upstreams.values(), *self._gone):
@@ -280,6 +315,9 @@ class House:
 
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()
+
+    async def senders_changed(self) -> None:
+        await self.verdicts.reload()
 
     def wake(self) -> None:
         self.workers.ring_all()

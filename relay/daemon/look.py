@@ -70,6 +70,7 @@ async def snapshot(house: House) -> Snapshot:
 
 def _situation(house: House, standing: Sequence[Standing]) -> Situation:
     oldest: dict[str, datetime] = {}
+    in_doubt = sum(group.in_doubt for group in standing)
     for group in standing:
         if group.place in _WAITING and group.oldest is not None:
             oldest[group.route] = min(oldest.get(group.route, group.oldest), group.oldest)
@@ -77,11 +78,12 @@ def _situation(house: House, standing: Sequence[Standing]) -> Situation:
         disk_free=house.store.disk_free(),
         min_free=house.config.queue.min_free,
         certificates=house.recent.certificates | house.doors.certificates(),
-        held=_count(standing, None, Place.HELD),
+        held=_count(standing, None, Place.HELD) - in_doubt,
         damaged=_count(standing, None, Place.DAMAGED),
         oldest=oldest,
         up={name: upstream.up for name, upstream in house.upstreams.items()},
         routes={name: route.upstreams for name, route in house.policy.routes.items()},
+        in_doubt=in_doubt,
     )
 
 

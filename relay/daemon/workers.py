@@ -15,7 +15,7 @@ class Workers:
     """`shared` is what all of them work with; `runners` says how many messages of a route go at once."""
 
     def __init__(self, shared: Shared, runners: Callable[[str], int]) -> None:
-        self._shared = shared
+        self.shared = shared
         self._runners = runners
         self._by_route: dict[str, Worker] = {}
 
@@ -25,11 +25,11 @@ class Workers:
         A route that is taken away keeps its worker: mail that waits there, or was just decided to, is moved on.
         """
         wanted = dict.fromkeys((*self._by_route, *waiting), 1)
-        wanted |= {name: self._runners(name) for name in self._shared.policy().routes}
+        wanted |= {name: self._runners(name) for name in self.shared.policy().routes}
         for name, runners in wanted.items():
             before = self._by_route.get(name)
             if before is None or before.runners != runners:
-                worker = self._by_route[name] = Worker(name, runners, self._shared)
+                worker = self._by_route[name] = Worker(name, runners, self.shared)
                 group.create_task(self._run(worker))
                 if before is not None:
                     before.stop()
@@ -37,6 +37,9 @@ class Workers:
     async def _run(self, worker: Worker) -> None:
         await worker.run()
         self.ring(worker.route)  # what it gave back is its successor's
+
+    def of(self, route: str) -> Worker | None:
+        return self._by_route.get(route)
 
     def room(self, route: str, size: int) -> bool:
         """Whether a fresh entry of `size` octets may be handed over at once."""

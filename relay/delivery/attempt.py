@@ -13,7 +13,7 @@ from relay.delivery.call import NOT_ASKED, Call
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import Observer
-from relay.mail.outcome import Deferred, Outcome, Stage
+from relay.mail.outcome import Deferred, Failed, Outcome, Stage
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
 from relay.queue.model import Kind, Lease, Pending
 
@@ -88,8 +88,11 @@ async def attempt(
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
             tried.add(name)
             for pending, answer in zip(part, answers, strict=True):
-                outcomes[pending.index] = answer
-                asked[pending.index] = name
+                if pending.index not in outcomes or not _cannot_carry(
+                    answer
+                ):  # else it may still go as was said before
+                    outcomes[pending.index] = answer
+                    asked[pending.index] = name
         if not session_code and upstream.takes_later:
             break  # the pace alone holds it back: it waits for this way
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
@@ -97,6 +100,8 @@ async def attempt(
             break
     if not asked:
         return None
+    if not tried.issuperset(decision.route.upstreams):  # one that is set aside now may carry what others cannot
+        outcomes = {index: outcome for index, outcome in outcomes.items() if not _cannot_carry(outcome)}
     names = tuple([asked.get(pending.index, "") for pending in lease.pending])
     return Attempted(
         tuple([outcomes.get(pending.index, NOT_ASKED) for pending in lease.pending]),
@@ -129,5 +134,10 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
     if outcome is None:
         return True
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
-        return False
+        return _cannot_carry(outcome)
     return outcome.upstream_sick or (session_code and outcome.stage not in _IN_CONTENT)
+
+
+def _cannot_carry(outcome: Outcome) -> bool:
+    """True when nothing was sent, because this upstream cannot carry the message (size, encoding); another may."""
+    return isinstance(outcome, Failed) and outcome.unasked

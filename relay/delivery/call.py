@@ -106,7 +106,8 @@ class Call:
     ) -> Outcomes:
         """Those of `part` whose sender was refused, once more as `rendered`; the outcomes of all."""
         refused = list(_sender_refused(outcomes))
-        answers = await self._send(upstream, [part[place] for place in refused], rendered, insist)
+        again = [part[place] for place in refused]
+        answers = await self._send(upstream, again, rendered, insist, goes_on=True)
         if answers is None:  # set aside meanwhile: the refusal is not the last word
             answers = (NOT_ASKED,) * len(refused)
         merged = list(outcomes)
@@ -120,7 +121,9 @@ class Call:
         outcomes = await self._send(upstream, part, rendered, insist)
         if outcomes is None or rendered.reverse_path is not None or not _null_path_refused(outcomes):
             return outcomes
-        return await self._send(upstream, part, rendered, insist, self._policy.bounces_from) or (NOT_ASKED,) * len(part)
+        author = self._policy.bounces_from
+        outcomes = await self._send(upstream, part, rendered, insist, author, goes_on=True)
+        return outcomes or (NOT_ASKED,) * len(part)
 
     def _as_repaired(self) -> Rendered:
         if self._repaired is None:
@@ -134,8 +137,10 @@ class Call:
         rendered: Rendered,
         insist: bool,
         reverse_path: Address | None = None,
+        *,
+        goes_on: bool = False,
     ) -> Outcomes | None:
-        """One transaction; `reverse_path` instead of the one in `rendered`."""
+        """One transaction; `reverse_path` instead of the one in `rendered`. `goes_on`: another came before it."""
         entry = self._lease.entry
         route = self._decision.route
         envelope = entry.submission.envelope
@@ -152,11 +157,13 @@ class Call:
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
             session_code=entry.session_code,
         )
-        if not upstream.admits(insist=insist, session_code=entry.session_code):
+        if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
             return None
         self._tell_of_the_sender(rendered)
         started = time.perf_counter()
-        delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
+        delivery = await upstream.deliver(
+            request, priority=route.priority, schedule=route.schedule, insist=insist, goes_on=goes_on
+        )
         if delivery is None:
             return None
         stage, trouble = _what_went_wrong(delivery.outcomes)
@@ -205,7 +212,7 @@ def _sender_refused(outcomes: Sequence[Outcome]) -> dict[int, Failed]:
     return {
         place: outcome
         for place, outcome in enumerate(outcomes)
-        if isinstance(outcome, Failed) and outcome.refusal is Refusal.SENDER
+        if isinstance(outcome, Failed) and outcome.refusal is Refusal.SENDER and not outcome.unasked
     }
 
 
@@ -219,6 +226,8 @@ def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble
 
 def _null_path_refused(outcomes: Sequence[Outcome]) -> bool:
     return all(
-        isinstance(outcome, Failed) and (outcome.stage is Stage.MAIL or outcome.refusal is Refusal.SENDER)
+        isinstance(outcome, Failed)
+        and not outcome.unasked
+        and (outcome.stage is Stage.MAIL or outcome.refusal is Refusal.SENDER)
         for outcome in outcomes
     )

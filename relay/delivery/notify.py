@@ -1,44 +1,60 @@
 """Who is to be told about an attempt, and the notifications as new entries: pure.
 
-One message and attempt make at most one notification to the sender, whatever became of how many recipients.
-Nobody is told at a null reverse-path, so a bounce never bounces; NOTIFY is honoured (RFC 3461, section 4.1),
-and where nobody asked, a failure is told, a success is not, and a delay as the configuration says.
+One message and attempt make at most one notification to each reader, whatever became of how many recipients.
+`bounces.to` says who reads: the sender, the address of the sender rule that spoke, or both. Nobody is told at a null
+reverse-path, so a bounce never bounces; NOTIFY is honoured (RFC 3461, section 4.1), and where nobody asked, a failure
+is told, a success is not, and a delay as the configuration says.
 
 The readers of `bounces.also` hear of every failure of mail that was submitted, also where its sender cannot
 be told or wants no word of it: they answer for the relay. They are no readers of other people's mail, so
 what they get holds no more of it than its header; and none of them is told twice.
+
+A reader who had many failures and delays in an hour (`Audience.full`) gets no message of their own about the next: they
+are collected for a summary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from relay.delivery.own import own_entry
-from relay.events import Event, NotificationQueued, NotificationSuppressed
-from relay.mail import dsn
+from relay.events import Event, NotificationCollected, NotificationQueued, NotificationSuppressed
+from relay.mail import dsn, summary_line
 from relay.mail.address import Address
 from relay.mail.dsn_text import Action, Fate
 from relay.policy.decide import DELAY_WARNING, Policy, Route
-from relay.queue.model import Entry, Kind
+from relay.queue.model import Entry, Kind, Told
 
 _WANTED = {Action.FAILED: "failure", Action.RELAYED: "success", Action.DELAYED: "delay"}
 _KIND = {Action.FAILED: "failure", Action.RELAYED: "relayed", Action.DELAYED: "delay"}
 
 
 @dataclass(frozen=True, slots=True)
+class Audience:
+    """What is known of the readers now: the `address` of the sender rule that spoke, and who has enough for an hour."""
+
+    address: Address | None = None
+    full: frozenset[Address] = frozenset()
+
+
+NOBODY = Audience()
+
+
+@dataclass(frozen=True, slots=True)
 class Notices:
-    """`entries` are to be queued, `events` say so. `warned`: the sender is told of a delay."""
+    """`entries` are to be queued, `told` to be kept, `events` say so. `warned`: the sender is told of a delay."""
 
     entries: tuple[Entry, ...] = ()
     events: tuple[Event, ...] = ()
     warned: bool = False
+    told: tuple[Told, ...] = ()
 
 
 def most_notices(policy: Policy) -> int:
     """How many entries `notify` makes at most: so many queue IDs it needs."""
-    return 2 if policy.bounces_also else 1
+    return 1 + (policy.bounces_to == "both") + bool(policy.bounces_also)
 
 
 def delay_is_to_be_told(entry: Entry, policy: Policy, now: datetime) -> bool:
@@ -51,7 +67,14 @@ def delay_is_to_be_told(entry: Entry, policy: Policy, now: datetime) -> bool:
 
 
 def notify(
-    entry: Entry, fates: Sequence[Fate], *, policy: Policy, route: Route, queue_ids: Sequence[str], now: datetime
+    entry: Entry,
+    fates: Sequence[Fate],
+    *,
+    policy: Policy,
+    route: Route,
+    queue_ids: Sequence[str],
+    now: datetime,
+    audience: Audience = NOBODY,
 ) -> Notices:
     """The notifications about `fates`, by way of `route`; `most_notices` of `queue_ids` will do.
 
@@ -63,25 +86,21 @@ def notify(
         return Notices()
     if entry.kind is Kind.BOUNCE:
         return Notices(events=(NotificationSuppressed(entry.queue_id, "a bounce never bounces"),))
-    desk = _Desk(entry, policy, route, now)
+    desk = _Desk(entry, policy, route, now, audience.full, iter(queue_ids))
     sender = entry.submission.envelope.reverse_path
-    entries: list[Entry] = []
-    events: list[Event] = []
+    readers = _readers(policy, sender, audience.address)
     if sender is None:
-        events.append(NotificationSuppressed(entry.queue_id, "null reverse-path"))
+        desk.events.append(NotificationSuppressed(entry.queue_id, "null reverse-path"))
     elif not told:
-        events.append(NotificationSuppressed(entry.queue_id, "notify=never"))
+        desk.events.append(NotificationSuppressed(entry.queue_id, "notify=never"))
     else:
-        action = next(action for action in Action if any(fate.action is action for fate in told))
-        entries.append(desk.report(told, (sender,), queue_ids[0], to_sender=True))
-        events.append(NotificationQueued(queue_ids[0], entry.queue_id, _KIND[action], str(sender)))
-    readers = _also(policy, sender) if failures else ()
-    if readers:
-        queue_id = queue_ids[len(entries)]
-        entries.append(desk.report(failures, readers, queue_id, to_sender=False))
-        events.append(NotificationQueued(queue_id, entry.queue_id, "failure", ", ".join(map(str, readers))))
+        for reader in readers:
+            desk.tell(told, (reader,), stands_in=not _same(reader, sender))
+    also = _also(policy, readers) if failures else ()
+    if also:
+        desk.tell(failures, also, to_sender=False)
     warned = any(fate.action is Action.DELAYED for fate in told) and sender is not None
-    return Notices(tuple(entries), tuple(events), warned)
+    return Notices(tuple(desk.entries), tuple(desk.events), warned, tuple(desk.told))
 
 
 def _wanted(fate: Fate, policy: Policy) -> bool:
@@ -92,25 +111,75 @@ def _wanted(fate: Fate, policy: Policy) -> bool:
     return fate.action is Action.FAILED or (fate.action is Action.DELAYED and policy.delay_warning is not None)
 
 
-def _also(policy: Policy, sender: Address | None) -> tuple[Address, ...]:
-    """The other readers, each once, without the sender. Case does not count: nobody has two mailboxes by it."""
+def _readers(policy: Policy, sender: Address | None, address: Address | None) -> tuple[Address, ...]:
+    """Who is told as `bounces.to` says, each once; nobody where there is no sender."""
+    if sender is None:
+        return ()
+    if address is None or policy.bounces_to == "sender" or _same(address, sender):
+        return (sender,)
+    return (sender, address) if policy.bounces_to == "both" else (address,)
+
+
+def _also(policy: Policy, told: Sequence[Address]) -> tuple[Address, ...]:
+    """The other readers, each once, without those of `bounces.to`."""
     readers = {str(reader).lower(): reader for reader in policy.bounces_also}
-    if sender is not None:
-        readers.pop(str(sender).lower(), None)
+    for reader in told:
+        readers.pop(str(reader).lower(), None)
     return tuple(readers.values())
 
 
-@dataclass(frozen=True, slots=True)
+def _same(one: Address, other: Address) -> bool:
+    """Case does not count: nobody has two mailboxes by it."""
+    return str(one).lower() == str(other).lower()
+
+
 class _Desk:
-    """Where reports about `entry` are written."""
+    """Where reports about `entry` are written, or collected."""
 
-    entry: Entry
-    policy: Policy
-    route: Route
-    now: datetime
+    def __init__(
+        self,
+        entry: Entry,
+        policy: Policy,
+        route: Route,
+        now: datetime,
+        full: frozenset[Address],
+        queue_ids: Iterator[str],
+    ) -> None:
+        self.entries: list[Entry] = []
+        self.events: list[Event] = []
+        self.told: list[Told] = []
+        self._entry = entry
+        self._policy = policy
+        self._route = route
+        self._now = now
+        self._full = full
+        self._queue_ids = queue_ids
 
-    def report(self, fates: Sequence[Fate], readers: Sequence[Address], queue_id: str, *, to_sender: bool) -> Entry:
-        entry, policy, route, now = self.entry, self.policy, self.route, self.now
+    def tell(
+        self, fates: Sequence[Fate], readers: Sequence[Address], *, to_sender: bool = True, stands_in: bool = False
+    ) -> None:
+        """One message to those readers who have not had enough, a line of a summary to each of the others."""
+        about = self._entry.queue_id
+        action = next(action for action in Action if any(fate.action is action for fate in fates))
+        counts = action is not Action.RELAYED  # that one was asked for
+        now = [reader for reader in readers if not counts or reader not in self._full]
+        if now:
+            queue_id = next(self._queue_ids)
+            self.entries.append(self._report(fates, now, queue_id, to_sender=to_sender, stands_in=stands_in))
+            self.events.append(NotificationQueued(queue_id, about, _KIND[action], ", ".join(map(str, now))))
+        if not counts:
+            return
+        self.told += [Told(reader, about, self._now) for reader in now]
+        for reader in readers:
+            if reader not in now:
+                line = self._line(fates, named=stands_in or not to_sender)
+                self.told.append(Told(reader, about, self._now, summary_line.to_text(line)))
+                self.events.append(NotificationCollected(about, _KIND[action], str(reader)))
+
+    def _report(
+        self, fates: Sequence[Fate], readers: Sequence[Address], queue_id: str, *, to_sender: bool, stands_in: bool
+    ) -> Entry:
+        entry, policy, route, now = self._entry, self._policy, self._route, self._now
         submission = entry.submission
         original = dsn.Original(
             queue_id=entry.queue_id,
@@ -129,7 +198,21 @@ class _Desk:
             readers=readers,
             now=now,
             to_sender=to_sender,
+            stands_in=stands_in,
         )
         return own_entry(
             data, readers, author=policy.bounces_from, queue_id=queue_id, route=route, because="bounce", now=now
+        )
+
+    def _line(self, fates: Sequence[Fate], *, named: bool) -> summary_line.Line:
+        entry = self._entry
+        submission = entry.submission
+        return summary_line.Line(
+            entry.queue_id,
+            submission.received_at,
+            self._now,
+            tuple(fates),
+            "" if entry.session_code else dsn.subject_of(entry.content.head),
+            str(submission.envelope.reverse_path or "<>") if named else "",
+            entry.session_code,
         )

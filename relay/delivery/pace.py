@@ -136,9 +136,22 @@ class Pace:
                     return None
             if not session_code:
                 self._wanted_until = now
+        return self.claim_ahead(recipients)
+
+    def claim_ahead(self, recipients: int) -> Claim:
+        """A claim that may be used when `due_in` is 0; until then nobody else gets in between."""
         self._claimed[0] += 1
         self._claimed[1] += recipients
         return Claim(self, recipients)
+
+    def due_in(self, *, session_code: bool) -> float:
+        """Seconds until all that is claimed may be used; 0 now."""
+        now, waits = self._clock(), 0.0
+        for limit in self.limits:
+            wanted = min(self._claimed[limit.of_recipients], limit.most(session_code=session_code))
+            uses = self._uses[_span(limit)]
+            waits = max(waits, pacing.opens_in(limit, uses, now, wanted, session_code=session_code))
+        return waits
 
     def _free(self, limit: Limit, now: float, *, session_code: bool) -> int:
         free = pacing.free(limit, self._uses[_span(limit)], now, session_code=session_code)

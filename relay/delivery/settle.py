@@ -9,10 +9,12 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
     Deferred because of the account  pending     the same: it is throttled, out of quota, or refused the login
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
+    the same, `in_doubt: hold`       held        a person decides; others of the message go on
     Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
     session code, deferred anyhow    pending     its own interval, whatever the reason
     Deferred past its lifetime       expired     a bounce
     session code, in doubt twice     failed      no bounce: it may well have been delivered
+    the same, once, `in_doubt: hold` failed      as above: to hold a code is worthless
     session code past its lifetime   expired     a bounce, or nothing with `on_expire: drop`
     the same, once in doubt          failed      no bounce, as above
 
@@ -30,7 +32,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from relay.delivery.notify import Notices, delay_is_to_be_told, notify
+from relay.delivery.notify import NOBODY, Audience, Notices, delay_is_to_be_told, notify
 from relay.events import (
     EntryHeld,
     Event,
@@ -46,10 +48,11 @@ from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed
 from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.policy.refusal import OF_THE_ACCOUNT
-from relay.queue.model import Lease, Pending, Result, Settlement, State
+from relay.queue.model import Kind, Lease, Pending, Result, Settlement, State
 
 _NO_REPLY = Reply(0, "", "")
-_MAY_BE_DELIVERED = "no answer after the end of the message: it may have been delivered"
+_DOUBT = "it may have been delivered"
+_MAY_BE_DELIVERED = f"no answer after the end of the message: {_DOUBT}"
 _BOUNCED = "returned by the administrator of this relay"
 
 
@@ -114,6 +117,7 @@ def settle(
     rule: str | None = None,
     may_expire: bool = True,
     bounce_route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
 
@@ -122,7 +126,8 @@ def settle(
     `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
     everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go
     by `bounce_route` (default: the route "default"). `may_expire` False (the clock has jumped) puts off the
-    expiry of ordinary mail by one interval, and the word that it waits. Raises ValueError when the counts differ.
+    expiry of ordinary mail by one interval, and the word that it waits. `audience` is who reads notifications now.
+    Raises ValueError when the counts differ.
     """
     attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire)
     next_attempt_at = _next_attempt(attempt, outcomes, jitter)
@@ -135,7 +140,7 @@ def settle(
     ]
     if all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
-    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, bounce_route)
+    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, bounce_route, audience)
 
 
 def expire(
@@ -146,11 +151,12 @@ def expire(
     now: datetime,
     new_queue_ids: Sequence[str],
     bounce_route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     """The end of an entry whose lifetime ran out while it waited; the last reply known is what is told."""
     attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_too_late(attempt, pending, None) for pending in lease.pending]
-    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route)
+    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route, audience)
 
 
 def bounce(
@@ -161,11 +167,12 @@ def bounce(
     now: datetime,
     new_queue_ids: Sequence[str],
     bounce_route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     """The end of an entry that an operator has returned to its sender, whatever it is and whatever was in doubt."""
     attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_bounced(attempt, pending) for pending in lease.pending]
-    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route)
+    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route, audience)
 
 
 def hold(lease: Lease, *, route: Route, rule: str) -> Settled:
@@ -183,10 +190,14 @@ def _settled(
     tried_at: datetime | None,
     new_queue_ids: Sequence[str],
     bounce_route: Route | None,
+    audience: Audience,
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
     lease, policy = attempt.lease, attempt.policy
     events = [judgement.event for judgement in judgements]
+    held = sum([judgement.result.state is State.HELD for judgement in judgements])
+    if held:
+        events.append(EntryHeld(lease.entry.queue_id, "", held, in_doubt=True))
     notices = Notices()
     fates = [judgement.fate for judgement in judgements if judgement.fate is not None]
     if fates:
@@ -198,6 +209,7 @@ def _settled(
             route=bounce_route or policy.routes[DEFAULT],
             queue_ids=new_queue_ids,
             now=attempt.now,
+            audience=audience,
         )
         events += notices.events
         if len(told) < len(fates):
@@ -206,10 +218,11 @@ def _settled(
         lease,
         tuple([judgement.result for judgement in judgements]),
         next_attempt_at,
-        None if next_attempt_at is None else attempt.route.name,
+        attempt.route.name if held or next_attempt_at is not None else None,
         notices.entries,
         tried_at,
         notices.warned,
+        notices.told,
     )
     return Settled(settlement, tuple(events))
 
@@ -227,7 +240,7 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     One time for all recipients: doubt about any of them waits longer, and only if no transaction
     was begun for any of them, or the account alone was the reason, nothing waits for the schedule.
     """
-    deferred = [outcome for outcome in outcomes if isinstance(outcome, Deferred)]
+    deferred = [outcome for outcome in outcomes if isinstance(outcome, Deferred) and not _holds(attempt, outcome)]
     if not deferred:
         return None
     entry = attempt.lease.entry
@@ -254,8 +267,11 @@ def _judge(attempt: Attempt, pending: Pending, outcome: Outcome, next_attempt_at
         case Failed():
             return _failed(attempt, pending, outcome)
         case Deferred():
-            if attempt.lease.entry.session_code and outcome.in_doubt and pending.in_doubt:
+            code = attempt.lease.entry.session_code
+            if code and outcome.in_doubt and (pending.in_doubt or attempt.route.hold_in_doubt):
                 return _given_up(attempt, pending, outcome)
+            if _holds(attempt, outcome):
+                return _in_doubt(attempt, pending, outcome)
             if attempt.over:
                 return _too_late(attempt, pending, outcome)
             return _deferred(attempt, pending, outcome, next_attempt_at)
@@ -301,7 +317,8 @@ def _bounced(attempt: Attempt, pending: Pending) -> _Judgement:
 
 
 def _given_up(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
-    """A session code that was in doubt, and is so again or is too late: it ends, and nobody is told that it failed."""
+    """A session code that was in doubt, and is so again, is too late or is not to be tried again: it ends, and nobody
+    is told that it failed."""
     event = _failure(attempt, pending, Stage.DOT, _NO_REPLY, _MAY_BE_DELIVERED, in_doubt=True)
     return _Judgement(_result(attempt, pending, State.FAILED, _MAY_BE_DELIVERED, outcome), event)
 
@@ -371,6 +388,18 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
     return _Judgement(_result(attempt, pending, State.PENDING, said, outcome), event, fate, waits_for=outcome)
 
 
+def _holds(attempt: Attempt, outcome: Deferred) -> bool:
+    """Whether a person has to say what becomes of it: by the route, and for mail that somebody else wrote."""
+    entry = attempt.lease.entry
+    return outcome.in_doubt and attempt.route.hold_in_doubt and not entry.session_code and entry.kind is not Kind.BOUNCE
+
+
+def _in_doubt(attempt: Attempt, pending: Pending, outcome: Deferred) -> _Judgement:
+    """Held: it neither expires nor is tried again before a person has looked."""
+    event = _deferred(attempt, pending, outcome, None).event
+    return _Judgement(_result(attempt, pending, State.HELD, _MAY_BE_DELIVERED, outcome), event)
+
+
 def _too_late(attempt: Attempt, pending: Pending, outcome: Deferred | None) -> _Judgement:
     if attempt.lease.entry.session_code and _doubt(attempt, pending, outcome)[0]:
         return _given_up(attempt, pending, outcome)
@@ -411,4 +440,5 @@ def _said(outcome: Deferred, *, session_code: bool) -> str:
     """What is kept of a deferral: the reply or what happened; for session codes codes, or how far it came."""
     if outcome.reply is not None:
         return _kept(_quiet(outcome.reply) if session_code else outcome.reply)
-    return f"{outcome.trouble} at {outcome.stage}" if session_code else outcome.text
+    text = f"{outcome.trouble} at {outcome.stage}" if session_code else outcome.text
+    return f"{text}: {_DOUBT}" if outcome.in_doubt else text

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay.delivery.account import Account
+from relay.delivery.long_lines import LongLines
 from relay.delivery.pace import Claim
 from relay.delivery.pool import Pool
 from relay.delivery.warm import Warm
-from relay.events import Observer, UpstreamRestored, UpstreamSetAside, UpstreamThrottled
-from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Refusal, Stage, Trouble
+from relay.events import MessageReencoded, Observer, UpstreamRestored, UpstreamSetAside, UpstreamThrottled
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.refusal import OF_THE_ACCOUNT, Table, speaks_of_connections
 from relay.policy.retry import Schedule
@@ -32,6 +33,7 @@ from relay.transport.port import Connection, Delivery, DeliveryRequest, Transpor
 NEVER = float("inf")
 THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
+GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
 AUTH_LONGEST = 300.0  # seconds between two tries at an upstream that refuses the login
 _BY_CODE = Table()
 _MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
@@ -45,7 +47,8 @@ class UpstreamLimits:
 
 class Upstream:
     """`transport` makes connections; `refusals` tells what its replies speak of; `changed` is called whenever
-    attempts may go on that could not before, or no longer can."""
+    attempts may go on that could not before, or no longer can. `long_lines`: what is known about it and them; None:
+    they always go as they are."""
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Upstream:
         account: Account | None = None,
         observer: Observer,
         changed: Callable[[], None],
+        long_lines: LongLines | None = None,
     ) -> None:
         self.transport = transport
         self.limits = limits
@@ -64,6 +68,7 @@ class Upstream:
         self.pace, self.places = account.pace, account.places
         self._observer = observer
         self._changed = changed
+        self._long_lines = long_lines
         self._loop = asyncio.get_running_loop()
         # Set aside
         self._failures = 0
@@ -82,7 +87,7 @@ class Upstream:
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._active: set[Connection] = set()
+        self._active: dict[Connection, str] = {}  # and the queue ID of what it carries
         self._last_call: asyncio.TimerHandle | None = None
 
     @property
@@ -144,16 +149,16 @@ class Upstream:
             self._changed()
         self.bell.ring()
 
-    def admits(self, *, insist: bool = False, session_code: bool = False) -> bool:
+    def admits(self, *, insist: bool = False, session_code: bool = False, goes_on: bool = False) -> bool:
         """Whether an attempt may be made now, and there is room for a transaction.
 
         `insist` (a session code, which cannot wait) goes past the pause, but never past one for a
-        refused AUTH: repeated tries would lock the account. Room it waits for.
+        refused AUTH: repeated tries would lock the account. Room it waits for, and so does who `goes_on`.
         """
         if self._closed:
             return False
-        if insist:
-            return self.opens_in == 0 or not self.refuses_login
+        if insist or goes_on:
+            return self.opens_in == 0 or (insist and not self.refuses_login)
         return self.ready_in(session_code=session_code) == 0
 
     def _admit(self, request: object, *, insist: bool) -> bool:
@@ -267,22 +272,29 @@ class Upstream:
     # Transactions
 
     async def deliver(
-        self, request: DeliveryRequest, *, priority: int, schedule: Schedule, insist: bool = False
+        self,
+        request: DeliveryRequest,
+        *,
+        priority: int,
+        schedule: Schedule,
+        insist: bool = False,
+        goes_on: bool = False,
     ) -> Delivery | None:
         """One transaction on a connection of the pool, or a new one; None: it is set aside, or its account may send
         no more for now. Then nothing was tried.
 
         Waits for a free connection, session codes first and then by `priority` (lower first), at most as long as the
-        request's patience. Who insists waits as long for the account's pace.
+        request's patience. Who insists, and who goes on with an attempt in which much was said already, waits for the
+        account's pace as well.
         """
-        if not self.admits(insist=insist, session_code=request.session_code):
+        if not self.admits(insist=insist, session_code=request.session_code, goes_on=goes_on):
             return None
         deadline = None if request.patience is None else self._loop.time() + request.patience
         claim = self.pace.claim(len(request.recipients), session_code=request.session_code)
-        if claim is None and insist:
+        if claim is None and (insist or goes_on):
             claim = await self._wait_for_pace(request, deadline)
-            if claim is None:
-                return None if self._closed else _no_place(request, "the account may send no more for now")
+            if claim is None and insist and not self._closed:
+                return _no_place(request, "the account may send no more for now")
         if claim is None:
             return None
         try:
@@ -316,7 +328,7 @@ class Upstream:
                 if self._probe is not request and not insist and self._throttled_until > self._loop.time():
                     return None
                 epoch = self._epoch
-            delivery = self._read(await self._transaction(request, claim, deadline))
+            delivery = self._read(await self._in_lines(request, claim, deadline))
         finally:
             self._busy -= 1
             self.places.leave()
@@ -327,22 +339,34 @@ class Upstream:
         return delivery
 
     async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:
-        code = request.session_code
-        while not self._closed:
-            claim = self.pace.claim(len(request.recipients), session_code=code)
-            pause = self.pace.ready_in(session_code=code)
-            if claim is not None or (deadline is not None and self._loop.time() + pause > deadline):
-                return claim
-            try:
-                async with asyncio.timeout(pause) as limit:
-                    self._connecting.add(limit)  # so that `end` may cut it short
-                    try:
-                        await asyncio.Event().wait()
-                    finally:
-                        self._connecting.discard(limit)
-            except TimeoutError:
-                pass
+        """A claim ahead of everybody else's, once it may be used; None when that takes too long."""
+        if deadline is None:
+            deadline = self._loop.time() + GOES_ON
+        claim = self.pace.claim_ahead(len(request.recipients))
+        try:
+            while not self._closed:
+                pause = self.pace.due_in(session_code=request.session_code)
+                if pause == 0:
+                    return claim
+                if self._loop.time() + pause > deadline:
+                    break
+                await self._sleep(pause)
+        except BaseException:
+            claim.drop()
+            raise
+        claim.drop()
         return None
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._connecting.add(limit)  # so that `end` may cut it short
+                try:
+                    await self._loop.create_future()
+                finally:
+                    self._connecting.discard(limit)
+        except TimeoutError:
+            pass
 
     def keep_warm(self, warm: bool) -> None:
         """Whether a connection lies ready for session codes from now on."""
@@ -366,7 +390,46 @@ class Upstream:
         if sick is None:
             sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
         assert sick is None or isinstance(sick, Deferred)
-        return Delivery(outcomes, sick)
+        return replace(delivery, outcomes=outcomes, sick=sick)
+
+    async def _in_lines(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
+        """The transaction; where a line was too long, at once a second one without long lines."""
+        long_lines = self._long_lines
+        if long_lines is None:
+            return await self._transaction(request, claim, deadline)
+        if await long_lines.encode():
+            return await self._transaction(replace(request, encode_long_lines=True), claim, deadline)
+        first = await self._transaction(request, claim, deadline)
+        again = [place for place, outcome in enumerate(first.outcomes) if self._refused_for_a_line(outcome)]
+        if not again or first.sick is not None or self._closed:
+            return first
+        recipients = tuple([request.recipients[place] for place in again])
+        second = await self._once_more(replace(request, recipients=recipients, encode_long_lines=True), deadline)
+        if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
+            await long_lines.learn()
+        outcomes = list(first.outcomes)
+        for place, outcome in zip(again, second.outcomes, strict=True):
+            outcomes[place] = outcome
+        return replace(second, outcomes=tuple(outcomes))
+
+    async def _once_more(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
+        """A second transaction, which counts as well."""
+        claim = await self._wait_for_pace(request, deadline)
+        if claim is None:
+            return _no_place(request, "the account may send no more for now")
+        try:
+            return await self._transaction(request, claim, deadline)
+        finally:
+            claim.drop()
+
+    def _refused_for_a_line(self, outcome: Outcome) -> bool:
+        if isinstance(outcome, Delivered) or outcome.reply is None:
+            return False
+        return self.refusals.tell(outcome.stage, outcome.reply).refusal is Refusal.LINE_TOO_LONG
+
+    def past_dot(self, queue_id: str) -> bool:
+        """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
+        return any(connection.past_dot for connection, carried in self._active.items() if carried == queue_id)
 
     async def _transaction(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
         idle = self.pool.take(session_code=request.session_code)
@@ -395,7 +458,7 @@ class Upstream:
     async def _transact(
         self, connection: Connection, request: DeliveryRequest, claim: Claim, deadline: float | None
     ) -> Delivery:
-        self._active.add(connection)
+        self._active[connection] = request.queue_id
         try:
             await claim.use()
             if deadline is not None:
@@ -407,7 +470,12 @@ class Upstream:
             connection.abort()
             raise
         finally:
-            self._active.discard(connection)
+            del self._active[connection]
+        done = delivery.reencoding
+        if done is not None:
+            self._observer.observe(
+                MessageReencoded(request.queue_id, self.name, done.why, done.parts, done.signatures_removed)
+            )
         if connection.usable and not self._closed:
             self.pool.put(connection)
         else:

@@ -15,12 +15,11 @@ from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
 from relay.errors import StoreUnavailable
-from relay.events import Observer, SenderForgotten, SenderJudged
+from relay.events import Observer, SenderForgotten, SenderJudged, SenderPinned
 from relay.mail.reply import Reply
-from relay.policy.verdict import Sender, Verdict, key_of, value_of, verdict_of
+from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdict_of
 from relay.queue.store import QueueStore
 
-TOPIC = "sender"  # of the store's memory
 MOST_TAKEN = 10_000  # pairs that are known to be taken; beyond, the oldest is asked anew
 
 _Pair = tuple[str, Sender]
@@ -38,10 +37,7 @@ class Verdicts:
         self._asking: WeakValueDictionary[_Pair, asyncio.Lock] = WeakValueDictionary()  # while somebody asks
 
     async def load(self) -> None:
-        """Read anew what the store remembers, at the start and after a person changed it; what is over is forgotten.
-
-        Raises StoreUnavailable.
-        """
+        """Read what the store remembers; what is over is forgotten. Raises StoreUnavailable."""
         now = self._now()
         verdicts: dict[_Pair, Verdict] = {}
         for memory in await self._store.memories(TOPIC):
@@ -52,6 +48,17 @@ class Verdicts:
                 verdicts[verdict.upstream, verdict.sender] = verdict
         self._verdicts = verdicts
         self._taken.clear()
+
+    async def reload(self) -> None:
+        """A person changed what the store remembers: read it anew, and tell. Raises StoreUnavailable."""
+        before = self._verdicts
+        await self.load()
+        for (upstream, sender), verdict in self._verdicts.items():
+            known = before.get((upstream, sender))
+            if verdict.until is None and (known is None or known.until is not None):
+                self._observer.observe(SenderPinned(upstream, sender.reverse_path, sender.author))
+        for upstream, sender in before.keys() - self._verdicts.keys():
+            self._observer.observe(SenderForgotten(upstream, sender.reverse_path, sender.author, "operator"))
 
     def counts(self) -> Mapping[str, int]:
         """Verdicts that hold, by upstream."""

@@ -17,15 +17,16 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
 from relay.delivery.call import NOT_ASKED, caught
-from relay.delivery.notify import most_notices
+from relay.delivery.notify import NOBODY, Audience, most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.delivery.upstream import NEVER, Upstream
 from relay.delivery.verdicts import Verdicts
+from relay.delivery.window import Window
 from relay.errors import StoreUnavailable
 from relay.events import Observer, Warned
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
@@ -52,6 +53,7 @@ class House:
     """What all workers share. `policy` gives the current one; `steady` is False while a clock jump is digested.
 
     `ring` tells the worker of a route that mail waits in the store; `stopping`: the relay is about to end.
+    `window` knows who was told how much of late.
     """
 
     store: QueueStore
@@ -64,6 +66,7 @@ class House:
     new_queue_id: Callable[[], str]
     ring: Callable[[str], None]
     stopping: Callable[[], bool] = lambda: False
+    window: Window = field(default_factory=Window)
 
 
 class Worker:
@@ -75,6 +78,7 @@ class Worker:
         # Session codes cannot wait for an upstream's pause: their own schedule is all that holds them back.
         self._urgent = route == SESSION_CODES
         self.bell = Bell()
+        self.places = asyncio.Semaphore(runners)  # for attempts at entries that are not kept yet (`direct`)
         self._house = house
         self._loop = asyncio.get_running_loop()
         self._ready: deque[_Work] = deque()
@@ -265,9 +269,16 @@ class Worker:
         policy = house.policy()
         end = bounce if lease.bounced else expire
         try:
-            route = decision_for(lease, policy).route
-            new_queue_ids = self._new_queue_ids(policy)
-            settled = end(lease, route=route, policy=policy, now=house.now(), new_queue_ids=new_queue_ids)
+            decision = decision_for(lease, policy)
+            settled = end(
+                lease,
+                route=decision.route,
+                policy=policy,
+                now=house.now(),
+                new_queue_ids=self._new_queue_ids(policy),
+                audience=self._audience(decision),
+            )
+            house.window.note(settled.settlement.told)
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             settled = self._for_a_person(lease, error)
         await self._commit(settled)
@@ -312,8 +323,9 @@ class Worker:
 
     def _settled(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
         house = self._house
+        quiet = _nothing_to_tell(lease, attempted)
         try:
-            return settle(
+            settled = settle(
                 lease,
                 attempted.outcomes,
                 route=decision.route,
@@ -322,12 +334,22 @@ class Worker:
                 asked=attempted.asked,
                 now=house.now(),
                 jitter=random.random(),  # noqa: S311  # jitter, no secret
-                new_queue_ids=() if _nothing_to_tell(lease, attempted) else self._new_queue_ids(policy),
+                new_queue_ids=() if quiet else self._new_queue_ids(policy),
                 rule=decision.rule.name if decision.rule else None,
                 may_expire=house.steady(),
+                audience=NOBODY if quiet else self._audience(decision),
             )
         except Exception as error:  # noqa: BLE001  # bulkhead: what was delivered must be recorded
             return self._for_a_person(lease, error, attempted)
+        # At once: whoever settles next has to know.
+        house.window.note(settled.settlement.told)
+        return settled
+
+    def _audience(self, decision: Accept) -> Audience:
+        """Who reads notifications, and who has enough."""
+        rewrite = decision.rule.rewrite if decision.rule is not None else None
+        address = None if rewrite is None else rewrite.address
+        return Audience(address, self._house.window.full(self._house.now()))
 
     def _for_a_person(self, lease: Lease, error: Exception, attempted: Attempted | None = None) -> Settled:
         """The settlement when a bug kept us from judging: whoever did not get the message is held."""
@@ -345,6 +367,25 @@ class Worker:
     def _new_queue_ids(self, policy: Policy) -> list[str]:
         return [self._house.new_queue_id() for _ in range(most_notices(policy))]
 
+    # For an attempt that is made before its entry is kept (`direct`)
+
+    def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
+        """What such an attempt has changed, to be recorded; `told` follows the commit."""
+        self._attempted = True
+        return self._settled(lease, attempted, decision, policy)
+
+    async def recorded(self, settled: Settled) -> bool:
+        """Record it, however often the store must be asked; False when it did not come back before the end."""
+        return await self._insist(lambda: self._house.store.record(settled.settlement))
+
+    async def finish(self, lease: Lease, attempted: Attempted | None, decision: Accept, policy: Policy) -> None:
+        """See it to its settlement: the entry has been kept meanwhile, as leased."""
+        if attempted is None:
+            await self._give_back([lease])
+            self._house.ring(self.route)  # my successor's, after a reload
+        else:
+            await self._commit(self.judged(lease, attempted, decision, policy))
+
     # The store
 
     async def _move(self, lease: Lease, decision: Accept) -> None:
@@ -360,9 +401,12 @@ class Worker:
         self.make_due()
 
     async def _commit(self, settled: Settled) -> None:
+        if await self._settle(settled.settlement):
+            self.told(settled)
+
+    def told(self, settled: Settled) -> None:
+        """It is committed: whoever watches is told, and whoever has something to do now is rung."""
         settlement = settled.settlement
-        if not await self._settle(settlement):
-            return
         for event in settled.events:
             self._house.observer.observe(event)
         if settlement.next_attempt_at is not None:

@@ -1,20 +1,28 @@
-"""Decide, keep, then say 250: the moment from which the relay answers for a message."""
+"""Decide, keep, then say 250: the moment from which the relay answers for a message.
+
+Where the client waits for the upstream's own verdict (`reply: direct`), that is asked first; see `DirectReply`.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Protocol
 
 from relay.errors import StoreUnavailable
 from relay.events import EntryHeld, LoopDetected, MessageQueued, MessageRefused, Observer
 from relay.ingress import replies
 from relay.mail.content import Content
 from relay.mail.queue_id import queue_id
-from relay.policy.decide import Accept, Policy, Reject, decide
+from relay.mail.reply import Reply
+from relay.policy.decide import Accept, Policy, Reject, Route, decide
+from relay.policy.rewriting import render
 from relay.policy.submission import Submission
 from relay.queue.model import Entry, Lease
 from relay.queue.store import QueueStore
+
+_GROWS = 4096  # octets that a header may grow by on the way out, besides what it repeats of itself
 
 
 class QueueIds:
@@ -28,11 +36,30 @@ class QueueIds:
         return queue_id(self._last, random.getrandbits(10))  # a name, no secret
 
 
+class DirectReply(Protocol):
+    """Tries an entry before it is kept, while the client `waits`. The reply, of 2xx or 5xx; None: do as always.
+
+    `accepted` is called when the relay answers for it, or the upstream does. Raises StoreUnavailable.
+    """
+
+    def __call__(
+        self,
+        entry: Entry,
+        decision: Accept,
+        policy: Policy,
+        *,
+        patience: float,
+        waits: Callable[[], bool],
+        accepted: Callable[[], None],
+    ) -> Awaitable[Reply | None]: ...
+
+
 class Acceptor:
     """One for the house. `room` says whether the worker of a route takes a fresh entry of a size at once.
 
     `offer` hands it over in memory after the commit; where there is no room, `ring` tells the worker
     that something waits in the store. What a sender rule holds is kept for a person: no worker hears of it.
+    `size_limit`: the octets that the largest upstream of a route takes, or None where that is not known.
     """
 
     def __init__(
@@ -43,22 +70,40 @@ class Acceptor:
         room: Callable[[str, int], bool],
         offer: Callable[[Lease, Accept, Policy], None],
         ring: Callable[[str], None],
+        direct: DirectReply,
         observer: Observer,
+        size_limit: Callable[[Route], int | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._policy = policy
         self._room = room
         self._offer = offer
         self._ring = ring
+        self._direct = direct
         self._observer = observer
+        self._size_limit = size_limit
 
-    async def accept(self, submission: Submission, content: Content, elapsed: Callable[[], float]) -> bytes:
-        """The reply to the final dot. 250 only after the commit; `elapsed` gives the seconds since the dot."""
+    async def accept(
+        self,
+        submission: Submission,
+        content: Content,
+        elapsed: Callable[[], float],
+        *,
+        patience: float | None = None,
+        waits: Callable[[], bool] = lambda: True,
+    ) -> bytes:
+        """The reply to the final dot. 250 only after the commit; `elapsed` gives the seconds since the dot.
+
+        With `patience` (seconds) the upstream's verdict is waited for, while the client `waits`.
+        """
         policy = self._policy()
         decision = decide(submission, policy)
         if isinstance(decision, Reject):
             return self._reject(submission, decision)
         route = decision.route
+        limit = self._size_limit(route)
+        if limit is not None and _leaves_with(submission, decision, policy, about=limit) > limit:
+            return self._too_large(submission, limit)
         entry = Entry(
             submission=submission,
             content=content,
@@ -70,13 +115,36 @@ class Acceptor:
         )
         rule = decision.rule
         held = rule is not None and rule.hold
-        leased = not held and self._room(route.name, content.size)
         try:
+            if patience is not None and not held:
+                reply = await self._direct(
+                    entry,
+                    decision,
+                    policy,
+                    patience=patience,
+                    waits=waits,
+                    accepted=lambda: self._accepted(entry, decision, elapsed()),
+                )
+                if reply is not None:
+                    return self._said(submission, decision, reply)
+            leased = not held and self._room(route.name, content.size)
             lease = await self._store.put(entry, leased=leased, held=held)
         except StoreUnavailable as error:
             full = error.reason == "full"
             self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)
             return replies.STORE_FULL if full else replies.STORE_FAILED
+        self._accepted(entry, decision, elapsed())
+        if rule is not None and rule.hold:
+            recipients = submission.envelope.recipients
+            self._observer.observe(EntryHeld(submission.queue_id, rule.name, len(recipients)))
+        elif leased:
+            self._offer(lease, decision, policy)
+        else:
+            self._ring(route.name)
+        return b"250 2.0.0 OK: queued as %b\r\n" % submission.queue_id.encode()
+
+    def _accepted(self, entry: Entry, decision: Accept, seconds: float) -> None:
+        submission, rule = entry.submission, decision.rule
         envelope = submission.envelope
         self._observer.observe(
             MessageQueued(
@@ -86,21 +154,25 @@ class Acceptor:
                 user=submission.peer.user,
                 reverse_path=str(envelope.reverse_path) if envelope.reverse_path else "",
                 recipients=tuple([str(recipient.address) for recipient in envelope.recipients]),
-                route=route.name,
+                route=entry.route,
                 rule=rule.name if rule else None,
-                size=content.size,
-                seconds=elapsed(),
+                size=entry.content.size,
+                seconds=seconds,
                 session_code=decision.session_code,
                 because=decision.because,
             )
         )
-        if rule is not None and rule.hold:
-            self._observer.observe(EntryHeld(submission.queue_id, rule.name, len(envelope.recipients)))
-        elif leased:
-            self._offer(lease, decision, policy)
-        else:
-            self._ring(route.name)
-        return b"250 2.0.0 OK: queued as %b\r\n" % submission.queue_id.encode()
+
+    def _said(self, submission: Submission, decision: Accept, reply: Reply) -> bytes:
+        """What the upstream said is what the client hears."""
+        if reply.code >= 500:
+            self._refused(submission, "rejected_policy", reply.code, reply.status, reply.text, decision.because)
+        return reply.to_bytes()
+
+    def _too_large(self, submission: Submission, limit: int) -> bytes:
+        reply = Reply(552, "5.3.4", f"Message too large: the provider takes at most {limit} octets")
+        self._refused(submission, "rejected_size", reply.code, reply.status, reply.text)
+        return reply.to_bytes()
 
     def _reject(self, submission: Submission, decision: Reject) -> bytes:
         reply = decision.reply
@@ -136,3 +208,11 @@ class Acceptor:
                 because=because,
             )
         )
+
+
+def _leaves_with(submission: Submission, decision: Accept, policy: Policy, *, about: int) -> int:
+    """The octets of the message as it leaves, without re-encoding; exact only where that matters beside `about`."""
+    if submission.size + 4 * len(submission.head) + _GROWS <= about:
+        return submission.size
+    rendered = render(submission, decision, policy)
+    return len(rendered.head) + submission.size - rendered.body_offset

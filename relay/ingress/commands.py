@@ -24,7 +24,9 @@ class Commands(Secured):
         if refusal is not None:
             return refusal
         starttls = self._settings.tls == "starttls" and self._tls is None
-        return self._reset(greeting.capabilities(self._settings, starttls=starttls, auth=self._auth_offered))
+        return self._reset(
+            greeting.capabilities(self._settings, size=self._largest, starttls=starttls, auth=self._auth_offered)
+        )
 
     def _greet(self, argument: bytes, *, esmtp: bool) -> bytes | None:
         """Remember who it is; None, or a refusal."""
@@ -49,7 +51,7 @@ class Commands(Secured):
             return replies.TOO_MANY_MESSAGES
         if not self._door.space():
             return self._refuse_content("store_failed", replies.STORE_FULL)
-        reply = self._transaction.mail(argument, largest=settings.max_message_size)
+        reply = self._transaction.mail(argument, largest=self._largest)
         if reply is not replies.SENDER_OK:
             return reply
         if not self._esmtp:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Door:
-    """`space` False: the store is nearly full. `live` are the sessions that are open."""
+    """`space` False: the store is nearly full. `live` are the sessions that are open.
+
+    `size_limit`: the octets that the largest upstream takes, or None where that is not known.
+    """
 
     settings: ListenerSettings
     sessions: Sessions
@@ -34,4 +37,5 @@ class Door:
     replies: dict[tuple[str, int], int]
     live: set[Session]
     client_rates: ClientRates = field(default_factory=ClientRates)
+    size_limit: Callable[[], int | None] = lambda: None
     stopping: bool = False

@@ -6,11 +6,11 @@ from relay.ingress.authenticate import OFFERED
 from relay.ingress.settings import ListenerSettings
 
 
-def capabilities(settings: ListenerSettings, *, starttls: bool, auth: bool) -> bytes:
+def capabilities(settings: ListenerSettings, *, size: int, starttls: bool, auth: bool) -> bytes:
     """The reply, in one piece: clients were seen that read it with a single recv."""
     lines = [
         settings.hostname.encode("ascii", "replace"),
-        b"SIZE %d" % settings.max_message_size,
+        b"SIZE %d" % size,
         b"8BITMIME",
         b"SMTPUTF8",
         b"PIPELINING",

@@ -51,6 +51,14 @@ class Intake(Wire):
         self._user: str | None = None
         self._peer: Peer | None = None
         self._messages = 0
+        self._excused = False  # the 5xx to be said is no error of the client, but an upstream's
+
+    @property
+    def _largest(self) -> int:
+        """The largest message that the listener takes, and some upstream as well."""
+        upstreams = self._door.size_limit()
+        listener = self._settings.max_message_size
+        return listener if upstreams is None else min(listener, upstreams)
 
     def _a_reader(self, kind: type[R]) -> R:
         """One for a new message; the client's time for its first octets begins."""
@@ -155,13 +163,21 @@ class Intake(Wire):
         submission = Submission(
             queue_id, envelope, reader.head, reader.size, self._who(envelope.smtputf8), self._settings.name, now
         )
-        reply = await door.acceptor.accept(submission, content, lambda: time.perf_counter() - started)
+        patience = self._settings.patience
+        reply = await door.acceptor.accept(
+            submission, content, lambda: time.perf_counter() - started, patience=patience, waits=self._waits
+        )
+        self._excused = patience is not None and reply[:1] == b"5"
         if reply[:1] == b"2":
             self._describe(reader)
             self._messages += 1
         elif isinstance(content, FileContent):
             door.spool.remove([door.spool.name(content)])
         return reply
+
+    def _waits(self) -> bool:
+        """False when the client is known to be gone; one that only sends nothing more may well wait."""
+        return self.transport is not None
 
     def _describe(self, reader: ContentReader) -> None:
         """Tell what the message that was just taken says of the client."""

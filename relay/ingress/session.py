@@ -291,6 +291,9 @@ class Session(Commands):
 
     def _erred(self, reply: bytes, verb: str, *, told: bool = False) -> bytes:
         """Count an error, and tell of it unless it was `told`; too many end the session."""
+        if self._excused:
+            self._excused = False
+            return reply
         self._errors += 1
         if not told:
             code, status, text = reply.decode("utf-8", "replace").rstrip().split(" ", 2)

@@ -45,7 +45,8 @@ class ListenerSettings:
 
     `bare_newline`: "normalize", "reject" or "accept-lf-dot". `complete_addresses`: an address without a
     domain gets the hostname. `proxy_protocol`: the load balancers whose PROXY header counts.
-    `certificate_ends`: the end of our own certificate.
+    `certificate_ends`: the end of our own certificate. `patience`: how many seconds a client waits for the upstream's
+    own verdict (`reply: direct`); None: it hears 250 once the message is kept.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ListenerSettings:
     complete_addresses: bool = False
     proxy_protocol: tuple[IPv4Network | IPv6Network, ...] = ()
     certificate_ends: datetime | None = None
+    patience: float | None = None
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

@@ -63,17 +63,18 @@ def build(
     readers: Sequence[Address],
     now: datetime,
     to_sender: bool = True,
+    stands_in: bool = False,
 ) -> bytes:
     """The report about `fates` (one at least), for `readers`, as complete content with CRLF line ends.
 
     `queue_id` is the report's own: Message-ID and boundary come from it. `hostname` is the reporting
-    MTA. Not `to_sender`: it is for others, who are told whose message it was (of failures only), and who
-    never get more of it than its header. 8-bit octets occur only where a whole 8-bit message is
-    returned, or an address needs SMTPUTF8.
+    MTA. Not `to_sender`: it is for those who answer for the relay (of failures only); `stands_in`: for somebody in the
+    sender's place. Both are told whose message it was, and never get more of it than its header. 8-bit octets occur
+    only where a whole 8-bit message is returned, or an address needs SMTPUTF8.
     """
     action = next(action for action in Action if any(fate.action is action for fate in fates))
     head = original.content.head
-    subject = "" if original.session_code else _subject(head)
+    subject = "" if original.session_code else subject_of(head)
     telling = Telling(
         queue_id=original.queue_id,
         hostname=hostname,
@@ -82,7 +83,8 @@ def build(
         attempts=original.attempts,
         subject=subject,
         codes_only=original.session_code,
-        sender="" if to_sender else str(original.envelope.reverse_path or "<>"),
+        sender="" if to_sender and not stands_in else str(original.envelope.reverse_path or "<>"),
+        for_operator=not to_sender,
     )
     words = explain(fates, telling)
     text = quoted_printable(words)
@@ -90,9 +92,9 @@ def build(
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + text,
         b"Content-Type: message/delivery-status\r\n\r\n" + _status_fields(original, fates, hostname, now),
         # RET=FULL is about failures (RFC 3461, section 4.3).
-        _returned(original, whole=to_sender and action is Action.FAILED),
+        _returned(original, whole=to_sender and not stands_in and action is Action.FAILED),
     ]
-    boundary = _boundary(queue_id, parts)
+    mark = boundary(queue_id, parts)
     eight_bit = parts[2].startswith(_EIGHT_BIT)
     fields = [
         f"From: Mail Delivery System <{addr_spec(author)}>",
@@ -103,12 +105,16 @@ def build(
         *_thread(head),
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
-        f'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="{boundary}"',
+        f'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="{mark}"',
         f"Content-Transfer-Encoding: {'8bit' if eight_bit else '7bit'}",
     ]
-    mark = f"--{boundary}".encode()
-    body = b"".join(mark + b"\r\n" + part + b"\r\n" for part in parts)
-    return "\r\n".join([*fields, "", ""]).encode() + body + mark + b"--\r\n"
+    return "\r\n".join([*fields, "", ""]).encode() + joined(parts, mark)
+
+
+def joined(parts: Sequence[bytes], mark: str) -> bytes:
+    """A body of these MIME parts, with `mark` as their boundary."""
+    line = f"--{mark}".encode()
+    return b"".join(line + b"\r\n" + part + b"\r\n" for part in parts) + line + b"--\r\n"
 
 
 # The fields for programs
@@ -116,25 +122,26 @@ def build(
 
 def _status_fields(original: Original, fates: Sequence[Fate], hostname: str, now: datetime) -> bytes:
     """The body of message/delivery-status (RFC 3464, section 2): one block for the message, one for each recipient."""
-    block = [_folded("Reporting-MTA", f"dns; {hostname}"), _folded("X-Queue-ID", original.queue_id)]
+    block = [folded("Reporting-MTA", f"dns; {hostname}"), folded("X-Queue-ID", original.queue_id)]
     if original.envelope.envid:
-        block.append(_folded("Original-Envelope-Id", _unxtext(original.envelope.envid)))
+        block.append(folded("Original-Envelope-Id", _unxtext(original.envelope.envid)))
     block.append(f"Arrival-Date: {format_datetime(original.received_at)}")
-    blocks = [block, *(_recipient_block(fate, original.session_code, now) for fate in fates)]
+    blocks = [block, *(recipient_block(fate, original.session_code, now) for fate in fates)]
     return "\r\n".join(line for block in blocks for line in (*block, "")).encode("ascii")
 
 
-def _recipient_block(fate: Fate, codes_only: bool, now: datetime) -> list[str]:
+def recipient_block(fate: Fate, codes_only: bool, now: datetime) -> list[str]:
+    """What became of one recipient (RFC 3464, section 2.3), a field each; `now` is when."""
     block = []
     if fate.recipient.orcpt:
-        block.append(_folded("Original-Recipient", _unxtext(fate.recipient.orcpt)))
-    block.append(_folded("Final-Recipient", _typed(fate.recipient.address)))
+        block.append(folded("Original-Recipient", _unxtext(fate.recipient.orcpt)))
+    block.append(folded("Final-Recipient", _typed(fate.recipient.address)))
     block += [f"Action: {fate.action}", f"Status: {_status(fate)}"]
     if fate.upstream:
-        block.append(_folded("Remote-MTA", f"x-upstream; {fate.upstream}"))
+        block.append(folded("Remote-MTA", f"x-upstream; {fate.upstream}"))
     said = diagnosis(fate, codes_only=codes_only)
     if said:
-        block.append(_folded("Diagnostic-Code", f"{'x-relay' if fate.reply is None else 'smtp'}; {said}"))
+        block.append(folded("Diagnostic-Code", f"{'x-relay' if fate.reply is None else 'smtp'}; {said}"))
     if fate.upstream:  # else nothing was tried now, and when it was is not known
         block.append(f"Last-Attempt-Date: {format_datetime(now)}")
     if fate.retry_until is not None:
@@ -168,7 +175,7 @@ def _unxtext(xtext: str) -> str:
     return _XTEXT.sub(lambda match: chr(int(match[1], 16)), xtext)
 
 
-def _folded(name: str, text: str) -> str:
+def folded(name: str, text: str) -> str:
     """A field of printable ASCII, folded at spaces; a word longer than a line may be is cut."""
     text = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     words = [word[at : at + 500] for word in text.split() for at in range(0, len(word), 500)]
@@ -213,7 +220,7 @@ def quiet(head: bytes) -> bytes:
     return b"".join(raw for name, raw in fields if not any(word in name for word in _TELLS))
 
 
-def _boundary(queue_id: str, parts: Sequence[bytes]) -> str:
+def boundary(queue_id: str, parts: Sequence[bytes]) -> str:
     """A boundary that occurs in no part: "=_" never stands in quoted-printable, the rest is looked at."""
     number = 0
     while any(f"=_{queue_id}_{number}_".encode() in part for part in parts):
@@ -224,7 +231,7 @@ def _boundary(queue_id: str, parts: Sequence[bytes]) -> str:
 # Our own header
 
 
-def _subject(head: bytes) -> str:
+def subject_of(head: bytes) -> str:
     """The Subject as a person reads it, shortened; "" if there is none."""
     field = Header.parse(head).first(b"subject")
     if field is None:

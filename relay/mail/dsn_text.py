@@ -1,8 +1,8 @@
 """The human part of a report: what happened, to whom, what the upstream said, what to do; Dutch, then English.
 
 Plain words for somebody who sent an invoice and never heard of SMTP; for other readers the same, told of the
-sender and without advice that is not theirs to follow. Every value is shown on one line, without control
-characters; nothing here reads the body of a message.
+sender, and for those who answer for the relay without advice that is not theirs to follow. Every value is shown on
+one line, without control characters; nothing here reads the body of a message.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Words:
     """One language of the report."""
 
     verdict: dict[Action, str]
-    about: str
+    about: dict[Action, str]
     subject: str
     accepted: str
     answer: str
@@ -77,7 +77,11 @@ DUTCH = Words(
         Action.DELAYED: "Uw bericht is nog niet bezorgd bij:",
         Action.RELAYED: "Uw bericht is doorgegeven voor:",
     },
-    about="Een bericht van {sender} is niet bezorgd bij:",
+    about={
+        Action.FAILED: "Een bericht van {sender} is niet bezorgd bij:",
+        Action.DELAYED: "Een bericht van {sender} is nog niet bezorgd bij:",
+        Action.RELAYED: "Een bericht van {sender} is doorgegeven voor:",
+    },
     subject="Onderwerp",
     accepted="Aangenomen",
     answer="Antwoord van de mailserver",
@@ -107,6 +111,10 @@ DUTCH = Words(
         "address": "controleer het e-mailadres van de ontvanger.",
         "full": "de mailbox van de ontvanger is vol; bereik de ontvanger langs een andere weg.",
         "size": "het bericht is te groot; verstuur een kleinere bijlage of een link.",
+        "letters": "de mailserver kan geen adressen of kopregels met bijzondere letters (zoals é, ü of ø) bezorgen; "
+        "gebruik een e-mailadres zonder zulke letters, of stuur deze melding door naar uw beheerder.",
+        "conversion": "het bericht is ondertekend, versleuteld of beschadigd, en de mailserver neemt het zo niet aan; "
+        "verstuur het zonder ondertekening, of stuur deze melding door naar uw beheerder.",
         "policy": "de mailserver staat dit bericht niet toe; stuur deze melding door naar uw beheerder.",
         "expired": "de mailserver nam het bericht niet op tijd aan; stuur deze melding door naar uw beheerder.",
         "returned": "vraag uw beheerder waarom, en stuur deze melding mee.",
@@ -120,7 +128,11 @@ ENGLISH = Words(
         Action.DELAYED: "Your message has not yet been delivered to:",
         Action.RELAYED: "Your message was handed on for:",
     },
-    about="A message from {sender} was not delivered to:",
+    about={
+        Action.FAILED: "A message from {sender} was not delivered to:",
+        Action.DELAYED: "A message from {sender} has not yet been delivered to:",
+        Action.RELAYED: "A message from {sender} was handed on for:",
+    },
     subject="Subject",
     accepted="Accepted",
     answer="Answer of the mail server",
@@ -150,6 +162,10 @@ ENGLISH = Words(
         "address": "check the recipient's e-mail address.",
         "full": "the recipient's mailbox is full; reach the recipient in another way.",
         "size": "the message is too large; send a smaller attachment or a link.",
+        "letters": "the mail server cannot deliver addresses or header lines with special letters (such as é, ü or ø); "
+        "use an e-mail address without such letters, or forward this report to your administrator.",
+        "conversion": "the message is signed, encrypted or damaged, and the mail server does not take it like that; "
+        "send it without a signature, or forward this report to your administrator.",
         "policy": "the mail server does not allow this message; forward this report to your administrator.",
         "expired": "the mail server did not take the message in time; forward this report to your administrator.",
         "returned": "ask your administrator why, and send this report along.",
@@ -178,7 +194,7 @@ class Telling:
     """What a report tells besides the fates.
 
     `subject` "" leaves its line out; `codes_only`: for session codes. `sender` is "" where the reader is
-    the sender; others are told of failures only, and whose message it was.
+    the sender; others are told whose message it was. `for_operator`: the reader answers for the relay.
     """
 
     queue_id: str
@@ -189,6 +205,7 @@ class Telling:
     subject: str = ""
     codes_only: bool = False
     sender: str = ""
+    for_operator: bool = False
 
 
 def explain(fates: Sequence[Fate], telling: Telling) -> str:
@@ -213,23 +230,23 @@ def _in_one_language(words: Words, fates: Sequence[Fate], telling: Telling) -> s
         group = [fate for fate in fates if fate.action is action]
         if not group:
             continue
-        lines += [words.about.format(sender=sender) if sender else words.verdict[action], ""]
+        lines += [words.about[action].format(sender=sender) if sender else words.verdict[action], ""]
         for fate in group:
             lines += _one_recipient(words, fate, telling)
-        lines += ["", words.no_more if sender else words.last[action]]
+        lines += ["", words.no_more if telling.for_operator else words.last[action]]
         until = group[0].retry_until  # the lifetime is the message's: the same for all
         if until is not None:
-            lines.append(f"{words.until}: {_time(until)}")
+            lines.append(f"{words.until}: {moment(until)}")
         lines.append("")
     if telling.subject:
         lines.append(f"{words.subject}: {telling.subject}")
-    lines.append(f"{words.accepted}: {_time(telling.received_at)}")
+    lines.append(f"{words.accepted}: {moment(telling.received_at)}")
     if telling.attempts > 1:
         time = duration(telling.now - telling.received_at, words)
         lines.append(words.tries.format(tries=telling.attempts, time=time))
     elif telling.attempts == 1:
         lines.append(words.once)
-    if sender:
+    if telling.for_operator:
         lines.append(f"{words.look}: relay queue show {telling.queue_id} ({telling.hostname})")
     else:
         lines.append(f"{words.reference}: {telling.queue_id} ({telling.hostname})")
@@ -245,13 +262,14 @@ def _one_recipient(words: Words, fate: Fate, telling: Telling) -> list[str]:
         lines.append(f"    {words.answer} ({fate.upstream}): {said}")
     elif fate.action is not Action.RELAYED:
         lines.append(f"    {words.silence} ({fate.upstream or '-'}): {said or words.none}")
-    if fate.action is Action.FAILED and not telling.sender:
+    if fate.action is Action.FAILED and not telling.for_operator:
         lines.append(f"    {_TRY_THIS[words.subject]}: {words.advice[_kind(fate)]}")
     return lines
 
 
-def _time(moment: datetime) -> str:
-    return f"{moment:%d-%m-%Y %H:%M:%S %z}"
+def moment(at: datetime) -> str:
+    """A moment as people write it."""
+    return f"{at:%d-%m-%Y %H:%M:%S %z}"
 
 
 def _kind(fate: Fate) -> str:
@@ -269,6 +287,10 @@ def _kind(fate: Fate) -> str:
         return "full"
     if detail in ("2.3", "3.4") or fate.reply.code == 552:
         return "size"
+    if detail in ("6.7", "6.9"):
+        return "letters"
+    if detail in ("6.2", "6.3", "6.5"):
+        return "conversion"
     if detail.startswith("7."):
         return "policy"
     return "other"

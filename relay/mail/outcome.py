@@ -89,11 +89,13 @@ class Deferred:
 class Failed:
     """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it.
 
-    `refusal`: what the reply speaks of, None before anybody asked.
+    `unasked`: the reply is ours, because this upstream cannot carry the message; another one may. `refusal`: what the
+    reply speaks of, None before anybody asked.
     """
 
     stage: Stage
     reply: Reply
+    unasked: bool = False
     refusal: Refusal | None = field(default=None, compare=False)  # it follows from the reply
 
 

@@ -14,7 +14,8 @@ The causes, and how long each lasts:
     session-codes-waiting        while one is older than a minute
     reload-refused               until the next good reload
     entries-damaged              while there are any
-    entries-held                 while there are any
+    entries-in-doubt             while any is held that may have been delivered
+    entries-held                 while any other is held
     queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
     sender-refused:UPSTREAM      an hour from the last refusal
     exceptions                   a day from the last bug that was caught
@@ -233,6 +234,7 @@ def _house(known: Known, situation: Situation, now: datetime) -> Iterator[Findin
         yield Finding(cause, Severity.WARNING, since, cause, "reload", {"said": _said(said)})
     for cause, count, severity, remedy in (
         ("entries-damaged", situation.damaged, Severity.ERROR, "damaged"),
+        ("entries-in-doubt", situation.in_doubt, Severity.WARNING, "in-doubt"),
         ("entries-held", situation.held, Severity.WARNING, "held"),
     ):
         if count:

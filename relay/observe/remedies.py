@@ -5,6 +5,9 @@ A remedy names keys of the configuration and commands as they are written. In br
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from relay.mail.outcome import Refusal
 from relay.observe.sentences import Words
 
 REMEDIES: dict[str, Words] = {
@@ -222,6 +225,13 @@ REMEDIES: dict[str, Words] = {
         "`relay queue list --state damaged` noemt ze; maak eerst een kopie van de wachtrij, controleer de schijf, "
         "en vraag de afzenders opnieuw te versturen.",
     ),
+    "in-doubt": Words(
+        "`relay queue list --state held` shows them: ask a recipient whether it arrived. `relay queue cancel ID` ends "
+        "it if it did, `relay queue release ID` sends it again if not, `relay queue bounce ID` tells the sender.",
+        "`relay queue list --state held` toont ze: vraag een ontvanger of het is aangekomen. `relay queue cancel ID` "
+        "beëindigt het als dat zo is, `relay queue release ID` verstuurt het opnieuw zo niet, `relay queue bounce ID` "
+        "meldt het aan de afzender.",
+    ),
     "held": Words(
         "`relay queue list --state held` shows them, `relay queue release ID` lets one go, `relay queue cancel ID` "
         "ends it.",
@@ -237,3 +247,50 @@ REMEDIES: dict[str, Words] = {
         "De mail gaat door. Meld het alstublieft, met de regels van het log waarin `exception` staat.",
     ),
 }
+
+OF_REFUSALS: Mapping[Refusal, Words] = {
+    Refusal.SENDER: REMEDIES["sender"],
+    Refusal.THROTTLED: REMEDIES["throttled"],
+    Refusal.QUOTA: Words(
+        "The account has sent all it may for now: the mail waits, and goes by itself when the provider's count begins "
+        "anew; spread it over more accounts if this lasts.",
+        "Het account heeft verstuurd wat het nu mag: de mail wacht, en gaat vanzelf weg als de telling van de provider "
+        "opnieuw begint; verdeel de mail over meer accounts als dit aanhoudt.",
+    ),
+    Refusal.AUTH: Words(
+        "Mend the login of upstreams.{name} (username, password), or have the provider allow it; the mail waits.",
+        "Herstel de aanmelding van upstreams.{name} (username, password), of laat de provider die toestaan; de mail "
+        "wacht.",
+    ),
+    Refusal.RECIPIENT: Words(
+        "Check the address of the recipient with whoever sent it.",
+        "Controleer het adres van de ontvanger bij de afzender.",
+    ),
+    Refusal.CONTENT: Words(
+        "The provider does not want what is in it: look for attachments and links it may take for spam or a virus, "
+        "and ask the provider.",
+        "De provider wil de inhoud niet: kijk naar bijlagen en links die voor spam of een virus aangezien kunnen "
+        "worden, en vraag het de provider.",
+    ),
+    Refusal.TOO_LARGE: Words(
+        "Have it sent in parts or as a link, or ask the provider for a higher limit.",
+        "Laat het in delen of als link versturen, of vraag de provider om een hogere grens.",
+    ),
+    Refusal.LINE_TOO_LONG: Words(
+        "The message has lines that the provider does not take: write long_lines: encode for upstreams.{name}.",
+        "Het bericht heeft regels die de provider niet aanneemt: schrijf long_lines: encode bij upstreams.{name}.",
+    ),
+    Refusal.MAILBOX_FULL: Words(
+        "The mailbox is full: its owner has to make room. If it is the account's own, empty Sent Items.",
+        "De mailbox is vol: de eigenaar moet ruimte maken. Is het die van het account zelf, leeg dan Verzonden items.",
+    ),
+    Refusal.TEMPORARY: Words(
+        "Nothing: it is tried again by itself. If it lasts, ask the provider what the reply means.",
+        "Niets: het wordt vanzelf opnieuw geprobeerd. Houdt het aan, vraag de provider wat het antwoord betekent.",
+    ),
+    Refusal.PERMANENT: Words(
+        "Ask the provider what the reply means, and show it this line.",
+        "Vraag de provider wat het antwoord betekent, en laat deze regel zien.",
+    ),
+}
+"""What the operator can do about a reply, by what it speaks of."""

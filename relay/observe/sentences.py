@@ -30,6 +30,7 @@ TITLES: dict[str, Words] = {
     "session-codes-waiting": Words("Session codes are stuck", "Sessiecodes blijven hangen"),
     "reload-refused": Words("Configuration refused", "Configuratie geweigerd"),
     "entries-damaged": Words("Damaged mail in the queue", "Beschadigde mail in de wachtrij"),
+    "entries-in-doubt": Words("Mail in doubt is held", "Misschien al bezorgde mail wordt vastgehouden"),
     "entries-held": Words("Mail is held", "Mail wordt vastgehouden"),
     "queue-old": Words("Mail waits for long", "Mail wacht al lang"),
     "sender-refused": Words("Sender refused by {name}", "Afzender geweigerd door {name}"),
@@ -92,6 +93,12 @@ SENTENCES: dict[str, Words] = {
     "entries-damaged": Words(
         "Messages in the queue that cannot be read any more: {count}.",
         "Berichten in de wachtrij die niet meer gelezen kunnen worden: {count}.",
+    ),
+    "entries-in-doubt": Words(
+        "Messages that may have been delivered, because no answer came after their end, and wait for somebody to "
+        "decide: {count}.",
+        "Berichten die misschien bezorgd zijn, omdat er na het einde ervan geen antwoord kwam, en wachten tot iemand "
+        "beslist: {count}.",
     ),
     "entries-held": Words(
         "Messages that wait for somebody to release them: {count}.",

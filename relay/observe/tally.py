@@ -235,7 +235,7 @@ class Tally:
         self._expired.add(event.route)
 
     def _notification_queued(self, event: events.NotificationQueued) -> None:
-        self._notifications.add(event.kind)
+        self._notifications.add("failure" if event.kind == "summary" else event.kind)
 
     def _notification_suppressed(self, _: events.NotificationSuppressed) -> None:
         self._notifications.add("suppressed")

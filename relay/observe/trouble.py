@@ -53,7 +53,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What no event tells: `certificates` are the ends of our listeners' and theirs, by "listener:NAME" or
-    "upstream:NAME"; `damaged` and `held` count entries; `oldest` is the oldest acceptance by route.
+    "upstream:NAME"; `damaged`, `held` and `in_doubt` (held as well, and not among `held`) count entries; `oldest` is
+    the oldest acceptance by route.
 
     `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
     """
@@ -66,3 +67,4 @@ class Situation:
     oldest: dict[str, datetime]
     up: dict[str, bool]
     routes: dict[str, tuple[str, ...]]
+    in_doubt: int = 0

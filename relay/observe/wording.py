@@ -152,7 +152,15 @@ def _sender(event: events.SenderDecided) -> str:
     return _joined((event.result, f"{removed} DKIM-Signature removed" if removed else ""))
 
 
+def _reencoded(event: events.MessageReencoded) -> str:
+    removed = event.signatures_removed
+    what = f"{event.parts} parts" if event.parts else "header"
+    return _joined((event.why, what, f"{removed} DKIM-Signature removed" if removed else ""))
+
+
 def _held(event: events.EntryHeld) -> str:
+    if event.in_doubt:
+        return f"{event.recipients} recipients, in doubt: it may have been delivered"
     return f"{event.recipients} recipients, by {'a sender rule' if event.rule else 'an operator'}"
 
 
@@ -224,6 +232,7 @@ _line(
     text=_sender,
     raised=(Level.INFO, "a signature was removed", lambda e: e.signatures_removed > 0),
 )
+_line(events.MessageReencoded, "reencoded", Level.INFO, "queue_id upstream", text=_reencoded)
 _line(
     events.UpstreamRefused,
     "refused",
@@ -288,7 +297,14 @@ _line(
     raised=(Level.ERROR, "a session code", lambda e: e.session_code),
 )
 _line(events.RecipientCancelled, "cancelled", Level.INFO, "queue_id recipient route attempt delay")
-_line(events.EntryHeld, "held", Level.INFO, "queue_id rule", text=_held)
+_line(
+    events.EntryHeld,
+    "held",
+    Level.INFO,
+    "queue_id rule",
+    text=_held,
+    raised=(Level.WARNING, "in doubt", lambda e: e.in_doubt),
+)
 _line(
     events.EntryChanged,
     "changed",
@@ -303,6 +319,14 @@ _line(
     "queue_id",
     recipient=lambda e: e.reader,
     text=lambda e: f"{e.kind} of {e.about}" if e.about else e.kind,
+)
+_line(
+    events.NotificationCollected,
+    "collected",
+    Level.INFO,
+    queue_id=lambda e: e.about,
+    recipient=lambda e: e.reader,
+    text=lambda e: f"{e.kind}, for a summary",
 )
 _line(
     events.NotificationSuppressed,

@@ -25,12 +25,16 @@ PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A name that leads to upstreams (in order) and a schedule. A lower `priority` goes first."""
+    """A name that leads to upstreams (in order) and a schedule. A lower `priority` goes first.
+
+    `hold_in_doubt`: what may have been delivered waits for a person, and is not tried again by itself.
+    """
 
     name: str
     upstreams: tuple[str, ...]
     schedule: Schedule
     priority: int = PRIORITIES["normal"]
+    hold_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Policy:
     """All that decisions depend on. A reload makes a new one; `is` tells whether it changed.
 
     `routes` holds "default" always and "session-codes" where `session_codes` is not None.
-    `bounces_from` is the author of our own notifications, `bounces_also` read them as well.
+    `bounces_from` is the author of our own notifications, `bounces_also` read them as well. `bounces_to` is who reads
+    them: "sender", "address" (of the sender rule that spoke, where it has one) or "both".
     `delay_warning`: how long a message waits before its sender is told so; None: only who asked for it
     (NOTIFY=DELAY) is told, after `DELAY_WARNING`.
     """
@@ -50,6 +55,7 @@ class Policy:
     bounces_from: Address
     bounces_also: tuple[Address, ...] = ()
     delay_warning: timedelta | None = None
+    bounces_to: str = "sender"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ class Explanation:
     """`rejected` is the reply of a rejection, and `route` and `rendered` are None then.
 
     `session_code` names the entry that matched, or is None. `upstreams` are in the order in which
-    they are tried. `before` and `after` are the header as it came and as it leaves, without what
+    they are tried. `repaired` is how it leaves where an upstream refuses the sender, None where no rule has another.
+    `before` and `after` are the header as it came and as it leaves, without what
     must not be shown.
     """
 
@@ -57,6 +58,7 @@ class Explanation:
     route: str | None
     upstreams: tuple[str, ...]
     rendered: Rendered | None
+    repaired: Rendered | None
     before: Header
     after: Header
 
@@ -68,7 +70,7 @@ def explain(submission: Submission, policy: Policy) -> Explanation:
     match decision:
         case Reject(reply, because):
             header = _shown(view.header, secret=False)
-            return Explanation(reply, because, (), None, (), None, (), None, header, header)
+            return Explanation(reply, because, (), None, (), None, (), None, None, header, header)
         case Accept():
             return _accepted(submission, policy, decision, view)
 
@@ -95,9 +97,14 @@ def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View
         route=accept.route.name,
         upstreams=accept.route.upstreams,
         rendered=rendered,
+        repaired=render(submission, accept, policy, view.header, repaired=True) if _repairs(accept) else None,
         before=_shown(view.header, secret=secret),
         after=_shown(Header.parse(rendered.head), secret=secret),
     )
+
+
+def _repairs(accept: Accept) -> bool:
+    return accept.rule is not None and accept.rule.repairs
 
 
 def _discreet(conditions: list[Condition], *, secret: bool) -> tuple[Condition, ...]:

@@ -21,6 +21,7 @@ from relay.mail.address import Address
 from relay.mail.author import Author, parse
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
+from relay.mail.signature import signed
 from relay.policy.decide import Accept, Policy
 from relay.policy.rules import Rewrite
 from relay.policy.submission import Submission
@@ -29,7 +30,6 @@ _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
 _PLACEHOLDER = re.compile(r"\{(name|address|local|domain)\}")
 _AT = re.compile(r"\s*@\s*")
-_SIGNED = re.compile(rb"(?:^|;)\s*h\s*=([^;]*)")
 _LINE = 900  # octets of a value that still fit a line of 998 (RFC 5322, section 2.1.1) with its name
 _CACHED = 2048
 
@@ -164,7 +164,7 @@ def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tupl
             continue
         elif name in _RECEIPTS and authorship.author is not None:
             kept.append((name, _receipt(field, authorship.receipts)))
-        elif name == b"dkim-signature" and (authorship.author is not None or b"reply-to" in _signed(field)):
+        elif name == b"dkim-signature" and (authorship.author is not None or b"reply-to" in signed(field)):
             signatures += 1
         else:
             kept.append((name, raw))
@@ -172,12 +172,6 @@ def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tupl
     new = (authorship.author, *authorship.originals, authorship.reply_to)
     kept[place:place] = [(raw.partition(b":")[0].lower(), raw) for raw in new if raw is not None]
     return tuple(kept), signatures
-
-
-def _signed(signature: Field) -> frozenset[bytes]:
-    """The names of the fields that a DKIM-Signature covers (RFC 6376, section 3.5, h=). From always is among them."""
-    match = _SIGNED.search(value(signature))
-    return frozenset([name.strip().lower() for name in match[1].split(b":")]) if match else frozenset()
 
 
 def _receipt(field: Field, addresses: tuple[str, ...]) -> bytes:

@@ -13,6 +13,8 @@ from datetime import datetime
 
 from relay.policy.match import View
 
+TOPIC = "sender"  # of the store's memory
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:

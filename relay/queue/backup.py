@@ -92,7 +92,7 @@ def copy(
 
     def waiting(work: Work) -> None:
         nonlocal left_out, last_key
-        for name in ("copy_entries", "copy_recipients", "copy_attempts", "copy_memory"):
+        for name in ("copy_entries", "copy_recipients", "copy_attempts", "copy_memory", "copy_told"):
             work.execute(name)
         left_out, last_key = next(work.execute("copy_bounds"))
         contents.extend(work.execute("copied_entries"))

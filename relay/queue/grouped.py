@@ -9,19 +9,34 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
+from relay.mail.address import Address
 from relay.queue import reading
 from relay.queue.acting import Act
 from relay.queue.books import Books
 from relay.queue.disk import Disk, Kept, Mend, Report
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Settlement
-from relay.queue.operations import Check, Forget, ForgetMemory, GiveBack, MakeDue, Put, Remember, Settle, Wipe
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
+from relay.queue.operations import (
+    Check,
+    Forget,
+    ForgetMemory,
+    ForgetTold,
+    GiveBack,
+    MakeDue,
+    Put,
+    Record,
+    Remember,
+    Settle,
+    Summarise,
+    Wipe,
+)  # fmt: skip
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.taking import Take, TakeExpired, Turns
@@ -129,14 +144,25 @@ class GroupedStore:
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:
+        key = self._books.key(settlement.lease)
+        operation = self._settlement(Settle, key, settlement)
+        self._books.ending(key)
+        return await self._submit(operation)
+
+    async def record(self, settlement: Settlement) -> Sequence[str]:
+        lease, key = settlement.lease, self._key()
+        if len(lease.pending) != len(lease.entry.submission.envelope.recipients):
+            raise ValueError(f"{lease.entry.queue_id}: an attempt before the first commit is for all recipients")
+        return await self._submit(self._settlement(Record, key, replace(settlement, lease=replace(lease, key=key))))
+
+    def _settlement(self, kind: type[Settle], key: int, settlement: Settlement) -> Settle:
         lease = settlement.lease
-        key = self._books.key(lease)
         results = sorted([result.index for result in settlement.results])
         if results != [pending.index for pending in lease.pending]:
             raise ValueError(f"{lease.entry.queue_id}: a settlement has one result for each recipient of its lease")
         ended_at = microseconds(self._now() if settlement.at is None else settlement.at)
         next_at = settlement.next_attempt_at
-        operation = Settle(
+        return kind(
             key,
             settlement,
             [self._key() for _ in settlement.notifications],
@@ -145,8 +171,6 @@ class GroupedStore:
             next_attempt_at=ended_at if next_at is None else microseconds(next_at),
             history=self._history,
         )
-        self._books.ending(key)
-        return await self._submit(operation)
 
     async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
         return await self._submit(self._give_back(leases)) if leases else ()
@@ -230,6 +254,18 @@ class GroupedStore:
 
     async def forget_memory(self, topic: str, key: str) -> None:
         await self._submit(ForgetMemory(topic, key))
+
+    async def readers(self, *, since: datetime) -> Sequence[Reader]:
+        return await self._disk.read(reading.readers(microseconds(since)))
+
+    async def collected(self, reader: Address, *, limit: int) -> Sequence[Told]:
+        return await self._disk.read(reading.collected(reader, limit))
+
+    async def summarise(self, entry: Entry, told: Sequence[Told]) -> None:
+        await self._submit(Summarise(self._key(), entry, told, self.spool))
+
+    async def forget_told(self, *, before: datetime) -> None:
+        await self._submit(ForgetTold(microseconds(before)))
 
     async def forget(self, *, before: datetime) -> int:
         at = microseconds(before)

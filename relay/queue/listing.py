@@ -139,12 +139,16 @@ class Acted:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How many messages of a route are at a place of the queue, and the oldest acceptance among them."""
+    """How many messages of a route are at a place of the queue, and the oldest acceptance among them.
+
+    `in_doubt`: how many of those held may have been delivered.
+    """
 
     route: str
     place: Place
     messages: int
     oldest: datetime
+    in_doubt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
 from relay.policy.submission import Submission
@@ -106,6 +107,28 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A report about the message `queue_id` for `reader`, made `at` that moment.
+
+    `line` "": it is a message of its own. Else it waits for a summary that will say this of it (`mail.summary_line`).
+    """
+
+    reader: Address
+    queue_id: str
+    at: datetime
+    line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Whom we write to: when messages of ours to `address` were `sent`, and how many reports wait for a summary."""
+
+    address: Address
+    sent: tuple[datetime, ...]
+    collected: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What an attempt changes, in one transaction: results, the next attempt, and notifications of ours.
 
@@ -113,7 +136,8 @@ class Settlement:
     recipient is left. `route` is where the rest waits (a new decision may have moved it).
     `notifications` are new entries (bounces); they are not leased. `at` is when the attempt ended, and None
     when there was none (moved, held, expired while waiting): then nothing of it is kept for `queue show`.
-    `warned`: a delay warning is among the notifications.
+    `warned`: a delay warning is among the notifications. `told` has a row for each reader of a failure or a delay,
+    whether its report is among the notifications or waits for a summary.
     """
 
     lease: Lease
@@ -123,6 +147,7 @@ class Settlement:
     notifications: tuple[Entry, ...] = ()
     at: datetime | None = None
     warned: bool = False
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

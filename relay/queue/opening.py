@@ -35,6 +35,7 @@ def look_around(work: Work, spool: Spool, now: int, *, history: bool) -> tuple[F
     last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
     recipients: dict[str, int] = dict(work.execute("found_recipients", (True,)))
     changes: list[Change] = []
+    work.execute("forget_summarised")
     if leases:
         wished = [key for (key,) in work.execute("leased_wishes")]
         work.execute("take_back")

@@ -11,7 +11,7 @@ from relay.events import EntryChanged
 from relay.mail.content import FileContent
 from relay.queue.acting import apply_wishes
 from relay.queue.books import Books, Change
-from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State
+from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State, Told
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -22,6 +22,7 @@ from relay.queue.rows import (
     history_row,
     microseconds,
     recipient_rows,
+    told_row,
 )
 from relay.queue.spool import Spool
 from relay.queue.work import Bulk, Operation, Work
@@ -153,6 +154,8 @@ class Settle(Operation[Sequence[str]]):
                 bulk.unrecorded.append(self._key)
 
     def run(self, work: Work) -> None:
+        for told in self.settlement.told:
+            work.execute("tell", told_row(told))
         if not self._results:
             return
         self._changes = []
@@ -204,6 +207,49 @@ class Settle(Operation[Sequence[str]]):
 
     def undo(self, books: Books) -> None:
         books.still_leased(self._key)
+
+
+class Record(Settle):
+    """An entry, and the settlement of an attempt that was made before it was kept. Its content is written where
+    somebody still waits."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(
+        self,
+        key: int,
+        settlement: Settlement,
+        born: Sequence[int],
+        spool: Spool,
+        *,
+        ended_at: int,
+        next_attempt_at: int,
+        history: bool,
+    ) -> None:
+        super().__init__(
+            key, settlement, born, spool, ended_at=ended_at, next_attempt_at=next_attempt_at, history=history
+        )
+        entry = settlement.lease.entry
+        self._entry = _New(key, entry, LEASED, entry.attempts, spool)
+        self.born = (key, *born)
+        if self._results and isinstance(entry.content, FileContent):
+            self.refused_file = spool.name(entry.content)
+
+    def gather(self, bulk: Bulk) -> None:
+        if self._results:
+            self._entry.gather(bulk)
+        super().gather(bulk)
+
+    def apply(self, books: Books) -> Sequence[str]:
+        lease = self.settlement.lease
+        books.put(lease.entry, lease, lease.entry.attempts)
+        due = super().apply(books)
+        self.leaves_traces = self.leaves_traces and bool(self._results)
+        return due
+
+    def undo(self, books: Books) -> None:
+        super().undo(books)
+        self.leaves_traces = bool(self._results) and self.settlement.lease.entry.session_code
 
 
 def _due_by_wish(change: Change, route: str) -> list[str]:
@@ -264,6 +310,44 @@ class GiveBack(Operation[Sequence[str]]):
     def undo(self, books: Books) -> None:
         for key in (*self._counted, *self._uncounted):
             books.still_leased(key)
+
+
+class Summarise(Operation[None]):
+    """An entry of our own takes the place of reports. After a commit of unknown fate they wait again (`Mend`)."""
+
+    __slots__ = ("_new", "_told")
+
+    def __init__(self, key: int, entry: Entry, told: Sequence[Told], spool: Spool) -> None:
+        super().__init__()
+        self._new = _New(key, entry, DUE, entry.attempts, spool)
+        self._told = [told_row(one) for one in told]
+        self.born = (key,)
+
+    def gather(self, bulk: Bulk) -> None:
+        self._new.gather(bulk)
+
+    def run(self, work: Work) -> None:
+        new = self._new
+        for reader, queue_id, at, _ in self._told:
+            work.execute("summarised", (new.key, reader, queue_id, at))
+        submission = new.entry.submission
+        work.execute("tell", (self._told[0][0], submission.queue_id, microseconds(submission.received_at), None))
+
+    def apply(self, books: Books) -> None:
+        books.put(self._new.entry, None, self._new.attempts)
+
+
+class ForgetTold(Operation[None]):
+    __slots__ = ("_before",)
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self._before = before
+
+    def run(self, work: Work) -> None:
+        work.execute("forget_told", (self._before,))
+
+    def apply(self, books: Books) -> None: ...
 
 
 class MakeDue(Operation[int]):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 
+from relay.mail.address import Address
 from relay.mail.header import Header
 from relay.queue.listing import Addressee, Listed, Place, Shown, Standing, Tried, Wanted
-from relay.queue.model import Kind
+from relay.queue.model import Kind, Reader, Told
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -21,14 +22,17 @@ from relay.queue.rows import (
     SLEEPING,
     TO_BOUNCE,
     Row,
+    address_of,
     address_text,
     microseconds,
     moment,
     names,
+    reader_text,
 )
 from relay.queue.work import Work
 
 SLICE = 50_000  # messages of the history that one transaction looks at
+SUMMARY_OCTETS = 512 * 1024  # of the lines of one summary
 _ANY_PLACE = -1
 _WAITING = (DUE, SLEEPING, TO_BOUNCE)
 _PLACES: dict[Place, tuple[int, bool | None]] = {
@@ -75,16 +79,21 @@ def standing(read: Work) -> list[Standing]:
     """What nobody has leased; a pair of route and place may come twice."""
     found: list[Standing] = []
 
-    def note(route: str, place: Place, messages: int, oldest: int | None) -> None:
+    def note(route: str, place: Place, messages: int, oldest: int | None, in_doubt: int = 0) -> None:
         if messages:
-            found.append(Standing(route, place, messages, moment(next(read.execute("received_at", (oldest,)))[0])))
+            at = moment(next(read.execute("received_at", (oldest,)))[0])
+            found.append(Standing(route, place, messages, at, in_doubt))
 
     for name in ("standing_due", "standing_sleeping"):
         for route, messages, tried, oldest, oldest_tried in list(read.execute(name)):
             note(route, Place.PENDING, messages - tried, oldest)
             note(route, Place.DEFERRED, tried, oldest_tried)
+    in_doubt: dict[str, int] = dict(read.execute("standing_in_doubt"))
     for place, route, messages, oldest in list(read.execute("standing_apart")):
-        note(route, Place.HELD if place == HELD else Place.DAMAGED, messages, oldest)
+        if place == HELD:
+            note(route, Place.HELD, messages, oldest, in_doubt.get(route, 0))
+        else:
+            note(route, Place.DAMAGED, messages, oldest)
     for route, tried, received_at in read.execute("standing_to_bounce"):
         found.append(Standing(route, Place.DEFERRED if tried else Place.PENDING, 1, moment(received_at)))
     return found
@@ -101,7 +110,8 @@ def gathered(found: Iterable[Standing]) -> list[Standing]:
 
 
 def _together(one: Standing, other: Standing) -> Standing:
-    return Standing(one.route, one.place, one.messages + other.messages, min(one.oldest, other.oldest))
+    in_doubt = one.in_doubt + other.in_doubt
+    return Standing(one.route, one.place, one.messages + other.messages, min(one.oldest, other.oldest), in_doubt)
 
 
 # Lists
@@ -181,6 +191,32 @@ def recalled(topic: str, key: str) -> Callable[[Work], int | None]:
 def memories(topic: str) -> Callable[[Work], list[tuple[str, int, str]]]:
     def look(read: Work) -> list[tuple[str, int, str]]:
         return [(str(key), int(at), str(value)) for key, at, value in read.execute("memories", (topic,))]
+
+    return look
+
+
+def readers(since: int) -> Callable[[Work], list[Reader]]:
+    def look(read: Work) -> list[Reader]:
+        sent: dict[str, list[datetime]] = {}
+        for reader, at in read.execute("told_since", (since,)):
+            sent.setdefault(reader, []).append(moment(at))
+        waiting: dict[str, int] = dict(read.execute("told_waiting"))
+        everybody = dict.fromkeys((*sent, *waiting))
+        return [Reader(address_of(one), tuple(sent.get(one, ())), waiting.get(one, 0)) for one in everybody]
+
+    return look
+
+
+def collected(reader: Address, limit: int) -> Callable[[Work], list[Told]]:
+    def look(read: Work) -> list[Told]:
+        found: list[Told] = []
+        octets = 0
+        for queue_id, at, line in read.execute("collected", (reader_text(reader), limit)):
+            octets += len(line)
+            if found and octets > SUMMARY_OCTETS:
+                break  # a message may have a thousand recipients
+            found.append(Told(reader, queue_id, moment(at), line))
+        return found
 
     return look
 

@@ -24,7 +24,7 @@ from relay.mail.address import Address
 from relay.mail.content import Content, FileContent, MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind, Pending, Settlement
+from relay.queue.model import Entry, Kind, Pending, Settlement, Told
 from relay.queue.spool import Spool
 
 PAGE_SIZE = 16384
@@ -108,6 +108,14 @@ def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
     ]
 
 
+def told_row(told: Told) -> Row:
+    return reader_text(told.reader), told.queue_id, microseconds(told.at), told.line or None
+
+
+def reader_text(reader: Address) -> str:
+    return f"{reader.local}@{reader.domain}"
+
+
 def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
     """What is kept of a message whose recipients all end with this settlement."""
     entry = settlement.lease.entry
@@ -151,7 +159,7 @@ def entry_of(row: Row, recipients: Sequence[Row], content: Row | None, attempts:
         submission = Submission(
             queue_id=row[1],
             envelope=Envelope(
-                reverse_path=None if row[19] is None else _address(row[19]),
+                reverse_path=None if row[19] is None else address_of(row[19]),
                 recipients=tuple([_recipient(*columns[:3]) for columns in recipients]),
                 smtputf8=bool(row[20]),
                 ret=row[21],
@@ -212,7 +220,7 @@ def _content(row: Row, head_length: int, body: bytes, spool: Spool) -> Content:
     return FileContent(path, size, body)
 
 
-def _address(text: str) -> Address:
+def address_of(text: str) -> Address:
     local, at, domain = text.rpartition("@")
     if not at:
         raise ValueError("no address")
@@ -226,11 +234,11 @@ def address_text(kept: str) -> str:
 
 def _recipient(address: str, notify: str | None, orcpt: str | None) -> Recipient:
     if notify is None:
-        return Recipient(_address(address), None, orcpt)
+        return Recipient(address_of(address), None, orcpt)
     wishes = frozenset(notify.split(",")) if notify else frozenset()
     if not wishes <= _NOTIFY:
         raise ValueError("no NOTIFY")
-    return Recipient(_address(address), wishes, orcpt)
+    return Recipient(address_of(address), wishes, orcpt)
 
 
 @lru_cache(maxsize=1024)

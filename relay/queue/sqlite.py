@@ -110,6 +110,7 @@ class _Transaction:
             self.end(mend.undone, overwrite=True)
             self.execute("delete_attempts", (self.keys(mend.undone),))
             self.execute("delete_history", (self.keys(mend.undone),))
+            self.execute("not_summarised", (self.keys(mend.undone),))
         leased = self.keys([kept.key for kept in mend.leased])
         self.execute("lose_leases", (self.keys(mend.uncounted), leased))
         for kept in mend.leased:

@@ -14,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from relay.mail.address import Address
 from relay.queue.listing import Acted, Listed, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Settlement
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
 
 
 class QueueStore(Protocol):
@@ -43,6 +44,15 @@ class QueueStore(Protocol):
         """Record what became of a lease, and end it. Finished entries leave the queue with their content.
 
         What is returned are the routes under which mail became due because an operator had wished it meanwhile.
+        """
+        ...
+
+    async def record(self, settlement: Settlement) -> Sequence[str]:
+        """Keep an entry together with what became of its first attempt, which was made before it was kept: `put` and
+        `settle` in one transaction, which returns as `settle` does (no route: nobody knew of it before).
+
+        The lease is the caller's own, for all recipients, with the attempt counted. Of an entry whose recipients have
+        all come to an end only the history is written, never its content.
         """
         ...
 
@@ -121,6 +131,22 @@ class QueueStore(Protocol):
 
     async def forget_memory(self, topic: str, key: str) -> None:
         """`key` is not known under `topic` any more, if it was."""
+        ...
+
+    async def readers(self, *, since: datetime) -> Sequence[Reader]:
+        """Whoever was written to since then, or has reports that wait for a summary."""
+        ...
+
+    async def collected(self, reader: Address, *, limit: int) -> Sequence[Told]:
+        """At most `limit` reports to `reader` that wait for a summary, in the order of their messages."""
+        ...
+
+    async def summarise(self, entry: Entry, told: Sequence[Told]) -> None:
+        """Keep `entry`, the summary of `told` (for one reader), due at once. They wait no more; it counts as sent."""
+        ...
+
+    async def forget_told(self, *, before: datetime) -> None:
+        """Remove what was told before then, but for what still waits for a summary."""
         ...
 
     async def forget(self, *, before: datetime) -> int:

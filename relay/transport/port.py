@@ -25,6 +25,7 @@ class DeliveryRequest:
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
     `session_code`: it may use what is kept for session codes.
+    `encode_long_lines`: lines over 998 octets are not to go as they are.
     """
 
     queue_id: str
@@ -38,6 +39,7 @@ class DeliveryRequest:
     envid: str | None = None
     patience: float | None = None
     session_code: bool = False
+    encode_long_lines: bool = False
 
     @property
     def size(self) -> int:
@@ -45,15 +47,25 @@ class DeliveryRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Reencoding:
+    """A message had to be re-encoded: `why`, how many of its parts, and how many signatures that broke."""
+
+    why: str
+    parts: int
+    signatures_removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """The end of one transaction: one outcome for each recipient, in order.
 
     `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything;
-    the recipients' outcomes tell the same story.
+    the recipients' outcomes tell the same story. `reencoding`: what the message went through on its way.
     """
 
     outcomes: tuple[Outcome, ...]
     sick: Deferred | None = None
+    reencoding: Reencoding | None = None
 
 
 class Connection(Protocol):

@@ -44,6 +44,7 @@ class SmtpSettings:
 
     `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5. `cleartext_auth`: AUTH may go
     unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address literal.
+    `size_limit` is what is known of it before, and while EHLO does not say.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SmtpSettings:
     password: Callable[[], str] | None = field(default=None, repr=False)
     cleartext_auth: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
+    size_limit: int | None = None
 
     @property
     def tls_terms(self) -> TlsTerms:
@@ -74,7 +76,7 @@ class SmtpTransport:
         self._observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
-        self._size_limit: int | None = None
+        self._size_limit = settings.size_limit
 
     @property
     def name(self) -> str:
@@ -82,12 +84,14 @@ class SmtpTransport:
 
     @property
     def size_limit(self) -> int | None:
-        """The SIZE that the last connection heard; None without a limit."""
+        """The SIZE that the last connection heard, else what was known before; None: no limit is known."""
         return self._size_limit
 
     def reload(self) -> None:
-        """Certificates and CAs are read anew before the next connection; secrets always are."""
+        """Certificates and CAs are read anew before the next connection; secrets always are. Its size limit is heard
+        anew."""
         self._tls.reload()
+        self._size_limit = self._settings.size_limit
 
     async def connect(self) -> SmtpConnection | Deferred:
         """A connection past TLS and AUTH, or how far it came. Raises nothing for what an upstream or a network does."""
@@ -107,7 +111,7 @@ class SmtpTransport:
             if self._settings.auth != "none":
                 await self._authenticate(opening, mechanisms)
             offers = Offers.of(extensions)
-            self._size_limit = offers.size or None
+            self._size_limit = offers.size or self._settings.size_limit
             certificate = opening.certificate()
             connection = opening.hand_over(offers)
         except BaseException:

@@ -11,7 +11,7 @@ its transport. What it promises:
 
 Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
 256 KiB in memory in another; else one command at a time. Longer ones go in pieces, at the upstream's pace.
-Content is sent as it is, also where the upstream does not offer 8BITMIME.
+Content is sent as it is, unless the upstream cannot take it so (`reencode`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
@@ -29,6 +29,7 @@ from relay.mail.reply import Reply
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
 from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.reencode import acceptable
 from relay.transport.replies import ReplyReader, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 
@@ -110,9 +111,22 @@ class SmtpConnection(asyncio.Protocol):
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         """One transaction. Raises only OSError, where the content cannot be read; the connection is aborted then."""
         assert self._waiter is None, "one transaction at a time"
+        if self._offers.eightbit and not request.encode_long_lines:
+            return await self._deliver(request)
+        try:
+            fitting = await acceptable(request, self._offers)
+        except BaseException:
+            self.abort()
+            raise
+        if isinstance(fitting, Reply):
+            return _unable(request, fitting)
+        delivery = await self._deliver(fitting[0])
+        return delivery if fitting[1] is None else replace(delivery, reencoding=fitting[1])
+
+    async def _deliver(self, request: DeliveryRequest) -> Delivery:
         lines = commands(request, self._offers)
         if isinstance(lines, Reply):
-            return Delivery((Failed(Stage.MAIL, lines),) * len(request.recipients))
+            return _unable(request, lines)
         self._in_content = self._dot_written = False
         self._sick = None
         self._stages = (Stage.MAIL,)
@@ -524,6 +538,10 @@ class _Clock:
                 self._arm(self.deadline)
             else:
                 self._ring()
+
+
+def _unable(request: DeliveryRequest, reply: Reply) -> Delivery:
+    return Delivery((Failed(Stage.MAIL, reply, unasked=True),) * len(request.recipients))
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,9 @@
     POST /v1/queue/act      {"verb", "route"?, "ids": [PREFIX, …]}, or "all": {state, route, to, from, since}:
                             then a line of JSON for each page that is done, the last is the report
     POST /v1/queue/backup   {"file": "/absolute/path"}
+    GET  /v1/senders        who is known to be refused
+    POST /v1/senders/forget {"senders": [ADDRESS, …], "upstream"?}: an empty list is all of them
+    POST /v1/senders/pin    {"upstream", "author", "reverse_path"?}
     POST /v1/reload         200 {"version": 1, "needs_restart": […]}, or 422 {"version": 1, "problems": […]} when
                             the file is bad and nothing was changed
 
@@ -31,7 +34,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from relay.admin import documents, queue
+from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NotPossible, Refused
 from relay.admin.port import House
@@ -108,6 +111,9 @@ class _Desk:
             ("GET", "/v1/queue/find"): self._find,
             ("POST", "/v1/queue/act"): self._act,
             ("POST", "/v1/queue/backup"): self._backup,
+            ("GET", "/v1/senders"): self._senders,
+            ("POST", "/v1/senders/forget"): self._forget_senders,
+            ("POST", "/v1/senders/pin"): self._pin_sender,
             ("POST", "/v1/reload"): self._reload,
         }
 
@@ -184,6 +190,32 @@ class _Desk:
             raise Refused("file must be text: the absolute path of the file to write")
         path = Path(file)
         return _json(200, documents.backup(path, await queue.backup(self._house.store, path)))
+
+    async def _senders(self, _: web.BaseRequest) -> web.StreamResponse:
+        return _json(200, documents.senders(await senders.list_(self._house.store, now=datetime.now(UTC))))
+
+    async def _forget_senders(self, request: web.BaseRequest) -> web.StreamResponse:
+        asked = await _body(request, "senders", "upstream")
+        names, upstream = asked.get("senders", []), asked.get("upstream")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise Refused("senders must be a list of texts; an empty one is all of them")
+        if not (upstream is None or isinstance(upstream, str)):
+            raise Refused("upstream must be text")
+        forgotten = await senders.forget(self._house.store, names, now=datetime.now(UTC), upstream=upstream)
+        await self._house.senders_changed()
+        return _json(200, documents.senders(forgotten))
+
+    async def _pin_sender(self, request: web.BaseRequest) -> web.StreamResponse:
+        asked = await _body(request, "upstream", "author", "reverse_path")
+        upstream, author, path = (asked.get(name) for name in ("upstream", "author", "reverse_path"))
+        if not (isinstance(upstream, str) and isinstance(author, str) and (path is None or isinstance(path, str))):
+            raise Refused("upstream and author must be text, and so must reverse_path where it is given")
+        house = self._house
+        pinned = await senders.pin(
+            house.store, upstream, author, reverse_path=path, upstreams=house.upstreams, now=datetime.now(UTC)
+        )
+        await house.senders_changed()
+        return _json(200, documents.senders([pinned]))
 
     async def _reload(self, _: web.BaseRequest) -> web.StreamResponse:
         try:

@@ -59,10 +59,12 @@ class FakeHouse:
     """What the socket knows of the daemon; `error` is raised by whatever is asked."""
 
     routes = ROUTES
+    upstreams = ("own", "vendor")
 
     def __init__(self, store: QueueStore) -> None:
         self._store = store
         self.woken = 0
+        self.senders_told = 0
         self.error: Exception | None = None
 
     @property
@@ -70,6 +72,9 @@ class FakeHouse:
         if self.error is not None:
             raise self.error
         return self._store
+
+    async def senders_changed(self) -> None:
+        self.senders_told += 1
 
     async def reload(self) -> tuple[str, ...]:
         if self.error is not None:

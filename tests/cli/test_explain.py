@@ -157,3 +157,25 @@ def test_a_bad_configuration_is_told_with_exit_code_1(tmp_path: Path) -> None:
     missing = run(tmp_path / "none.yaml", "--from", "a@x.nl", "--to", "b@x.nl")
     assert missing.exit_code == 1
     assert len(missing.stderr.splitlines()) == 1
+
+
+def test_it_says_whether_the_application_would_hear_the_upstreams_verdict(config: Path) -> None:
+    config.write_text(
+        CONFIG.replace("keep: true", "address: a@b.nl\n    hold: true", 1)
+        + "listeners:\n"
+        + "  - {name: legacy}\n"
+        + '  - {name: waits, listen: "127.0.0.1:26", reply: direct}\n'
+        + "  - {name: files, type: pickup, directory: /srv/mail}\n"
+    )
+    asked = ("--from", "jan@example.nl", "--to", "a@x.nl")
+    assert "  reply         queued: 250 as soon as it is kept\n" in run(config, *asked).stdout
+    assert "  reply         queued: 250" in run(config, *asked, "--listener", "files").stdout
+    direct = run(config, *asked, "--listener", "waits")
+    assert "reply direct: the application hears the upstream's verdict, at most 20 s;" in " ".join(
+        direct.stdout.split()
+    )
+    held = ("--from", "noreply@example.nl", "--to", "a@x.nl", "--listener", "waits")
+    assert "  reply         queued: 250" in run(config, *held).stdout
+    for arguments, expected in ((asked, ("queued", None)), ((*asked, "--listener", "waits"), ("direct", 20.0))):
+        told = json.loads(run(config, *arguments, "--json").stdout)
+        assert (told["reply_mode"], told["patience"]) == expected

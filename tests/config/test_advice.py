@@ -56,6 +56,11 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             "config.yaml:5: routes.session-codes: not used",
         ),
         (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n  vendor: {{host: b.nl}}\nsession_codes: {{enabled: true}}\n"
+            "routes:\n  session-codes: {in_doubt: hold}\n",
+            "config.yaml:7: routes.session-codes.in_doubt: a session code is never held",
+        ),
+        (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nsenders: [{{keep: true}}, {{address: a@b.nl}}]\n",
             "config.yaml:4: senders[0]: this rule matches all mail",
         ),
@@ -89,6 +94,10 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
         (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nadmin: {{listen: 0.0.0.0:9125}}\n",
             "config.yaml:4: admin.allow: only this machine itself may scrape",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners: [{{reply: direct, patience: 101s}}]\n",
+            "config.yaml:4: listeners[0].patience: most software gives up before, sends again",
         ),
     ],
 )

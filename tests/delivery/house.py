@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+from relay.config.preset import table
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
@@ -49,6 +51,24 @@ class Store(SqliteStore):
     """The real one, which can be told to be out of order."""
 
     broken = False
+    gate: asyncio.Event | None = None  # a commit of what is fresh waits for it
+    at_the_gate = 0
+    stir: Callable[[], None] = staticmethod(lambda: None)
+
+    async def put(self, entry, *, leased, held=False):  # type: ignore[no-untyped-def]
+        await self._arrive()
+        return await super().put(entry, leased=leased, held=held)
+
+    async def record(self, settlement):  # type: ignore[no-untyped-def]
+        await self._arrive()
+        return await super().record(settlement)
+
+    async def _arrive(self) -> None:
+        self.at_the_gate += 1
+        self.stir()
+        if self.gate is not None:
+            await self.gate.wait()
+        self._trouble()
 
     def _trouble(self) -> None:
         if self.broken:
@@ -79,6 +99,7 @@ class DeliveryHouse:
     def __init__(self, store: Store, watch: Watch, policy: Policy) -> None:
         self.store = store
         self.watch = watch
+        store.stir = watch.stir
         self.policy = policy
         self.now = NOON
         self.steady = True
@@ -119,7 +140,7 @@ class DeliveryHouse:
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Way:
         way = self.ways[name] = Way(name, self.watch)
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = Upstream(way, limits, observer=self.watch, changed=self.changed)
+        self.upstreams[name] = Upstream(way, limits, refusals=table(None), observer=self.watch, changed=self.changed)
         return way
 
     def changed(self) -> None:

@@ -37,6 +37,7 @@ from tests.queue.mail import an_entry
 
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
 NULL_REFUSED = Failed(Stage.MAIL, Reply(550, "5.7.1", "no null reverse-path here"))
+TOO_LARGE = Failed(Stage.MAIL, Reply(552, "5.3.4", "the message has 60 octets"), unasked=True)
 LOOK = SenderRule("look", Match(), None, hold=True)
 RULE = SenderRule("fallback", Match(), Rewrite(Address.of("administratie@example.nl")))
 
@@ -99,6 +100,36 @@ async def test_the_second_takes_over_when_the_first_is_down_or_set_aside(house: 
     assert await tried(house, leased()) == Attempted((TAKEN,), "spare")
     assert await tried(house, leased()) == Attempted((TAKEN,), "spare")
     assert house.ways["own"].dialled == 1
+
+
+@pytest.mark.asyncio
+async def test_what_one_upstream_cannot_carry_is_carried_by_another(house: DeliveryHouse) -> None:
+    house.ways["own"].says = lambda request: TOO_LARGE
+    assert await tried(house, leased()) == Attempted((TAKEN,), "spare")
+
+
+@pytest.mark.asyncio
+async def test_what_no_upstream_can_carry_fails(house: DeliveryHouse) -> None:
+    for way in house.ways.values():
+        way.says = lambda request: TOO_LARGE
+    assert await outcomes(house, leased()) == (TOO_LARGE,)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("small", ["own", "spare"])
+async def test_what_one_cannot_carry_waits_for_the_other_that_is_down(house: DeliveryHouse, small: str) -> None:
+    (other,) = {"own", "spare"} - {small}
+    house.ways[small].says = lambda request: TOO_LARGE
+    house.ways[other].connects = DOWN
+    assert await outcomes(house, leased()) == (DOWN,)
+    assert await outcomes(house, leased()) == (NOT_ASKED,)
+
+
+@pytest.mark.asyncio
+async def test_what_one_cannot_carry_and_the_other_greylists_waits(house: DeliveryHouse) -> None:
+    house.ways["own"].says = lambda request: TOO_LARGE
+    house.ways["spare"].says = lambda request: GREYLISTED
+    assert await outcomes(house, leased()) == (GREYLISTED,)
 
 
 @pytest.mark.asyncio

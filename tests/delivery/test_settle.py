@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.delivery.notify import NOBODY, Audience, most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.events import (
     EntryHeld,
     Event,
+    NotificationCollected,
     NotificationQueued,
     NotificationSuppressed,
     RecipientDeferred,
@@ -26,10 +28,11 @@ from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
+from relay.mail.summary_line import of_text
 from relay.policy.decide import DELAY_WARNING, Policy, Route, SessionCodes
 from relay.policy.retry import Schedule
 from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind, Lease, Pending, Result, State
+from relay.queue.model import Entry, Kind, Lease, Pending, Result, State, Told
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
 NOW = ACCEPTED + timedelta(minutes=1)
@@ -40,6 +43,7 @@ NEW = ("7QK3BBBBBBBB", "7QK3CCCCCCCC")
 HEAD = b"From: jan@klant.example\r\nSubject: sessiecode 482913\r\n\r\n"
 DEFAULT = Route("default", ("own",), Schedule((timedelta(minutes=1), timedelta(minutes=5)), timedelta(days=5)))
 CODES = Route("session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), priority=0)
+HOLDING = replace(DEFAULT, hold_in_doubt=True)
 POLICY = Policy(
     hostname="relay.example.nl",
     senders=(),
@@ -98,11 +102,13 @@ def settled(
     policy: Policy = POLICY,
     jitter: float = 0.5,
     may_expire: bool = True,
+    route: Route | None = None,
+    audience: Audience = NOBODY,
 ) -> Settled:
     return settle(
         mail,
         outcomes,
-        route=CODES if mail.entry.session_code else DEFAULT,
+        route=route or (CODES if mail.entry.session_code else DEFAULT),
         policy=policy,
         upstream="own",
         now=now,
@@ -110,6 +116,7 @@ def settled(
         new_queue_ids=NEW,
         rule="fallback",
         may_expire=may_expire,
+        audience=audience,
     )
 
 
@@ -206,6 +213,46 @@ def test_mail_in_doubt_waits_twice_the_interval_and_the_doubt_is_counted() -> No
     assert done.settlement.next_attempt_at == NOW + timedelta(minutes=2)
     assert done.settlement.results[0].in_doubt == 2
     assert states(done) == [State.PENDING]
+
+
+def test_mail_in_doubt_on_a_route_that_holds_it_waits_for_a_person_and_the_others_go_on() -> None:
+    done = settled(lease(3), IN_DOUBT, GREYLISTED, TAKEN, route=HOLDING)
+    assert states(done) == [State.HELD, State.PENDING, State.DELIVERED]
+    held = done.settlement.results[0]
+    assert held.reply == "no answer after the end of the message: it may have been delivered"
+    assert (held.in_doubt, held.in_doubt_at) == (1, "own")
+    assert done.settlement.next_attempt_at == NOW + timedelta(minutes=1)  # the doubt makes nobody wait longer
+    assert kinds(done) == [RecipientDeferred, RecipientDeferred, RecipientDelivered, EntryHeld]
+    assert done.events[-1] == EntryHeld("7QK3AAAAAAAA", "", 1, in_doubt=True)
+    (doubt, *_) = done.events
+    assert isinstance(doubt, RecipientDeferred)
+    assert (doubt.in_doubt, doubt.next_attempt_at) == (True, None)
+
+
+def test_mail_held_in_doubt_does_not_expire_with_its_attempt() -> None:
+    done = settled(lease(), IN_DOUBT, route=HOLDING, now=LATER)
+    assert states(done) == [State.HELD]
+    assert (done.settlement.next_attempt_at, done.settlement.route) == (None, "default")
+    assert done.settlement.notifications == ()
+
+
+def test_a_bounce_in_doubt_is_tried_again_whatever_the_route_says() -> None:
+    assert states(settled(lease(kind=Kind.BOUNCE, reverse_path=None), IN_DOUBT, route=HOLDING)) == [State.PENDING]
+
+
+def test_a_session_code_in_doubt_is_not_held_and_not_tried_again_where_the_route_says_hold() -> None:
+    done = settled(lease(session_code=True), IN_DOUBT, route=replace(CODES, hold_in_doubt=True))
+    assert states(done) == [State.FAILED]
+    assert done.settlement.notifications == ()
+    (event,) = done.events
+    assert isinstance(event, RecipientFailed)
+    assert (event.in_doubt, event.text) == (True, "no answer after the end of the message: it may have been delivered")
+
+
+def test_whoever_looks_at_the_queue_sees_that_what_waits_may_have_been_delivered() -> None:
+    assert settled(lease(), IN_DOUBT).settlement.results[0].reply.endswith(": it may have been delivered")
+    code = settled(lease(session_code=True), IN_DOUBT).settlement.results[0]
+    assert code.reply == "dropped at dot: it may have been delivered"
 
 
 def test_mail_whose_lifetime_ended_expires_with_its_attempt_and_bounces() -> None:
@@ -693,3 +740,139 @@ def test_every_outcome_is_settled_once_and_told_once_and_a_session_code_never_qu
         quoted = [repr(done.events), repr([result.reply for result in results])]
         quoted += [repr(entry.content.read(0, entry.content.size)) for entry in done.settlement.notifications]
         assert not any("482913" in text or "sessiecode" in text for text in quoted)
+
+
+# Who reads
+
+
+OFFICE = Address.of("administratie@klant.example")
+TO_ADDRESS, TO_BOTH = (replace(WARNING, bounces_to=to) for to in ("address", "both"))
+
+
+def heard(mail: Lease, *outcomes: Outcome, policy: Policy, audience: Audience, now: datetime = NOW) -> Settled:
+    return settle(
+        mail,
+        outcomes or (REFUSED,),
+        route=DEFAULT,
+        policy=policy,
+        upstream="own",
+        now=now,
+        jitter=0.5,
+        new_queue_ids=[f"NEW{n}" for n in range(most_notices(policy))],
+        audience=audience,
+    )
+
+
+def test_a_bounce_goes_to_the_address_of_the_rule_and_says_whose_message_it_was() -> None:
+    mail = lease(ret="full")
+    done = heard(mail, policy=TO_ADDRESS, audience=Audience(OFFICE))
+    (report,) = done.settlement.notifications
+    assert readers(report) == [str(OFFICE)]
+    text = text_of(report)
+    assert b"Een bericht van jan@klant.example is niet bezorgd bij:" in text
+    assert b"Wat u kunt doen" in text
+    assert b"Kenmerk voor uw beheerder" in text
+    assert b"Content-Type: text/rfc822-headers" in text  # whatever the sender asked for
+    assert done.events[-1] == NotificationQueued("NEW0", "7QK3AAAAAAAA", "failure", str(OFFICE))
+
+
+def test_a_delay_goes_there_as_well() -> None:
+    late = ACCEPTED + timedelta(hours=2)
+    done = heard(lease(), GREYLISTED, policy=TO_ADDRESS, audience=Audience(OFFICE), now=late)
+    (report,) = done.settlement.notifications
+    assert readers(report) == [str(OFFICE)]
+    assert b"Een bericht van jan@klant.example is nog niet bezorgd bij:" in text_of(report)
+
+
+@pytest.mark.parametrize("policy", [TO_ADDRESS, TO_BOTH])
+def test_without_a_rule_with_an_address_the_sender_is_told(policy: Policy) -> None:
+    (report,) = heard(lease(), policy=policy, audience=Audience()).settlement.notifications
+    assert readers(report) == ["jan@klant.example"]
+    assert b"Uw bericht is niet bezorgd bij:" in text_of(report)
+
+
+def test_both_are_told_each_once() -> None:
+    done = heard(lease(), policy=TO_BOTH, audience=Audience(OFFICE))
+    assert [readers(one) for one in done.settlement.notifications] == [["jan@klant.example"], [str(OFFICE)]]
+    same = heard(lease(), policy=TO_BOTH, audience=Audience(Address.of("JAN@klant.example")))
+    assert [readers(one) for one in same.settlement.notifications] == [["jan@klant.example"]]
+    also = replace(TO_BOTH, bounces_also=(BEHEER, OFFICE, Address.of("jan@klant.example")))
+    done = heard(lease(), policy=also, audience=Audience(OFFICE))
+    assert [readers(one) for one in done.settlement.notifications][-1] == [str(BEHEER)]
+    assert len(done.settlement.notifications) == most_notices(also) == 3
+
+
+def test_a_sender_who_is_not_told_otherwise_may_read_along() -> None:
+    also = replace(TO_ADDRESS, bounces_also=(Address.of("jan@klant.example"),))
+    done = heard(lease(), policy=also, audience=Audience(OFFICE))
+    assert [readers(one) for one in done.settlement.notifications] == [[str(OFFICE)], ["jan@klant.example"]]
+
+
+@pytest.mark.parametrize("policy", [TO_ADDRESS, TO_BOTH])
+def test_mail_with_a_null_reverse_path_is_told_to_those_who_read_along_and_nobody_else(policy: Policy) -> None:
+    null = lease(reverse_path=None)
+    assert heard(null, policy=policy, audience=Audience(OFFICE)).settlement.notifications == ()
+    done = heard(null, policy=replace(policy, bounces_also=(BEHEER,)), audience=Audience(OFFICE))
+    assert [readers(one) for one in done.settlement.notifications] == [[str(BEHEER)]]
+    bounce_ = lease(reverse_path=None, kind=Kind.BOUNCE)
+    done = heard(bounce_, policy=replace(policy, bounces_also=(BEHEER,)), audience=Audience(OFFICE))
+    assert (done.settlement.notifications, done.settlement.told) == ((), ())
+
+
+def test_who_ends_mail_without_an_attempt_tells_the_address_too() -> None:
+    for end in (expire, bounce):
+        audience = Audience(OFFICE)
+        done = end(lease(), route=DEFAULT, policy=TO_ADDRESS, now=LATER, new_queue_ids=NEW, audience=audience)
+        assert [readers(one) for one in done.settlement.notifications] == [[str(OFFICE)]]
+
+
+# Summaries
+
+
+JAN = Address.of("jan@klant.example")
+
+
+def test_what_a_reader_is_told_counts() -> None:
+    done = heard(lease(2), REFUSED, GREYLISTED, policy=ALSO, audience=Audience())
+    assert done.settlement.told == tuple(Told(reader, "7QK3AAAAAAAA", NOW) for reader in (JAN, *ALSO.bounces_also))
+
+
+def test_who_has_enough_gets_a_line_of_a_summary_instead() -> None:
+    done = heard(lease(2), REFUSED, TAKEN, policy=ALSO, audience=Audience(full=frozenset({JAN, BEHEER})))
+    (copy,) = done.settlement.notifications
+    assert readers(copy) == ["it@example.nl"]
+    assert done.events[2:] == (
+        NotificationCollected("7QK3AAAAAAAA", "failure", "jan@klant.example"),
+        NotificationQueued("NEW0", "7QK3AAAAAAAA", "failure", "it@example.nl"),
+        NotificationCollected("7QK3AAAAAAAA", "failure", "beheer@example.nl"),
+    )
+    lines = {str(told.reader): told.line for told in done.settlement.told}
+    assert lines.pop("it@example.nl") == ""
+    mine, theirs = (of_text("7QK3AAAAAAAA", NOW, line) for line in lines.values())
+    assert (mine.sender, theirs.sender) == ("", "jan@klant.example")
+    assert mine.subject == "sessiecode 482913"
+    assert [str(fate.recipient.address) for fate in mine.fates] == ["r0@x.example"]
+    assert mine.fates[0].reply == REFUSED.reply
+
+
+def test_a_delay_is_collected_as_well_and_counts_as_told() -> None:
+    done = told_late(lease(), audience=Audience(full=frozenset({JAN})))
+    assert done.settlement.notifications == ()
+    assert done.settlement.warned
+    assert done.events[-1] == NotificationCollected("7QK3AAAAAAAA", "delay", "jan@klant.example")
+
+
+def test_who_asked_to_hear_of_success_hears_it_however_much_there_was() -> None:
+    asked = lease(notify=frozenset({"success"}))
+    done = settled(asked, TAKEN, audience=Audience(full=frozenset({JAN})))
+    assert len(done.settlement.notifications) == 1
+    assert done.settlement.told == ()
+
+
+def test_what_is_collected_of_a_session_code_quotes_nothing() -> None:
+    quoting = Failed(Stage.DOT, Reply(550, "5.7.1", f"{SECRET} refused"))
+    done = settled(lease(session_code=True), quoting, audience=Audience(full=frozenset({JAN})))
+    (told,) = done.settlement.told
+    assert told.line
+    assert "482913" not in told.line
+    assert "5.7.1" in told.line

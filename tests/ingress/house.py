@@ -27,8 +27,10 @@ from relay.ingress.listener import Listener
 from relay.ingress.ports import open_port
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.mail.address import Address
-from relay.policy.decide import DEFAULT, Policy, Route
+from relay.mail.reply import Reply
+from relay.policy.decide import DEFAULT, Accept, Policy, Route
 from relay.policy.retry import Schedule
+from relay.policy.rules import SenderRule
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite import SqliteStore
 
@@ -168,12 +170,16 @@ class House:
         self.store = Store(store)
         self.rung: list[str] = []
         self.space = True
+        self.senders: tuple[SenderRule, ...] = ()
+        self.verdicts: asyncio.Queue[Reply | Exception | None] = asyncio.Queue()
+        self.waiting: list[tuple[float, Callable[[], bool]]] = []
         acceptor = Acceptor(
             store=self.store,  # type: ignore[arg-type]  # only `put` is asked for
-            policy=lambda: POLICY,
+            policy=lambda: replace(POLICY, senders=self.senders),
             room=lambda route, size: False,
             offer=lambda lease, decision, policy: None,
             ring=self.rung.append,
+            direct=self.try_directly,
             observer=observed,
         )
         self.door = Door(
@@ -193,6 +199,26 @@ class House:
         self.listener = Listener(self.door, [open_port("127.0.0.1", 0)])
         self.port = self.listener.addresses[0][1]
         self._clients: list[Client] = []
+
+    async def try_directly(
+        self,
+        entry: Entry,
+        decision: Accept,
+        policy: Policy,
+        *,
+        patience: float,
+        waits: Callable[[], bool],
+        accepted: Callable[[], None],
+    ) -> Reply | None:
+        """An upstream that says what is put into `verdicts`."""
+        self.waiting.append((patience, waits))
+        self.store.arrived.set()
+        verdict = await self.verdicts.get()
+        if isinstance(verdict, Exception):
+            raise verdict
+        if verdict is not None and verdict.code < 300:
+            accepted()
+        return verdict
 
     async def connect(self, context: ssl.SSLContext | None = None, **options: Any) -> Client:
         """A connection, before its banner."""

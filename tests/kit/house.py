@@ -100,11 +100,14 @@ class Site:
         return self.config_path
 
     @asynccontextmanager
-    async def house(self) -> AsyncIterator[RunningHouse]:
-        """The relay, until the block ends; a bug caught at a bulkhead, or books out of balance, fail the test."""
+    async def house(self, *, patience: float = 90.0) -> AsyncIterator[RunningHouse]:
+        """The relay, until the block ends, at most `patience` seconds of the loop's time.
+
+        A bug caught at a bulkhead, or books out of balance, fail the test.
+        """
         seen = Seen()
         config = await asyncio.to_thread(load, self.config_path)
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(patience):
             async with running(config, path=self.config_path, observers=[seen]) as relay:
                 house = RunningHouse(relay, seen)
                 yield house

@@ -152,6 +152,10 @@ def test_a_person_reads_in_two_languages_what_happened_to_whom_and_what_to_do() 
         (Reply(552, "", "too big"), "te groot"),
         (Reply(550, "5.7.60", "SMTP; Client does not have permissions to send as this sender"), "staat dit bericht"),
         (Reply(554, "", "no"), "stuur deze melding door"),
+        (Reply(550, "5.6.7", "needs SMTPUTF8"), "gebruik een e-mailadres zonder zulke letters"),
+        (Reply(550, "5.6.7", "needs SMTPUTF8"), "use an e-mail address without such letters"),
+        (Reply(554, "5.6.3", "it is signed"), "verstuur het zonder ondertekening"),
+        (Reply(554, "5.6.3", "it is signed"), "send it without a signature"),
     ],
 )
 def test_the_advice_fits_the_status(reply: Reply, advice: str) -> None:

@@ -216,6 +216,15 @@ def test_damaged_and_held_entries_are_told_while_there_are_any() -> None:
     assert watch.causes() == []
 
 
+def test_held_mail_that_may_have_been_delivered_is_told_by_itself_with_what_to_do_about_it() -> None:
+    doubtful, held = Watch("nl").troubles(replace(GOOD, in_doubt=2, held=1))
+    assert (doubtful.cause, doubtful.severity) == ("entries-in-doubt", Severity.WARNING)
+    assert "misschien bezorgd" in doubtful.text
+    assert doubtful.text.endswith(": 2.")
+    assert all(f"relay queue {verb} ID" in doubtful.remedy for verb in ("release", "cancel", "bounce"))
+    assert (held.cause, held.text[-3:]) == ("entries-held", " 1.")
+
+
 def test_old_mail_is_told_unless_its_upstream_is_the_trouble_already() -> None:
     old = replace(GOOD, oldest={"default": START, "session-codes": START + 3 * HOUR, "gone": START})
     watch = Watch().tell(UNREACHABLE)
@@ -260,6 +269,7 @@ def test_a_refused_sender_is_told_for_an_hour(stage: Stage, code: int, status: s
         (Stage.MAIL, 552, "5.3.4", "the message has 9 octets, the upstream takes at most 8"),
         (Stage.MAIL, 552, "", "Message size exceeds fixed limit"),
         (Stage.MAIL, 550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer"),
+        (Stage.MAIL, 554, "5.6.3", "the message may not be converted: it is signed"),
         (Stage.DOT, 554, "5.6.0", "content refused"),
     ],
 )

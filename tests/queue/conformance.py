@@ -24,7 +24,7 @@ from relay.policy.submission import Peer
 from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
-from tests.queue.mail import NOON, an_entry, deferred, ended, ids, memory
+from tests.queue.mail import NOON, an_entry, deferred, ended, ids, memory, tried
 
 MINUTE = timedelta(minutes=1)
 ROUTES = ["default", "vendor"]
@@ -180,6 +180,50 @@ class StorePromises:
         assert [isinstance(result, Exception) for result in results] == [False, True, False, True, False]
         assert house.store.ledger == Ledger(accepted=3, delivered=1, active=1, pending=1)
         assert (await house.crash()).ledger == Ledger(found=2, deferred=1, pending=1)
+
+    @pytest.mark.asyncio
+    async def test_what_was_delivered_before_it_was_kept_is_counted_and_stands_in_the_history_only(
+        self, house: House
+    ) -> None:
+        lease = tried(an_entry("a@x.nl", "b@x.nl"))
+        assert list(await house.store.record(ended(lease))) == []
+        assert house.store.ledger == Ledger(accepted=2, delivered=2)
+        assert (await house.store.view()).bytes == 0
+        store = await house.crash()
+        assert store.ledger == Ledger()
+        (found,) = await store.find(Wanted())
+        assert (found.queue_id, found.place, found.attempts) == (lease.entry.queue_id, Place.FINISHED, 1)
+        assert [fate.state for fate in found.recipients] == [State.DELIVERED] * 2
+
+    @pytest.mark.asyncio
+    async def test_who_was_not_reached_before_it_was_kept_waits_with_what_the_attempt_said(self, house: House) -> None:
+        lease = tried(an_entry("a@x.nl", "b@x.nl"))
+        results = (
+            Result(0, State.FAILED, "550 5.1.1 no"),
+            Result(1, State.PENDING, "no answer", in_doubt=1, in_doubt_at="own", upstream="own"),
+        )
+        bounce = an_entry("jan@example.nl", kind=Kind.BOUNCE)
+        settlement = Settlement(lease, results, NOON + MINUTE, "vendor", notifications=(bounce,), at=NOON)
+        await house.store.record(settlement)
+        assert house.store.ledger == Ledger(accepted=3, failed=1, deferred=1, pending=1)
+        store = await house.crash()
+        assert store.ledger == Ledger(found=2, deferred=1, pending=1)
+        (again,) = await store.lease("vendor", limit=5, now=NOON + MINUTE)
+        assert again.entry == replace(lease.entry, attempts=2, route="vendor")
+        assert again.pending == (Pending(1, lease.pending[1].recipient, "no answer", 1, "own"),)
+        shown = await store.show(lease.entry.queue_id)
+        assert shown is not None
+        assert [(said.attempt, said.reply) for said in shown.tries] == [(1, "no answer")]
+        assert ids(await store.lease("default", limit=5, now=NOON)) == [bounce.queue_id]
+
+    @pytest.mark.asyncio
+    async def test_an_attempt_before_the_first_commit_was_for_everybody(self, house: House) -> None:
+        lease = tried(an_entry("a@x.nl", "b@x.nl"))
+        with pytest.raises(ValueError, match="all recipients"):
+            await house.store.record(ended(replace(lease, pending=lease.pending[:1])))
+        with pytest.raises(ValueError, match="one result for each"):
+            await house.store.record(replace(ended(lease), results=()))
+        assert house.store.ledger == Ledger()
 
     @pytest.mark.asyncio
     async def test_a_lease_ends_once(self, house: House) -> None:
@@ -487,6 +531,20 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
             known = _Known(entry, self.age, self.now, states=[state] * recipients)
             if how == "leased":
                 known.lease, known.attempts, known.counted = lease, 1, True
+            self.known[entry.queue_id] = known
+
+        @rule(states=st.lists(st.sampled_from(list(State)), min_size=1, max_size=3), session_code=st.booleans())
+        def record(self, states: list[State], session_code: bool) -> None:
+            entry = an_entry(*(f"r{n}@x.nl" for n in range(len(states))), session_code=session_code)
+            results = tuple(Result(n, state) for n, state in enumerate(states))
+            recording = self.house.store.record(Settlement(tried(entry), results, next_attempt_at=self.now + MINUTE))
+            self.loop.run_until_complete(recording)
+            self.age += 1
+            self.total.accepted += len(states)
+            for state in states:
+                if state not in (State.PENDING, State.HELD):
+                    setattr(self.total, state, getattr(self.total, state) + 1)
+            known = _Known(entry, self.age, self.now + MINUTE, attempts=1, states=list(states))
             self.known[entry.queue_id] = known
 
         @rule(limit=st.integers(1, 4), route=st.sampled_from(ROUTES))

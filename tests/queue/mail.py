@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -12,7 +13,7 @@ from relay.mail.content import Content, MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.queue_id import queue_id
 from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind, Lease, Result, Settlement, State
+from relay.queue.model import Entry, Kind, Lease, Pending, Result, Settlement, State
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HEAD = b"From: jan@example.nl\r\nSubject: Factuur\r\n\r\n"
@@ -57,6 +58,12 @@ def an_entry(
         expires_at=expires_at,
         kind=kind,
     )
+
+
+def tried(entry: Entry) -> Lease:
+    """What an attempt holds that is made before the entry is kept."""
+    recipients = entry.submission.envelope.recipients
+    return Lease(replace(entry, attempts=1), tuple(Pending(n, recipient) for n, recipient in enumerate(recipients)))
 
 
 def ended(lease: Lease, state: State = State.DELIVERED) -> Settlement:

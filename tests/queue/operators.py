@@ -13,15 +13,17 @@ import pytest
 
 from relay.errors import RelayError
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
+from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Acted, Did, Listed, Place, Saved, Standing, Tried, Verb, Wanted
-from relay.queue.model import Entry, Kind, Lease, Ledger, Memory, Result, Settlement, State
+from relay.queue.model import Entry, Kind, Lease, Ledger, Memory, Reader, Result, Settlement, State, Told
 from relay.queue.store import QueueStore
 from tests.queue.conformance import MINUTE, House
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 
 HOUR = timedelta(hours=1)
 LATER = NOON + HOUR
+JAN = Address.of("jan@example.nl")
 
 
 class NotedHouse(House, Protocol):
@@ -540,11 +542,48 @@ class OperatorPromises:
             Standing("default", Place.PENDING, 2, NOON),
             Standing("vendor", Place.PENDING, 1, NOON),
         ]
+        lease = await store.put(an_entry("a@x.nl", "b@x.nl"), leased=True)
+        results = [Result(0, State.HELD, in_doubt=1, in_doubt_at="own"), Result(1, State.DELIVERED)]
+        await store.settle(Settlement(lease, tuple(results)))
+        assert (await store.standing())[2] == Standing("default", Place.HELD, 2, NOON, in_doubt=1)
         view = await store.view()
         assert view.messages == {"default": 5, "vendor": 1}
-        assert view.held == {"default": 1}
+        assert view.held == {"default": 2}
 
     # Memory and history
+
+    @pytest.mark.asyncio
+    async def test_what_readers_were_told_is_kept_in_the_transaction_that_told_it(self, house: NotedHouse) -> None:
+        store = house.store
+        alone, piet = Address("postmaster", ""), Address.of("piet@example.nl")
+        rows = [
+            (Told(JAN, "A", NOON), Told(piet, "A", NOON)),
+            (Told(JAN, "B", LATER), Told(alone, "B", LATER, "{}")),
+            (Told(JAN, "C", LATER, '{"c":1}'),),
+            (Told(JAN, "C", LATER + MINUTE, '{"d":1}'),),
+        ]
+        for told in rows:
+            lease = await store.put(an_entry(), leased=True)
+            await store.settle(replace(ended(lease, State.FAILED), told=told))
+        lease = await store.put(an_entry(), leased=True)
+        await store.settle(replace(deferred(lease, LATER), told=(Told(JAN, "D", LATER, '{"e":1}'),)))
+        store = await house.crash()
+        assert sorted(await store.readers(since=NOON), key=str) == [
+            Reader(JAN, (NOON, LATER), 3),
+            Reader(piet, (NOON,), 0),
+            Reader(alone, (), 1),
+        ]
+        waiting = await store.collected(JAN, limit=2)
+        assert waiting == [rows[2][0], rows[3][0]]
+        summary = an_entry("jan@example.nl", kind=Kind.BOUNCE)
+        before = store.ledger.pending
+        await store.summarise(summary, waiting)
+        assert store.ledger.pending == before + 1
+        assert await store.collected(JAN, limit=9) == [Told(JAN, "D", LATER, '{"e":1}')]
+        assert Reader(JAN, (NOON, NOON, LATER), 1) in await store.readers(since=NOON)  # the summary counts
+        await store.forget_told(before=LATER)
+        store = await house.crash()
+        assert sorted(await store.readers(since=NOON), key=str) == [Reader(JAN, (LATER,), 1), Reader(alone, (), 1)]
 
     @pytest.mark.asyncio
     async def test_a_moment_is_remembered_over_restarts(self, house: NotedHouse) -> None:
@@ -632,6 +671,8 @@ class OperatorPromises:
         done = await store.put(an_entry(), leased=True)
         await store.settle(ended(done))
         await store.remember("alarm", "disk", NOON)
+        told = Told(JAN, done.entry.queue_id, NOON, "{}")
+        await store.settle(replace(ended(await store.put(an_entry(), leased=True)), told=(told,)))
         before = store.ledger
         saved = await store.backup(tmp_path / "copy.db")
         octets = sum(map(len, bodies.values())) + held.content.size
@@ -647,6 +688,7 @@ class OperatorPromises:
         assert names(await copy.list(Wanted(place=Place.HELD))) == [held.queue_id]
         assert await copy.show(done.entry.queue_id) == await store.show(done.entry.queue_id)
         assert await copy.recall("alarm", "disk") == NOON
+        assert await copy.collected(JAN, limit=9) == [told]
         fresh = await copy.put(an_entry(), leased=True)
         assert isinstance(fresh.key, int)
 

@@ -78,10 +78,10 @@ async def test_a_database_of_a_newer_relay_is_left_alone(house: SqliteHouse) -> 
     connection = sqlite3.connect(house.path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 3\)"):
+    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 4\)"):
         await house.open()
     connection = sqlite3.connect(house.path)
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
     await house.open()  # the lock was let go of
 
@@ -273,6 +273,7 @@ INDEXED = {
     "standing_due": "COVERING INDEX due",
     "standing_sleeping": "COVERING INDEX sleeping",
     "standing_apart": "COVERING INDEX apart",
+    "standing_in_doubt": "INDEX doubt",
     "standing_to_bounce": "apart",
     "select_to_bounce": "apart",
     "select_held_codes": "apart",

@@ -20,10 +20,12 @@ import relay.queue.grouped
 import relay.queue.sqlite
 from relay.errors import StoreUnavailable
 from relay.events import BatchCommitted, Event, StoreFailed, StoreRecovered
+from relay.mail.address import Address
 from relay.mail.content import MemoryContent
-from relay.queue.model import Ledger, State
+from relay.queue.listing import Place, Wanted
+from relay.queue.model import Kind, Ledger, State, Told
 from tests.queue.house import SqliteHouse
-from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory
+from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory, tried
 from tests.queue.test_sqlite_start import spooled
 
 LARGE = memory(b"y" * 200_000)
@@ -125,6 +127,7 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
     await store.put(waiting, leased=False)
     bounce = an_entry("jan@example.nl")
     lost = [an_entry("l@x.nl"), an_entry("u@x.nl")]
+    untold = [tried(an_entry("d@x.nl")), tried(an_entry("e@x.nl"))]
     content = await spooled(house, "7QK3")
     failing_disk.fail = True
     outcomes = await asyncio.gather(
@@ -134,20 +137,55 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
         store.settle(replace(ended(settled, State.FAILED), notifications=(bounce,))),
         store.give_back([given]),
         store.lease("vendor", limit=5, now=NOON),
+        store.record(ended(untold[0])),
+        store.record(deferred(untold[1], NOON)),
         return_exceptions=True,
     )
-    assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * 6
+    assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * 8
     failing_disk.fail = False
     await store.check()
     assert store.ledger == Ledger(accepted=3, active=2, pending=1)
     assert await store.lease("default", limit=5, now=NOON) == []  # neither the lost ones nor the given one
     await store.settle(ended(given))
     await store.put(bounce, leased=False)  # its name is free
+    finished = {found.queue_id for found in await store.find(Wanted(place=Place.FINISHED))}
+    assert finished.isdisjoint([lease.entry.queue_id for lease in untold])
     assert ids(await store.lease("vendor", limit=5, now=NOON)) == [waiting.queue_id]
     await store.settle(ended(settled))
     store = await house.crash()
     assert store.ledger == Ledger(found=2, deferred=1, pending=1)
     assert os.listdir(store.spool.directory) == []
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+async def test_after_a_commit_of_unknown_fate_what_a_summary_was_made_of_waits_for_another(
+    failing_disk: type[_FailingFile], tmp_path: Path
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    jan = Address.of("jan@example.nl")
+    lease = await store.put(an_entry("s@x.nl"), leased=True)
+    told = (Told(jan, lease.entry.queue_id, NOON, "{}"),)
+    settlement = replace(ended(lease, State.FAILED), told=told)
+    failing_disk.fail = True
+    with pytest.raises(StoreUnavailable):
+        await store.settle(settlement)
+    failing_disk.fail = False
+    await store.settle(settlement)
+    # Nobody has read yet: another connection would keep what the log holds of that commit out of sight.
+    failing_disk.fail = True
+    with pytest.raises(StoreUnavailable):
+        await store.summarise(an_entry("jan@example.nl", kind=Kind.BOUNCE), told)
+    failing_disk.fail = False
+    await store.check()
+    assert await store.lease("default", limit=9, now=NOON) == []
+    assert await store.collected(jan, limit=9) == list(told)
+    summary = an_entry("jan@example.nl", kind=Kind.BOUNCE)
+    await store.summarise(summary, told)
+    store = await house.crash()
+    assert await store.collected(jan, limit=9) == []
+    assert ids(await store.lease("default", limit=9, now=NOON)) == [summary.queue_id]
     await house.demolish()
 
 
@@ -280,6 +318,13 @@ async def test_nothing_of_a_session_code_is_left_after_it_was_settled(
     async with asyncio.timeout(5):
         while traces(house, b"GEHEIM"):
             await house.store.check()
+
+
+@pytest.mark.asyncio
+async def test_a_session_code_that_was_delivered_before_it_was_kept_is_never_written(house: SqliteHouse) -> None:
+    await house.store.record(ended(tried(an_entry(content=memory(b"GEHEIM" * 100), session_code=True))))
+    assert traces(house, b"GEHEIM") == []
+    assert house.store._wipe_timer is None
 
 
 @pytest.mark.asyncio

@@ -17,7 +17,7 @@ from relay.events import (
     RecipientFailed,
 )
 from tests.kit.house import ACCOUNT, JAN, PIET, Site, mail
-from tests.kit.upstream import Received, ScriptedUpstream
+from tests.kit.upstream import Received, ScriptedUpstream, Session
 
 NO_SUCH_USER = "550 5.1.1 <niemand@example.org>: no such user"
 
@@ -204,3 +204,122 @@ async def test_mail_that_waits_longer_than_delay_warning_is_told_once_and_arrive
     _, blocks, _ = parts(warning)
     assert (blocks[1]["Action"], blocks[1]["Status"]) == ("delayed", "4.2.1")
     assert blocks[1]["Will-Retry-Until"]
+
+
+# Who reads them
+
+OFFICE = "administratie@example.nl"
+FALLBACK = {"name": "fallback", "match": {"from": "*@example.nl"}, "address": OFFICE}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("to", "sender", "readers"),
+    [
+        ("sender", JAN, [JAN]),
+        ("address", JAN, [OFFICE]),
+        ("both", JAN, [JAN, OFFICE]),
+        ("address", "kees@elders.example", ["kees@elders.example"]),  # no rule with an address spoke
+        ("both", "kees@elders.example", ["kees@elders.example"]),
+        ("both", OFFICE, [OFFICE]),
+    ],
+)
+async def test_a_bounce_is_read_by_whom_the_configuration_says(
+    site: Site, to: str, sender: str, readers: list[str]
+) -> None:
+    async with site.upstream() as own:
+        refuse(own, "niemand@example.org")
+        site.configure(upstreams={"own": site.way_to(own)}, senders=[FALLBACK], bounces={"to": to})
+        async with site.house() as house:
+            queue_id = await house.send(sender, ["niemand@example.org"])
+            for reader in readers:
+                await house.event(RecipientDelivered, recipient=reader)
+            await house.empty()
+            assert [event.reader for event in house.seen.all(NotificationQueued, about=queue_id)] == readers
+
+
+@pytest.mark.asyncio
+async def test_mail_with_a_null_reverse_path_makes_no_bounce_to_the_address_of_the_rule(site: Site) -> None:
+    async with site.upstream() as own:
+        refuse(own, "niemand@example.org")
+        site.configure(
+            upstreams={"own": site.way_to(own)}, senders=[FALLBACK], bounces={"to": "both", "also": "it@example.nl"}
+        )
+        async with site.house() as house:
+            queue_id = await house.send("", ["niemand@example.org"], mail())
+            await house.event(RecipientDelivered, recipient="it@example.nl")
+            await house.empty()
+            assert [event.reader for event in house.seen.all(NotificationQueued)] == ["it@example.nl"]
+            assert house.seen.all(NotificationSuppressed)[0].about == queue_id
+
+
+# They get out
+
+
+def only_the_account(received: Received) -> str | None:
+    """Content whose From is not the account's is refused, as Microsoft 365 does."""
+    author = str(email.message_from_bytes(received.content)["From"])
+    return None if f"<{ACCOUNT}>" in author else "554 5.2.252 SendAsDenied; not allowed to send as that sender"
+
+
+@pytest.mark.asyncio
+async def test_a_bounce_gets_out_where_neither_the_null_reverse_path_nor_an_unknown_from_is_taken(site: Site) -> None:
+    def only_the_account_path(sender: str) -> str | None:
+        return None if sender == ACCOUNT else "553 5.7.1 sender address rejected: not owned by this account"
+
+    async with site.upstream(sender_allowed=only_the_account_path, content_allowed=only_the_account) as own:
+        refuse(own, "niemand@example.org")
+        site.configure(
+            upstreams={"own": site.way_to(own)}, senders=[{"address": ACCOUNT, "match": {"from": "*@example.nl"}}]
+        )
+        async with site.house() as house:
+            await house.send(JAN, ["niemand@example.org"])
+            await house.event(RecipientDelivered, recipient=JAN)
+            await house.empty()
+            assert len(house.seen.all(RecipientFailed)) == 1
+    (bounce,) = own.messages
+    assert bounce.reverse_path == ACCOUNT
+    assert parts(bounce)[0]["From"] == f"Mail Delivery System <{ACCOUNT}>"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
+async def test_a_null_reverse_path_that_is_refused_later_is_tried_with_an_address_as_well(
+    site: Site, stage: str
+) -> None:
+    def refused(session: Session) -> str | None:
+        if "niemand@example.org" in own.commands[-1]:
+            return NO_SUCH_USER
+        return (
+            "550 5.7.60 Client does not have permissions to send as this sender" if not session.reverse_path else None
+        )
+
+    async with site.upstream() as own:
+        if stage == "dot":  # by then the session has forgotten
+            own.content_allowed = lambda received: None if received.reverse_path else "554 5.2.252 SendAsDenied"
+            refuse(own, "niemand@example.org")
+        else:
+            own.script(stage, refused, times=None)
+            if stage != "rcpt":
+                refuse(own, "niemand@example.org")
+        site.configure(upstreams={"own": site.way_to(own)})
+        async with site.house() as house:
+            await house.send(JAN, ["niemand@example.org"])
+            await house.event(RecipientDelivered, recipient=JAN)
+            await house.empty()
+            assert len(house.seen.all(RecipientFailed)) == 1
+    (bounce,) = own.messages
+    assert bounce.reverse_path == ACCOUNT
+
+
+@pytest.mark.asyncio
+async def test_a_bounce_whose_reader_is_unknown_is_not_tried_twice(site: Site) -> None:
+    async with site.upstream() as own:
+        refuse(own, "niemand@example.org", JAN)
+        site.configure(upstreams={"own": site.way_to(own)})
+        async with site.house() as house:
+            await house.send(JAN, ["niemand@example.org"])
+            await house.event(NotificationSuppressed)
+            await house.empty()
+    assert [word for word in own.commands if word.startswith("MAIL FROM:<>")] != []
+    assert [word for word in own.commands if word.startswith(f"MAIL FROM:<{ACCOUNT}>")] == []

@@ -162,6 +162,23 @@ SELECT key, moment, value FROM memory WHERE topic = ? ORDER BY key;
 -- name: recall
 SELECT moment FROM memory WHERE topic = ? AND key = ?;
 
+-- A settlement may be recorded twice, as above.
+-- name: tell
+INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, NULL);
+
+-- name: summarised
+UPDATE told SET summary = ? WHERE reader = ? AND queue_id = ? AND at = ?;
+
+-- name: not_summarised
+UPDATE told SET summary = NULL WHERE summary IN carray(?);
+
+-- What is on the disk at the start is certain; and numbers of entries may be given again.
+-- name: forget_summarised
+DELETE FROM told WHERE summary IS NOT NULL;
+
+-- name: forget_told
+DELETE FROM told WHERE at < ? AND (line IS NULL OR summary IS NOT NULL);
+
 -- name: make_due
 UPDATE entry SET place = 0, next_attempt_at = ?
 WHERE id IN (SELECT id FROM entry WHERE place = 1 AND next_attempt_at <= ? LIMIT ?);
@@ -171,6 +188,16 @@ UPDATE entry SET place = 0, next_attempt_at = ?
 WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ? LIMIT ?);
 
 -- Questions.
+
+-- name: told_since
+SELECT reader, at FROM told WHERE line IS NULL AND at >= ? ORDER BY reader, at;
+
+-- name: told_waiting
+SELECT reader, count(*) FROM told WHERE line IS NOT NULL AND summary IS NULL GROUP BY reader;
+
+-- name: collected
+SELECT queue_id, at, line FROM told
+WHERE reader = ? AND line IS NOT NULL AND summary IS NULL ORDER BY queue_id, at LIMIT ?;
 
 -- name: last_sleeping
 SELECT max(next_attempt_at) FROM entry WHERE place = 1;
@@ -202,6 +229,11 @@ FROM entry WHERE place = 1 GROUP BY route;
 
 -- name: standing_apart
 SELECT place, route, count(*), min(id) FROM entry WHERE place > 2 AND place IN (3, 4) GROUP BY place, route;
+
+-- name: standing_in_doubt
+SELECT route, count(*) FROM entry
+WHERE place > 2 AND place = 3 AND id IN (SELECT entry FROM recipient WHERE state = 'held' AND in_doubt > 0)
+GROUP BY route;
 
 -- name: standing_to_bounce
 SELECT route, attempts > 0, received_at FROM entry WHERE place > 2 AND place = 5;
@@ -285,6 +317,9 @@ INSERT INTO copy.attempt SELECT * FROM main.attempt WHERE entry IN (SELECT id FR
 
 -- name: copy_memory
 INSERT INTO copy.memory SELECT * FROM main.memory;
+
+-- name: copy_told
+INSERT INTO copy.told SELECT * FROM main.told;
 
 -- name: copy_bounds
 SELECT (SELECT count(*) FROM main.entry WHERE session_code <> 0),

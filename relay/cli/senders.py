@@ -1,0 +1,109 @@
+"""`relay senders`: who is refused where, as the relay remembers it for rules with `when: refused`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli import reach
+from relay.cli.human import harmless, of_json, stamp
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.screen import complain, show, show_document, width
+from relay.cli.table import Column, Line, Part, table
+
+senders = typer.Typer(no_args_is_help=True, help="Who is refused by an upstream, and what to do about it.")
+
+UpstreamOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only at this upstream.")]
+
+
+@senders.command("list")
+def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show the senders that are known to be refused, and until when their mail goes as a rule says."""
+    with reach.desk(config) as desk:
+        document = desk.senders()
+    if as_json:
+        show_document(document)
+    elif document["senders"]:
+        show(lines(document["senders"], datetime.now(UTC), width()))
+    else:
+        complain("no sender is known to be refused")
+
+
+@senders.command()
+def forget(
+    addresses: Annotated[
+        list[str] | None, typer.Argument(metavar="ADDRESS", help="Authors or reverse-paths, as the list shows them.")
+    ] = None,
+    upstream: UpstreamOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a sender tried unchanged again, with its next message. Exit code 4: it was not known."""
+    if everything == bool(addresses):
+        raise typer.BadParameter("give either addresses or --all")
+    with reach.desk(config) as desk:
+        document = desk.forget_senders(addresses or [], upstream=upstream)
+    if as_json:
+        show_document(document)
+        return
+    for one in document["senders"]:
+        typer.echo(f"{_who(one)}: tried unchanged again at {harmless(one['upstream'])}")
+    if not document["senders"]:
+        complain("no sender is known to be refused")
+
+
+@senders.command()
+def pin(
+    upstream: Annotated[str, typer.Argument(metavar="UPSTREAM", help="The upstream that refuses it.")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The author.")],
+    reverse_path: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help='Its reverse-path, where that is another; "<>" for the null one.'),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a sender as refused for good, until it is forgotten: its mail goes as its rule says, without a try."""
+    with reach.desk(config) as desk:
+        document = desk.pin_sender(upstream, address, reverse_path=reverse_path)
+    if as_json:
+        show_document(document)
+        return
+    for one in document["senders"]:
+        typer.echo(f"{_who(one)}: taken as refused at {harmless(one['upstream'])} until it is forgotten")
+
+
+_COLUMNS = (
+    Column("AUTHOR", least=20),
+    Column("UPSTREAM"),
+    Column("UNTIL"),
+    Column("REPLY", rank=1),
+    Column("SINCE", rank=3),
+    Column("REVERSE-PATH", rank=2, least=16),
+)
+
+
+def lines(told: Iterable[dict[str, Any]], now: datetime, width: int | None) -> Iterator[Line]:
+    """A line for each sender."""
+    return table(_COLUMNS, [_line(one, now, width) for one in told], width=width)
+
+
+def _line(one: dict[str, Any], now: datetime, width: int | None) -> list[Part]:
+    reply = f"{one['code']} {harmless(one['status'])}".rstrip() if one["code"] else ""
+    return [
+        (harmless(one["author"]) or "(none)", "bold"),
+        (harmless(one["upstream"]), ""),
+        (stamp(of_json(one["until"]), width, now) if one["until"] else "pinned", ""),
+        (reply, "yellow"),
+        (stamp(of_json(one["since"]), width, now), ""),
+        (harmless(one["reverse_path"]), ""),
+    ]
+
+
+def _who(one: dict[str, Any]) -> str:
+    author, path = harmless(one["author"]), harmless(one["reverse_path"])
+    return author if author == path else f"{author or '(none)'} (reverse-path {path})"

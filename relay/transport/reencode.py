@@ -1,0 +1,108 @@
+"""A message as an upstream can take it: re-encoded where that has no 8BITMIME, or wants no long lines.
+
+What is small and in memory is done on the spot, anything else on a thread and in pieces: first a survey, then, where
+something has to change, once to learn the size (for SIZE, and the upstream's limit), and once more while it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+from relay.mail.content import Content, MemoryContent
+from relay.mail.recode import Plan, Recoder, Survey, Terms
+from relay.mail.reply import Reply
+from relay.transport.commands import WHOLE
+from relay.transport.offers import Offers
+from relay.transport.port import DeliveryRequest, Reencoding
+
+_PIECE = 256 * 1024
+
+
+async def acceptable(request: DeliveryRequest, offers: Offers) -> tuple[DeliveryRequest, Reencoding | None] | Reply:
+    """The request to send, and what was done to its message; or our refusal, where nothing may be done to it.
+
+    Raises OSError where the content cannot be read.
+    """
+    terms = Terms(
+        bodies=not offers.eightbit,
+        headers=not (offers.eightbit or offers.smtputf8),
+        long_lines=request.encode_long_lines,
+    )
+    if request.content.in_memory and request.size <= WHOLE:
+        # Most of it is ASCII, and that is seen at once.
+        if not request.encode_long_lines and all(piece.isascii() for piece in _pieces(request)):
+            return request, None
+        return _fitted(request, terms)
+    return await asyncio.to_thread(_fitted, request, terms)
+
+
+def _fitted(request: DeliveryRequest, terms: Terms) -> tuple[DeliveryRequest, Reencoding | None] | Reply:
+    survey = Survey(terms)
+    for piece in _pieces(request):
+        survey.feed(piece)
+    plan = survey.end()
+    if plan.refusal:
+        what = "8-bit octets" if plan.wide else "lines over 998 octets"
+        return Reply(
+            554, "5.6.3", f"the upstream takes no {what}, and the message may not be converted: {plan.refusal}"
+        )
+    if not plan.changes:
+        return request, None
+    recoder = Recoder(plan)
+    head = recoder.feed(request.head)
+    body: Content
+    if request.content.in_memory and request.size <= WHOLE:
+        octets = recoder.feed(request.content.read(request.body_offset, request.content.size)) + recoder.end()
+        body = MemoryContent(octets, 0)
+    else:
+        body = _Recoded(request, plan, sum(map(len, _recoded(request, plan))) - len(head))
+    why = " and ".join(["no 8BITMIME"] * plan.wide + ["long lines"] * plan.long)
+    done = Reencoding(why, plan.parts, recoder.signatures_removed)
+    return replace(request, head=head, content=body, body_offset=0), done
+
+
+def _pieces(request: DeliveryRequest) -> Iterator[bytes]:
+    """The message as it would leave; the head is the first piece."""
+    yield request.head
+    content, offset = request.content, request.body_offset
+    while offset < content.size:
+        piece = content.read(offset, _PIECE)
+        if not piece:
+            raise OSError(f"the content of {request.queue_id} ends before its size")
+        yield piece
+        offset += len(piece)
+
+
+def _recoded(request: DeliveryRequest, plan: Plan) -> Iterator[bytes]:
+    recoder = Recoder(plan)
+    for piece in _pieces(request):
+        yield recoder.feed(piece)
+    yield recoder.end()
+
+
+class _Recoded:
+    """What follows the head of a re-encoded message, made while it is read (`Content`): once, from the beginning on."""
+
+    head = b""
+    in_memory = False
+
+    def __init__(self, request: DeliveryRequest, plan: Plan, size: int) -> None:
+        self.size = size
+        self._source = _recoded(request, plan)
+        next(self._source)  # the head
+        self._ready = b""
+        self._offset = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset != self._offset:
+            raise OSError("re-encoded content is read in order, once")
+        while not self._ready:
+            piece = next(self._source, None)
+            if piece is None:
+                return b""
+            self._ready = piece
+        piece, self._ready = self._ready[:length], self._ready[length:]
+        self._offset += len(piece)
+        return piece

@@ -1,0 +1,325 @@
+"""Sender repair: a refused sender goes again at once as its rule has it, is remembered, and is asked about once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from relay.config.preset import table
+from relay.delivery.attempt import Attempted, attempt, decision_for
+from relay.events import SenderDecided, SenderForgotten, SenderJudged, SenderPinned, UpstreamRefused
+from relay.mail.address import Address
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage
+from relay.mail.reply import Reply
+from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of
+from relay.queue.model import Kind, Lease, Pending
+from relay.transport.port import Delivery, DeliveryRequest
+from tests.delivery.house import DeliveryHouse, policy
+from tests.delivery.ways import CLOSING, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
+from tests.queue.mail import NOON, an_entry
+
+ADDRESS = "administratie@example.nl"
+FALLBACK = SenderRule(
+    "fallback",
+    Match(),
+    Rewrite(Address.of(ADDRESS), display_name="{name} via Administratie"),
+    when_refused=True,
+    remember=timedelta(days=1),
+)
+NOT_YOURS = Failed(Stage.MAIL, Reply(550, "5.7.60", "SMTP; Client does not have permissions to send as this sender"))
+DENIED = Failed(Stage.DOT, Reply(554, "5.2.252", "SendAsDenied; relay@example.nl not allowed to send as jan@x.nl"))
+JAN = Sender("jan@example.nl", "jan@example.nl")
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path) -> AsyncIterator[DeliveryHouse]:
+    rules = replace(policy(default=("own", "spare")), senders=(FALLBACK,))
+    house = await DeliveryHouse.build(tmp_path, rules, connections=3)
+    for upstream in house.upstreams.values():
+        upstream.refusals = table("m365")
+    yield house
+    await house.demolish()
+
+
+def leased(*to: str, kind: Kind = Kind.MAIL, name: str = "M", code: bool = False) -> Lease:
+    entry = an_entry(*to, name=name, kind=kind, session_code=code)
+    pending = [Pending(n, recipient) for n, recipient in enumerate(entry.submission.envelope.recipients)]
+    return Lease(replace(entry, attempts=1), tuple(pending))
+
+
+async def tried(house: DeliveryHouse, lease: Lease) -> Attempted:
+    decision = decision_for(lease, house.policy)
+    async with asyncio.timeout(20):
+        done = await attempt(lease, decision, house.policy, house.upstreams, house.watch, house.verdicts)
+    assert done is not None
+    return done
+
+
+def refusing(refusal: Failed, times: int = 10**6) -> Callable[[DeliveryRequest], Outcome]:
+    """Refuses whatever does not come from the rule's address, so often; then takes it as well."""
+    left = [times]
+
+    def says(request: DeliveryRequest) -> Outcome:
+        if str(request.reverse_path) == ADDRESS or not left[0]:
+            return TAKEN
+        left[0] -= 1
+        return refusal
+
+    return says
+
+
+def paths(house: DeliveryHouse, way: str = "own") -> list[str]:
+    return [str(request.reverse_path) for request in house.ways[way].requests]
+
+
+@pytest.mark.asyncio
+async def test_a_refused_sender_goes_again_at_once_with_the_address_of_its_rule(house: DeliveryHouse) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS)
+    done = await tried(house, leased())
+    assert done.outcomes == (TAKEN,)
+    assert paths(house) == ["jan@example.nl", ADDRESS]
+    head = house.ways["own"].requests[1].head
+    assert b"From: jan via Administratie <administratie@example.nl>\r\n" in head
+    assert b"Reply-To: jan@example.nl\r\n" in head
+    assert b"X-Original-From: jan@example.nl\r\n" in head
+    assert house.watch.of(SenderJudged) == [
+        SenderJudged("own", "jan@example.nl", "jan@example.nl", 550, "5.7.60", NOON + timedelta(days=1))
+    ]
+    assert [event.result for event in house.watch.of(SenderDecided)] == ["unchanged", "repaired"]  # type: ignore[attr-defined]
+    assert house.watch.of(UpstreamRefused) == [
+        UpstreamRefused("M", "default", "own", Stage.MAIL, Refusal.SENDER, 550, "5.7.60")
+    ]
+
+
+@pytest.mark.asyncio
+async def test_the_next_message_of_a_refused_sender_is_right_the_first_time_also_after_a_restart(
+    house: DeliveryHouse,
+) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS)
+    await tried(house, leased())
+    await tried(house, leased())
+    await house.verdicts.load()
+    await tried(house, leased())
+    assert paths(house) == ["jan@example.nl", ADDRESS, ADDRESS, ADDRESS]
+    assert house.verdicts.counts() == {"own": 1}
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_that_comes_and_goes_is_no_verdict_when_the_same_is_taken_the_second_time(
+    house: DeliveryHouse,
+) -> None:
+    house.ways["own"].says = refusing(DENIED, times=1)
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    assert paths(house) == ["jan@example.nl", "jan@example.nl"]
+    assert house.verdicts.counts() == {}
+    assert house.watch.of(SenderJudged) == []
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_that_comes_and_goes_is_believed_the_second_time(house: DeliveryHouse) -> None:
+    house.ways["own"].says = refusing(DENIED)
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    assert paths(house) == ["jan@example.nl", "jan@example.nl", ADDRESS]
+    assert house.verdicts.counts() == {"own": 1}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("first", [IN_DOUBT, GREYLISTED, REFUSED], ids=["in doubt", "greylisted", "no such user"])
+async def test_nothing_but_a_refusal_of_the_sender_is_answered_with_another_sender(
+    house: DeliveryHouse, first: Outcome
+) -> None:
+    house.ways["own"].says = lambda request: first
+    assert (await tried(house, leased())).outcomes == (first,)
+    assert paths(house) == ["jan@example.nl"]
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_is_lost_in_the_second_try_ends_the_attempt(house: DeliveryHouse) -> None:
+    answers = iter((DENIED, IN_DOUBT))
+    house.ways["own"].says = lambda request: next(answers)
+    assert (await tried(house, leased())).outcomes == (IN_DOUBT,)
+    assert paths(house) == ["jan@example.nl", "jan@example.nl"]
+    assert house.verdicts.counts() == {}
+
+
+@pytest.mark.asyncio
+async def test_only_the_recipients_whose_sender_was_refused_get_the_repaired_message(house: DeliveryHouse) -> None:
+    refused = Failed(Stage.RCPT, Reply(553, "5.7.1", "Sender address rejected: not owned by user relay@example.nl"))
+
+    def says(request: DeliveryRequest) -> Outcome | Delivery:
+        return Delivery((TAKEN, refused, REFUSED)) if len(request.recipients) == 3 else TAKEN
+
+    house.ways["own"].says = says
+    done = await tried(house, leased("a@example.com", "b@example.com", "c@example.com"))
+    assert done.outcomes == (TAKEN, TAKEN, REFUSED)
+    again = house.ways["own"].requests[1]
+    assert [str(one.address) for one in again.recipients] == ["b@example.com"]
+    assert str(again.reverse_path) == ADDRESS
+
+
+@pytest.mark.asyncio
+async def test_where_the_rules_address_is_refused_as_well_the_message_fails_and_nothing_is_remembered(
+    house: DeliveryHouse,
+) -> None:
+    house.ways["own"].says = lambda request: NOT_YOURS
+    done = await tried(house, leased())
+    assert done.outcomes == (NOT_YOURS,)
+    assert isinstance(done.outcomes[0], Failed)
+    assert done.outcomes[0].refusal is Refusal.SENDER
+    assert paths(house) == ["jan@example.nl", ADDRESS]
+    assert house.verdicts.counts() == {}
+
+
+@pytest.mark.asyncio
+async def test_a_sender_that_its_rule_keeps_is_not_repaired(house: DeliveryHouse) -> None:
+    house.policy = replace(house.policy, senders=(SenderRule("keep", Match(), None), FALLBACK))
+    house.ways["own"].says = lambda request: NOT_YOURS
+    assert (await tried(house, leased())).outcomes == (NOT_YOURS,)
+    assert paths(house) == ["jan@example.nl"]
+
+
+@pytest.mark.asyncio
+async def test_a_null_reverse_path_stays_null_and_only_the_header_is_repaired(house: DeliveryHouse) -> None:
+    lease = leased()
+    submission = lease.entry.submission
+    bare = replace(submission, envelope=replace(submission.envelope, reverse_path=None))
+    house.ways["own"].says = lambda request: TAKEN if b"via Administratie" in request.head else DENIED
+    done = await tried(house, replace(lease, entry=replace(lease.entry, submission=bare)))
+    assert done.outcomes == (TAKEN,)
+    assert {request.reverse_path for request in house.ways["own"].requests} == {None}
+
+
+@pytest.mark.asyncio
+async def test_each_upstream_has_verdicts_of_its_own(house: DeliveryHouse) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS)
+    await tried(house, leased())
+    house.ways["own"].says = lambda request: CLOSING
+    house.ways["spare"].says = lambda request: TAKEN
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    assert paths(house, "spare") == ["jan@example.nl"]
+
+
+@pytest.mark.asyncio
+async def test_after_its_time_the_sender_is_tried_unchanged_and_forgotten_if_taken(
+    house: DeliveryHouse,
+) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS, times=1)
+    await tried(house, leased())
+    house.now += timedelta(days=1)
+    await tried(house, leased())
+    assert paths(house) == ["jan@example.nl", ADDRESS, "jan@example.nl"]
+    assert house.watch.of(SenderForgotten) == [SenderForgotten("own", "jan@example.nl", "jan@example.nl", "taken")]
+    assert await house.store.memories(TOPIC) == []
+
+
+@pytest.mark.asyncio
+async def test_while_nobody_knows_one_attempt_asks_and_the_others_wait_for_its_answer(house: DeliveryHouse) -> None:
+    way = house.ways["own"]
+    way.says = lambda request: TAKEN if str(request.reverse_path) == ADDRESS else None
+    attempts = [asyncio.create_task(tried(house, leased(name=f"M{number}"))) for number in range(3)]
+    await house.watch.until(lambda: way.busy)
+    await turns()
+    assert paths(house) == ["jan@example.nl"]
+    way.busy[0].tell(NOT_YOURS)
+    assert [done.outcomes for done in await asyncio.gather(*attempts)] == [(TAKEN,)] * 3
+    assert paths(house) == ["jan@example.nl", ADDRESS, ADDRESS, ADDRESS]
+
+
+@pytest.mark.asyncio
+async def test_once_a_sender_was_taken_nobody_waits_for_another(house: DeliveryHouse) -> None:
+    way = house.ways["own"]
+    await tried(house, leased())
+    way.says = lambda request: None
+    attempts = [asyncio.create_task(tried(house, leased(name=f"M{number}"))) for number in range(3)]
+    await house.watch.until(lambda: len(way.busy) == 3)
+    for line in way.busy:
+        line.tell(TAKEN)
+    await asyncio.gather(*attempts)
+
+
+@pytest.mark.asyncio
+async def test_who_waits_goes_on_when_the_attempt_before_ends_without_an_answer(house: DeliveryHouse) -> None:
+    way = house.ways["own"]
+    way.says = lambda request: None
+    first = asyncio.create_task(tried(house, leased(name="M1")))
+    await house.watch.until(lambda: way.busy)
+    second = asyncio.create_task(tried(house, leased(name="M2")))
+    way.busy[0].tell(GREYLISTED)
+    await first
+    await house.watch.until(lambda: way.busy)
+    way.busy[0].tell(TAKEN)
+    assert (await second).outcomes == (TAKEN,)
+
+
+@pytest.mark.asyncio
+async def test_a_session_code_waits_for_nobody(house: DeliveryHouse) -> None:
+    way = house.ways["own"]
+    way.says = lambda request: None
+    attempts = [asyncio.create_task(tried(house, leased(name=f"M{number}", code=True))) for number in range(2)]
+    await house.watch.until(lambda: len(way.busy) == 2)
+    for line in way.busy:
+        line.tell(TAKEN)
+    await asyncio.gather(*attempts)
+
+
+@pytest.mark.asyncio
+async def test_a_pinned_sender_is_not_tried_unchanged_again(house: DeliveryHouse) -> None:
+    pinned = Verdict("own", JAN, NOON, None)
+    await house.store.remember(TOPIC, key_of("own", JAN), NOON, value_of(pinned))
+    await house.verdicts.reload()
+    assert house.watch.of(SenderPinned) == [SenderPinned("own", "jan@example.nl", "jan@example.nl")]
+    house.now += timedelta(days=400)
+    await tried(house, leased())
+    assert paths(house) == [ADDRESS]
+    await house.store.forget_memory(TOPIC, key_of("own", JAN))
+    await house.verdicts.reload()
+    await tried(house, leased())
+    assert paths(house) == [ADDRESS, "jan@example.nl"]
+    assert house.watch.of(SenderForgotten) == [SenderForgotten("own", "jan@example.nl", "jan@example.nl", "operator")]
+
+
+@pytest.mark.asyncio
+async def test_a_memory_that_cannot_be_read_is_left_out(house: DeliveryHouse) -> None:
+    await house.store.remember(TOPIC, "no JSON", NOON, "{}")
+    await house.store.remember(TOPIC, key_of("own", JAN), NOON + timedelta(hours=1), "[]")
+    await house.verdicts.load()
+    assert house.verdicts.counts() == {}
+    assert await house.store.memories(TOPIC) == []
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_fails_keeps_no_message_from_being_repaired(
+    house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relay.errors import StoreUnavailable
+
+    async def full(*_: object) -> None:
+        raise StoreUnavailable("full", "no space left")
+
+    monkeypatch.setattr(house.store, "remember", full)
+    house.ways["own"].says = refusing(NOT_YOURS)
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    await tried(house, leased())
+    assert paths(house)[2:] == [ADDRESS]
+
+
+@pytest.mark.asyncio
+async def test_what_speaks_of_the_account_defers_and_sets_the_upstream_aside(house: DeliveryHouse) -> None:
+    quota = Failed(Stage.DOT, Reply(554, "5.2.0", "STOREDRV.Submission.Exception:SubmissionQuotaExceededException"))
+    house.ways["own"].says = lambda request: quota
+    house.ways["spare"].says = lambda request: TAKEN
+    done = await tried(house, leased())
+    assert done.outcomes == (TAKEN,)
+    assert done.upstream == "spare"
+    assert not house.upstreams["own"].up
+    house.ways["spare"].says = lambda request: quota
+    last = (await tried(house, leased())).outcomes[0]
+    assert isinstance(last, Deferred)
+    assert not isinstance(last, Delivered)
