@@ -1,42 +1,32 @@
-"""One upstream, shared by the workers: whether it is set aside, and whether mail may go to it now.
+"""One upstream, shared by the workers: one transaction after another, as soon as it may take one.
 
-An upstream that fails before a transaction (connect to AUTH), or says 421, is set aside: for a growing
-pause nobody tries it, then one connection probes, then all come back. What goes wrong later in a
-transaction says more about the message than about the upstream, and defers only the message; else one
-message could keep an upstream from all others.
-
-One that says its quota is used up is set aside until the quota comes back. One that only asks for less is not set
-aside: mail waits for it a moment, over fewer connections where they were too many. So it does where the pace of the
-account (`account`, which several upstreams may share) allows no more for now.
+Whether it is well is `health`'s to say; what its account may send `pace`, over how many connections `places`, and
+both may be shared with other upstreams (`account`). Connections that have no work lie in its `pool`, and one of them
+is kept ready for session codes where they come this way first (`warm`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay.delivery.account import Account
+from relay.delivery.health import NEVER, Health
 from relay.delivery.long_lines import LongLines
 from relay.delivery.pace import Claim
 from relay.delivery.pool import Pool
 from relay.delivery.warm import Warm
-from relay.events import MessageReencoded, Observer, UpstreamRestored, UpstreamSetAside, UpstreamThrottled
+from relay.events import MessageReencoded, Observer
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
-from relay.mail.reply import Reply
-from relay.policy.refusal import OF_THE_ACCOUNT, Table, speaks_of_connections
+from relay.policy.refusal import Table
 from relay.policy.retry import Schedule
 from relay.queue.bell import Bell
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
 
-NEVER = float("inf")
-THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
 GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
-AUTH_LONGEST = 300.0  # seconds between two tries at an upstream that refuses the login
 _BY_CODE = Table()
-_MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +60,7 @@ class Upstream:
         self._changed = changed
         self._long_lines = long_lines
         self._loop = asyncio.get_running_loop()
-        # Set aside
-        self._failures = 0
-        self._aside_until: float | None = None
-        self._aside_for: Deferred | None = None
-        self._epoch = 0  # attempts of an earlier one began before it was set aside, or asked for less
-        self._probe: object = None
-        self._throttled_until = 0.0
-        self._throttled = 0  # times in a row
+        self.health = Health(transport.name, account, fell=self._fell, rose=self._rose, observer=observer)
         # Connections
         self.bell = Bell()  # rung when one comes or goes, and when the upstream falls or comes back
         self.pool = Pool(self.places, stirred=self.bell.ring, lost=self._lost)
@@ -94,60 +77,43 @@ class Upstream:
     def name(self) -> str:
         return self.transport.name
 
-    # Whether it is set aside
+    # Whether mail may go to it
 
     @property
     def up(self) -> bool:
         """True unless set aside."""
-        return self._aside_until is None
+        return self.health.up
 
     @property
     def opens_in(self) -> float:
         """Seconds until it is no longer left alone; 0 now; infinite while a probe is under way."""
-        if self._aside_until is None:
-            return 0.0
-        return NEVER if self._probe is not None else max(0.0, self._aside_until - self._loop.time())
+        return self.health.opens_in
 
     def ready_in(self, *, session_code: bool = False) -> float:
         """Seconds until an attempt may be made, the pace of its account included."""
-        throttled = self._throttled_until - self._loop.time()
-        return max(self.opens_in, throttled, self.pace.ready_in(session_code=session_code))
+        return max(self.opens_in, self.health.rests_for, self.pace.ready_in(session_code=session_code))
 
     @property
     def takes_later(self) -> bool:
         """True when it is well and only the pace holds mail back: it waits, and goes no other way."""
         return self.up and not self._closed and self.ready_in() > 0
 
-    @property
-    def refuses_login(self) -> bool:
-        """True while it is set aside because it refused the login: each try counts over there."""
-        return self._aside_for is not None and self._aside_for.stage is Stage.AUTH
-
-    @property
-    def _is_of_the_account(self) -> bool:
-        aside = self._aside_for
-        return aside is not None and (aside.stage is Stage.AUTH or aside.refusal is Refusal.QUOTA)
-
-    @property
-    def mends_by_connecting(self) -> bool:
-        """True when it is set aside for something that a connection alone can prove to be over."""
-        aside = self._aside_for
-        return self._aside_until is not None and (aside is None or aside.stage in BEFORE_A_TRANSACTION)
-
     def try_now(self) -> None:
-        """After a reload: whatever set it aside may be mended, so the pause ends.
+        """After a reload: whatever set it aside may be mended, so the pause ends."""
+        self.health.try_now()
 
-        What is under way began before that: a failure of it says nothing.
-        """
-        self._throttled_until = 0.0
-        self.pace.release()
-        if self._aside_until is not None:
-            self._epoch += 1
-            self._probe = None
-            self._aside_until = self._loop.time()
-            self._aside_for = None
-            self._changed()
+    def remember(self) -> None:
+        """After a start: an account whose quota was used up is still held."""
+        self.health.remember()
+
+    def _fell(self, trouble: Deferred) -> None:
+        if trouble.refusal is not Refusal.QUOTA:
+            self.pool.drop_all()
+        self._rose()
+
+    def _rose(self) -> None:
         self.bell.ring()
+        self._changed()
 
     def admits(self, *, insist: bool = False, session_code: bool = False, goes_on: bool = False) -> bool:
         """Whether an attempt may be made now, and there is room for a transaction.
@@ -158,116 +124,8 @@ class Upstream:
         if self._closed:
             return False
         if insist or goes_on:
-            return self.opens_in == 0 or (insist and not self.refuses_login)
+            return self.health.admits(insist=insist)
         return self.ready_in(session_code=session_code) == 0
-
-    def _admit(self, request: object, *, insist: bool) -> bool:
-        """Whether it is left alone; the first attempt after a pause is the probe."""
-        if self._probe is request:
-            return not self._closed
-        if self._closed or not (self.opens_in == 0 or (insist and not self.refuses_login)):
-            return False
-        if self._aside_until is not None and self.opens_in == 0:
-            self._probe = request
-        return True
-
-    def _judge(self, request: object, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
-        """Take in how an attempt went."""
-        probe = self._probe is request
-        news = epoch == self._epoch
-        if sick is not None and _asks_for_less(sick) and not (probe and sick.stage in BEFORE_A_TRANSACTION):
-            if probe:
-                self._restore()
-            # As below: begun before the last time, or insisted upon meanwhile, it is no news.
-            if news and self.up and self._loop.time() >= self._throttled_until:
-                self._slow_down(sick)
-        elif sick is not None and _speaks_of_upstream(sick):
-            # Begun before it was set aside, or insisted upon meanwhile: no news.
-            if news and (probe or self._aside_until is None):
-                self._set_aside(sick, schedule)
-        elif self._aside_until is None:
-            self._failures = 0
-            if news and sick is None:
-                self._throttled = 0
-        # A line that broke in a transaction proves nothing, but that a probe came so far. What began before a login
-        # was refused, or a quota was used up, does not prove the contrary.
-        elif probe or (sick is None and (news or not self._is_of_the_account)):
-            self._restore()
-
-    def _restore(self) -> None:
-        self._failures = 0
-        self._aside_until, self._aside_for, self._probe = None, None, None
-        self.pace.release()
-        self._observer.observe(UpstreamRestored(self.name))
-        self.bell.ring()
-        self._changed()
-
-    def _slow_down(self, trouble: Deferred) -> None:
-        """It asks for less: a short pause, and one connection less where they were too many."""
-        reply = trouble.reply
-        assert reply is not None
-        self._epoch += 1
-        pause = min(THROTTLED_FIRST * 2**self._throttled, THROTTLED_LONGEST)
-        pause *= 0.9 + 0.2 * random.random()  # noqa: S311  # jitter, no secret
-        self._throttled = min(self._throttled + 1, 10)
-        self._throttled_until = self._loop.time() + pause
-        if speaks_of_connections(trouble.stage, reply):
-            self.places.lower()
-        self._observer.observe(
-            UpstreamThrottled(
-                upstream=self.name,
-                stage=trouble.stage,
-                code=reply.code,
-                status=reply.status,
-                text=_harmless(trouble),
-                seconds=pause,
-                connections=self.places.allowed,
-            )
-        )
-
-    def _set_aside(self, trouble: Deferred, schedule: Schedule) -> None:
-        self._epoch += 1
-        self._failures += 1
-        self._probe = None
-        reply = trouble.reply
-        code, status = (reply.code, reply.status) if reply else (0, "")
-        pause = schedule.set_aside(self._failures, random.random()).total_seconds()  # noqa: S311  # jitter, no secret
-        if trouble.refusal is Refusal.QUOTA:
-            pause = self.pace.hold(trouble.stage, code, status)
-        elif trouble.stage is Stage.AUTH:
-            # A schedule for session codes would try a wrong password twice a minute, and lock the account.
-            pause = max(pause, min(pause * 2 ** min(self._failures - 1, 10), AUTH_LONGEST))
-        self._leave_alone(pause, trouble)
-
-    def _leave_alone(self, pause: float, trouble: Deferred) -> None:
-        self._aside_until = self._loop.time() + pause
-        self._aside_for = trouble
-        if trouble.refusal is not Refusal.QUOTA:
-            self.pool.drop_all()
-        reply = trouble.reply
-        self._observer.observe(
-            UpstreamSetAside(
-                upstream=self.name,
-                stage=trouble.stage,
-                trouble=trouble.trouble,
-                code=reply.code if reply else 0,
-                status=reply.status if reply else "",
-                text=_harmless(trouble),
-                seconds=pause,
-                refusal=trouble.refusal,
-            )
-        )
-        self.bell.ring()
-        self._changed()
-
-    def remember(self) -> None:
-        """After a start: an account whose quota was used up is still held."""
-        held = self.pace.held
-        if held is not None and self.up:
-            self._failures = 1
-            said = Reply(held.code, held.status, "")
-            trouble = Deferred(held.stage, Trouble.PERMANENT, "", said, upstream_sick=True, refusal=Refusal.QUOTA)
-            self._leave_alone(self.pace.held_for, trouble)
 
     # Transactions
 
@@ -301,9 +159,7 @@ class Upstream:
             return await self._deliver(request, claim, deadline, priority, schedule, insist)
         finally:
             claim.drop()
-            if self._probe is request:  # it ended without a verdict: the next attempt is the probe
-                self._probe = None
-                self._changed()
+            self.health.end(request)
 
     async def _deliver(
         self,
@@ -314,20 +170,18 @@ class Upstream:
         schedule: Schedule,
         insist: bool,
     ) -> Delivery | None:
-        if not self._admit(request, insist=insist):
+        if self._closed or not self.health.begin(request, insist=insist):
             return None
-        epoch = self._epoch
+        epoch = self.health.epoch
         code = request.session_code
         if not await self.places.take(self, priority, deadline, session_code=code):
             return None if self._closed else _no_place(request, "no connection was free in time")
         self._busy += 1
         try:
-            if epoch != self._epoch:
-                if not self._admit(request, insist=insist):
+            if epoch != self.health.epoch:
+                if self._closed or not self.health.begin(request, insist=insist, rested=True):
                     return None
-                if self._probe is not request and not insist and self._throttled_until > self._loop.time():
-                    return None
-                epoch = self._epoch
+                epoch = self.health.epoch
             delivery = self._read(await self._in_lines(request, claim, deadline))
         finally:
             self._busy -= 1
@@ -335,7 +189,7 @@ class Upstream:
             self.bell.ring()
         if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
             return None
-        self._judge(request, epoch, delivery.sick, schedule)
+        self.health.judge(request, epoch, delivery.sick, schedule)
         return delivery
 
     async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:
@@ -500,36 +354,33 @@ class Upstream:
         It counts as the connect of an attempt does, but for a failure that is `doubted`. Never waits for a place.
         """
         token = object()
-        if self._closed or self._throttled_until > self._loop.time():
+        if self._closed or self.health.rests_for > 0:
             return None
         if not self.places.take_now(session_code=True):
             return None
         self._busy += 1
         try:
-            if not self._admit(token, insist=False):
+            if not self.health.begin(token):
                 return None
-            epoch = self._epoch
+            epoch = self.health.epoch
             connection = await self._connect(None)
             if not isinstance(connection, Deferred):
                 if self._closed:
                     connection.abort()
                 else:
                     self.pool.put(connection)
-                if self._probe is token and self.mends_by_connecting:
-                    self._restore()
+                self.health.connected(token)
                 return True
             if not self._closed:
                 judged = self.refusals.judge(connection)
                 assert isinstance(judged, Deferred)
-                if not doubted or self._probe is token or judged.stage is Stage.AUTH:
-                    self._judge(token, epoch, judged, schedule)
+                if not (doubted and self.up) or judged.stage is Stage.AUTH:
+                    self.health.judge(token, epoch, judged, schedule)
             return False
         finally:
             self._busy -= 1
             self.places.leave()
-            if self._probe is token:
-                self._probe = None
-                self._changed()
+            self.health.end(token)
 
     # The end
 
@@ -571,26 +422,6 @@ class Upstream:
 
 def _no_place(request: DeliveryRequest, why: str) -> Delivery:
     return Delivery((Deferred(Stage.CONNECT, Trouble.TIMEOUT, why),) * len(request.recipients))
-
-
-def _harmless(trouble: Deferred) -> str:
-    """What was said, unless it may quote the message."""
-    if trouble.reply is None:
-        return trouble.text
-    return "" if trouble.stage in _MAY_QUOTE else trouble.reply.text
-
-
-def _asks_for_less(trouble: Deferred) -> bool:
-    """At AUTH it is the login that is refused, and each try counts."""
-    return trouble.refusal is Refusal.THROTTLED and trouble.reply is not None and trouble.stage is not Stage.AUTH
-
-
-def _speaks_of_upstream(trouble: Deferred) -> bool:
-    return (
-        trouble.stage in BEFORE_A_TRANSACTION
-        or trouble.refusal in OF_THE_ACCOUNT
-        or (trouble.reply is not None and trouble.reply.code == 421)
-    )
 
 
 def _connection_was_stale(delivery: Delivery) -> bool:

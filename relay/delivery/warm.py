@@ -52,7 +52,7 @@ class Warm:
     async def _look(self) -> float | None:
         """Do what is to be done; seconds until something may be to be done again, None: when something happens."""
         upstream = self._upstream
-        if not upstream.up and (upstream.refuses_login or not upstream.mends_by_connecting):
+        if not upstream.up and (upstream.health.refuses_login or not upstream.health.mends_by_connecting):
             return None
         idle = upstream.pool.idle
         if upstream.up and idle:

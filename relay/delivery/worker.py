@@ -22,9 +22,10 @@ from datetime import datetime
 
 from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
 from relay.delivery.call import NOT_ASKED, caught
+from relay.delivery.health import NEVER
 from relay.delivery.notify import NOBODY, Audience, most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
-from relay.delivery.upstream import NEVER, Upstream
+from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.delivery.window import Window
 from relay.errors import StoreUnavailable

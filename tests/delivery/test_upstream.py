@@ -12,8 +12,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.delivery import health as module
 from relay.delivery import pool
-from relay.delivery import upstream as module
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.events import UpstreamRestored, UpstreamSetAside
 from relay.mail.address import Address
