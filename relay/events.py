@@ -224,7 +224,10 @@ class MessageReencoded(Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
-    """One transaction, or one failed connect, at one upstream. `stage` and `trouble` None: all went well."""
+    """One transaction, or one failed connect, at one upstream; not told of one that was called off.
+
+    `stage` and `trouble` None: all went well.
+    """
 
     queue_id: str
     route: str
@@ -232,6 +235,17 @@ class AttemptEnded(Event):
     seconds: float
     stage: Stage | None = None
     trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeBegun(Event):
+    """`upstream` was not ready for a session code after `seconds`: `beside` has its chance as well, one sends."""
+
+    queue_id: str
+    route: str
+    upstream: str
+    beside: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ VERBS = {
     "status": "relay.cli.status:status",
     "presets": "relay.cli.presets:presets",
     "queue": "relay.cli.queue:queue",
+    "codes": "relay.cli.codes:codes",
     "clients": "relay.cli.clients:clients",
     "senders": "relay.cli.senders:senders",
     "sendmail": "relay.cli.sendmail:sendmail",

@@ -100,6 +100,9 @@ class Tally:
             upstream=(),
             **{"class": tuple(Refusal)},
         )
+        self._hedges = Counter(
+            "relay_hedges_total", "Session codes for which another way was begun beside this slow one.", upstream=()
+        )
         self._expired = Counter("relay_expired_total", "Recipients whose lifetime ran out.", route=())
         self._notifications = Counter(
             "relay_notifications_total",
@@ -123,7 +126,8 @@ class Tally:
 
         self.counters = (
             self._connections, self._messages, self._auth, self._quirks, self._rewrites, self._routed,
-            self._outcomes, self._failures, self._refusals, self._expired, self._notifications, self._loops,
+            self._outcomes, self._failures, self._refusals, self._hedges, self._expired, self._notifications,
+            self._loops,
             self._store_errors, self._reloads, self._exceptions,
         )  # fmt: skip
         self.histograms = (
@@ -140,6 +144,7 @@ class Tally:
             events.SenderDecided: self._sender_decided,
             events.AttemptEnded: self._attempt_ended,
             events.UpstreamRefused: self._upstream_refused,
+            events.HedgeBegun: self._hedge_begun,
             events.RecipientDelivered: self._recipient_delivered,
             events.RecipientDeferred: self._recipient_deferred,
             events.RecipientFailed: self._recipient_failed,
@@ -161,7 +166,7 @@ class Tally:
         self.names = names
         for listener in (self._connections, self._messages, self._quirks):
             listener.configure(listener=names.listeners)
-        for upstream in (self._outcomes, self._failures, self._refusals):
+        for upstream in (self._outcomes, self._failures, self._refusals, self._hedges):
             upstream.configure(upstream=names.upstreams)
         for route in (self._routed, self._expired):
             route.configure(route=names.routes)
@@ -218,6 +223,9 @@ class Tally:
 
     def _upstream_refused(self, event: events.UpstreamRefused) -> None:
         self._refusals.add(event.upstream, event.refusal)
+
+    def _hedge_begun(self, event: events.HedgeBegun) -> None:
+        self._hedges.add(event.upstream)
 
     def _recipient_delivered(self, event: events.RecipientDelivered) -> None:
         self._outcomes.add(event.upstream, "delivered")
@@ -280,6 +288,7 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.SenderDecided: ("relay_rewrites_total",),
     events.AttemptEnded: ("relay_attempt_seconds", "relay_attempt_failures_total"),
     events.UpstreamRefused: ("relay_refusals_total",),
+    events.HedgeBegun: ("relay_hedges_total",),
     events.RecipientDelivered: ("relay_outcomes_total", "relay_delivery_delay_seconds"),
     events.RecipientDeferred: ("relay_outcomes_total",),
     events.RecipientFailed: ("relay_outcomes_total",),

@@ -269,6 +269,13 @@ _line(
     text=lambda e: f"{e.trouble or 'done'} in {e.seconds:.3f} s",
 )
 _line(
+    events.HedgeBegun,
+    "hedged",
+    Level.INFO,
+    "queue_id route upstream",
+    text=lambda e: f"not ready for the message after {e.seconds:g} s; {e.beside} is tried beside it",
+)
+_line(
     events.RecipientDelivered,
     "delivered",
     Level.INFO,

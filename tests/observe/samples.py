@@ -88,6 +88,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.SenderPinned("own", "jan@example.nl", "jan@example.nl"),
     events.MessageReencoded("3V7QK2M9XTAB", "own", "no 8BITMIME", 2, 1),
     events.AttemptEnded("3V7QK2M9XTAB", "default", "own", 15.0, Stage.CONNECT, Trouble.TIMEOUT),
+    events.HedgeBegun("3V7QK2M9XTAB", "session-codes", "vendor", "own", 1.5),
     DELIVERED,
     DEFERRED,
     FAILED,
