@@ -403,6 +403,23 @@ class UpstreamRestored(Event):
     upstream: str
 
 
+@dataclass(frozen=True, slots=True)
+class TokenFetched(Event):
+    """A new OAuth2 token was had for an upstream."""
+
+    upstream: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefused(Event):
+    """No new OAuth2 token was to be had. `permanent`: asking again will not change that; `text` holds no secret."""
+
+    upstream: str
+    permanent: bool
+    text: str
+
+
 # The store
 
 

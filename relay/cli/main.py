@@ -24,6 +24,7 @@ VERBS = {
     "codes": "relay.cli.codes:codes",
     "clients": "relay.cli.clients:clients",
     "senders": "relay.cli.senders:senders",
+    "auth": "relay.cli.auth:auth",
     "sendmail": "relay.cli.sendmail:sendmail",
     "demo": "relay.cli.demo:demo",
 }

@@ -53,18 +53,23 @@ class Stragglers:
 
 
 class _Gate:
-    """Lets one way pass, and no other after it; and none any more once it is too late."""
+    """Lets one way pass, and no other after it; and none any more once it is too late, or the attempt is cancelled.
+
+    Whoever cancels it may be sure of that at once: the ways are tasks of their own, and hear of it a turn later.
+    """
 
     def __init__(self, too_late: Callable[[], bool]) -> None:
         self._too_late = too_late
+        self._attempt = asyncio.current_task()
         self.passed_by: str | None = None
         self.contested = False
         self.turned_away: set[str] = set()
 
     def let_pass(self, name: str) -> bool:
-        if self.passed_by is None and not self._too_late():
+        given_up = self._attempt is not None and self._attempt.cancelling() > 0
+        if self.passed_by is None and not given_up and not self._too_late():
             self.passed_by = name
-        if self.passed_by != name:
+        if self.passed_by != name or given_up:
             self.turned_away.add(name)
             return False
         return True

@@ -51,6 +51,8 @@ class Names:
     upstreams: Sequence[str] = ()
     routes: Sequence[str] = ()
     rules: Sequence[str] = ()
+    oauth2: Sequence[str] = ()
+    """The upstreams that log in with a token."""
 
 
 class Tally:
@@ -109,6 +111,9 @@ class Tally:
             "Messages of our own, by kind.",
             kind=("failure", "delay", "relayed", "alarm", "suppressed"),
         )
+        self._tokens = Counter(
+            "relay_oauth_refresh_total", "OAuth2 tokens asked for.", upstream=(), result=("ok", "error")
+        )
         self._loops = Counter("relay_loops_detected_total", "Messages that came round again.")
         self._store_errors = Counter("relay_queue_errors_total", "Errors of the store.", reason=_STORE_ERRORS)
         self._reloads = Counter("relay_config_reloads_total", "Reloads of the configuration.", result=("ok", "error"))
@@ -127,8 +132,7 @@ class Tally:
         self.counters = (
             self._connections, self._messages, self._auth, self._quirks, self._rewrites, self._routed,
             self._outcomes, self._failures, self._refusals, self._hedges, self._expired, self._notifications,
-            self._loops,
-            self._store_errors, self._reloads, self._exceptions,
+            self._loops, self._store_errors, self._reloads, self._exceptions, self._tokens,
         )  # fmt: skip
         self.histograms = (
             self._sizes, self._accept, self._commits, self._batches, self._attempts, self._delays, self._lag,
@@ -152,6 +156,8 @@ class Tally:
             events.NotificationQueued: self._notification_queued,
             events.NotificationSuppressed: self._notification_suppressed,
             events.UpstreamConnected: self._upstream_connected,
+            events.TokenFetched: self._token_fetched,
+            events.TokenRefused: self._token_refused,
             events.BatchCommitted: self._batch_committed,
             events.StoreFailed: self._store_failed,
             events.ConfigReloaded: self._config_reloaded,
@@ -168,6 +174,7 @@ class Tally:
             listener.configure(listener=names.listeners)
         for upstream in (self._outcomes, self._failures, self._refusals, self._hedges):
             upstream.configure(upstream=names.upstreams)
+        self._tokens.configure(upstream=names.oauth2)
         for route in (self._routed, self._expired):
             route.configure(route=names.routes)
         self._rewrites.configure(rule=(*names.rules[:MOST_RULES], OTHER))
@@ -252,6 +259,12 @@ class Tally:
         if event.certificate_expires is not None and event.upstream in self.names.upstreams:
             self._certificates[event.upstream] = event.certificate_expires.timestamp()
 
+    def _token_fetched(self, event: events.TokenFetched) -> None:
+        self._tokens.add(event.upstream, "ok")
+
+    def _token_refused(self, event: events.TokenRefused) -> None:
+        self._tokens.add(event.upstream, "error")
+
     # The store and the house
 
     def _batch_committed(self, event: events.BatchCommitted) -> None:
@@ -296,6 +309,8 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.NotificationQueued: ("relay_notifications_total",),
     events.NotificationSuppressed: ("relay_notifications_total",),
     events.UpstreamConnected: ("relay_upstream_certificate_expiry_timestamp_seconds",),
+    events.TokenFetched: ("relay_oauth_refresh_total",),
+    events.TokenRefused: ("relay_oauth_refresh_total",),
     events.BatchCommitted: ("relay_queue_commit_seconds", "relay_queue_commit_batch_size"),
     events.StoreFailed: ("relay_queue_errors_total",),
     events.ConfigReloaded: ("relay_config_reloads_total", "relay_config_last_reload_success_timestamp_seconds"),

@@ -366,6 +366,21 @@ _line(
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
 
 _line(
+    events.TokenFetched,
+    "token_fetched",
+    Level.INFO,
+    "upstream",
+    text=lambda e: f"valid until {e.expires_at.astimezone().isoformat(timespec='seconds')}",
+)
+_line(
+    events.TokenRefused,
+    "token_refused",
+    Level.WARNING,
+    "upstream text",
+    raised=(Level.ERROR, "for good", lambda e: e.permanent),
+)
+
+_line(
     events.BatchCommitted,
     "committed",
     Level.DEBUG,

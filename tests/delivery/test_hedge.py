@@ -317,11 +317,11 @@ async def test_an_attempt_that_is_given_up_sends_by_neither_way(house: Codes) ->
     assert vendor is not None
     assert own is not None
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    for request in (vendor, own):
+    for request in (vendor, own):  # from this very moment on
         assert request.gate is not None
         assert not request.gate()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     await house.stragglers.over()
     assert [way.busy for way in house.ways.values()] == [[], []]
 

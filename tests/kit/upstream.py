@@ -12,6 +12,8 @@ A fault is a reply ("450 4.7.1 later", with or without CRLF; several lines joine
 but nothing more is read until `read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
 
 `sender_allowed` sees each reverse-path ("" for <>), `content_allowed` each `Received`; a text they return is the reply.
+`tokens` judges (user, token) of XOAUTH2; `token_error` is the JSON of the 334 that a bad one gets first, as at Google
+(None: 535 at once, as at Microsoft).
 `connections`, `open`, `auth_tries`, `commands`, `messages` tell what happened; `until(...)` waits for it.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import json
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -121,14 +124,18 @@ class ScriptedUpstream:
         keywords: tuple[str, ...] = KEYWORDS,
         users: Mapping[str, str] | None = None,
         mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "CRAM-MD5"),
+        tokens: Callable[[str, str], bool] | None = None,
+        token_error: Mapping[str, str] | None = None,
         sender_allowed: Callable[[str], str | None] | None = None,
         content_allowed: Callable[[Received], str | None] | None = None,
         receive_buffer: int | None = None,
     ) -> None:
         self.tls = tls
         self.keywords = keywords
-        self.users = dict(users) if users is not None else None
-        self.mechanisms = mechanisms
+        self.users = dict(users) if users is not None else {} if tokens is not None else None
+        self.mechanisms = mechanisms if tokens is None else (*mechanisms, "XOAUTH2")
+        self.tokens = tokens
+        self.token_error = token_error
         self.sender_allowed = sender_allowed
         self.content_allowed = content_allowed
         self.messages: list[Received] = []
@@ -382,8 +389,19 @@ class ScriptedUpstream:
                 username, _, password = answer.rpartition(" ")
                 expected = hmac.new(self.users.get(username, "").encode(), challenge, "md5").hexdigest()
                 good = username in self.users and expected == password
+            case "XOAUTH2":
+                parts = base64.b64decode(initial or await self._challenge(session, b"")).split(b"\x01")
+                username = parts[0].decode().removeprefix("user=")
+                password = parts[1].decode().removeprefix("auth=Bearer ")
+                good = self.tokens is not None and parts[2:] == [b"", b""] and self.tokens(username, password)
+                if not good and self.token_error is not None:
+                    answer = await self._challenge(session, json.dumps(self.token_error).encode())
+                    assert answer == b"", "the client has to send an empty line"
         self.auth_tries.append(AuthTry(mechanism.upper(), username, password, session.encrypted, good))
-        usual = "235 2.7.0 welcome" if good else "535 5.7.8 wrong name or password"
+        refusal = "535 5.7.8 wrong name or password"
+        if mechanism.upper() == "XOAUTH2" and self.token_error is None:
+            refusal = "535 5.7.3 Authentication unsuccessful"
+        usual = "235 2.7.0 welcome" if good else refusal
         if await self._act(session, "auth", usual) and good:
             session.user = username
 

@@ -102,6 +102,10 @@ SAMPLES: tuple[events.Event, ...] = (
     events.UpstreamConnected("own", LATER),
     events.UpstreamSetAside("own", Stage.AUTH, Trouble.PERMANENT, 535, "5.7.3", "no", 60.0),
     events.UpstreamRestored("own"),
+    events.TokenFetched("own", LATER),
+    events.TokenRefused(
+        "own", True, "no token from login.microsoftonline.com: invalid_client: AADSTS7000222: expired."
+    ),
     COMMITTED,
     events.StoreFailed("full", "no space left"),
     events.StoreRecovered(),
