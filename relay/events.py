@@ -389,6 +389,8 @@ class UpstreamConnected(Event):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSetAside(Event):
+    """It is left alone for so many seconds. `refusal`: what its reply spoke of, None without one."""
+
     upstream: str
     stage: Stage
     trouble: Trouble
@@ -396,6 +398,20 @@ class UpstreamSetAside(Event):
     status: str
     text: str
     seconds: float
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamThrottled(Event):
+    """It asked for less: mail waits for it so many seconds, and then goes over at most so many connections."""
+
+    upstream: str
+    stage: Stage
+    code: int
+    status: str
+    text: str
+    seconds: float
+    connections: int
 
 
 @dataclass(frozen=True, slots=True)

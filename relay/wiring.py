@@ -15,8 +15,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.config import model, password, preset, tls
+from relay.config import accounts, model, password, preset, tls
 from relay.config.secrets import Secret, SecretMissing
+from relay.delivery.account import Accounts, Terms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
@@ -25,7 +26,8 @@ from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
-from relay.policy.decide import Policy
+from relay.policy.decide import SESSION_CODES, Policy
+from relay.policy.pacing import limits
 from relay.policy.refusal import HTTP, Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
 from relay.queue.store import QueueStore
@@ -169,19 +171,49 @@ def transport(name: str, config: model.Config, *, observer: Observer, state_key:
     return SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer, tokens=tokens)
 
 
+def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
+    """What each account may do; where upstreams that share one differ, the strictest counts."""
+    codes = policy.routes.get(SESSION_CODES)
+    found: dict[str, Terms] = {}
+    for account, names in accounts.accounts(config).items():
+        for_codes = codes is not None and any(name in codes.upstreams for name in names)
+        settings = [config.upstreams[name] for name in names]
+        smtp = [one for one in settings if isinstance(one, model.SmtpUpstream)]
+        dialled = [one for one in settings if not isinstance(one, model.CaptureUpstream)]
+        connections = min([one.max_connections for one in dialled], default=UpstreamLimits().max_connections)
+        daily = min([one.daily_recipients for one in smtp if one.daily_recipients is not None], default=None)
+        rates = [rate for one in smtp for rate in one.rate]
+        found[account] = Terms(connections, limits(rates, daily, codes=for_codes), for_codes)
+    return found
+
+
 def upstream(
-    name: str, config: model.Config, *, store: QueueStore, observer: Observer, changed: Callable[[], None]
+    name: str,
+    config: model.Config,
+    *,
+    store: QueueStore,
+    shared: Accounts,
+    observer: Observer,
+    changed: Callable[[], None],
 ) -> Upstream:
     settings = config.upstreams[name]
-    limits, refusals, long_lines = UpstreamLimits(), Table(), None
+    most, refusals, long_lines = UpstreamLimits(), Table(), None
     if isinstance(settings, model.SmtpUpstream):
-        limits = UpstreamLimits(settings.max_connections, settings.max_recipients)
+        most = UpstreamLimits(settings.max_connections, _most_recipients(settings))
         refusals = preset.table(settings.preset)
         long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
     elif isinstance(settings, model.HttpsUpstream):
-        limits, refusals = UpstreamLimits(settings.max_connections, max_recipients=1), HTTP
+        most, refusals = UpstreamLimits(settings.max_connections, max_recipients=1), HTTP
     way = transport(name, config, observer=observer)
-    made = Upstream(way, limits, refusals=refusals, observer=observer, changed=changed, long_lines=long_lines)
+    made = Upstream(
+        way,
+        most,
+        refusals=refusals,
+        account=shared[accounts.account(name, config)],
+        observer=observer,
+        changed=changed,
+        long_lines=long_lines,
+    )
     if (source := tokens_of(way)) is not None:
         source.mended = made.try_now
     return made
@@ -218,6 +250,12 @@ def _https_transport(name: str, settings: model.HttpsUpstream, observer: Observe
         connect=settings.timeouts.connect.total_seconds(),
     )
     return HttpsTransport(made, observer=observer)
+
+
+def _most_recipients(settings: model.SmtpUpstream) -> int:
+    """Of one transaction: never more than may leave on one day."""
+    daily = limits((), settings.daily_recipients, codes=True)
+    return min([settings.max_recipients, *(limit.most(session_code=False) for limit in daily)])
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

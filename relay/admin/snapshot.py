@@ -23,8 +23,22 @@ class ListenerNow:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceNow:
+    """How much of a limit of an account is used: so many of `most` within any `seconds`, transactions or recipients."""
+
+    used: int
+    most: int
+    seconds: float
+    of_recipients: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamNow:
-    """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up."""
+    """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up.
+
+    `most`: the connections there may be now. `pace`: of its account, which other upstreams may share. `held_until`:
+    it said that its quota is used up.
+    """
 
     name: str
     type: str
@@ -35,6 +49,8 @@ class UpstreamNow:
     busy: int
     most: int
     answer: Answer | None
+    pace: tuple[PaceNow, ...] = ()
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

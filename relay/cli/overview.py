@@ -16,6 +16,7 @@ from relay.cli.table import Column, Line, Part, line, table
 _ERRORS_SHOWN = 5
 _STYLES = {"error": "bold red", "warning": "yellow"}
 _LABEL = 16
+_UNITS = {1: "s", 60: "min", 3600: "h", 86400: "d"}
 
 _Object = dict[str, Any]
 
@@ -94,13 +95,17 @@ _UPSTREAMS = (
     Column("BUSY", right=True, rank=2),
     Column("IDLE", right=True, rank=3),
     Column("MOST", right=True, rank=4),
+    Column("PACE", rank=5),
     Column("LAST ANSWER", folds=4),
 )
 
 
 def _upstream(now: _Object, at: datetime) -> list[Part]:
+    held = now.get("held_until")
     if now["up"]:
         state = ("up", "green")
+    elif held is not None:
+        state = (f"quota, until {moment(of_json(held), at)}", "bold red")
     else:
         state = (f"down, tried in {age(now['opens_in'])}" if now["opens_in"] >= 1 else "down, tried now", "bold red")
     answer = now["answer"]
@@ -111,8 +116,14 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
         (str(now["busy"]), ""),
         (str(now["idle"]), ""),
         (str(now["most"]), ""),
+        (", ".join([_pace(each) for each in now.get("pace", ())]) or "-", ""),
         (_answer(answer, at), "" if answer is None or answer["ok"] else "red"),
     ]
+
+
+def _pace(pace: _Object) -> str:
+    unit = _UNITS.get(pace["seconds"], f"{pace['seconds']:g} s")
+    return f"{pace['used']} of {pace['most']}{' recipients' if pace['of_recipients'] else ''}/{unit}"
 
 
 def _answer(answer: _Object | None, at: datetime) -> str:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path as FilePath
 
 from relay.config import outside, password, preset
+from relay.config.accounts import accounts
 from relay.config.checks import beyond_loopback
 from relay.config.model import Config, HttpsUpstream, MicrosoftOAuth2, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean
@@ -28,6 +29,7 @@ def warnings(config: Config) -> list[ConfigError]:
         _keys,
         _listeners,
         _upstreams,
+        _accounts,
         _senders,
         _admin,
     )
@@ -125,6 +127,19 @@ def _upstreams(config: Config) -> Iterator[Finding]:
             yield Finding(
                 (*path, "cleartext_auth"), "the password goes readably over the network", "write tls: starttls"
             )
+
+
+def _accounts(config: Config) -> Iterator[Finding]:
+    for names in accounts(config).values():
+        first = config.upstreams[names[0]]
+        for name in names[1:]:
+            upstream = config.upstreams[name]
+            assert isinstance(first, SmtpUpstream)
+            assert isinstance(upstream, SmtpUpstream)
+            for key in ("max_connections", "rate", "daily_recipients"):
+                if getattr(upstream, key) != getattr(first, key):
+                    problem = f"not the same as in upstreams.{names[0]}, which leads to the same account"
+                    yield Finding(("upstreams", name, key), problem, "write the same: for both the strictest counts")
 
 
 def _preset(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:

@@ -269,6 +269,12 @@ Duration = Annotated[timedelta, _with_unit(values.duration), _text(pattern=_DURA
 Size = Annotated[int, _with_unit(values.size), _text(pattern=_SIZE), Kind("size")]
 PositiveSize = Annotated[int, _with_unit(values.positive_size), _text(pattern=_SIZE), Kind("size")]
 Rate = Annotated[PolicyRate, _with_unit(values.rate), _text(pattern=_RATE), Kind("rate")]
+Rates = Annotated[
+    tuple[Annotated[PolicyRate, _with_unit(values.rate), _text(pattern=_RATE)], ...],
+    BeforeValidator(_one_or_many),
+    _many("A rate, as in 30/min."),
+    Kind("rate, or a list"),
+]
 Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text(), Kind("retry list")]
 HostName = Annotated[str, _written(values.host_name), _text(), Kind("host name")]
 UpstreamHost = Annotated[str, _written(values.upstream_host), _text(), Kind("host name or IP address")]

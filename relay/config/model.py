@@ -40,6 +40,7 @@ from relay.config.fields import (
     PositiveSize,
     PresetName,
     Rate,
+    Rates,
     ReplyTo,
     Retry,
     RuleName,
@@ -350,6 +351,13 @@ class SmtpUpstream(Section):
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
     max_connections: Count = setting(3, description="Connections at the same time.")
+    rate: Rates = setting(
+        (),
+        description="Transactions, as in 30/min or [30/min, 500/h]: mail waits; a fifth is kept for session codes.",
+    )
+    daily_recipients: Count | None = setting(
+        None, description="Recipients in any 24 hours, over which mail waits; null: no limit."
+    )
     max_message_size: PositiveSize | None = setting(
         None, description="The largest message it takes, where EHLO does not say or was not heard yet."
     )

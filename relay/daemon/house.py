@@ -21,6 +21,7 @@ from relay.daemon.doors import Doors
 from relay.daemon.folders import Folders
 from relay.daemon.pages import Pages
 from relay.daemon.workers import Workers
+from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
 from relay.delivery.direct import Direct
 from relay.delivery.steady import Steady
@@ -43,7 +44,7 @@ from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
-from relay.policy.decide import Policy, Route
+from relay.policy.decide import SESSION_CODES, Policy, Route
 from relay.policy.size import largest
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class House:
         self.verdicts = Verdicts(self.store, observer=self.observer, now=wiring.now)
         try:
             await self.verdicts.load()
+            self.accounts = Accounts(self.store, now=wiring.now, changed=self.wake)
+            await self.accounts.load(wiring.terms(config, self.policy))
             for name in config.upstreams:
                 self.upstreams[name] = self._upstream(name, config)
             self._window = Window(await self.store.readers(since=wiring.now() - HOUR))
@@ -146,7 +149,15 @@ class House:
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
-        return wiring.upstream(name, config, store=self.store, observer=self.observer, changed=self.wake)
+        return wiring.upstream(
+            name, config, store=self.store, shared=self.accounts, observer=self.observer, changed=self.wake
+        )
+
+    def _keep_warm(self) -> None:
+        """The way that session codes go first has a connection ready."""
+        codes = self.policy.routes.get(SESSION_CODES)
+        for name, upstream in self.upstreams.items():
+            upstream.keep_warm(codes is not None and name == codes.upstreams[0])
 
     def _door(self, settings: ListenerSettings) -> Door:
         return Door(
@@ -214,6 +225,9 @@ class House:
                 self.observer.observe(RelayStarted(__version__, self._shown()))
                 self._warn_of(self.config)
                 systemd.notify("READY=1")
+                for upstream in self.upstreams.values():
+                    upstream.remember()
+                self._keep_warm()
                 background = [
                     group.create_task(lag.measure(self.metrics.observe_lag)),
                     group.create_task(self._pages.watchdog()),
@@ -307,6 +321,7 @@ class House:
         await self._pages.close()
         for upstream in self.upstreams.values():
             await upstream.close()
+        await self.accounts.close()
         self.doors.close_sockets()
         await self.store.close()
         self.observer.observe(RelayStopped())
@@ -363,6 +378,8 @@ class House:
         old = self.config
         policy = compile.policy(config)
         credentials = await asyncio.to_thread(wiring.credentials, config)
+        terms = wiring.terms(config, policy)
+        self.accounts.add(terms)
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
         swap_folders = await self.folders.change(config, self._group)
         swap_doors = await self.doors.change(old, config, self._group)
@@ -374,6 +391,7 @@ class House:
         self.upstreams.update(upstreams)
         self.config, self.policy, self.reloaded_at = config, policy, wiring.now()
         self.credentials = credentials
+        self.accounts.configure(terms)
         self.store.keep_free(config.queue.min_free)
         self.store.keep_history(config.queue.history)
         self.metrics.configure(wiring.names(config, policy))
@@ -387,6 +405,7 @@ class House:
             await upstream.close()
         self._gone = [upstream for upstream in (*self._gone, *gone) if upstream.connections != (0, 0)]
         await self._try_everything()
+        self._keep_warm()
         self._warn_of(config)
         needs_restart = _needs_restart(old, config)
         self.observer.observe(ConfigReloaded(needs_restart))

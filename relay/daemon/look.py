@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from relay import __version__, wiring
-from relay.admin.snapshot import CodesNow, ListenerNow, RouteNow, Snapshot, UpstreamNow
+from relay.admin.snapshot import CodesNow, ListenerNow, PaceNow, RouteNow, Snapshot, UpstreamNow
 from relay.config import model
 from relay.errors import StoreUnavailable
 from relay.observe.trouble import Situation
@@ -119,8 +119,12 @@ def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:
         opens_in=upstream.opens_in,
         idle=idle,
         busy=busy,
-        most=upstream.limits.max_connections,
+        most=upstream.places.allowed,
         answer=house.recent.answer(name),
+        pace=tuple(
+            [PaceNow(used, limit.count, limit.seconds, limit.of_recipients) for limit, used in upstream.pace.used()]
+        ),
+        held_until=upstream.pace.held.until if upstream.pace.held is not None and not upstream.up else None,
     )
 
 

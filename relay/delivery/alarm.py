@@ -3,9 +3,9 @@
 An alarm is raised when a trouble is found and cleared when it is gone; an upstream set aside is given an hour
 first, since most come back by themselves. Mailed is, at most once a day for each cause (a warning: once a week):
 
-    an upstream set aside for an hour, for its certificate as well; AUTH refused; a certificate near its end; a client
-    secret or certificate of ours 30, 7 and 1 days before its end (once each); the disk low; session codes expired; mail
-    in the queue that cannot be read
+    an upstream set aside for an hour, for its certificate or its quota as well; AUTH refused; a certificate near its
+    end; a client secret or certificate of ours 30, 7 and 1 days before its end (once each); the disk low; session codes
+    expired; mail in the queue that cannot be read
 
 An alarm mail goes as every notification does: by the route "default", with a null reverse-path, and it never
 bounces. Where the store cannot keep it, it is tried again at the next look.
@@ -36,6 +36,7 @@ RAISED_AFTER = {"upstream-aside": _HOUR}
 MAILED_AFTER = {
     "upstream-aside": _HOUR,
     "certificate-bad": _HOUR,
+    "quota": _HOUR,
     "auth-refused": _AT_ONCE,
     "certificate-ends": _AT_ONCE,
     "secret-ends": _AT_ONCE,

@@ -95,6 +95,7 @@ async def attempt(
         upstream = upstreams.get(name)  # a reload may have taken it away while another was asked
         if upstream is None:
             continue
+        answered: list[tuple[str, Answers | None]] = []
         those = [one for one in _those_for(name, remaining, session_code) if (name, one.index) not in tried]
         for part in _parts(those, upstream.limits.max_recipients):
             if hedging is None:
@@ -112,6 +113,8 @@ async def attempt(
                         asked[pending.index] = way
             if (name, None) in answered:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
+        if hedging is None and (name, None) in answered and upstream.takes_later:
+            break  # the pace alone holds it back: it waits for this way
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
         if not remaining or (hedging is not None and hedging.too_late()):
             break

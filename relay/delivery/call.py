@@ -34,7 +34,7 @@ from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
-NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "every way is set aside", upstream_sick=True)
+NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,8 @@ class Call:
     async def _again(self, way: _Way, part: Sequence[Pending], outcomes: Answers, rendered: Rendered) -> Answers:
         """Those of `part` whose sender was refused, once more as `rendered`; the outcomes of all."""
         refused = list(_sender_refused(outcomes))
-        answers = await self._send(way, [part[place] for place in refused], rendered)
+        again = [part[place] for place in refused]
+        answers = await self._send(way, again, rendered, goes_on=True)
         if answers is None:  # set aside meanwhile: the refusal is not the last word
             answers = (NOT_ASKED,) * len(refused)
         merged = list(outcomes)
@@ -127,7 +128,8 @@ class Call:
         outcomes = await self._send(way, part, rendered)
         if outcomes is None or rendered.reverse_path is not None or not _null_path_refused(outcomes):
             return outcomes
-        return await self._send(way, part, rendered, self._policy.bounces_from) or (NOT_ASKED,) * len(part)
+        author = self._policy.bounces_from
+        return await self._send(way, part, rendered, author, goes_on=True) or (NOT_ASKED,) * len(part)
 
     def _as_repaired(self) -> Rendered:
         if self._repaired is None:
@@ -140,8 +142,10 @@ class Call:
         part: Sequence[Pending],
         rendered: Rendered,
         reverse_path: Address | None = None,
+        *,
+        goes_on: bool = False,
     ) -> Answers | None:
-        """One transaction; `reverse_path` instead of the one in `rendered`."""
+        """One transaction; `reverse_path` instead of the one in `rendered`. `goes_on`: another came before it."""
         upstream, insist = way.upstream, way.insist
         entry = self._lease.entry
         route = self._decision.route
@@ -158,13 +162,16 @@ class Call:
             envid=envelope.envid,
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
             gate=way.gate,
+            session_code=entry.session_code,
             places=tuple([pending.index for pending in part]),
         )
-        if not upstream.admits(insist=insist):
+        if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
             return None
         self._tell_of_the_sender(rendered)
         started = time.perf_counter()
-        delivery = await upstream.deliver(request, priority=route.priority, schedule=route.schedule, insist=insist)
+        delivery = await upstream.deliver(
+            request, priority=route.priority, schedule=route.schedule, insist=insist, goes_on=goes_on
+        )
         if delivery is None:
             return None
         if CALLED_OFF in delivery.outcomes:

@@ -7,6 +7,7 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Failed                           failed      a bounce
     Deferred                         pending     the schedule says when
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
+    Deferred because of the account  pending     the same: it is throttled, out of quota, or refused the login
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
     the same, `in_doubt: hold`       held        a person decides; others of the message go on
     Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
@@ -47,6 +48,7 @@ from relay.mail.dsn_text import Action, Fate
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage
 from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
+from relay.policy.refusal import OF_THE_ACCOUNT
 from relay.queue.model import Kind, Lease, Pending, Result, Settlement, State
 
 _NO_REPLY = Reply(0, "", "")
@@ -237,7 +239,7 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     """When what is deferred is tried again; None when nothing is.
 
     One time for all recipients: doubt about any of them waits longer, and only if no transaction
-    was begun for any of them nothing waits for the schedule.
+    was begun for any of them, or the account alone was the reason, nothing waits for the schedule.
     """
     deferred = [outcome for outcome in outcomes if isinstance(outcome, Deferred) and not _holds(attempt, outcome)]
     if not deferred:
@@ -245,7 +247,7 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     entry = attempt.lease.entry
     # What goes by the route of session codes does not wait for an upstream's pause: its schedule must hold it back.
     urgent = entry.session_code or attempt.route.name == SESSION_CODES
-    if not urgent and all(outcome.stage in BEFORE_A_TRANSACTION for outcome in deferred):
+    if not urgent and all(outcome.stage in BEFORE_A_TRANSACTION or _of_the_account(outcome) for outcome in deferred):
         return attempt.now
     # It may be this message that the upstream cannot bear: whatever else waits is to be the probe.
     if any(
@@ -257,6 +259,10 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     # For a session code the same code twice does no harm, and a late one is worth nothing.
     patient = not entry.session_code and any(outcome.in_doubt for outcome in deferred)
     return attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
+
+
+def _of_the_account(outcome: Deferred) -> bool:
+    return outcome.refusal in OF_THE_ACCOUNT and outcome.upstream_sick and not outcome.in_doubt
 
 
 def _judge(attempt: Attempt, pending: Pending, outcome: Outcome, next_attempt_at: datetime | None) -> _Judgement:

@@ -1,35 +1,32 @@
-"""One upstream, shared by the workers: its connections, and whether it is set aside.
+"""One upstream, shared by the workers: one transaction after another, as soon as it may take one.
 
-An upstream that fails before a transaction (connect to AUTH), or says 421, is set aside: for a growing
-pause nobody tries it, then one connection probes, then all come back. What goes wrong later in a
-transaction says more about the message than about the upstream, and defers only the message; else one
-message could keep an upstream from all others.
+Whether it is well is `health`'s to say; what its account may send `pace`, over how many connections `places`, and
+both may be shared with other upstreams (`account`). Connections that have no work lie in its `pool`, and one of them
+is kept ready for session codes where they come this way first (`warm`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from relay.delivery.account import Account
+from relay.delivery.health import NEVER, Health
 from relay.delivery.long_lines import LongLines
-from relay.events import MessageReencoded, Observer, UpstreamRestored, UpstreamSetAside
+from relay.delivery.pace import Claim
+from relay.delivery.pool import Pool
+from relay.delivery.warm import Warm
+from relay.events import MessageReencoded, Observer
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
-from relay.policy.refusal import OF_THE_ACCOUNT, Table
+from relay.policy.refusal import Table
 from relay.policy.retry import Schedule
+from relay.queue.bell import Bell
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
 
-IDLE = 30.0  # seconds a connection is kept without work
-NEVER = float("inf")
+SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
+GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
 _BY_CODE = Table()
-_MAY_QUOTE = (
-    Stage.DATA,
-    Stage.BODY,
-    Stage.DOT,
-    Stage.HTTP,
-)  # what is said there may quote the message, and that may be a code
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +46,7 @@ class Upstream:
         limits: UpstreamLimits,
         *,
         refusals: Table = _BY_CODE,
+        account: Account | None = None,
         observer: Observer,
         changed: Callable[[], None],
         long_lines: LongLines | None = None,
@@ -56,23 +54,19 @@ class Upstream:
         self.transport = transport
         self.limits = limits
         self.refusals = refusals
+        account = account or Account.alone(limits.max_connections)
+        self.pace, self.places = account.pace, account.places
         self._observer = observer
         self._changed = changed
         self._long_lines = long_lines
         self._loop = asyncio.get_running_loop()
-        # Set aside
-        self._failures = 0
-        self._aside_until: float | None = None
-        self._aside_for_auth = False
-        self._epoch = 0  # attempts of an earlier one began before it was set aside
-        self._probe: DeliveryRequest | None = None
-        # The pool
-        self._idle: list[tuple[float, Connection]] = []
+        self.health = Health(transport.name, account, fell=self._fell, rose=self._rose, observer=observer)
+        # Connections
+        self.bell = Bell()  # rung when one comes or goes, and when the upstream falls or comes back
+        self.pool = Pool(self.places, stirred=self.bell.ring, lost=self._lost)
+        self.silence = NEVER  # the shortest after which the other end is known to have closed an idle connection
         self._busy = 0
-        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
-        self._turn = 0
-        self._reaper: asyncio.TimerHandle | None = None
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._warm: asyncio.Task[None] | None = None
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
@@ -84,129 +78,159 @@ class Upstream:
     def name(self) -> str:
         return self.transport.name
 
-    # Whether it is set aside
+    # Whether mail may go to it
 
     @property
     def up(self) -> bool:
         """True unless set aside."""
-        return self._aside_until is None
+        return self.health.up
 
     @property
     def opens_in(self) -> float:
-        """Seconds until an attempt may be made; 0 now; infinite while a probe is under way."""
-        if self._aside_until is None:
-            return 0.0
-        return NEVER if self._probe is not None else max(0.0, self._aside_until - self._loop.time())
+        """Seconds until it is no longer left alone; 0 now; infinite while a probe is under way."""
+        return self.health.opens_in
+
+    def ready_in(self, *, session_code: bool = False) -> float:
+        """Seconds until an attempt may be made, the pace of its account included."""
+        return max(self.opens_in, self.health.rests_for, self.pace.ready_in(session_code=session_code))
+
+    @property
+    def takes_later(self) -> bool:
+        """True when it is well and only the pace holds mail back: it waits, and goes no other way."""
+        return self.up and not self._closed and self.ready_in() > 0
 
     def try_now(self) -> None:
-        """After a reload: whatever set it aside may be mended, so the pause ends.
+        """After a reload: whatever set it aside may be mended, so the pause ends."""
+        self.health.try_now()
 
-        What is under way began before that: a failure of it says nothing.
-        """
-        if self._aside_until is not None:
-            self._epoch += 1
-            self._probe = None
-            self._aside_until = self._loop.time()
-            self._aside_for_auth = False
-            self._changed()
+    def remember(self) -> None:
+        """After a start: an account whose quota was used up is still held."""
+        self.health.remember()
 
-    def admits(self, *, insist: bool = False) -> bool:
-        """Whether an attempt may be made now.
+    def _fell(self, trouble: Deferred) -> None:
+        if trouble.refusal is not Refusal.QUOTA:
+            self.pool.drop_all()
+        self._rose()
+
+    def _rose(self) -> None:
+        self.bell.ring()
+        self._changed()
+
+    def admits(self, *, insist: bool = False, session_code: bool = False, goes_on: bool = False) -> bool:
+        """Whether an attempt may be made now, and there is room for a transaction.
 
         `insist` (a session code, which cannot wait) goes past the pause, but never past one for a
-        refused AUTH: repeated tries would lock the account.
+        refused AUTH: repeated tries would lock the account. Room it waits for, and so does who `goes_on`.
         """
         if self._closed:
             return False
-        return self.opens_in == 0 or (insist and not self._aside_for_auth)
-
-    def _admit(self, request: DeliveryRequest, *, insist: bool) -> bool:
-        """As `admits`; the first attempt after a pause is the probe."""
-        if self._probe is request:
-            return not self._closed
-        if not self.admits(insist=insist):
-            return False
-        if self._aside_until is not None and self.opens_in == 0:
-            self._probe = request
-        return True
-
-    def _judge(self, request: DeliveryRequest, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
-        """Take in how an attempt went."""
-        probe = self._probe is request
-        if sick is not None and _speaks_of_upstream(sick):
-            # Begun before it was set aside, or insisted upon meanwhile: no news.
-            if epoch == self._epoch and (probe or self._aside_until is None):
-                self._set_aside(sick, schedule)
-        elif self._aside_until is None:
-            self._failures = 0
-        # A line that broke in a transaction proves nothing, but that a probe came so far.
-        elif probe or (sick is None and (epoch == self._epoch or not self._aside_for_auth)):
-            self._restore()
-
-    def _restore(self) -> None:
-        self._failures = 0
-        self._aside_until, self._aside_for_auth, self._probe = None, False, None
-        self._observer.observe(UpstreamRestored(self.name))
-        self._changed()
-
-    def _set_aside(self, trouble: Deferred, schedule: Schedule) -> None:
-        self._epoch += 1
-        self._failures += 1
-        self._probe = None
-        pause = schedule.set_aside(self._failures, random.random(), trouble.retry_after)  # noqa: S311  # jitter, no secret
-        self._aside_until = self._loop.time() + pause.total_seconds()
-        self._aside_for_auth = trouble.stage is Stage.AUTH
-        self._drop_idle()
-        reply = trouble.reply
-        text = reply.text if reply else trouble.text
-        quotes = reply is not None and trouble.stage in _MAY_QUOTE
-        self._observer.observe(
-            UpstreamSetAside(
-                upstream=self.name,
-                stage=trouble.stage,
-                trouble=trouble.trouble,
-                code=reply.code if reply else 0,
-                status=reply.status if reply else "",
-                text="" if quotes else text,
-                seconds=pause.total_seconds(),
-            )
-        )
-        self._changed()
+        if insist or goes_on:
+            return self.health.admits(insist=insist)
+        return self.ready_in(session_code=session_code) == 0
 
     # Transactions
 
     async def deliver(
-        self, request: DeliveryRequest, *, priority: int, schedule: Schedule, insist: bool = False
+        self,
+        request: DeliveryRequest,
+        *,
+        priority: int,
+        schedule: Schedule,
+        insist: bool = False,
+        goes_on: bool = False,
     ) -> Delivery | None:
-        """One transaction on a connection of the pool, or a new one; None: it is set aside, nothing was tried.
+        """One transaction on a connection of the pool, or a new one; None: it is set aside, or its account may send
+        no more for now. Then nothing was tried.
 
-        Waits for a free connection by `priority` (lower first), at most as long as the request's patience.
+        Waits for a free connection, session codes first and then by `priority` (lower first), at most as long as the
+        request's patience. Who insists, and who goes on with an attempt in which much was said already, waits for the
+        account's pace as well.
         """
-        if not self._admit(request, insist=insist):
+        if not self.admits(insist=insist, session_code=request.session_code, goes_on=goes_on):
+            return None
+        deadline = None if request.patience is None else self._loop.time() + request.patience
+        claim = self.pace.claim(len(request.recipients), session_code=request.session_code)
+        if claim is None and (insist or goes_on):
+            claim = await self._wait_for_pace(request, deadline)
+            if claim is None and insist and not self._closed:
+                return _no_place(request, "the account may send no more for now")
+        if claim is None:
             return None
         try:
-            epoch = self._epoch
-            deadline = None if request.patience is None else self._loop.time() + request.patience
-            if self._busy < self.limits.max_connections:
-                self._busy += 1
-            elif not await self._place(priority, deadline):
-                return None if self._closed else _no_place(request)
-            try:
-                if epoch != self._epoch:
-                    if not self._admit(request, insist=insist):
-                        return None
-                    epoch = self._epoch
-                delivery = self._read(await self._in_lines(request, deadline))
-            finally:
-                self._leave()
-            if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
-                return None
-            self._judge(request, epoch, delivery.sick, schedule)
-            return delivery
+            return await self._deliver(request, claim, deadline, priority, schedule, insist)
         finally:
-            if self._probe is request:  # it ended without a verdict: the next attempt is the probe
-                self._probe = None
-                self._changed()
+            claim.drop()
+            self.health.end(request)
+
+    async def _deliver(
+        self,
+        request: DeliveryRequest,
+        claim: Claim,
+        deadline: float | None,
+        priority: int,
+        schedule: Schedule,
+        insist: bool,
+    ) -> Delivery | None:
+        if self._closed or not self.health.begin(request, insist=insist):
+            return None
+        epoch = self.health.epoch
+        code = request.session_code
+        if not await self.places.take(self, priority, deadline, session_code=code):
+            return None if self._closed else _no_place(request, "no connection was free in time")
+        self._busy += 1
+        try:
+            if epoch != self.health.epoch:
+                if self._closed or not self.health.begin(request, insist=insist, rested=True):
+                    return None
+                epoch = self.health.epoch
+            delivery = self._read(await self._in_lines(request, claim, deadline))
+        finally:
+            self._busy -= 1
+            self.places.leave()
+            self.bell.ring()
+        if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
+            return None
+        self.health.judge(request, epoch, delivery.sick, schedule)
+        return delivery
+
+    async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:
+        """A claim ahead of everybody else's, once it may be used; None when that takes too long."""
+        if deadline is None:
+            deadline = self._loop.time() + GOES_ON
+        claim = self.pace.claim_ahead(len(request.recipients))
+        try:
+            while not self._closed:
+                pause = self.pace.due_in(session_code=request.session_code)
+                if pause == 0:
+                    return claim
+                if self._loop.time() + pause > deadline:
+                    break
+                await self._sleep(pause)
+        except BaseException:
+            claim.drop()
+            raise
+        claim.drop()
+        return None
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._connecting.add(limit)  # so that `end` may cut it short
+                try:
+                    await self._loop.create_future()
+                finally:
+                    self._connecting.discard(limit)
+        except TimeoutError:
+            pass
+
+    def keep_warm(self, warm: bool) -> None:
+        """Whether a connection lies ready for session codes from now on."""
+        self.pool.warm = warm
+        if warm and self._warm is None:
+            self._warm = self._loop.create_task(Warm(self).run())
+        elif not warm and self._warm is not None:
+            self._warm.cancel()
+            self._warm = None
 
     def confirms(self, refusal: Failed) -> bool:
         """Whether a refusal is of a kind that comes and goes here, so that one alone is not believed."""
@@ -223,25 +247,35 @@ class Upstream:
         assert sick is None or isinstance(sick, Deferred)
         return replace(delivery, outcomes=outcomes, sick=sick)
 
-    async def _in_lines(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
+    async def _in_lines(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
         """The transaction; where a line was too long, at once a second one without long lines."""
         long_lines = self._long_lines
         if long_lines is None:
-            return await self._transaction(request, deadline)
+            return await self._transaction(request, claim, deadline)
         if await long_lines.encode():
-            return await self._transaction(replace(request, encode_long_lines=True), deadline)
-        first = await self._transaction(request, deadline)
+            return await self._transaction(replace(request, encode_long_lines=True), claim, deadline)
+        first = await self._transaction(request, claim, deadline)
         again = [place for place, outcome in enumerate(first.outcomes) if self._refused_for_a_line(outcome)]
         if not again or first.sick is not None or self._closed:
             return first
         recipients = tuple([request.recipients[place] for place in again])
-        second = await self._transaction(replace(request, recipients=recipients, encode_long_lines=True), deadline)
+        second = await self._once_more(replace(request, recipients=recipients, encode_long_lines=True), deadline)
         if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
             await long_lines.learn()
         outcomes = list(first.outcomes)
         for place, outcome in zip(again, second.outcomes, strict=True):
             outcomes[place] = outcome
         return replace(second, outcomes=tuple(outcomes))
+
+    async def _once_more(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
+        """A second transaction, which counts as well."""
+        claim = await self._wait_for_pace(request, deadline)
+        if claim is None:
+            return _no_place(request, "the account may send no more for now")
+        try:
+            return await self._transaction(request, claim, deadline)
+        finally:
+            claim.drop()
 
     def _refused_for_a_line(self, outcome: Outcome) -> bool:
         if isinstance(outcome, Delivered) or outcome.reply is None:
@@ -252,35 +286,39 @@ class Upstream:
         """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
         return any(connection.past_dot for connection, carried in self._active.values() if carried == queue_id)
 
-    async def _transaction(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
-        idle = self._take_idle()
+    async def _transaction(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
+        idle = self.pool.take(session_code=request.session_code)
         if idle is not None:
-            delivery = await self._transact(idle, request, deadline)
+            delivery = await self._transact(idle, request, claim, deadline)
             if self._closed or not _connection_was_stale(delivery):
                 return delivery
             # It timed out over there while it lay idle; that is no failure of the upstream.
         connection = await self._connect(deadline)
         if isinstance(connection, Deferred):
             return Delivery((connection,) * len(request.recipients), connection)
-        return await self._transact(connection, request, deadline)
+        return await self._transact(connection, request, claim, deadline)
 
     async def _connect(self, deadline: float | None) -> Connection | Deferred:
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 self._connecting.add(limit)  # so that `end` may cut it short: nothing has been sent yet
                 try:
+                    await self.places.make_room(self.pool)
                     return await self.transport.connect()
                 finally:
                     self._connecting.discard(limit)
         except TimeoutError:
             return Deferred(Stage.CONNECT, Trouble.TIMEOUT, "no connection in time", upstream_sick=True)
 
-    async def _transact(self, connection: Connection, request: DeliveryRequest, deadline: float | None) -> Delivery:
-        if deadline is not None:
-            request = replace(request, patience=max(0.0, deadline - self._loop.time()))
+    async def _transact(
+        self, connection: Connection, request: DeliveryRequest, claim: Claim, deadline: float | None
+    ) -> Delivery:
         transaction = object()
         self._active[transaction] = (connection, request.queue_id)
         try:
+            await claim.use()
+            if deadline is not None:
+                request = replace(request, patience=max(0.0, deadline - self._loop.time()))
             if self._closed:
                 connection.abort()
             delivery = await connection.deliver(request)
@@ -295,74 +333,56 @@ class Upstream:
                 MessageReencoded(request.queue_id, self.name, done.why, done.parts, done.signatures_removed)
             )
         if connection.usable and not self._closed:
-            self._idle.append((self._loop.time(), connection))
-            if self._reaper is None:
-                self._reaper = self._loop.call_later(IDLE, self._reap)
+            self.pool.put(connection)
         else:
             connection.abort()
         return delivery
 
-    # The pool
+    # Connections
 
     @property
     def connections(self) -> tuple[int, int]:
         """Idle and busy ones."""
-        return len(self._idle), self._busy
+        return len(self.pool.idle), self._busy + self.pool.closing
 
-    async def _place(self, priority: int, deadline: float | None) -> bool:
-        """Wait for a place among the connections; False when there was none in time, or there will be none."""
-        future: asyncio.Future[bool] = self._loop.create_future()
-        self._turn += 1
-        heapq.heappush(self._waiting, (priority, self._turn, future))
-        timer = None if deadline is None else self._loop.call_at(deadline, _answer, future, False)
+    def _lost(self, silence: float) -> None:
+        """The other end closed an idle connection: some do so before long, and it is as well to know when."""
+        if silence > SHORTEST_SILENCE:
+            self.silence = min(self.silence, silence)
+
+    async def open_one(self, schedule: Schedule, *, doubted: bool) -> bool | None:
+        """Open a connection that lies ready; False when that failed, None where there is no place for it.
+
+        It counts as the connect of an attempt does, but for a failure that is `doubted`. Never waits for a place.
+        """
+        token = object()
+        if self._closed or self.health.rests_for > 0:
+            return None
+        if not self.places.take_now(session_code=True):
+            return None
+        self._busy += 1
         try:
-            return await future
-        except asyncio.CancelledError:
-            if not future.cancelled() and future.result():
-                self._leave()
-            raise
+            if not self.health.begin(token):
+                return None
+            epoch = self.health.epoch
+            connection = await self._connect(None)
+            if not isinstance(connection, Deferred):
+                if self._closed:
+                    connection.abort()
+                else:
+                    self.pool.put(connection)
+                self.health.connected(token)
+                return True
+            if not self._closed:
+                judged = self.refusals.judge(connection)
+                assert isinstance(judged, Deferred)
+                if not (doubted and self.up) or judged.stage is Stage.AUTH:
+                    self.health.judge(token, epoch, judged, schedule)
+            return False
         finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _leave(self) -> None:
-        while self._waiting:
-            if _answer(heapq.heappop(self._waiting)[2], True):
-                return  # the place is handed on, not given up
-        self._busy -= 1
-
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()[1]
-            if connection.usable:
-                return connection
-            connection.abort()
-        return None
-
-    def _drop_idle(self) -> None:
-        for _, connection in self._idle:
-            connection.abort()
-        self._idle.clear()
-
-    def _reap(self) -> None:
-        """Say goodbye to connections that had no work for a while."""
-        self._reaper = None
-        oldest = self._loop.time() - IDLE
-        late = [connection for since, connection in self._idle if since <= oldest]
-        self._idle = [kept for kept in self._idle if kept[0] > oldest]
-        for connection in late:
-            self._busy += 1  # the upstream counts it until it is closed
-            task = self._loop.create_task(self._say_goodbye(connection))
-            self._goodbyes.add(task)
-            task.add_done_callback(self._goodbyes.discard)
-        if self._idle:
-            self._reaper = self._loop.call_later(IDLE / 2, self._reap)
-
-    async def _say_goodbye(self, connection: Connection) -> None:
-        try:
-            await connection.close()
-        finally:
-            self._leave()
+            self._busy -= 1
+            self.places.leave()
+            self.health.end(token)
 
     # The end
 
@@ -384,40 +404,26 @@ class Upstream:
     def _refuse(self) -> None:
         """Nothing new begins; who waits for a place is sent away."""
         self._closed = True
-        for _, _, future in self._waiting:
-            _answer(future, False)
-        self._waiting.clear()
+        self.places.refuse(self)
+        self.bell.ring()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     async def close(self) -> None:
         """Close idle connections; busy ones end with their transaction."""
         self._refuse()
-        if self._reaper is not None:
-            self._reaper.cancel()
+        if self._warm is not None:
+            self._warm.cancel()
+            await asyncio.wait((self._warm,))
         if self._last_call is not None and not self._active:
             self._last_call.cancel()
-        idle, self._idle = self._idle, []
-        await asyncio.gather(*self._goodbyes, *(connection.close() for _, connection in idle))
+        await self.pool.close()
 
 
-def _answer(future: asyncio.Future[bool], place: bool) -> bool:
-    if future.done():
-        return False
-    future.set_result(place)
-    return True
-
-
-def _no_place(request: DeliveryRequest) -> Delivery:
-    outcome = Deferred(Stage.CONNECT, Trouble.TIMEOUT, "no connection was free in time")
-    return Delivery((outcome,) * len(request.recipients))
-
-
-def _speaks_of_upstream(trouble: Deferred) -> bool:
-    return (
-        trouble.stage in BEFORE_A_TRANSACTION
-        or trouble.stage is Stage.HTTP  # an endpoint that calls itself unable, or gives no answer
-        or trouble.refusal in OF_THE_ACCOUNT
-        or (trouble.reply is not None and trouble.reply.code == 421)
-    )
+def _no_place(request: DeliveryRequest, why: str) -> Delivery:
+    return Delivery((Deferred(Stage.CONNECT, Trouble.TIMEOUT, why),) * len(request.recipients))
 
 
 def _connection_was_stale(delivery: Delivery) -> bool:

@@ -1,8 +1,9 @@
 """The worker of a route: takes due entries, as many as it has room for, and sees each to its settlement.
 
 A fresh entry comes from the door in memory, already leased (`offer`); everything else is leased from
-the store, by priority and age. While older mail waits in the store, or every upstream is set aside,
-the door is told that there is no room, so that fresh mail queues up behind it.
+the store, by priority and age. While older mail waits in the store, or every upstream is set aside, or the
+pace of its account allows no more, the door is told that there is no room, so that fresh mail queues up behind it.
+Over the pace mail waits in the store, where its order is kept: no more is leased than may leave.
 
 One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next,
 so that a crash can repeat at most one message for each connection. None of them is cancelled to stop it:
@@ -15,16 +16,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
 from relay.delivery.call import NOT_ASKED, caught
+from relay.delivery.health import NEVER
 from relay.delivery.hedge import Stragglers
 from relay.delivery.notify import NOBODY, Audience, most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
-from relay.delivery.upstream import NEVER, Upstream
+from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.delivery.window import Window
 from relay.errors import StoreUnavailable
@@ -100,7 +102,7 @@ class Worker:
             and not self._backlog
             and len(self._ready) < FRESH_ENTRIES
             and self._fresh_bytes + size <= FRESH_BYTES
-            and (self._urgent or self._some_way_is_up())
+            and (self._urgent or self._may_leave() > len(self._ready))
         )
 
     def offer(self, lease: Lease, decision: Accept, policy: Policy) -> None:
@@ -152,6 +154,11 @@ class Worker:
 
     def _some_way_is_up(self) -> bool:
         return any(upstream.up for upstream in self._ways() or ())
+
+    def _may_leave(self) -> int:
+        """How many more the pace of the way that mail goes now allows; 0 when all are set aside."""
+        way = next((upstream for upstream in self._ways() or () if upstream.up), None)
+        return 0 if way is None or way.ready_in() > 0 else way.pace.room()
 
     def _enqueue(self, lease: Lease, decision: Accept | None, policy: Policy | None) -> None:
         self._ready.append((lease, decision, policy))
@@ -207,15 +214,19 @@ class Worker:
         limit, few = 2 * self.runners, self.runners
         ways = self._ways()
         if ways is not None and not self._urgent:
-            opens_in = min([upstream.opens_in for upstream in ways], default=NEVER)
-            if opens_in > 0:
-                return None if opens_in == NEVER else opens_in
+            ready_in = min([upstream.ready_in() for upstream in _asked(ways)], default=NEVER)
+            if ready_in > 0:
+                return None if ready_in == NEVER else ready_in
             if not any(upstream.up for upstream in ways):
                 limit = few = 1  # it is the probe
+            elif (room := self._may_leave()) > 0:
+                limit = min(limit, room - len(self._ready))
+            else:
+                limit = few = 1  # it probes a way before the one that mail goes now
         now = house.now()
         if self._due_at is not None and self._due_at <= now:
             self._backlog = True
-        if self._backlog and len(self._ready) < few:
+        if self._backlog and len(self._ready) < few and limit > 0:
             leases = await house.store.lease(self.route, limit=limit, now=now)
             for lease in leases:
                 self._enqueue(lease, None, None)
@@ -448,6 +459,14 @@ class Worker:
                     if tries > LAST_TRIES:
                         return False
                 await asyncio.sleep(STORE_PAUSE)
+
+
+def _asked(ways: Sequence[Upstream]) -> Iterator[Upstream]:
+    """Those that mail is offered to: the first that is up, and whoever is set aside before it."""
+    for way in ways:
+        yield way
+        if way.up:
+            return
 
 
 def _nothing_to_tell(lease: Lease, attempted: Attempted) -> bool:

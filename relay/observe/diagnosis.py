@@ -5,6 +5,8 @@ The causes, and how long each lasts:
     upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up
     auth-refused:NAME            the same, because it refused the login
     certificate-bad:NAME         the same, because its certificate is not accepted
+    quota:NAME                   the same, because it said that its quota is used up
+    throttled:NAME               ten minutes after it began to ask for less, until it has not for five
     store-failed                 until a commit succeeds again
     disk-low                     below twice `min_free`; an error below `min_free`, where mail is refused
     certificate-ends:WHAT:NAME   a listener's: 30 days before; an upstream's: 14 days; an error from 7 days on
@@ -31,7 +33,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside
+from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside, UpstreamThrottled
 from relay.mail.dsn_text import DUTCH, ENGLISH, duration
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Refusal, Stage
 from relay.mail.outcome import Trouble as Failure
@@ -43,6 +45,7 @@ from relay.observe.trouble import Severity, Situation, Trouble
 from relay.policy.decide import SESSION_CODES
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LESS_IS_LONG, LESS_IS_OVER = timedelta(minutes=10), timedelta(minutes=5)
 CODE_STUCK = timedelta(minutes=1)
 CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=14)}  # providers renew late
 CERTIFICATE_URGENT = timedelta(days=7)
@@ -83,10 +86,20 @@ class Finding:
 
 @dataclass(slots=True)
 class Aside:
-    """An upstream through which nothing goes since `since`, and why."""
+    """An upstream through which nothing goes since `since`, and why; it is tried again at `until`."""
 
     since: datetime
     why: UpstreamSetAside
+    until: datetime
+
+
+@dataclass(slots=True)
+class Throttled:
+    """An upstream that asks for less: since when, when last, and how."""
+
+    since: datetime
+    last: datetime
+    why: UpstreamThrottled
 
 
 @dataclass(slots=True)
@@ -103,6 +116,7 @@ class Known:
     """What events told and what has not mended since; `recent` keeps it. `noticed`: when a cause was first found."""
 
     aside: dict[str, Aside] = field(default_factory=dict)
+    throttled: dict[str, Throttled] = field(default_factory=dict)
     store: tuple[datetime, str, str] | None = None
     reload: tuple[datetime, str] | None = None
     expired_codes: deque[datetime] = field(default_factory=lambda: deque(maxlen=1000))
@@ -117,7 +131,7 @@ def is_about_sender(event: RecipientFailed) -> bool:
     return event.refusal is Refusal.SENDER
 
 
-def harmless_text(event: UpstreamSetAside) -> str:
+def harmless_text(event: UpstreamSetAside | UpstreamThrottled) -> str:
     """What the upstream said, unless it was in a transaction: there it may quote a session code. Of an endpoint's
     answers there are only our own words."""
     return event.text if event.stage in BEFORE_A_TRANSACTION or event.stage is Stage.HTTP else ""
@@ -127,6 +141,7 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
     """What needs a person now, errors first, then what began first."""
     found = [
         *_upstreams(known, situation),
+        *_throttled(known, situation, now),
         *_store(known),
         *_disk(situation, known, now),
         *_certificates(situation, now),
@@ -150,7 +165,13 @@ def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
         why = aside.why
         remedy = connection_remedy(why.stage, why.trouble, why.code, why.status, why.text)
         severity = Severity.ERROR
-        if why.stage is Stage.AUTH and why.trouble is Failure.PERMANENT:
+        values: dict[str, _Value] = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
+        if why.refusal is Refusal.QUOTA:
+            kind = remedy = "quota"
+            values["until"] = _clock(aside.until, aside.since)
+            if _others_are_up(name, situation):
+                severity = Severity.WARNING
+        elif why.stage is Stage.AUTH and why.trouble is Failure.PERMANENT:
             kind = "auth-refused"
         elif why.stage is Stage.TLS and certificate_remedy(why.text):
             kind = "certificate-bad"
@@ -158,8 +179,16 @@ def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
             kind = "upstream-aside"
             if _others_are_up(name, situation):
                 severity = Severity.WARNING
-        values = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
         yield Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+
+
+def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    for name, throttled in known.throttled.items():
+        if name in situation.up and now - throttled.last < LESS_IS_OVER and now - throttled.since >= LESS_IS_LONG:
+            why = throttled.why
+            values: dict[str, _Value] = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
+            cause = f"throttled:{name}"
+            yield Finding(cause, Severity.WARNING, throttled.since, "throttled", "throttled", values)
 
 
 def _others_are_up(name: str, situation: Situation) -> bool:
@@ -272,6 +301,12 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
 
 def _reply(code: int, status: str, text: str) -> str:
     return _said(" ".join(part for part in (str(code or ""), status, text) if part))
+
+
+def _clock(at: datetime, since: datetime) -> str:
+    """When, on the clock of this machine; with the day where it is another one."""
+    at, since = at.astimezone(), since.astimezone()
+    return f"{at:%H:%M}" if at.date() == since.date() else f"{at:%d-%m %H:%M}"
 
 
 def _said(text: str) -> str:

@@ -15,7 +15,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay import events
-from relay.observe.diagnosis import HOUR, Aside, Finding, Known, Refused, find, harmless_text, is_about_sender
+from relay.observe.diagnosis import (
+    HOUR,
+    LESS_IS_OVER,
+    Aside,
+    Finding,
+    Known,
+    Refused,
+    Throttled,
+    find,
+    harmless_text,
+    is_about_sender,
+)
 from relay.observe.lines import details
 from relay.observe.trouble import Answer, Noted, Situation, Trouble
 from relay.observe.wording import WORDINGS, Level
@@ -61,6 +72,7 @@ class Recent:
             events.RecipientExpired: self._recipient_expired,
             events.UpstreamConnected: self._upstream_connected,
             events.UpstreamSetAside: self._upstream_set_aside,
+            events.UpstreamThrottled: self._upstream_throttled,
             events.UpstreamRestored: self._upstream_restored,
             events.TokenFetched: self._token_fetched,
             events.TokenRefused: self._token_refused,
@@ -184,12 +196,19 @@ class Recent:
     def _upstream_set_aside(self, event: events.UpstreamSetAside) -> None:
         self._upstream_said(event)
         now = self._now()
+        until = _moment(now + event.seconds)
         before = self._known.aside.get(event.upstream)
         # A reload makes an upstream anew without a word: what counts is whether anything got through since.
         if before is not None and self._delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
-            before.why = event
+            before.why, before.until = event, until
         else:
-            self._known.aside[event.upstream] = Aside(_moment(now), event)
+            self._known.aside[event.upstream] = Aside(_moment(now), event, until)
+
+    def _upstream_throttled(self, event: events.UpstreamThrottled) -> None:
+        now = _moment(self._now())
+        before = self._known.throttled.get(event.upstream)
+        since = before.since if before is not None and now - before.last < LESS_IS_OVER else now
+        self._known.throttled[event.upstream] = Throttled(since, now, event)
 
     def _upstream_restored(self, event: events.UpstreamRestored) -> None:
         self._known.aside.pop(event.upstream, None)

@@ -46,6 +46,12 @@ REMEDIES: dict[str, Words] = {
         "Ask the provider whether this machine's address may send there, and check hostname in the file.",
         "Vraag de provider of het adres van deze machine daar mag versturen, en controleer hostname in het bestand.",
     ),
+    "quota": Words(
+        "Nothing is lost: the mail waits and goes by itself. If it happens often, set rate or daily_recipients of "
+        "upstreams.{name}, or ask the provider for more; after that, relay reload tries at once.",
+        "Er gaat niets verloren: de mail wacht en gaat vanzelf weg. Gebeurt dit vaker, stel dan rate of "
+        "daily_recipients van upstreams.{name} in, of vraag de provider om meer; relay reload probeert het dan direct.",
+    ),
     "throttled": Words(
         "The provider asks for less: lower max_connections of upstreams.{name} if this lasts; "
         "the mail waits and goes by itself.",

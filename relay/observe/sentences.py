@@ -19,6 +19,8 @@ TITLES: dict[str, Words] = {
     "upstream-aside": Words("Upstream {name} does not work", "Upstream {name} werkt niet"),
     "auth-refused": Words("Login refused by {name}", "Aanmelding geweigerd door {name}"),
     "certificate-bad": Words("Certificate of {name} not accepted", "Certificaat van {name} niet vertrouwd"),
+    "quota": Words("Quota of {name} used up", "Quotum van {name} is op"),
+    "throttled": Words("{name} asks for less", "{name} vraagt om minder"),
     "store-failed": Words("The queue cannot be written", "De wachtrij kan niet worden opgeslagen"),
     "disk-low": Words("Disk nearly full", "Schijf bijna vol"),
     "disk-full": Words("Disk full: new mail is refused", "Schijf vol: nieuwe mail wordt geweigerd"),
@@ -52,6 +54,14 @@ SENTENCES: dict[str, Words] = {
     "auth-refused": Words(
         "The upstream {name} refused the login: {said}.",
         "Upstream {name} weigerde de aanmelding: {said}.",
+    ),
+    "quota": Words(
+        "The upstream {name} says that its quota is used up, and is left alone until {until}: {said}.",
+        "Het quotum van upstream {name} is op; er gaat niets heen tot {until}: {said}.",
+    ),
+    "throttled": Words(
+        "The upstream {name} keeps asking for less: {said}.",
+        "Upstream {name} blijft om minder vragen: {said}.",
     ),
     "certificate-bad": Words(
         "The certificate of the upstream {name} is not accepted: {said}.",

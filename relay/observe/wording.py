@@ -363,6 +363,13 @@ _line(
         lambda e: e.stage is Stage.AUTH and e.trouble is Trouble.PERMANENT,
     ),
 )
+_line(
+    events.UpstreamThrottled,
+    "upstream_throttled",
+    Level.INFO,
+    "upstream stage code status",
+    text=lambda e: _joined((e.text, f"mail waits {e.seconds:.0f} s, then over {e.connections} at most")),
+)
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
 
 _line(

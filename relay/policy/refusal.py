@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 
 OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
@@ -81,7 +81,7 @@ class Table:
                 if outcome.reply is None:
                     return outcome
                 told = self.tell(outcome.stage, outcome.reply)
-                sick = outcome.upstream_sick or told.refusal in OF_THE_ACCOUNT
+                sick = outcome.upstream_sick or _is_of_the_account(told, outcome.stage)
                 return replace(outcome, refusal=told.refusal, upstream_sick=sick)
             case Failed():
                 told = self.tell(outcome.stage, outcome.reply)
@@ -92,7 +92,7 @@ class Table:
                         Trouble.PERMANENT,
                         reply.text,
                         reply,
-                        upstream_sick=True,
+                        upstream_sick=told.waits or _is_of_the_account(told, outcome.stage),
                         refusal=told.refusal,
                     )
                 return replace(outcome, refusal=told.refusal)
@@ -100,6 +100,17 @@ class Table:
     def before(self, other: Table) -> Table:
         """This table, and `other` where it says nothing."""
         return Table((*self.lines, *other.lines))
+
+
+def _is_of_the_account(told: Told, stage: Stage) -> bool:
+    """For one recipient there may be too much mail, while others go on."""
+    return told.refusal in OF_THE_ACCOUNT and not (told.refusal is Refusal.THROTTLED and stage is Stage.RCPT)
+
+
+def speaks_of_connections(stage: Stage, reply: Reply) -> bool:
+    """Whether a reply that asks for less wants fewer connections, not less mail."""
+    text = reply.text.lower()
+    return stage in BEFORE_A_TRANSACTION or reply.code == 432 or "connections" in text or "thread limit" in text
 
 
 def _by_code(stage: Stage, reply: Reply) -> Refusal:

@@ -39,7 +39,7 @@ from relay.queue.operations import (
 )  # fmt: skip
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
-from relay.queue.taking import Take, TakeExpired
+from relay.queue.taking import Take, TakeExpired, Turns
 from relay.queue.work import Operation
 from relay.queue.writer import GroupCommit
 
@@ -76,6 +76,7 @@ class GroupedStore:
         self._min_free = min_free
         self._history = history is not None
         self._now = now
+        self._turns: Turns = {}
         self._low = False
         self._look_again_at = 0.0
         self._failed = False
@@ -129,7 +130,7 @@ class GroupedStore:
         return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
-        return await self._submit(Take(route, limit, microseconds(now), self.spool))
+        return await self._submit(Take(route, limit, microseconds(now), self.spool, self._turns))
 
     async def lease_expired(
         self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False

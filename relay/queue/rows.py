@@ -29,6 +29,7 @@ from relay.queue.spool import Spool
 
 PAGE_SIZE = 16384
 DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an entry, see 0001.sql and 0002.sql
+CLIENT = 14  # the column of an entry's client
 
 Row = tuple[Any, ...]
 

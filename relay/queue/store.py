@@ -36,7 +36,8 @@ class QueueStore(Protocol):
         ...
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
-        """At most `limit` due entries of `route`, by priority and then age; their attempt is counted."""
+        """At most `limit` due entries of `route`, by priority, and of one priority the oldest of each client in turn;
+        their attempt is counted."""
         ...
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:

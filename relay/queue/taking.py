@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import cast
 
 from relay.queue.books import Books, Change, SetAside
 from relay.queue.model import Lease
-from relay.queue.rows import TO_BOUNCE, Row, Unreadable, entry_of, pending_of
+from relay.queue.rows import CLIENT, TO_BOUNCE, Row, Unreadable, entry_of, pending_of
 from relay.queue.spool import Spool
 from relay.queue.work import Operation, Work
 
+Turns = dict[tuple[str, int], str]
+"""By route and priority, whose entry was leased last: the next is the turn of the client after it."""
+
 
 class Take(Operation[list[Lease]]):
-    """Lease due entries of a route."""
+    """Lease due entries of a route: by priority, then clients in turn, then by age."""
 
-    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool")
+    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool", "_turns")
 
     counted = 1  # attempts
 
-    def __init__(self, route: str, limit: int, now: int, spool: Spool) -> None:
+    def __init__(self, route: str, limit: int, now: int, spool: Spool, turns: Turns) -> None:
         super().__init__()
+        self._turns = turns
         self._route = route
         self._limit = limit
         self._now = now
@@ -39,9 +44,47 @@ class Take(Operation[list[Lease]]):
             if len(rows) < missing:
                 break
 
-    def _select(self, work: Work, limit: int) -> Iterator[Row]:
+    def _select(self, work: Work, limit: int) -> Sequence[Row]:
         work.execute("wake", (self._route, self._now))
-        return work.execute("select_due", (self._route, limit))
+        rows: list[Row] = []
+        above = -1
+        while len(rows) < limit:
+            priority = next(work.execute("next_priority", (self._route, above)), None)
+            if priority is None:
+                break
+            above = priority[0]
+            rows += self._in_turn(work, above, limit - len(rows))
+        return rows
+
+    def _in_turn(self, work: Work, priority: int, limit: int) -> list[Row]:
+        """Due entries of one priority. However many wait, as much work as there are rows in the answer."""
+        among = (self._route, priority)
+        clients = self._clients(work, priority, limit)
+        share = -(-limit // len(clients))  # rounded up
+        shares = [list(work.execute("select_due", (*among, client, share))) for client in clients]
+        rows = [row for turn in zip_longest(*shares) for row in turn if row is not None]
+        while len(rows) < limit and any(len(part) == share for part in shares):
+            # Some had fewer than their share: the others get what is left over.
+            share *= 2
+            shares = [list(work.execute("select_due", (*among, client, share))) for client in clients]
+            rows = [row for turn in zip_longest(*shares) for row in turn if row is not None]
+        self._turns[among] = rows[:limit][-1][CLIENT]
+        return rows[:limit]
+
+    def _clients(self, work: Work, priority: int, limit: int) -> list[str]:
+        """The clients that have due entries of that priority, at most `limit`, from the one whose turn it is on."""
+        among = (self._route, priority)
+        last = self._turns.get(among, "")
+        clients: list[str] = []
+        found = next(work.execute("next_client", (*among, last)), None)
+        while found is not None and len(clients) < limit:
+            clients.append(found[0])
+            found = next(work.execute("next_client", (*among, found[0])), None)
+        found = next(work.execute("first_client", among), None)
+        while found is not None and found[0] <= last and len(clients) < limit:
+            clients.append(found[0])
+            found = next(work.execute("next_client", (*among, found[0])), None)
+        return clients
 
     def _read(self, work: Work, rows: Sequence[Row]) -> list[Lease]:
         """The leases for `rows`, in their order, without those that must be set aside."""
@@ -80,7 +123,7 @@ class TakeExpired(Take):
     counted = 0
 
     def __init__(self, route: str, limit: int, now: int, spool: Spool, *, session_codes_only: bool) -> None:
-        super().__init__(route, limit, now, spool)
+        super().__init__(route, limit, now, spool, {})
         self._session_codes_only = session_codes_only
         self._released: list[Change] = []
 
@@ -89,7 +132,7 @@ class TakeExpired(Take):
         super().run(work)
         self.uncounted = [cast("int", lease.key) for lease in self._leases]
 
-    def _select(self, work: Work, limit: int) -> Iterator[Row]:
+    def _select(self, work: Work, limit: int) -> Sequence[Row]:
         rows = list(work.execute("select_to_bounce", (self._route, limit)))
         over = (self._route, self._now)
         rows += work.execute("select_expired", (*over, self._session_codes_only, limit - len(rows)))
@@ -97,7 +140,7 @@ class TakeExpired(Take):
         for row in rows:
             if row[8] and (held := work.changed("release_recipients", (row[0],))):
                 self._released.append(Change(row[0], waiting=held, held=-held, tried=row[7] > 0))
-        return iter(rows)
+        return rows
 
     def apply(self, books: Books) -> list[Lease]:
         for change in self._released:

@@ -3,7 +3,8 @@
     2xx                             delivered
     401, 403                        the login is refused: deferred, and the upstream set aside
     408, 425                        deferred
-    429, 5xx                        deferred, and the upstream set aside, as long as Retry-After asks for
+    429                             deferred, and all mail waits a moment, as long as Retry-After asks for
+    5xx                             deferred, and the upstream set aside, at least as long as that
     other 4xx                       failed; with `on_client_error: next` only where no other upstream takes it
     whatever else, redirects too    deferred, and the upstream set aside
 

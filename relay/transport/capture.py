@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
@@ -63,6 +63,13 @@ class CaptureTransport:
         return Delivery(
             (Delivered(Reply(250, "2.0.0", sanitise(f"captured as {path.name}"))),) * len(request.recipients)
         )
+
+    async def refresh(self) -> bool:
+        """Nothing is open that could be closed."""
+        return True
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """Nothing can be lost."""
 
     async def close(self) -> None:
         """Nothing is open."""

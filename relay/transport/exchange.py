@@ -80,9 +80,11 @@ class HttpsConnection:
             auto_decompress=False,
             trust_env=False,
         )
+        self._tell_of_loss: Callable[[], None] = lambda: None
         self._ended = wire.closed
         if self._ended is not None:
-            self._ended.add_done_callback(_heard)
+            self._ended.add_done_callback(self._lost)
+        self._why: BaseException | None = None
         self._closed = False
         self._answered = False  # once at least
         self._sent = False
@@ -118,6 +120,16 @@ class HttpsConnection:
             raise
         finally:
             self._sent, self._limit = False, None
+
+    async def refresh(self) -> bool:
+        """HTTP knows nothing that could be said without a request: the endpoint closes it when it likes."""
+        if not self.usable:
+            self.abort()
+        return self.usable
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called once the connection has gone."""
+        self._tell_of_loss = tell
 
     async def close(self) -> None:
         """Close, and wait a moment for the other end. Never raises."""
@@ -173,6 +185,8 @@ class HttpsConnection:
         return header | credentials.fields(now, content.pieces())
 
     async def _exchange(self, request: DeliveryRequest, content: _Content, header: dict[str, str]) -> Delivery:
+        if self._closed or not self._wire.is_connected():
+            return self._failed(self._why)
         terms, loop = self._terms, asyncio.get_running_loop()
         end = loop.time() + terms.total
         patience = terms.total if request.patience is None else min(request.patience, terms.total)
@@ -223,6 +237,14 @@ class HttpsConnection:
 
     # What came of it
 
+    def _lost(self, ended: asyncio.Future[None]) -> None:
+        """How the connection ended is no news: whoever used it has its outcome."""
+        if not ended.cancelled():
+            self._why = ended.exception()
+            self._closed = True
+            self._connector.shut()
+            self._tell_of_loss()
+
     async def _read(self, response: aiohttp.ClientResponse, end: float) -> Answer:
         status, header = response.status, response.headers
         kind = header.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -241,7 +263,7 @@ class HttpsConnection:
         text = body.decode("utf-8", "replace") if is_json and len(body) <= MOST_OF_AN_ANSWER else ""
         return Answer(status, header.get("Retry-After", ""), header.get("Date", ""), text)
 
-    def _failed(self, error: Exception) -> Delivery:
+    def _failed(self, error: BaseException | None) -> Delivery:
         """No status came. What aiohttp says of it may quote the answer, so that is not told."""
         refusal = None if self._answered else _of_our_certificate(error)
         if refusal is not None:
@@ -318,12 +340,6 @@ class _OneConnection(aiohttp.BaseConnector):
         if wire is not None:
             wire.close()
         self._close()
-
-
-def _heard(ended: asyncio.Future[None]) -> None:
-    """How the connection ended is no news: whoever used it has its outcome."""
-    if not ended.cancelled():
-        ended.exception()
 
 
 def _of_our_certificate(error: BaseException | None) -> ssl.SSLError | None:

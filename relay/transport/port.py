@@ -6,6 +6,7 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +41,8 @@ class DeliveryRequest:
     `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
-    `encode_long_lines`: lines over 998 octets are not to go as they are. `gate`: to be asked before the content goes.
+    `session_code`: it may use what is kept for session codes. `encode_long_lines`: lines over 998 octets are not to go
+    as they are. `gate`: to be asked before the content goes.
     `places`: that of each recipient in the envelope of the entry, from 0; the same at each attempt.
     """
 
@@ -54,6 +56,7 @@ class DeliveryRequest:
     ret: str | None = None
     envid: str | None = None
     patience: float | None = None
+    session_code: bool = False
     encode_long_lines: bool = False
     gate: Gate | None = None
     places: tuple[int, ...] = ()
@@ -99,6 +102,15 @@ class Connection(Protocol):
         ...
 
     async def deliver(self, request: DeliveryRequest) -> Delivery: ...
+
+    async def refresh(self) -> bool:
+        """Say something (NOOP), so that it is not closed for its silence. False when nobody answered: it is
+        aborted then. Never raises."""
+        ...
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called once the connection has gone; whoever was to be told before is not."""
+        ...
 
     async def close(self) -> None:
         """Say goodbye (QUIT), wait a moment, close. Never raises."""

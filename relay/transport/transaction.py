@@ -44,6 +44,7 @@ PIECE = 256 * 1024
 WHOLE_OVER_TLS = 16 * 1024
 LOOKS = 4
 GOODBYE = 1.0  # seconds for the answer to QUIT
+REFRESH = 5.0  # seconds for the answer to NOOP
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -86,6 +87,7 @@ class SmtpConnection(asyncio.Protocol):
             transport.set_write_buffer_limits(1, 0)
         self._usable = True
         self._lost = self._loop.create_future()
+        self._tell_of_loss: Callable[[], None] = lambda: None
         self._reader = ReplyReader()
         self._clock = _Clock(self._loop, self._look)
         self._paused = False
@@ -147,6 +149,25 @@ class SmtpConnection(asyncio.Protocol):
         finally:
             self._waiter = None
             self._clock.deadline = None
+
+    async def refresh(self) -> bool:
+        """NOOP. Whatever answers is there, also who does not know it; what does not answer in 5 s is aborted."""
+        assert self._waiter is None, "one command at a time"
+        self._in_content = self._dot_written = False
+        self._sick = None
+        self._patience = self._loop.time() + REFRESH
+        try:
+            return bool(await self._ask(b"NOOP\r\n", (Stage.MAIL,)))
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+            self._clock.deadline = None
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called once the connection has gone."""
+        self._tell_of_loss = tell
 
     async def close(self) -> None:
         """QUIT, a second at most for the answer, then the connection is gone. Never raises."""
@@ -438,6 +459,7 @@ class SmtpConnection(asyncio.Protocol):
         self._clock.stop()
         if not self._lost.done():
             self._lost.set_result(None)
+            self._tell_of_loss()
 
     def _gone(self, text: str) -> None:
         if self._waiter is not None and not self._waiter.done():

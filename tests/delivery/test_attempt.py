@@ -207,7 +207,7 @@ async def test_whoever_was_not_sent_to_has_not_got_it_though_the_part_before_was
     task = asyncio.create_task(tried(house, leased("a@x.example", "b@x.example", "c@x.example")))
     await turns()
     await set_aside(house, "own")  # another message's failure, and the password is wrong
-    house.upstreams["own"]._aside_for_auth = True
+    house.upstreams["own"].health._aside_for = LOCKED_OUT
     way.line_of("M").tell(TAKEN)
     attempted = await task
     assert attempted == Attempted((TAKEN, NOT_ASKED, NOT_ASKED), "", ("own", "", ""))

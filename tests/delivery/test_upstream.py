@@ -12,7 +12,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.delivery import upstream as module
+from relay.delivery import health as module
+from relay.delivery import pool
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.events import UpstreamRestored, UpstreamSetAside
 from relay.mail.address import Address
@@ -202,7 +203,7 @@ async def test_a_reused_connection_that_breaks_later_is_not_tried_again(street: 
 
 @pytest.mark.asyncio
 async def test_connections_without_work_are_closed_and_count_until_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IDLE", 0.01)
+    monkeypatch.setattr(pool, "IDLE", 0.01)
     street = Street(connections=1)
     street.way.goodbye = asyncio.Event()
     assert await street.outcome(street.send()) == TAKEN
@@ -257,7 +258,7 @@ async def test_patience_covers_the_connect_and_what_is_left_of_it_goes_to_the_tr
     assert request.patience is not None
     assert 0 < request.patience < 30.0
     street.way.connects = None
-    street.upstream._drop_idle()
+    street.upstream.pool.drop_all()
     outcome = await street.outcome(street.send(patience=0.01))
     assert isinstance(outcome, Deferred)
     assert (outcome.stage, outcome.trouble) == (Stage.CONNECT, Trouble.TIMEOUT)
@@ -306,7 +307,7 @@ async def test_the_pause_grows_with_every_probe_that_fails_and_is_short_again_af
         street.upstream.try_now()
     assert paused() == [60, 120, 300, 300]
     assert await street.outcome(street.send()) == TAKEN
-    street.upstream._drop_idle()
+    street.upstream.pool.drop_all()
     await street.fall(schedule=GROWING)
     assert paused() == [60, 120, 300, 300, 60]
 

@@ -75,6 +75,8 @@ class Line:
     request: DeliveryRequest | None = None
     answer: asyncio.Future[Outcome | Delivery | Exception] | None = None
     told: list[str] = field(default_factory=list)
+    refreshed: int = 0
+    tell_of_loss: Callable[[], None] = lambda: None
 
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         assert self.request is None, "one transaction at a time"
@@ -113,6 +115,19 @@ class Line:
     def tell(self, outcome: Outcome | Delivery | Exception) -> None:
         assert self.answer is not None
         self.answer.set_result(outcome)
+
+    async def refresh(self) -> bool:
+        self.refreshed += 1
+        self.way.watch.stir()
+        return self.usable
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        self.tell_of_loss = tell
+
+    def lose(self) -> None:
+        """The other end closes it while it lies idle."""
+        self.abort()
+        self.tell_of_loss()
 
     async def close(self) -> None:
         if self.way.goodbye is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -128,6 +128,12 @@ class Call:
         sick = outcome if isinstance(outcome, Deferred) and outcome.upstream_sick else None
         self.usable = self.usable and sick is None
         return Delivery((outcome,) * len(request.recipients), sick)
+
+    async def refresh(self) -> bool:
+        return self.usable and not self._to.weather.refuses
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """It falls down unseen."""
 
     async def close(self) -> None:
         self.usable = False

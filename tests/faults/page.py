@@ -24,7 +24,7 @@ from the table of those tests by `python -m tests.faults.page > docs/faults.md`.
   pause of at most 5 minutes, then one connection tries, then all. The next upstream of the route is used meanwhile.
 - **failed: bounce**: refused for good, and the sender is told.
 - **in doubt**: the end of the message was sent and its answer is lost, so that it may have been taken. It waits twice
-  as long and is tried again, with the same Message-ID.
+  as long and is tried again, with the same Message-ID; with `in_doubt: hold` on the route a person decides.
 
 Below each stands the trouble that is recorded with the stage (label `class` of `relay_attempt_failures_total`). In
 every cell the message ends right once the fault is gone: it arrives exactly once, or is bounced once. It may arrive

@@ -100,6 +100,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.NotificationCollected("3V7QK2M9XTAB", "failure", "jan@example.nl"),
     events.NotificationSuppressed("3V7QK2M9XTAB", "null reverse-path"),
     events.UpstreamConnected("own", LATER),
+    events.UpstreamThrottled("own", Stage.MAIL, 432, "4.3.2", "Concurrent connections limit exceeded", 2.0, 2),
     events.UpstreamSetAside("own", Stage.AUTH, Trouble.PERMANENT, 535, "5.7.3", "no", 60.0),
     events.UpstreamRestored("own"),
     events.TokenFetched("own", LATER),

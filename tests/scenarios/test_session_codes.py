@@ -203,8 +203,9 @@ async def test_a_code_twice_in_doubt_ends_without_a_bounce_and_without_the_other
 async def test_a_code_in_doubt_by_one_way_never_goes_by_the_other_even_when_the_first_is_gone(site: Site) -> None:
     async with site.upstream() as own, site.upstream() as vendor:
         vendor.script("dot", DROP)
-        vendor.script("banner", lambda _: None, then_drop("421 4.3.2 down"))
-        configure(site, own, vendor, lifetime="3s")
+        # The connection that lies ready; then the one that is to take its place, and the next attempt's.
+        vendor.script("banner", lambda _: None, then_drop("421 4.3.2 down"), then_drop("421 4.3.2 down"))
+        configure(site, own, vendor, lifetime="8s")
         async with site.house() as house:
             queue_id = await house.send(JAN, [PIET], CODE_MAIL)
             await house.event(UpstreamSetAside, upstream="vendor")

@@ -24,6 +24,7 @@ from relay.events import (
     RecipientFailed,
     UpstreamRestored,
     UpstreamSetAside,
+    UpstreamThrottled,
 )
 from relay.mail.outcome import Delivered, Stage
 from relay.transport.exchange import HttpsConnection
@@ -128,7 +129,11 @@ async def test_a_code_takes_the_own_server_at_once_when_the_endpoint_does_not_ta
             assert (event.upstream, event.attempt) == ("own", 1)
             stage = Stage.AUTH if status == 401 else Stage.HTTP
             assert house.seen.all(AttemptEnded)[0].stage is stage
-            if status != 408:
+            if status == 429:  # it asks for less, and is well
+                throttled = await house.event(UpstreamThrottled, upstream="vendor")
+                assert (throttled.status, throttled.seconds) == ("4.0.429", 60)
+                assert (await delivered(house)).upstream == "own"
+            elif status != 408:
                 aside = await house.event(UpstreamSetAside, upstream="vendor")
                 assert (aside.stage, aside.status[4:]) == (stage, str(status))
                 if status not in (401, 302):

@@ -755,6 +755,24 @@ def test_an_answer_before_the_whole_request_is_believed_if_it_refuses(run: Run, 
 # The connection
 
 
+def test_an_idle_connection_that_the_endpoint_closes_is_told_of_and_leaves_nothing_behind(
+    run: Run, certificates: Certificates
+) -> None:
+    async def scene() -> None:
+        lost = asyncio.Event()
+        async with Endpoint(certificates.good) as endpoint:
+            connection = await connected(endpoint, certificates)
+            await connection.deliver(request())
+            assert await connection.refresh()
+            assert len(endpoint.requests) == 1
+            connection.when_lost(lost.set)
+        await lost.wait()
+        assert not connection.usable
+        assert not await connection.refresh()
+
+    run(scene())
+
+
 def test_a_connection_is_used_again_until_the_endpoint_ends_it(run: Run, certificates: Certificates) -> None:
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint:

@@ -46,8 +46,18 @@ UPDATE entry SET place = ?, next_attempt_at = ?, route = ?, warned = warned OR ?
 -- name: wake
 UPDATE entry SET place = 0 WHERE place = 1 AND route = ? AND next_attempt_at <= ?;
 
+-- Whose turn it is, each found by one step in `due_by_client`.
+-- name: next_priority
+SELECT priority FROM entry WHERE place = 0 AND route = ? AND priority > ? ORDER BY priority LIMIT 1;
+
+-- name: first_client
+SELECT client FROM entry WHERE place = 0 AND route = ? AND priority = ? ORDER BY client LIMIT 1;
+
+-- name: next_client
+SELECT client FROM entry WHERE place = 0 AND route = ? AND priority = ? AND client > ? ORDER BY client LIMIT 1;
+
 -- name: select_due
-SELECT * FROM entry WHERE place = 0 AND route = ? ORDER BY priority, id LIMIT ?;
+SELECT * FROM entry WHERE place = 0 AND route = ? AND priority = ? AND client = ? ORDER BY id LIMIT ?;
 
 -- name: select_expired
 SELECT * FROM entry

@@ -1,0 +1,251 @@
+"""Whether an upstream is well: set aside, asked to be spared, or up.
+
+An upstream that fails before a transaction (connect to AUTH), or says 421, is set aside: for a growing
+pause nobody tries it, then one connection probes, then all come back. What goes wrong later in a
+transaction says more about the message than about the upstream, and defers only the message; else one
+message could keep an upstream from all others.
+
+One that says its quota is used up is set aside until the quota comes back. One that only asks for less is not set
+aside: mail waits for it a moment, over fewer connections where they were too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from relay.delivery.account import Account
+from relay.events import Observer, UpstreamRestored, UpstreamSetAside, UpstreamThrottled
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Refusal, Stage, Trouble
+from relay.mail.reply import Reply
+from relay.policy.refusal import OF_THE_ACCOUNT, speaks_of_connections
+from relay.policy.retry import ASKED_LONGEST, Schedule
+
+NEVER = float("inf")
+THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
+AUTH_LONGEST = 300.0  # seconds between two tries at an upstream that refuses the login
+_MAY_QUOTE = (
+    Stage.DATA,
+    Stage.BODY,
+    Stage.DOT,
+    Stage.HTTP,
+)  # what is said there may quote the message, and that may be a code
+
+
+class Health:
+    """`fell` is called when it was set aside, and for what; `rose` when attempts may go on that could not before."""
+
+    def __init__(
+        self,
+        name: str,
+        account: Account,
+        *,
+        fell: Callable[[Deferred], None],
+        rose: Callable[[], None],
+        observer: Observer,
+    ) -> None:
+        self._name = name
+        self._account = account
+        self._fell = fell
+        self._rose = rose
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self.epoch = 0  # attempts of an earlier one began before it was set aside, or asked for less
+        self._failures = 0
+        self._aside_until: float | None = None
+        self._aside_for: Deferred | None = None
+        self._probe: object = None
+        self._throttled_until = 0.0
+        self._throttled = 0  # times in a row
+
+    @property
+    def up(self) -> bool:
+        """True unless set aside."""
+        return self._aside_until is None
+
+    @property
+    def opens_in(self) -> float:
+        """Seconds until it is no longer left alone; 0 now; infinite while a probe is under way."""
+        if self._aside_until is None:
+            return 0.0
+        return NEVER if self._probe is not None else max(0.0, self._aside_until - self._loop.time())
+
+    @property
+    def rests_for(self) -> float:
+        """Seconds for which it wants less, though it is up."""
+        return max(0.0, self._throttled_until - self._loop.time())
+
+    @property
+    def refuses_login(self) -> bool:
+        """True while it is set aside because it refused the login: each try counts over there."""
+        return self._aside_for is not None and self._aside_for.stage is Stage.AUTH
+
+    @property
+    def _is_of_the_account(self) -> bool:
+        aside = self._aside_for
+        return aside is not None and (aside.stage is Stage.AUTH or aside.refusal is Refusal.QUOTA)
+
+    @property
+    def mends_by_connecting(self) -> bool:
+        """True when it is set aside for something that a connection alone can prove to be over."""
+        aside = self._aside_for
+        return self._aside_until is not None and (aside is None or aside.stage in BEFORE_A_TRANSACTION)
+
+    def try_now(self) -> None:
+        """After a reload: whatever set it aside may be mended, so the pause ends.
+
+        What is under way began before that: a failure of it says nothing.
+        """
+        self._throttled_until = 0.0
+        self._account.pace.release()
+        if self._aside_until is not None:
+            self.epoch += 1
+            self._probe = None
+            self._aside_until = self._loop.time()
+            self._aside_for = None
+        self._rose()
+
+    def admits(self, *, insist: bool = False) -> bool:
+        """Whether it is not left alone now. `insist` goes past a pause, but not past one for a refused login."""
+        return self.opens_in == 0 or (insist and not self.refuses_login)
+
+    def begin(self, request: object, *, insist: bool = False, rested: bool = False) -> bool:
+        """An attempt begins, unless it is left alone; the first after a pause is the probe. `rested`: nor does it
+        begin while the upstream wants less."""
+        if self._probe is request:
+            return True
+        if not self.admits(insist=insist) or (rested and not insist and self.rests_for > 0):
+            return False
+        if self._aside_until is not None and self.opens_in == 0:
+            self._probe = request
+        return True
+
+    def end(self, request: object) -> None:
+        """It is over. One that ended without a verdict was no probe: the next is."""
+        if self._probe is request:
+            self._probe = None
+            self._rose()
+
+    def connected(self, request: object) -> None:
+        """A connection is there, and nothing else was tried."""
+        if self._probe is request and self.mends_by_connecting:
+            self._restore()
+
+    def judge(self, request: object, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
+        """Take in how an attempt went that began in `epoch`."""
+        probe = self._probe is request
+        news = epoch == self.epoch
+        if sick is not None and _asks_for_less(sick) and not (probe and sick.stage in BEFORE_A_TRANSACTION):
+            if probe:
+                self._restore()
+            # As below: begun before the last time, or insisted upon meanwhile, it is no news.
+            if news and self.up and self._loop.time() >= self._throttled_until:
+                self._slow_down(sick)
+        elif sick is not None and _speaks_of_upstream(sick):
+            # Begun before it was set aside, or insisted upon meanwhile: no news.
+            if news and (probe or self._aside_until is None):
+                self._set_aside(sick, schedule)
+        elif self._aside_until is None:
+            self._failures = 0
+            if news and sick is None:
+                self._throttled = 0
+        # A line that broke in a transaction proves nothing, but that a probe came so far. What began before a login
+        # was refused, or a quota was used up, does not prove the contrary.
+        elif probe or (sick is None and (news or not self._is_of_the_account)):
+            self._restore()
+
+    def _restore(self) -> None:
+        self._failures = 0
+        self._aside_until, self._aside_for, self._probe = None, None, None
+        self._account.pace.release()
+        self._observer.observe(UpstreamRestored(self._name))
+        self._rose()
+
+    def _slow_down(self, trouble: Deferred) -> None:
+        """It asks for less: a short pause, and one connection less where they were too many."""
+        reply = trouble.reply
+        assert reply is not None
+        self.epoch += 1
+        pause = min(THROTTLED_FIRST * 2**self._throttled, THROTTLED_LONGEST)
+        pause *= 0.9 + 0.2 * random.random()  # noqa: S311  # jitter, no secret
+        if trouble.retry_after is not None:
+            pause = max(pause, min(trouble.retry_after, ASKED_LONGEST.total_seconds()))
+        self._throttled = min(self._throttled + 1, 10)
+        self._throttled_until = self._loop.time() + pause
+        if speaks_of_connections(trouble.stage, reply):
+            self._account.places.lower()
+        self._observer.observe(
+            UpstreamThrottled(
+                upstream=self._name,
+                stage=trouble.stage,
+                code=reply.code,
+                status=reply.status,
+                text=_harmless(trouble),
+                seconds=pause,
+                connections=self._account.places.allowed,
+            )
+        )
+
+    def _set_aside(self, trouble: Deferred, schedule: Schedule) -> None:
+        self.epoch += 1
+        self._failures += 1
+        self._probe = None
+        reply = trouble.reply
+        code, status = (reply.code, reply.status) if reply else (0, "")
+        jitter = random.random()  # noqa: S311  # no secret
+        pause = schedule.set_aside(self._failures, jitter, trouble.retry_after).total_seconds()
+        if trouble.refusal is Refusal.QUOTA:
+            pause = self._account.pace.hold(trouble.stage, code, status)
+        elif trouble.stage is Stage.AUTH:
+            # A schedule for session codes would try a wrong password twice a minute, and lock the account.
+            pause = max(pause, min(pause * 2 ** min(self._failures - 1, 10), AUTH_LONGEST))
+        self._leave_alone(pause, trouble)
+
+    def _leave_alone(self, pause: float, trouble: Deferred) -> None:
+        self._aside_until = self._loop.time() + pause
+        self._aside_for = trouble
+        reply = trouble.reply
+        self._observer.observe(
+            UpstreamSetAside(
+                upstream=self._name,
+                stage=trouble.stage,
+                trouble=trouble.trouble,
+                code=reply.code if reply else 0,
+                status=reply.status if reply else "",
+                text=_harmless(trouble),
+                seconds=pause,
+                refusal=trouble.refusal,
+            )
+        )
+        self._fell(trouble)
+
+    def remember(self) -> None:
+        """After a start: an account whose quota was used up is still held."""
+        held = self._account.pace.held
+        if held is not None and self.up:
+            self._failures = 1
+            said = Reply(held.code, held.status, "")
+            trouble = Deferred(held.stage, Trouble.PERMANENT, "", said, upstream_sick=True, refusal=Refusal.QUOTA)
+            self._leave_alone(self._account.pace.held_for, trouble)
+
+
+def _harmless(trouble: Deferred) -> str:
+    """What was said, unless it may quote the message."""
+    if trouble.reply is None:
+        return trouble.text
+    return "" if trouble.stage in _MAY_QUOTE else trouble.reply.text
+
+
+def _asks_for_less(trouble: Deferred) -> bool:
+    """At AUTH it is the login that is refused, and each try counts."""
+    return trouble.refusal is Refusal.THROTTLED and trouble.reply is not None and trouble.stage is not Stage.AUTH
+
+
+def _speaks_of_upstream(trouble: Deferred) -> bool:
+    return (
+        trouble.stage in BEFORE_A_TRANSACTION
+        or trouble.stage is Stage.HTTP  # an endpoint that calls itself unable, or gives no answer
+        or trouble.refusal in OF_THE_ACCOUNT
+        or (trouble.reply is not None and trouble.reply.code == 421)
+    )
