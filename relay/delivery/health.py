@@ -5,8 +5,8 @@ pause nobody tries it, then one connection probes, then all come back. What goes
 transaction says more about the message than about the upstream, and defers only the message; else one
 message could keep an upstream from all others.
 
-One that says its quota is used up is set aside until the quota comes back. One that only asks for less is not set
-aside: mail waits for it a moment, over fewer connections where they were too many.
+One that says its quota is used up is set aside until the quota comes back, once two messages have heard it. One that
+only asks for less is not set aside: mail waits for it a moment, over fewer connections where they were too many.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Refusal, Stage, T
 from relay.mail.reply import Reply
 from relay.policy.refusal import OF_THE_ACCOUNT, speaks_of_connections
 from relay.policy.retry import Schedule
+from relay.transport.port import DeliveryRequest
 
 NEVER = float("inf")
 THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
@@ -53,6 +54,7 @@ class Health:
         self._probe: object = None
         self._throttled_until = 0.0
         self._throttled = 0  # times in a row
+        self._suspected_by: str | None = None  # the message that heard last that it is the account
 
     @property
     def up(self) -> bool:
@@ -131,6 +133,10 @@ class Health:
         """Take in how an attempt went that began in `epoch`."""
         probe = self._probe is request
         news = epoch == self.epoch
+        if sick is None:
+            self._suspected_by = None
+        elif not probe and self._may_be_the_message(request, sick):
+            return
         if sick is not None and _asks_for_less(sick) and not (probe and sick.stage in BEFORE_A_TRANSACTION):
             if probe:
                 self._restore()
@@ -149,6 +155,19 @@ class Health:
         # was refused, or a quota was used up, does not prove the contrary.
         elif probe or (sick is None and (news or not self._is_of_the_account)):
             self._restore()
+
+    def _may_be_the_message(self, request: object, sick: Deferred) -> bool:
+        """True when the account is blamed within a transaction, and for one message only so far: it may be its
+        recipients or its content that bring about such words. A second message that hears them proves it."""
+        if sick.refusal not in OF_THE_ACCOUNT or sick.stage in BEFORE_A_TRANSACTION or _is_421(sick):
+            return False
+        if _asks_for_less(sick):  # a short pause does little harm
+            return False
+        queue_id = request.queue_id if isinstance(request, DeliveryRequest) else ""
+        if self._suspected_by in (None, queue_id):
+            self._suspected_by = queue_id
+            return True
+        return False
 
     def _restore(self) -> None:
         self._failures = 0
@@ -235,8 +254,8 @@ def _asks_for_less(trouble: Deferred) -> bool:
 
 
 def _speaks_of_upstream(trouble: Deferred) -> bool:
-    return (
-        trouble.stage in BEFORE_A_TRANSACTION
-        or trouble.refusal in OF_THE_ACCOUNT
-        or (trouble.reply is not None and trouble.reply.code == 421)
-    )
+    return trouble.stage in BEFORE_A_TRANSACTION or trouble.refusal in OF_THE_ACCOUNT or _is_421(trouble)
+
+
+def _is_421(trouble: Deferred) -> bool:
+    return trouble.reply is not None and trouble.reply.code == 421

@@ -105,7 +105,7 @@ class Verdicts:
             await self._forget(pair, "taken")
 
     async def refused(self, upstream: str, sender: Sender, reply: Reply, *, remember: timedelta) -> None:
-        """`upstream` refused `sender` with `reply`, and not what its rule made of it."""
+        """`upstream` refused `sender` with `reply`; what its rule makes of it goes from now on."""
         now = self._now()
         pair = (upstream, sender)
         self._taken.pop(pair, None)
@@ -119,6 +119,12 @@ class Verdicts:
         self._observer.observe(SenderJudged(upstream, path, author, reply.code, reply.status, now + remember))
         with suppress(StoreUnavailable):  # it has told everybody
             await self._store.remember(TOPIC, key_of(upstream, sender), now + remember, value_of(verdict))
+
+    async def withdraw(self, upstream: str, sender: Sender) -> None:
+        """What the rule makes of `sender` is refused as well: the verdict says nothing. A person's word stays."""
+        verdict = self._verdicts.get((upstream, sender))
+        if verdict is not None and verdict.until is not None:
+            await self._forget((upstream, sender), "in vain")
 
     async def _forget(self, pair: _Pair, why: str) -> None:
         del self._verdicts[pair]

@@ -324,11 +324,36 @@ async def test_what_speaks_of_the_account_defers_and_sets_the_upstream_aside(hou
     quota = Failed(Stage.DOT, Reply(554, "5.2.0", "STOREDRV.Submission.Exception:SubmissionQuotaExceededException"))
     house.ways["own"].says = lambda request: quota
     house.ways["spare"].says = lambda request: TAKEN
-    done = await tried(house, leased())
-    assert done.outcomes == (TAKEN,)
-    assert done.upstream == "spare"
+    for name in ("M1", "M2"):
+        done = await tried(house, leased(name=name))
+        assert done.outcomes == (TAKEN,)
+        assert done.upstream == "spare"
     assert not house.upstreams["own"].up
     house.ways["spare"].says = lambda request: quota
     last = (await tried(house, leased())).outcomes[0]
     assert isinstance(last, Deferred)
     assert not isinstance(last, Delivered)
+
+
+@pytest.mark.asyncio
+async def test_a_fault_of_ours_in_the_second_try_takes_nothing_back_from_who_got_the_message(
+    house: DeliveryHouse,
+) -> None:
+    refused = Failed(Stage.RCPT, Reply(553, "5.7.1", "<jan@example.nl>: Sender address rejected: not owned by user"))
+
+    def says(request: DeliveryRequest) -> Outcome | Delivery | Exception:
+        return Delivery((TAKEN, refused)) if len(request.recipients) == 2 else OSError("the spool file is gone")
+
+    house.ways["own"].says = says
+    first, second = (await tried(house, leased("a@example.com", "b@example.com"))).outcomes
+    assert first == TAKEN
+    assert isinstance(second, Deferred)
+
+
+@pytest.mark.asyncio
+async def test_one_recipient_that_does_not_want_a_sender_is_no_verdict_for_all(house: DeliveryHouse) -> None:
+    unwanted = Failed(Stage.RCPT, Reply(550, "5.7.1", "<piet@example.com>: sender rejected by recipient policy"))
+    house.ways["own"].says = refusing(unwanted)
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    assert paths(house) == ["jan@example.nl", ADDRESS]
+    assert house.verdicts.counts() == {}
