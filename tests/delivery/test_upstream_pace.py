@@ -337,6 +337,17 @@ async def test_upstreams_of_one_account_share_its_pace_and_its_connections() -> 
 
 
 @in_virtual_time
+async def test_a_transaction_has_no_more_recipients_than_the_account_has_in_a_day_also_after_a_reload() -> None:
+    road = Road(3)
+    assert road.upstream.limits.max_recipients == 100
+    road.account.configure(Terms(3, (Limit(40, DAY, True, kept=1), Limit(4, 60.0)), codes=True))  # another is stricter
+    assert road.upstream.limits == UpstreamLimits(3, 39)
+    road.account.configure(Terms(3, (Limit(500, DAY, True),)))
+    assert road.upstream.limits.max_recipients == 100
+    await road.demolish()
+
+
+@in_virtual_time
 async def test_who_goes_on_with_an_attempt_waits_for_the_pace_ahead_of_all_others() -> None:
     road = Road(3, Limit(1, 60.0))
     assert await road.outcome(road.send()) == TAKEN
