@@ -337,6 +337,22 @@ async def test_upstreams_of_one_account_share_its_pace_and_its_connections() -> 
 
 
 @in_virtual_time
+async def test_mail_leaves_while_another_upstream_of_the_account_says_goodbye() -> None:
+    before = Road(1)
+    after = Road(1, account=before.account)  # as after a reload
+    assert await before.outcome(before.send()) == TAKEN
+    before.way.goodbye = asyncio.Event()
+    closing = asyncio.create_task(before.upstream.close())
+    await turns()
+    assert not closing.done()
+    assert await after.outcome(after.send()) == TAKEN
+    before.way.goodbye.set()
+    await closing
+    await after.demolish()
+    await before.demolish()
+
+
+@in_virtual_time
 async def test_a_transaction_has_no_more_recipients_than_the_account_has_in_a_day_also_after_a_reload() -> None:
     road = Road(3)
     assert road.upstream.limits.max_recipients == 100
