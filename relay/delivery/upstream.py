@@ -196,7 +196,7 @@ class Upstream:
             self.bell.ring()
         if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
             return None
-        self.health.judge(request, epoch, delivery.sick, schedule)
+        self.health.judge(request, epoch, delivery.sick, schedule, session_code=code)
         return delivery
 
     async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:

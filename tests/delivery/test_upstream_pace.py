@@ -23,7 +23,7 @@ from relay.policy.pacing import DAY, Limit
 from relay.policy.refusal import Line, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Delivery, DeliveryRequest
-from tests.delivery.ways import DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
+from tests.delivery.ways import CLOSING, DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
 from tests.kit import virtual_time
 
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
@@ -101,6 +101,38 @@ class Road:
         await self.upstream.close()
         self.account.places.close()
         await self.account.pace.close()
+
+
+# What is told
+
+
+@in_virtual_time
+async def test_what_is_said_of_a_session_code_is_told_by_its_codes_only() -> None:
+    closing = replace(CLOSING, reply=Reply(421, "4.3.2", "no 913 today"))
+    quota = Failed(Stage.RCPT, Reply(554, "5.2.0", "SubmissionQuotaExceeded by 913"))
+    crowd = replace(TOO_MANY, reply=Reply(432, "4.3.2", "no 913 over so many connections"))
+    for said, kind in ((closing, UpstreamSetAside), (quota, UpstreamSetAside), (crowd, UpstreamThrottled)):
+        for code in (True, False):
+            road = Road()
+            road.way.says = lambda request, said=said: said  # type: ignore[misc]
+            await road.outcome(road.send(code=code))
+            (event,) = road.watch.of(kind)
+            assert isinstance(event, UpstreamSetAside | UpstreamThrottled)
+            reply = said.reply
+            assert reply is not None
+            assert (event.code, event.status, event.text) == (reply.code, reply.status, "" if code else reply.text)
+            await road.demolish()
+
+
+@in_virtual_time
+async def test_a_login_that_is_refused_to_a_session_code_is_told_as_it_is() -> None:
+    road = Road()
+    road.way.connects = LOCKED_OUT
+    await road.outcome(road.send(code=True))
+    (event,) = road.watch.of(UpstreamSetAside)
+    assert isinstance(event, UpstreamSetAside)
+    assert (event.code, event.text) == (535, "no")  # nothing of the mail was said to the upstream
+    await road.demolish()
 
 
 # Asked for less
