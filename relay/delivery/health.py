@@ -129,8 +129,10 @@ class Health:
         if self._probe is request and self.mends_by_connecting:
             self._restore()
 
-    def judge(self, request: object, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
-        """Take in how an attempt went that began in `epoch`."""
+    def judge(
+        self, request: object, epoch: int, sick: Deferred | None, schedule: Schedule, *, session_code: bool = False
+    ) -> None:
+        """Take in how an attempt went that began in `epoch`. What was said of a `session_code` is not told."""
         probe = self._probe is request
         news = epoch == self.epoch
         if sick is None:
@@ -142,11 +144,11 @@ class Health:
                 self._restore()
             # As below: begun before the last time, or insisted upon meanwhile, it is no news.
             if news and self.up and self._loop.time() >= self._throttled_until:
-                self._slow_down(sick)
+                self._slow_down(sick, session_code=session_code)
         elif sick is not None and _speaks_of_upstream(sick):
             # Begun before it was set aside, or insisted upon meanwhile: no news.
             if news and (probe or self._aside_until is None):
-                self._set_aside(sick, schedule)
+                self._set_aside(sick, schedule, session_code=session_code)
         elif self._aside_until is None:
             self._failures = 0
             if news and sick is None:
@@ -176,7 +178,7 @@ class Health:
         self._observer.observe(UpstreamRestored(self._name))
         self._rose()
 
-    def _slow_down(self, trouble: Deferred) -> None:
+    def _slow_down(self, trouble: Deferred, *, session_code: bool) -> None:
         """It asks for less: a short pause, and one connection less where they were too many."""
         reply = trouble.reply
         assert reply is not None
@@ -193,13 +195,13 @@ class Health:
                 stage=trouble.stage,
                 code=reply.code,
                 status=reply.status,
-                text=_harmless(trouble),
+                text=_harmless(trouble, session_code=session_code),
                 seconds=pause,
                 connections=self._account.places.allowed,
             )
         )
 
-    def _set_aside(self, trouble: Deferred, schedule: Schedule) -> None:
+    def _set_aside(self, trouble: Deferred, schedule: Schedule, *, session_code: bool) -> None:
         self.epoch += 1
         self._failures += 1
         self._probe = None
@@ -211,9 +213,9 @@ class Health:
         elif trouble.stage is Stage.AUTH:
             # A schedule for session codes would try a wrong password twice a minute, and lock the account.
             pause = max(pause, min(pause * 2 ** min(self._failures - 1, 10), AUTH_LONGEST))
-        self._leave_alone(pause, trouble)
+        self._leave_alone(pause, trouble, session_code=session_code)
 
-    def _leave_alone(self, pause: float, trouble: Deferred) -> None:
+    def _leave_alone(self, pause: float, trouble: Deferred, *, session_code: bool = False) -> None:
         self._aside_until = self._loop.time() + pause
         self._aside_for = trouble
         reply = trouble.reply
@@ -224,7 +226,7 @@ class Health:
                 trouble=trouble.trouble,
                 code=reply.code if reply else 0,
                 status=reply.status if reply else "",
-                text=_harmless(trouble),
+                text=_harmless(trouble, session_code=session_code),
                 seconds=pause,
                 refusal=trouble.refusal,
             )
@@ -241,11 +243,12 @@ class Health:
             self._leave_alone(self._account.pace.held_for, trouble)
 
 
-def _harmless(trouble: Deferred) -> str:
-    """What was said, unless it may quote the message."""
+def _harmless(trouble: Deferred, *, session_code: bool) -> str:
+    """What was said, unless it may quote the message; of a session code nothing that was said in its transaction."""
     if trouble.reply is None:
         return trouble.text
-    return "" if trouble.stage in _MAY_QUOTE else trouble.reply.text
+    of_a_code = session_code and trouble.stage not in BEFORE_A_TRANSACTION
+    return "" if of_a_code or trouble.stage in _MAY_QUOTE else trouble.reply.text
 
 
 def _asks_for_less(trouble: Deferred) -> bool:

@@ -6,7 +6,8 @@ Each step has its own deadline and its own stage, and ends in the next step or i
   refused, ends the connection; anything that came in the clear behind the answer to STARTTLS does too
   (RFC 3207, section 6).
 - AUTH is tried once, with one mechanism, so that an account is not locked by guessing; and by one connection at a
-  time: those that were begun together do not try a wrong password each.
+  time: those that were begun together do not try a wrong password each. A login that had no answer says nothing of
+  the others.
 - A connection that was not finished is dropped, also when `connect` is cancelled.
 """
 
@@ -83,7 +84,7 @@ class SmtpTransport:
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.size_limit
         self._login = asyncio.Lock()
-        self._refused: Deferred | None = None  # what became of the last login that failed
+        self._refused: Deferred | None = None  # what was said of the last login that was refused
 
     @property
     def name(self) -> str:
@@ -228,7 +229,8 @@ class SmtpTransport:
             try:
                 await self._authenticate(opening, offered, token)
             except _Stopped as stopped:
-                self._refused = stopped.outcome
+                if stopped.outcome.reply is not None:
+                    self._refused = stopped.outcome
                 raise
 
     async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:

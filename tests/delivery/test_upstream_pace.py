@@ -23,7 +23,7 @@ from relay.policy.pacing import DAY, Limit
 from relay.policy.refusal import Line, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Delivery, DeliveryRequest
-from tests.delivery.ways import DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
+from tests.delivery.ways import CLOSING, DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
 from tests.kit import virtual_time
 
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
@@ -101,6 +101,38 @@ class Road:
         await self.upstream.close()
         self.account.places.close()
         await self.account.pace.close()
+
+
+# What is told
+
+
+@in_virtual_time
+async def test_what_is_said_of_a_session_code_is_told_by_its_codes_only() -> None:
+    closing = replace(CLOSING, reply=Reply(421, "4.3.2", "no 913 today"))
+    quota = Failed(Stage.RCPT, Reply(554, "5.2.0", "SubmissionQuotaExceeded by 913"))
+    crowd = replace(TOO_MANY, reply=Reply(432, "4.3.2", "no 913 over so many connections"))
+    for said, kind in ((closing, UpstreamSetAside), (quota, UpstreamSetAside), (crowd, UpstreamThrottled)):
+        for code in (True, False):
+            road = Road()
+            road.way.says = lambda request, said=said: said  # type: ignore[misc]
+            await road.outcome(road.send(code=code))
+            (event,) = road.watch.of(kind)
+            assert isinstance(event, UpstreamSetAside | UpstreamThrottled)
+            reply = said.reply
+            assert reply is not None
+            assert (event.code, event.status, event.text) == (reply.code, reply.status, "" if code else reply.text)
+            await road.demolish()
+
+
+@in_virtual_time
+async def test_a_login_that_is_refused_to_a_session_code_is_told_as_it_is() -> None:
+    road = Road()
+    road.way.connects = LOCKED_OUT
+    await road.outcome(road.send(code=True))
+    (event,) = road.watch.of(UpstreamSetAside)
+    assert isinstance(event, UpstreamSetAside)
+    assert (event.code, event.text) == (535, "no")  # nothing of the mail was said to the upstream
+    await road.demolish()
 
 
 # Asked for less
@@ -351,6 +383,33 @@ async def test_upstreams_of_one_account_share_its_pace_and_its_connections() -> 
     assert await second.outcome(second.send()) is None
     await second.demolish()
     await first.demolish()
+
+
+@in_virtual_time
+async def test_mail_leaves_while_another_upstream_of_the_account_says_goodbye() -> None:
+    before = Road(1)
+    after = Road(1, account=before.account)  # as after a reload
+    assert await before.outcome(before.send()) == TAKEN
+    before.way.goodbye = asyncio.Event()
+    closing = asyncio.create_task(before.upstream.close())
+    await turns()
+    assert not closing.done()
+    assert await after.outcome(after.send()) == TAKEN
+    before.way.goodbye.set()
+    await closing
+    await after.demolish()
+    await before.demolish()
+
+
+@in_virtual_time
+async def test_a_transaction_has_no_more_recipients_than_the_account_has_in_a_day_also_after_a_reload() -> None:
+    road = Road(3)
+    assert road.upstream.limits.max_recipients == 100
+    road.account.configure(Terms(3, (Limit(40, DAY, True, kept=1), Limit(4, 60.0)), codes=True))  # another is stricter
+    assert road.upstream.limits == UpstreamLimits(3, 39)
+    road.account.configure(Terms(3, (Limit(500, DAY, True),)))
+    assert road.upstream.limits.max_recipients == 100
+    await road.demolish()
 
 
 @in_virtual_time
