@@ -219,6 +219,8 @@ class _Waiting:
             self._house.observer.observe(Warned(text))
 
     def _tell(self, settled: Settled) -> None:
+        # Not before: what only the client was told, or nobody, is no report that its reader had.
+        self._house.window.note(settled.settlement.told)
         self._accepted()
         self._worker.told(settled)
 
