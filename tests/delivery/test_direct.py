@@ -603,6 +603,26 @@ async def test_a_message_in_several_transactions_is_not_broken_off_between_them(
 
 
 @pytest.mark.asyncio
+async def test_who_got_it_gets_it_once_where_another_way_is_asked_for_the_rest(tmp_path: Path) -> None:
+    house = await Door.build(tmp_path, policy(default=("own", "other")))
+    assert isinstance(house, Door)
+    await house.open()
+    house.says(TAKEN, DOWN)
+    house.says(None, way="other")
+    asking = house.asking(two(), 0.001)
+    await house.begun("7QK3", "other")
+    house.store.broken = True
+    await house.watch.until(lambda: house.store.at_the_gate)
+    await turns()
+    assert not asking.done()
+    house.ways["other"].line_of("7QK3").tell(TAKEN)
+    assert await asking == "250 2.0.0 taken: relayed as 7QK3"
+    assert [len(way.requests) for way in house.ways.values()] == [1, 1]
+    house.store.broken = False
+    await house.demolish()
+
+
+@pytest.mark.asyncio
 async def test_a_verdict_that_comes_while_the_store_fails_is_said_where_everybody_got_it(house: Door) -> None:
     await house.open()
     house.says(None)
