@@ -172,6 +172,27 @@ async def test_after_a_commit_of_unknown_fate_what_a_summary_was_made_of_waits_f
 
 
 @pytest.mark.asyncio
+async def test_a_line_that_a_summary_told_is_not_told_again_when_its_settlement_is_repeated(
+    failing_disk: type[FailingFile], tmp_path: Path
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    jan = Address.of("jan@example.nl")
+    lease = await store.put(an_entry("s@x.nl"), leased=True)
+    told = (Told(jan, lease.entry.queue_id, NOON, "{}"),)
+    settlement = replace(ended(lease, State.FAILED), told=told)
+    failing_disk.fail = True
+    with pytest.raises(StoreUnavailable):
+        await store.settle(settlement)
+    failing_disk.fail = False
+    await store.check()
+    await store.summarise(an_entry("jan@example.nl", kind=Kind.BOUNCE), told)
+    await store.settle(settlement)
+    assert await store.collected(jan, limit=9) == []
+    await house.demolish()
+
+
+@pytest.mark.asyncio
 async def test_a_database_that_another_process_holds_is_busy_and_then_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

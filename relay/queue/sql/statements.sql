@@ -162,9 +162,9 @@ SELECT key, moment, value FROM memory WHERE topic = ? ORDER BY key;
 -- name: recall
 SELECT moment FROM memory WHERE topic = ? AND key = ?;
 
--- A settlement may be recorded twice, as above.
+-- A settlement may be recorded twice, as above: a summary may have taken its line meanwhile.
 -- name: tell
-INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, NULL);
+INSERT INTO told VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING;
 
 -- name: summarised
 UPDATE told SET summary = ? WHERE reader = ? AND queue_id = ? AND at = ?;
