@@ -224,7 +224,10 @@ class MessageReencoded(Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
-    """One transaction, or one failed connect, at one upstream. `stage` and `trouble` None: all went well."""
+    """One transaction, or one failed connect, at one upstream; not told of one that was called off.
+
+    `stage` and `trouble` None: all went well.
+    """
 
     queue_id: str
     route: str
@@ -232,6 +235,17 @@ class AttemptEnded(Event):
     seconds: float
     stage: Stage | None = None
     trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeBegun(Event):
+    """`upstream` was not ready for a session code after `seconds`: `beside` has its chance as well, one sends."""
+
+    queue_id: str
+    route: str
+    upstream: str
+    beside: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +417,23 @@ class UpstreamThrottled(Event):
 @dataclass(frozen=True, slots=True)
 class UpstreamRestored(Event):
     upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFetched(Event):
+    """A new OAuth2 token was had for an upstream."""
+
+    upstream: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefused(Event):
+    """No new OAuth2 token was to be had. `permanent`: asking again will not change that; `text` holds no secret."""
+
+    upstream: str
+    permanent: bool
+    text: str
 
 
 # The store

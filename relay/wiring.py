@@ -13,9 +13,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from relay.config import accounts, model, password, preset, tls
-from relay.config.secrets import Secret
+from relay.config.secrets import Secret, SecretMissing
 from relay.delivery.account import Accounts, Terms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
@@ -34,6 +35,10 @@ from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
 from relay.transport.transaction import Timeouts
+
+if TYPE_CHECKING:
+    from relay.transport.oauth2 import OAuth2Terms
+    from relay.transport.tokens import TokenSource
 
 LOCK_TRIES = 10  # a tenth of a second apart
 
@@ -58,6 +63,109 @@ async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
             if tries == LOCK_TRIES:
                 raise
             await asyncio.sleep(0.1)
+
+
+def token_source(name: str, config: model.Config, *, observer: Observer, state_key: str | None = None) -> TokenSource:
+    """Where the tokens of an upstream with `oauth2` come from. Raises RelayError."""
+    from relay.transport.token_file import TokenFile  # who logs in with passwords needs none of it
+    from relay.transport.tokens import TokenSource
+
+    settings = config.upstreams[name]
+    assert isinstance(settings, model.SmtpUpstream)
+    store = config.queue.store
+    folder = store.with_name(f"{store.name}.tokens")
+    file = TokenFile(folder / name, state_key or _state_key())
+    return TokenSource(name, oauth2_terms(settings), file, observer=observer, now=now)
+
+
+def oauth2_terms(settings: model.SmtpUpstream) -> OAuth2Terms:
+    from relay.transport.oauth2 import OAuth2Terms
+
+    terms = settings.oauth2
+    assert terms is not None
+    secret, refresh_token = terms.client_secret, terms.refresh_token
+    microsoft = terms if isinstance(terms, model.MicrosoftOAuth2) else None
+    return OAuth2Terms(
+        provider=terms.provider,
+        grant=terms.grant,
+        username=settings.username or "",
+        client_id=terms.client_id or "",
+        client_secret=secret.reveal if secret is not None else None,
+        client_auth=terms.client_auth if isinstance(terms, model.GenericOAuth2) else "post",
+        refresh_token=refresh_token.reveal if refresh_token is not None else None,
+        tenant=microsoft.tenant if microsoft else "",
+        authority=microsoft.authority if microsoft else "",
+        token_url="" if isinstance(terms, model.MicrosoftOAuth2) else terms.token_url,
+        scope=terms.scope,
+        certificate=_text(microsoft.certificate) if microsoft else None,
+        key=None if isinstance(terms, model.GenericOAuth2) else _text(terms.key),
+        ca=_text(terms.tls_ca),
+    )
+
+
+def _state_key() -> str | None:
+    """The key that kept tokens are encrypted with: the systemd credential of that name, where there is one."""
+    try:
+        return Secret("credential", "state-key").reveal()
+    except SecretMissing:
+        return None
+
+
+def tokens_of(way: Transport) -> TokenSource | None:
+    """Where its tokens come from, if it logs in with any."""
+    return way.tokens if isinstance(way, SmtpTransport) else None
+
+
+def credentials(config: model.Config) -> dict[str, datetime]:
+    """When what the relay logs in with ends, by "secret:NAME" or "certificate:NAME"; reads the certificates."""
+    ends: dict[str, datetime] = {}
+    for name, settings in config.upstreams.items():
+        if not isinstance(settings, model.SmtpUpstream):
+            continue
+        shown = [(settings.tls_certificate, settings.tls_key)]
+        terms = settings.oauth2
+        if terms is not None and terms.secret_expires is not None:
+            day = terms.secret_expires
+            ends[f"secret:{name}"] = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        if isinstance(terms, model.MicrosoftOAuth2):
+            shown.append((terms.certificate, terms.key))
+        found = [end for each in shown if (end := _end(*each)) is not None]
+        if found:
+            ends[f"certificate:{name}"] = min(found)
+    return ends
+
+
+def _end(certificate: Path | None, key: Path | None) -> datetime | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ssl.SSLError):
+        return None  # the transport tells
+    return tls.certificate_end(context, certificate)
+
+
+def oauth2_ends(config: model.Config, ends: dict[str, datetime]) -> dict[str, datetime]:
+    """Of those ends, the first of each upstream that logs in with a token."""
+    found: dict[str, datetime] = {}
+    for what_and_name, end in ends.items():
+        name = what_and_name.partition(":")[2]
+        settings = config.upstreams[name]
+        if isinstance(settings, model.SmtpUpstream) and settings.oauth2 is not None:
+            found[name] = min(end, found.get(name, end))
+    return found
+
+
+def transport(name: str, config: model.Config, *, observer: Observer, state_key: str | None = None) -> Transport:
+    """The way out of an upstream. Raises RelayError."""
+    settings = config.upstreams[name]
+    if isinstance(settings, model.CaptureUpstream):
+        return CaptureTransport(name, settings.directory)
+    tokens = None
+    if settings.oauth2 is not None:
+        tokens = token_source(name, config, observer=observer, state_key=state_key)
+    return SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer, tokens=tokens)
 
 
 def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
@@ -85,18 +193,14 @@ def upstream(
     changed: Callable[[], None],
 ) -> Upstream:
     settings = config.upstreams[name]
-    transport: Transport
-    long_lines = None
-    if isinstance(settings, model.CaptureUpstream):
-        transport = CaptureTransport(name, settings.directory)
-        most, refusals = UpstreamLimits(), Table()
-    else:
-        transport = SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer)
+    most, refusals, long_lines = UpstreamLimits(), Table(), None
+    if isinstance(settings, model.SmtpUpstream):
         most = UpstreamLimits(settings.max_connections, _most_recipients(settings))
         refusals = preset.table(settings.preset)
         long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
-    return Upstream(
-        transport,
+    way = transport(name, config, observer=observer)
+    made = Upstream(
+        way,
         most,
         refusals=refusals,
         account=shared[accounts.account(name, config)],
@@ -104,6 +208,9 @@ def upstream(
         changed=changed,
         long_lines=long_lines,
     )
+    if (source := tokens_of(way)) is not None:
+        source.mended = made.try_now
+    return made
 
 
 def _most_recipients(settings: model.SmtpUpstream) -> int:
@@ -223,6 +330,7 @@ def names(config: model.Config, policy: Policy) -> Names:
         upstreams=list(config.upstreams),
         routes=list(policy.routes),
         rules=[rule.name for rule in policy.senders],
+        oauth2=[name for name, one in config.upstreams.items() if isinstance(one, model.SmtpUpstream) and one.oauth2],
     )
 
 

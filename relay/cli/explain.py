@@ -214,15 +214,15 @@ def _lines(submission: Submission, told: Explanation, patience: float | None) ->
         yield "  no: session codes are not enabled", ""
     for entry in told.session_codes:
         spoke = entry.name == told.session_code
-        yield f"  {entry.name}: {_said(entry.held, spoke)}", "green" if spoke else ""
-        yield from _conditions(entry.conditions)
+        yield f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else ""
+        yield from conditions(entry.conditions)
     yield "", ""
     yield "Sender rules", "bold"
     if not told.rules:
         yield "  none: the sender stays as it is", ""
     for tried in told.rules:
-        yield f"  {tried.rule.name}: {_said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
-        yield from _conditions(tried.conditions)
+        yield f"  {tried.rule.name}: {said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
+        yield from conditions(tried.conditions)
     if told.rules and not any(tried.spoke for tried in told.rules):
         yield "  No rule matches: the sender stays as it is.", ""
     yield "", ""
@@ -277,16 +277,18 @@ def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[_Line]:
                 yield f"  {mark if number == 0 else ' '} {part}", style
 
 
-def _said(held: bool, spoke: bool) -> str:
+def said(held: bool, spoke: bool) -> str:
+    """Whether an entry or a rule matches, and has an effect."""
     if spoke:
         return "matches, and speaks"
     return "would match, but an earlier one spoke" if held else "does not match"
 
 
-def _conditions(conditions: tuple[Condition, ...]) -> Iterator[_Line]:
-    if not conditions:
+def conditions(tried: tuple[Condition, ...]) -> Iterator[_Line]:
+    """The conditions of an entry or a rule, each with what was there."""
+    if not tried:
         yield "      (no conditions: always)", ""
-    for condition in conditions:
+    for condition in tried:
         found = ", ".join(condition.found) or "(nothing)"
         text = f"{condition.name}: {' or '.join(condition.expected)}; there is: {found}"
         first, *more = textwrap.wrap(sanitise(text), _WIDTH - 12)

@@ -21,8 +21,10 @@ VERBS = {
     "status": "relay.cli.status:status",
     "presets": "relay.cli.presets:presets",
     "queue": "relay.cli.queue:queue",
+    "codes": "relay.cli.codes:codes",
     "clients": "relay.cli.clients:clients",
     "senders": "relay.cli.senders:senders",
+    "auth": "relay.cli.auth:auth",
     "sendmail": "relay.cli.sendmail:sendmail",
     "demo": "relay.cli.demo:demo",
 }

@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from relay.config import outside, password, preset
 from relay.config.accounts import accounts
 from relay.config.checks import beyond_loopback
-from relay.config.model import Config, SmtpUpstream
+from relay.config.model import Config, MicrosoftOAuth2, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean
 from relay.config.secrets import Secret
 from relay.config.values import is_loopback
@@ -68,6 +68,7 @@ def _keys(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         if isinstance(upstream, SmtpUpstream):
             keys.append((("upstreams", name, "tls_key"), upstream.tls_key))
+            keys.append((("upstreams", name, "oauth2", "key"), getattr(upstream.oauth2, "key", None)))
     for path, file in keys:
         if file is not None and _world_readable(file):
             yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
@@ -115,6 +116,8 @@ def _upstreams(config: Config) -> Iterator[Finding]:
             problem = "anybody on the way can pretend to be this server, and read mail and password"
             yield Finding((*path, "tls_verify"), problem, "name its authority with tls_ca instead")
         yield from _preset(path, upstream)
+        if isinstance(upstream.oauth2, MicrosoftOAuth2):
+            yield from _microsoft((*path, "oauth2"), upstream.oauth2)
         if upstream.username is not None and upstream.auth == "none":
             yield Finding((*path, "auth"), "there is a username, and it is not used", "leave auth out")
         if upstream.tls == "none" and upstream.auth != "none" and not is_loopback(upstream.host):
@@ -154,6 +157,15 @@ def _preset(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
     if most is not None and upstream.max_connections > most:
         problem = f"{known.title} takes {most} connections, and refuses more"
         yield Finding((*path, "max_connections"), problem, "leave it out")
+
+
+def _microsoft(path: Path, terms: MicrosoftOAuth2) -> Iterator[Finding]:
+    if terms.client_secret is not None and terms.secret_expires is None:
+        problem = "nobody can warn before the client secret ends, as it does not say itself when that is"
+        yield Finding((*path, "secret_expires"), problem, "write the day that Microsoft Entra shows for it")
+    if "authority" in terms.model_fields_set and terms.scope is None:
+        problem = "the scope asked for is that of the public cloud"
+        yield Finding((*path, "scope"), problem, "national clouds have another: https://outlook.office365.us/.default")
 
 
 def _senders(config: Config) -> Iterator[Finding]:

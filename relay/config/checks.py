@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from relay.config import password, preset
-from relay.config.model import CaptureUpstream, Config, SenderRule, SmtpListener, SmtpUpstream
+from relay.config.model import (
+    CaptureUpstream,
+    Config,
+    GenericOAuth2,
+    GoogleOAuth2,
+    MicrosoftOAuth2,
+    SenderRule,
+    SmtpListener,
+    SmtpUpstream,
+)
 from relay.config.problems import Finding, Path, did_you_mean, quoted
 from relay.config.values import ListenAddress, is_loopback
 from relay.policy.decide import SESSION_CODES
@@ -178,6 +187,10 @@ def _parameters(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
 
 def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
     username, secret, auth = (*path, "username"), (*path, "password"), (*path, "auth")
+    yield from _in_the_clear(path, upstream)
+    if upstream.oauth2 is not None or upstream.auth == "xoauth2":
+        yield from _token(path, upstream)
+        return
     if upstream.username is not None and upstream.password is None:
         yield Finding(
             secret, "missing, as there is a username", "{credential: NAME}, {file: PATH} or {env: NAME}", (username,)
@@ -189,11 +202,72 @@ def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
     plain = upstream.password.reference if upstream.password and upstream.password.kind == "plain" else ""
     if plain.startswith(password.PREFIX):
         yield Finding(secret, "a hash cannot be used to log in", "the password itself is needed here")
+
+
+def _in_the_clear(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
     unprotected = upstream.tls == "none" and not upstream.cleartext_auth and not is_loopback(upstream.host)
     if unprotected and upstream.auth != "none":
-        looked_at = ((*path, "auth"), (*path, "host"), (*path, "cleartext_auth"), username)
+        looked_at = ((*path, "auth"), (*path, "host"), (*path, "cleartext_auth"), (*path, "username"))
         problem = "none would send the password readably over the network"
         yield Finding((*path, "tls"), problem, "write tls: starttls, or cleartext_auth: true", looked_at)
+
+
+def _token(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
+    """Logging in with a token: what it wants, and what has no place beside it."""
+    auth, oauth2 = (*path, "auth"), (*path, "oauth2")
+    if upstream.oauth2 is None:
+        yield Finding(oauth2, "missing, as auth is xoauth2", "add oauth2: {provider: …}", (auth,))
+        return
+    if upstream.auth != "xoauth2":
+        yield Finding(oauth2, f"no effect with auth: {upstream.auth}", "write auth: xoauth2", (auth,))
+    if upstream.username is None:
+        yield Finding((*path, "username"), "missing: the mailbox that mail is sent from", "", (oauth2,))
+    if upstream.password is not None:
+        yield Finding((*path, "password"), "no effect with oauth2", "leave it out", (oauth2,))
+    terms = upstream.oauth2
+    needed, idle = _grants(terms)
+    for key, hint in needed:
+        if getattr(terms, key) is None:
+            yield Finding((*oauth2, key), f"missing, as grant is {terms.grant}", hint, ((*oauth2, "grant"),))
+    for key in idle:
+        if getattr(terms, key) is not None:
+            problem = f"no effect with grant: {terms.grant}"
+            yield Finding((*oauth2, key), problem, "leave it out", ((*oauth2, "grant"),))
+    if isinstance(terms, MicrosoftOAuth2):
+        certificate, secret = (*oauth2, "certificate"), (*oauth2, "client_secret")
+        if terms.certificate is not None and terms.client_secret is not None:
+            yield Finding(certificate, "impossible beside client_secret", "leave one of them out", (secret,))
+        if terms.key is not None and terms.certificate is None:
+            yield Finding((*oauth2, "key"), "a key without its certificate", "add certificate", (certificate,))
+        if terms.grant == "client_credentials" and terms.certificate is None and terms.client_secret is None:
+            hint = "{credential: NAME}, {file: PATH} or {env: NAME}; or a certificate"
+            yield Finding(secret, "missing, as grant is client_credentials", hint, (certificate,))
+
+
+_REFERENCE = "{credential: NAME}, {file: PATH} or {env: NAME}"
+
+
+def _grants(
+    terms: MicrosoftOAuth2 | GoogleOAuth2 | GenericOAuth2,
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """The keys that a grant needs, each with a hint; and those that do nothing with it."""
+    token = ("refresh_token", _REFERENCE)
+    match terms:
+        case MicrosoftOAuth2(grant="refresh_token"):
+            return (token,), ()
+        case MicrosoftOAuth2(grant="device_code"):
+            return (), ("refresh_token", "client_secret", "certificate", "secret_expires")
+        case GoogleOAuth2(grant="service_account"):
+            unused = ("client_id", "client_secret", "refresh_token", "secret_expires")
+            return (("key", "the JSON file of the service account"),), unused
+        case GoogleOAuth2():
+            return (("client_id", "that of the OAuth client"), ("client_secret", _REFERENCE)), ("key",)
+        case GenericOAuth2(grant="refresh_token"):
+            return (token,), ()
+        case GenericOAuth2():
+            return (("client_secret", _REFERENCE),), ("refresh_token",)
+        case _:
+            return (), ("refresh_token",)
 
 
 def _routes(config: Config) -> Iterator[Finding]:

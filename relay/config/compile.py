@@ -27,14 +27,18 @@ def policy(config: Config) -> decide.Policy:
         hostname=config.hostname,
         senders=tuple(_rule(rule, number) for number, rule in enumerate(config.senders)),
         routes=routes,
-        session_codes=decide.SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
-        if codes.enabled
-        else None,
+        session_codes=session_codes(config) if codes.enabled else None,
         bounces_from=_bounces_from(config),
         bounces_also=config.bounces.also,
         bounces_to=config.bounces.to,
         delay_warning=config.bounces.delay_warning,
     )
+
+
+def session_codes(config: Config) -> decide.SessionCodes:
+    """How session codes are known where they are enabled."""
+    codes = config.session_codes
+    return decide.SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
 
 
 def _route(name: str, config: Config) -> decide.Route:

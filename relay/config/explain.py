@@ -15,6 +15,9 @@ from relay.config.document import Oddity
 from relay.config.model import (
     CaptureUpstream,
     Config,
+    GenericOAuth2,
+    GoogleOAuth2,
+    MicrosoftOAuth2,
     PickupListener,
     Route,
     Section,
@@ -27,6 +30,11 @@ from relay.config.values import BadValue
 _TYPES: Mapping[str | int, Mapping[str, type[Section]]] = {
     "upstreams": {"smtp": SmtpUpstream, "capture": CaptureUpstream},
     "listeners": {"smtp": SmtpListener, "pickup": PickupListener},
+}
+_OAUTH2: Mapping[str | int, type[Section]] = {
+    "microsoft": MicrosoftOAuth2,
+    "google": GoogleOAuth2,
+    "generic": GenericOAuth2,
 }
 _PROBLEMS = {
     "missing": "missing",
@@ -49,6 +57,10 @@ _SAMPLES: Mapping[str, object] = {
     "name": "sample",
     "password": "sample",
     "directory": "sample",
+    "provider": "generic",
+    "tenant": "sample",
+    "client_id": "sample",
+    "token_url": "https://sample.invalid",
     "upstreams": {"sample": {"host": "sample.invalid"}},
 }
 
@@ -75,7 +87,7 @@ def explain(error: ValidationError, written: object, texts: Mapping[Path, str]) 
         if detail["type"] == "too_short" and _at(written, path):
             continue  # pydantic counts the good items only
         if detail["type"] == "union_tag_invalid":
-            path = (*path, "type")
+            path = (*path, "provider" if path[-1:] == ("oauth2",) else "type")
         found.setdefault(path, _explained(detail, path, _at(written, path), texts.get(path)))
     return list(found.values())
 
@@ -97,7 +109,7 @@ def _path(loc: tuple[int | str, ...], written: object, *, missing: bool) -> Path
     """`loc` without what pydantic adds to it: the tag of a union, the index into a single value, "[key]"."""
     path: list[str | int] = []
     for index, part in enumerate(loc):
-        if index == 2 and loc[0] in _TYPES:
+        if (index == 2 and loc[0] in _TYPES) or (index == 4 and loc[3] == "oauth2"):
             continue
         below = _at(written, (part,))
         if below is None and not (isinstance(written, dict) and part in written):
@@ -189,6 +201,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> Iterator[str]:
 
 def _model(loc: tuple[int | str, ...]) -> tuple[type[Section], tuple[int | str, ...]]:
     """The model that the last parts of `loc`, its very last excepted, are keys of."""
+    if len(loc) > 5 and loc[3] == "oauth2":
+        return _OAUTH2[loc[4]], loc[5:-1]
     if loc[0] in _TYPES and len(loc) > 3:
         return _TYPES[loc[0]][str(loc[2])], loc[3:-1]
     return (Route, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])

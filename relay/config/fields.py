@@ -6,13 +6,15 @@ import os
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from relay.config import password, preset, values
+from relay.config.document import Oddity
 from relay.config.secrets import Secret, secret
 from relay.errors import RelayError
 from relay.mail.address import Address
@@ -175,6 +177,29 @@ def _preset(text: str) -> str:
     return text
 
 
+def _day(value: object) -> date:
+    """A date; YAML 1.1 knows dates as well, and one that is not quoted is what it looks like."""
+    text = value.text if isinstance(value, Oddity) else value
+    if not isinstance(text, str):
+        raise PydanticCustomError("string_type", "not text")
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise values.BadValue("not a date", "write it like 2027-11-30") from None
+
+
+def _https(text: str) -> str:
+    """An https URL, without a slash at its end."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme == "https" and parts.hostname and parts.port != 0 and text.isascii() and text.isprintable()
+    except ValueError:
+        good = False
+    if not good or parts.username is not None or parts.fragment or " " in text:
+        raise values.BadValue("not an https URL", "write it like https://login.example.com/token")
+    return text.rstrip("/")
+
+
 PresetName = Annotated[
     str, _written(_preset), WithJsonSchema({"type": "string", "enum": list(preset.names())}), Kind("preset")
 ]
@@ -233,6 +258,8 @@ ReplyTo = Annotated[
 EnvelopeSender = Annotated[
     str | Address, _written(_word_or_address("address", "keep")), _text(), Kind("`address`, `keep` or an address")
 ]
+Day = Annotated[date, PlainValidator(_day), _text(format="date"), Kind("date")]
+Https = Annotated[str, _written(_https), _text(pattern="^https://"), Kind("https URL")]
 HeaderName = Annotated[str, _written(_header_name)]
 Password = Annotated[
     Secret,

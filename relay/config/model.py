@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, T
 from relay.config import values
 from relay.config.fields import (
     Count,
+    Day,
     Duration,
     EnvelopeSender,
     FilePath,
     HeaderName,
     HostName,
+    Https,
     Listens,
     MailAddress,
     MailAddresses,
@@ -207,7 +209,96 @@ def _default_port(fields: Mapping[str, Any]) -> int:
 
 
 def _default_auth(fields: Mapping[str, Any]) -> str:
+    if fields.get("oauth2") is not None:
+        return "xoauth2"
     return "auto" if fields.get("username") is not None else "none"
+
+
+_ENDS = "The day the client secret ends, as the provider says; warned of 30, 7 and 1 days before."
+_AUTHORITIES = "A PEM file that replaces the system's certification authorities for the token endpoint."
+
+
+class MicrosoftOAuth2(Section):
+    """Tokens of Microsoft Entra, for `auth: xoauth2`; `username` is the mailbox.
+
+    client_credentials wants a client_secret, or a certificate; device_code is signed in by `relay auth login`.
+    """
+
+    provider: Literal["microsoft"] = Field(description="Who gives the tokens: microsoft, google or generic.")
+    grant: Literal["client_credentials", "device_code", "refresh_token"] = setting(
+        "client_credentials",
+        description="How: client_credentials (the app itself), device_code (a person, once) or refresh_token.",
+    )
+    tenant: str = Field(min_length=1, max_length=255, description="The tenant: its ID, or a domain of it.")
+    client_id: str = Field(min_length=1, max_length=255, description="The application (client) ID.")
+    client_secret: Password | None = setting(None, description="The client secret (its value, not its ID).")
+    certificate: FilePath | None = setting(
+        None, description="Instead of a secret: the certificate that the app registration has, a PEM file."
+    )
+    key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
+    refresh_token: Password | None = setting(None, description="With grant refresh_token: the first one.")
+    authority: Https = setting(
+        "https://login.microsoftonline.com", description="The sign-in host; national clouds have others."
+    )
+    scope: str | None = setting(
+        None, min_length=1, description="The scope asked for; by default that of Exchange Online in the public cloud."
+    )
+    secret_expires: Day | None = setting(None, description=_ENDS)
+    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+
+
+class GoogleOAuth2(Section):
+    """Tokens of Google, for `auth: xoauth2`; `username` is the mailbox.
+
+    service_account wants the `key`, and domain-wide delegation; refresh_token wants client_id and client_secret, and is
+    signed in by `relay auth login`, unless a refresh_token is given.
+    """
+
+    provider: Literal["google"] = Field(description="Who gives the tokens: microsoft, google or generic.")
+    grant: Literal["service_account", "refresh_token"] = setting(
+        "service_account", description="How: service_account (Workspace) or refresh_token (a person, once)."
+    )
+    key: FilePath | None = setting(None, description="The key of the service account, a JSON file from Google.")
+    client_id: str | None = setting(None, min_length=1, max_length=255, description="The ID of the OAuth client.")
+    client_secret: Password | None = setting(None, description="The secret of the OAuth client.")
+    refresh_token: Password | None = setting(None, description="A refresh token from elsewhere, instead of a login.")
+    token_url: Https = setting("https://oauth2.googleapis.com/token", description="The token endpoint.")
+    scope: str = setting("https://mail.google.com/", min_length=1, description="The scope asked for.")
+    secret_expires: Day | None = setting(None, description=_ENDS)
+    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+
+
+class GenericOAuth2(Section):
+    """Tokens of any other provider, for `auth: xoauth2` (RFC 6749, sections 4.4 and 6)."""
+
+    provider: Literal["generic"] = Field(description="Who gives the tokens: microsoft, google or generic.")
+    grant: Literal["client_credentials", "refresh_token"] = setting(
+        "client_credentials", description="How: client_credentials or refresh_token."
+    )
+    token_url: Https = Field(description="The token endpoint.")
+    client_id: str = Field(min_length=1, max_length=255, description="The client's ID.")
+    client_secret: Password | None = setting(None, description="The client's secret.")
+    client_auth: Literal["post", "basic"] = setting(
+        "post", description="How the secret is sent: post (in the form) or basic (in the header)."
+    )
+    refresh_token: Password | None = setting(None, description="With grant refresh_token: the first one.")
+    scope: str | None = setting(None, min_length=1, description="The scope asked for; by default none is named.")
+    secret_expires: Day | None = setting(None, description=_ENDS)
+    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+
+
+def _provider(value: object) -> str:
+    """The provider as written; what is no text leads to the model that says so."""
+    written = value.get("provider", "generic") if isinstance(value, Mapping) else "generic"
+    return written if isinstance(written, str) else "generic"
+
+
+OAuth2 = Annotated[
+    Annotated[MicrosoftOAuth2, Tag("microsoft")]
+    | Annotated[GoogleOAuth2, Tag("google")]
+    | Annotated[GenericOAuth2, Tag("generic")],
+    Discriminator(_provider),
+]
 
 
 class SmtpUpstream(Section):
@@ -236,14 +327,20 @@ class SmtpUpstream(Section):
     tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
     tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
     username: str | None = setting(
-        None, min_length=1, max_length=1_024, repr=False, description="The account to log in with."
+        None,
+        min_length=1,
+        max_length=1_024,
+        repr=False,
+        description="The account to log in with; with oauth2, the mailbox.",
     )
     password: Password | None = setting(
         None, description="Its password: {credential: NAME}, {file: PATH} or {env: NAME}; a bare string is warned of."
     )
-    auth: Literal["none", "auto", "plain", "login", "cram-md5"] = setting(
+    oauth2: OAuth2 | None = setting(None, description="Where the tokens of auth xoauth2 come from.")
+    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = setting(
         _default_auth,
-        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5.",
+        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5; "
+        "xoauth2, the default with oauth2: a token.",
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
     max_connections: Count = setting(3, description="Connections at the same time.")

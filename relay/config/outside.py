@@ -6,13 +6,15 @@ service's environment are not to be had; `relay serve` and a reload ask inside.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from relay.config import password, tls
-from relay.config.model import CaptureUpstream, Config, SmtpUpstream
+from relay.config.model import CaptureUpstream, Config, GoogleOAuth2, MicrosoftOAuth2, SmtpUpstream
 from relay.config.problems import Finding, Path
 from relay.config.secrets import Secret, SecretMissing
 from relay.errors import ConfigError, RelayError
@@ -26,6 +28,10 @@ def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
     for name, upstream in config.upstreams.items():
         if isinstance(upstream, SmtpUpstream) and upstream.password is not None:
             yield ("upstreams", name, "password"), upstream.password
+        if isinstance(upstream, SmtpUpstream) and upstream.oauth2 is not None:
+            for key in ("client_secret", "refresh_token"):
+                if (secret := getattr(upstream.oauth2, key, None)) is not None:
+                    yield ("upstreams", name, "oauth2", key), secret
 
 
 def problems(config: Config, *, serving: bool) -> list[ConfigError]:
@@ -38,6 +44,7 @@ def problems(config: Config, *, serving: bool) -> list[ConfigError]:
         *_bad_listener_files(config),
         *_bad_folders(config),
         *_bad_upstream_files(config),
+        *_bad_oauth2(config),
     ]
     return [config.source.error(finding) for finding in found]
 
@@ -124,6 +131,51 @@ def _bad_upstream_files(config: Config) -> Iterator[Finding]:
             key = upstream.tls_key or upstream.tls_certificate
             key_path = (*path, "tls_key" if upstream.tls_key else "tls_certificate")
             yield from _bad_pair(context, (*path, "tls_certificate"), upstream.tls_certificate, key_path, key)
+
+
+_LIBRARIES = {"microsoft": ("msal", "msal"), "google": ("google.auth", "google-auth")}
+
+
+def _bad_oauth2(config: Config) -> Iterator[Finding]:
+    """What tokens are to be had with: a library, a certificate, the key of a service account."""
+    for name, upstream in config.upstreams.items():
+        if not isinstance(upstream, SmtpUpstream) or upstream.oauth2 is None:
+            continue
+        path: Path = ("upstreams", name, "oauth2")
+        terms = upstream.oauth2
+        module, package = _LIBRARIES.get(terms.provider, ("", ""))
+        if module and not _installed(module):
+            problem = f"{terms.provider} needs the package {package}, which is not installed"
+            yield Finding((*path, "provider"), problem, f"pip install 'relay[{terms.provider}]'")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if terms.tls_ca is not None:
+            yield from _bad_authorities(context, (*path, "tls_ca"), terms.tls_ca)
+        if isinstance(terms, MicrosoftOAuth2) and terms.certificate is not None:
+            key_path = (*path, "key" if terms.key else "certificate")
+            key = terms.key or terms.certificate
+            yield from _bad_pair(context, (*path, "certificate"), terms.certificate, key_path, key)
+        if isinstance(terms, GoogleOAuth2) and terms.key is not None:
+            yield from _bad_service_account((*path, "key"), terms.key)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _bad_service_account(path: Path, file: FilePath) -> Iterator[Finding]:
+    unreadable = _unreadable(file)
+    if unreadable:
+        yield Finding(path, unreadable)
+        return
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"client_email", "private_key", "token_uri"} <= found.keys():
+        yield Finding(path, f"{file} is not the key of a service account", "the JSON file that Google made for it")
 
 
 def _bad_authorities(context: ssl.SSLContext, path: Path, file: FilePath) -> Iterator[Finding]:

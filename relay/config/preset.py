@@ -109,7 +109,10 @@ def filled_in(upstream: object) -> object:
     if not isinstance(upstream, dict) or name not in names():
         return upstream
     chosen = preset(str(name))
-    filled = {**chosen.upstream, **upstream}
+    known = chosen.upstream
+    if "oauth2" in upstream:  # then a token is how to log in, whatever is usual there
+        known = {key: value for key, value in known.items() if key != "auth"}
+    filled = {**known, **upstream}
     if chosen.parameters and "host" not in upstream:
         filled["host"] = _host(chosen, upstream)
     return filled

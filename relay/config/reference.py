@@ -23,8 +23,10 @@ from relay.config.model import Config, Section
 # What each kind of value looks like; the words are those of `fields.Kind`.
 KINDS = {
     "address": "a bare address, `jan@example.nl`",
+    "date": "`2027-11-30`",
     "duration": "`90s`, `5m`, `1h30m`, `5d`; a unit is always needed",
     "host name": "in ASCII, `relay.example.nl`; where it says so, an IP address will do as well",
+    "https URL": "`https://login.example.com/token`",
     "name": "letters, digits, `.`, `_` and `-`, at most 64",
     "network": "an address or a network: `192.168.1.20`, `192.168.1.0/24`, `::1`",
     "path": "the path of a file or a folder; a relative one counts from the folder of the configuration file",
@@ -61,23 +63,25 @@ sentence beside it says what it is; `null` is "nothing".
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One section of the file. `path` as people write it; `kind`: its `type`, where there are several."""
+    """One section of the file. `path` as people write it; `kind`: its `type` (or what `tag` says), where there are
+    several."""
 
     path: str
     model: type[Section]
     kind: str = ""
+    tag: str = "type"
 
     @property
     def title(self) -> str:
         if not self.path:
             return "Top level"
-        return f"`{self.path}` with `type: {self.kind}`" if self.kind else f"`{self.path}`"
+        return f"`{self.path}` with `{self.tag}: {self.kind}`" if self.kind else f"`{self.path}`"
 
     @property
     def link(self) -> str:
         """A link to the heading, whose anchor is made as GitHub makes it."""
         anchor = re.sub(r"[^\w -]", "", self.title.lower()).replace(" ", "-")
-        return f"[{f'type: {self.kind}' if self.kind else 'below'}](#{anchor})"
+        return f"[{f'{self.tag}: {self.kind}' if self.kind else 'below'}](#{anchor})"
 
 
 def page() -> str:
@@ -126,8 +130,9 @@ def _below(part: Part, name: str, hint: Any) -> Iterator[Part]:
         path, hint = f"{path}.NAME", get_args(hint)[1]
     models = list(_models(hint))
     for model in models:
-        kind = get_args(model.model_fields["type"].annotation)[0] if len(models) > 1 else ""
-        yield Part(path, model, kind)
+        tag = "type" if "type" in model.model_fields else "provider"
+        kind = get_args(model.model_fields[tag].annotation)[0] if len(models) > 1 else ""
+        yield Part(path, model, kind, tag)
 
 
 def _models(hint: Any) -> Iterator[type[Section]]:

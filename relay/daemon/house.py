@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay import __version__, wiring
 from relay.admin.snapshot import Snapshot
@@ -47,7 +47,11 @@ from relay.observe.recent import Recent
 from relay.policy.decide import SESSION_CODES, Policy, Route
 from relay.policy.size import largest
 
+if TYPE_CHECKING:
+    from relay.transport.tokens import TokenSource
+
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
+TOKENS_EVERY = 30.0  # seconds between two looks whether a token is to be fetched
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
 
 
@@ -65,6 +69,7 @@ class House:
         self.policy: Policy = compile.policy(config)
         self.path = path
         self.started_at = self.reloaded_at = wiring.now()
+        self.credentials = wiring.credentials(config)
         self._log = log
         self.metrics = wiring.metrics(config, self.policy, __version__)
         self.recent = Recent(language=config.language)
@@ -139,6 +144,8 @@ class House:
             up=lambda: {name: upstream.up for name, upstream in self.upstreams.items()},
             disk_free=self.store.disk_free,
             verdicts=self.verdicts.counts,
+            tokens=self._token_ends,
+            credentials=lambda: wiring.oauth2_ends(self.config, self.credentials),
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
@@ -228,6 +235,7 @@ class House:
                     group.create_task(self._alarms().run(self._stop)),
                     group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
+                    group.create_task(self._keep_tokens()),
                 ]
                 await self._stop.wait()
                 async with self._changing:  # a reload under way ends first
@@ -285,6 +293,20 @@ class House:
             except StoreUnavailable:
                 pass  # the store has told everybody
             await asyncio.sleep(TIDY_EVERY)
+
+    def _tokens(self) -> Iterable[TokenSource]:
+        sources = [wiring.tokens_of(upstream.transport) for upstream in self.upstreams.values()]
+        return [source for source in sources if source is not None]
+
+    def _token_ends(self) -> dict[str, datetime]:
+        return {source.name: source.expires_at for source in self._tokens() if source.expires_at is not None}
+
+    async def _keep_tokens(self) -> None:
+        """Have the next token before the last one ends, whether mail goes or not."""
+        while True:
+            for source in self._tokens():
+                source.look()
+            await asyncio.sleep(TOKENS_EVERY)
 
     async def _drain(self) -> None:
         systemd.notify("STOPPING=1")
@@ -355,6 +377,7 @@ class House:
         assert self._group is not None
         old = self.config
         policy = compile.policy(config)
+        credentials = await asyncio.to_thread(wiring.credentials, config)
         terms = wiring.terms(config, policy)
         self.accounts.add(terms)
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}
@@ -367,6 +390,7 @@ class House:
         self.upstreams.clear()
         self.upstreams.update(upstreams)
         self.config, self.policy, self.reloaded_at = config, policy, wiring.now()
+        self.credentials = credentials
         self.accounts.configure(terms)
         self.store.keep_free(config.queue.min_free)
         self.store.keep_history(config.queue.history)

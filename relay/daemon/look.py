@@ -84,6 +84,7 @@ def _situation(house: House, standing: Sequence[Standing]) -> Situation:
         up={name: upstream.up for name, upstream in house.upstreams.items()},
         routes={name: route.upstreams for name, route in house.policy.routes.items()},
         in_doubt=in_doubt,
+        credentials=house.credentials,
     )
 
 

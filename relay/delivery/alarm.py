@@ -3,8 +3,9 @@
 An alarm is raised when a trouble is found and cleared when it is gone; an upstream set aside is given an hour
 first, since most come back by themselves. Mailed is, at most once a day for each cause (a warning: once a week):
 
-    an upstream set aside for an hour, for its certificate or its quota as well; AUTH refused; a certificate near
-    its end; the disk low; session codes expired; mail in the queue that cannot be read
+    an upstream set aside for an hour, for its certificate or its quota as well; AUTH refused; a certificate near its
+    end; a client secret or certificate of ours 30, 7 and 1 days before its end (once each); the disk low; session codes
+    expired; mail in the queue that cannot be read
 
 An alarm mail goes as every notification does: by the route "default", with a null reverse-path, and it never
 bounces. Where the store cannot keep it, it is tried again at the next look.
@@ -38,11 +39,15 @@ MAILED_AFTER = {
     "quota": _HOUR,
     "auth-refused": _AT_ONCE,
     "certificate-ends": _AT_ONCE,
+    "secret-ends": _AT_ONCE,
+    "login-certificate-ends": _AT_ONCE,
     "disk-low": _AT_ONCE,
     "session-codes-expired": _AT_ONCE,
     "entries-damaged": _AT_ONCE,
 }
 """By the first word of a cause; what is not named is not mailed."""
+_ONCE = timedelta(days=25)  # longer than a step of these lasts, shorter than any secret does
+_IN_STEPS = frozenset({"secret-ends", "login-certificate-ends"})
 
 _TEXT = """\
 De mailrelay op {hostname} vraagt om aandacht.
@@ -137,7 +142,8 @@ class Alarms:
                 return True
             self._mailed[cause] = last
         # A moment far ahead comes from a clock that was wrong, and must not silence the alarm.
-        return abs(now - last) >= PAUSES[finding.severity]
+        in_steps = _kind(finding) in _IN_STEPS and finding.severity is Severity.WARNING
+        return abs(now - last) >= (_ONCE if in_steps else PAUSES[finding.severity])
 
     async def _mail(self, finding: Finding) -> None:
         policy, now = self._policy(), self._now()

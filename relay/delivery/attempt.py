@@ -1,21 +1,27 @@
 """One attempt for one lease: decide with the current policy, render, try the upstreams in order.
 
 The result is one outcome for each pending recipient; nothing is stored here. A session code tries the ways
-that are not set aside first, and then the others all the same; one that a way left in doubt goes by no other.
+that are not set aside first, and then the others all the same, and does not wait long for any (`hedge`); one that
+a way left in doubt goes by no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 
+from relay.delivery import hedge
 from relay.delivery.call import NOT_ASKED, Call
+from relay.delivery.hedge import Answers, Stragglers, Way, hedged
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
-from relay.events import Observer
+from relay.events import HedgeBegun, Observer
 from relay.mail.outcome import Deferred, Failed, Outcome, Stage
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
 from relay.queue.model import Kind, Lease, Pending
+from relay.transport.port import Gate
 
 _IN_CONTENT = (Stage.BODY, Stage.DOT)
 
@@ -68,39 +74,54 @@ async def attempt(
     decision: Accept,
     policy: Policy,
     upstreams: Mapping[str, Upstream],
+    *,
     observer: Observer,
     verdicts: Verdicts,
+    stragglers: Stragglers,
+    now: Callable[[], datetime],
 ) -> Attempted | None:
-    """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried."""
+    """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried.
+
+    `stragglers` keeps what still goes on without the message. A session code is not sent once its lifetime is over.
+    """
     session_code = lease.entry.session_code
     call = Call(lease, decision, policy, observer, verdicts)
+    hedging = _Hedging(call, lease, decision, observer, stragglers, now) if session_code else None
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, str] = {}
-    tried: set[str] = set()
+    tried: set[tuple[str, int]] = set()
     remaining: Sequence[Pending] = lease.pending
     for name, insist in _ways(decision.route.upstreams, session_code):
         upstream = upstreams.get(name)  # a reload may have taken it away while another was asked
-        if upstream is None or name in tried:
+        if upstream is None:
             continue
-        for part in _parts(_those_for(name, remaining, session_code), upstream.limits.max_recipients):
-            answers = await call.transaction(upstream, part, insist=insist)
-            if answers is None:
+        answered: list[tuple[str, Answers | None]] = []
+        those = [one for one in _those_for(name, remaining, session_code) if (name, one.index) not in tried]
+        for part in _parts(those, upstream.limits.max_recipients):
+            if hedging is None:
+                answered = [(name, await call.transaction(upstream, part, insist=insist))]
+            else:
+                beside = _beside(name, part, decision.route.upstreams, upstreams, tried)
+                answered = await hedging.ask(upstream, part, insist=insist, beside=beside)
+            for way, answers in answered:
+                for pending, answer in zip(part, answers or (), strict=answers is not None):
+                    tried.add((way, pending.index))
+                    before = outcomes.get(pending.index)
+                    # What cannot be carried here may still go as was said before.
+                    if _may_go_on(before, session_code) and (before is None or not _cannot_carry(answer)):
+                        outcomes[pending.index] = answer
+                        asked[pending.index] = way
+            if (name, None) in answered:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
-            tried.add(name)
-            for pending, answer in zip(part, answers, strict=True):
-                if pending.index not in outcomes or not _cannot_carry(
-                    answer
-                ):  # else it may still go as was said before
-                    outcomes[pending.index] = answer
-                    asked[pending.index] = name
-        if not session_code and upstream.takes_later:
+        if hedging is None and (name, None) in answered and upstream.takes_later:
             break  # the pace alone holds it back: it waits for this way
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
-        if not remaining:
+        if not remaining or (hedging is not None and hedging.too_late()):
             break
     if not asked:
         return None
-    if not tried.issuperset(decision.route.upstreams):  # one that is set aside now may carry what others cannot
+    if not {way for way, _ in tried}.issuperset(decision.route.upstreams):
+        # One that is set aside now may carry what the others cannot.
         outcomes = {index: outcome for index, outcome in outcomes.items() if not _cannot_carry(outcome)}
     names = tuple([asked.get(pending.index, "") for pending in lease.pending])
     return Attempted(
@@ -124,6 +145,25 @@ def _those_for(upstream: str, pending: Sequence[Pending], session_code: bool) ->
     return [one for one in pending if one.in_doubt_at in ("", upstream)]
 
 
+def _beside(
+    name: str,
+    part: Sequence[Pending],
+    ways: Sequence[str],
+    upstreams: Mapping[str, Upstream],
+    tried: Set[tuple[str, int]],
+) -> Upstream | None:
+    """The way that may be begun beside `name`, if there is one: for all of `part`, and asked for nobody in it yet."""
+    if any(pending.in_doubt_at for pending in part):
+        return None
+    for other in ways:
+        upstream = upstreams.get(other)
+        if upstream is None or other == name or len(part) > upstream.limits.max_recipients:
+            continue
+        if not any((other, pending.index) in tried for pending in part):
+            return upstream
+    return None
+
+
 def _parts(pending: Sequence[Pending], most: int) -> Iterator[Sequence[Pending]]:
     for start in range(0, len(pending), most):
         yield pending[start : start + most]
@@ -141,3 +181,44 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
 def _cannot_carry(outcome: Outcome) -> bool:
     """True when nothing was sent, because this upstream cannot carry the message (size, encoding); another may."""
     return isinstance(outcome, Failed) and outcome.unasked
+
+
+class _Hedging:
+    """The transactions of a session code, which waits for no slow way (`hedge`)."""
+
+    def __init__(
+        self,
+        call: Call,
+        lease: Lease,
+        decision: Accept,
+        observer: Observer,
+        stragglers: Stragglers,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._call = call
+        self._lease = lease
+        self._decision = decision
+        self._observer = observer
+        self._stragglers = stragglers
+        self._now = now
+
+    def too_late(self) -> bool:
+        return self._now() >= self._lease.entry.expires_at
+
+    async def ask(
+        self, upstream: Upstream, part: Sequence[Pending], *, insist: bool, beside: Upstream | None
+    ) -> list[tuple[str, Answers | None]]:
+        """What `upstream` answers, and what `beside` does where it was needed; None where a way was not tried."""
+        return await hedged(
+            Way(upstream.name, partial(self._call.transaction, upstream, part, insist=insist)),
+            None if beside is None else Way(beside.name, partial(self._hedge, beside, upstream.name, part)),
+            may_go_on=partial(_may_go_on, session_code=True),
+            too_late=self.too_late,
+            stragglers=self._stragglers,
+        )
+
+    async def _hedge(self, upstream: Upstream, slow: str, part: Sequence[Pending], gate: Gate) -> Answers | None:
+        if upstream.admits(insist=True):
+            queue_id, route = self._lease.entry.queue_id, self._decision.route.name
+            self._observer.observe(HedgeBegun(queue_id, route, slow, upstream.name, hedge.HEDGE_AFTER))
+        return await self._call.transaction(upstream, part, gate, insist=True)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
@@ -29,12 +31,19 @@ from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
 from relay.policy.verdict import Sender
 from relay.queue.model import Kind, Lease, Pending
-from relay.transport.port import DeliveryRequest
+from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 
-Outcomes = tuple[Outcome, ...]
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way out, and how it is taken."""
+
+    upstream: Upstream
+    insist: bool
+    gate: Gate | None
 
 
 class Call:
@@ -52,10 +61,12 @@ class Call:
         self._repaired: Rendered | None = None
         self._told: str | None = None
 
-    async def transaction(self, upstream: Upstream, part: Sequence[Pending], *, insist: bool) -> Outcomes | None:
-        """The outcomes for `part`; None when nothing was tried."""
+    async def transaction(
+        self, upstream: Upstream, part: Sequence[Pending], gate: Gate | None = None, *, insist: bool
+    ) -> Answers | None:
+        """The outcomes for `part`; None when nothing was tried. `gate` is asked before any content is sent."""
         try:
-            outcomes = await self._converse(upstream, part, insist)
+            outcomes = await self._converse(_Way(upstream, insist, gate), part)
         except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
             self._observer.observe(caught(error, self._lease))
             # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
@@ -65,49 +76,45 @@ class Call:
             return (outcome,) * len(part)
         return outcomes
 
-    async def _converse(self, upstream: Upstream, part: Sequence[Pending], insist: bool) -> Outcomes | None:
+    async def _converse(self, way: _Way, part: Sequence[Pending]) -> Answers | None:
         rule, entry = self._decision.rule, self._lease.entry
         if entry.kind is Kind.BOUNCE:
-            return await self._bounce(upstream, part, insist)
+            return await self._bounce(way, part)
         if rule is None or not rule.repairs:
-            return await self._send(upstream, part, self._rendered, insist)
+            return await self._send(way, part, self._rendered)
         sender = Sender.of(View(entry.submission))
-        async with self._verdicts.question(upstream.name, sender, waits=not entry.session_code):
-            if self._verdicts.refuses(upstream.name, sender):
-                return await self._send(upstream, part, self._as_repaired(), insist)
-            return await self._ask(upstream, part, rule, sender, insist)
+        async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code):
+            if self._verdicts.refuses(way.upstream.name, sender):
+                return await self._send(way, part, self._as_repaired())
+            return await self._ask(way, part, rule, sender)
 
-    async def _ask(
-        self, upstream: Upstream, part: Sequence[Pending], rule: SenderRule, sender: Sender, insist: bool
-    ) -> Outcomes | None:
+    async def _ask(self, way: _Way, part: Sequence[Pending], rule: SenderRule, sender: Sender) -> Answers | None:
         """Steps 1 to 3."""
-        outcomes = await self._send(upstream, part, self._rendered, insist)
+        outcomes = await self._send(way, part, self._rendered)
         if outcomes is None:
             return None
         refusals = _sender_refused(outcomes)
-        if any(upstream.confirms(refusal) for refusal in refusals.values()):
-            outcomes = await self._again(upstream, part, outcomes, self._rendered, insist)
+        if any(way.upstream.confirms(refusal) for refusal in refusals.values()):
+            outcomes = await self._again(way, part, outcomes, self._rendered)
             refusals = _sender_refused(outcomes)
         if not refusals:
             if any(isinstance(outcome, Delivered) for outcome in outcomes):
-                await self._verdicts.taken(upstream.name, sender)
+                await self._verdicts.taken(way.upstream.name, sender)
             return outcomes
         repaired = self._as_repaired()
         if repaired.result != "repaired":  # the rule would change nothing
             return outcomes
-        outcomes = await self._again(upstream, part, outcomes, repaired, insist)
+        outcomes = await self._again(way, part, outcomes, repaired)
         if not _sender_refused(outcomes):  # else its address is no better, and there is nothing to remember
             reply = next(iter(refusals.values())).reply
-            await self._verdicts.refused(upstream.name, sender, reply, remember=rule.remember)
+            await self._verdicts.refused(way.upstream.name, sender, reply, remember=rule.remember)
         return outcomes
 
-    async def _again(
-        self, upstream: Upstream, part: Sequence[Pending], outcomes: Outcomes, rendered: Rendered, insist: bool
-    ) -> Outcomes:
+    async def _again(self, way: _Way, part: Sequence[Pending], outcomes: Answers, rendered: Rendered) -> Answers:
         """Those of `part` whose sender was refused, once more as `rendered`; the outcomes of all."""
         refused = list(_sender_refused(outcomes))
         again = [part[place] for place in refused]
-        answers = await self._send(upstream, again, rendered, insist, goes_on=True)
+        answers = await self._send(way, again, rendered, goes_on=True)
         if answers is None:  # set aside meanwhile: the refusal is not the last word
             answers = (NOT_ASKED,) * len(refused)
         merged = list(outcomes)
@@ -115,15 +122,14 @@ class Call:
             merged[place] = answer
         return tuple(merged)
 
-    async def _bounce(self, upstream: Upstream, part: Sequence[Pending], insist: bool) -> Outcomes | None:
+    async def _bounce(self, way: _Way, part: Sequence[Pending]) -> Answers | None:
         """Some upstreams refuse `<>` (RFC 5321, section 4.5.5 notwithstanding); the reader matters more."""
         rendered = self._rendered
-        outcomes = await self._send(upstream, part, rendered, insist)
+        outcomes = await self._send(way, part, rendered)
         if outcomes is None or rendered.reverse_path is not None or not _null_path_refused(outcomes):
             return outcomes
         author = self._policy.bounces_from
-        outcomes = await self._send(upstream, part, rendered, insist, author, goes_on=True)
-        return outcomes or (NOT_ASKED,) * len(part)
+        return await self._send(way, part, rendered, author, goes_on=True) or (NOT_ASKED,) * len(part)
 
     def _as_repaired(self) -> Rendered:
         if self._repaired is None:
@@ -132,15 +138,15 @@ class Call:
 
     async def _send(
         self,
-        upstream: Upstream,
+        way: _Way,
         part: Sequence[Pending],
         rendered: Rendered,
-        insist: bool,
         reverse_path: Address | None = None,
         *,
         goes_on: bool = False,
-    ) -> Outcomes | None:
+    ) -> Answers | None:
         """One transaction; `reverse_path` instead of the one in `rendered`. `goes_on`: another came before it."""
+        upstream, insist = way.upstream, way.insist
         entry = self._lease.entry
         route = self._decision.route
         envelope = entry.submission.envelope
@@ -155,6 +161,7 @@ class Call:
             ret=envelope.ret,
             envid=envelope.envid,
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
+            gate=way.gate,
             session_code=entry.session_code,
         )
         if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
@@ -166,6 +173,8 @@ class Call:
         )
         if delivery is None:
             return None
+        if CALLED_OFF in delivery.outcomes:
+            return delivery.outcomes
         stage, trouble = _what_went_wrong(delivery.outcomes)
         seconds = time.perf_counter() - started
         self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))
@@ -184,7 +193,7 @@ class Call:
             SenderDecided(entry.queue_id, rule.name, result, entry.attempts, rendered.signatures_removed)
         )
 
-    def _tell_of_refusals(self, upstream: str, outcomes: Outcomes) -> None:
+    def _tell_of_refusals(self, upstream: str, outcomes: Answers) -> None:
         told: set[Refusal] = set()
         entry, route = self._lease.entry, self._decision.route
         for outcome in outcomes:

@@ -132,7 +132,16 @@ class _Waiting:
             names = self._decision.route.upstreams
             self._ways = {name: house.upstreams[name] for name in names if name in house.upstreams}
             try:
-                return await attempt(self._lease, self._decision, policy, self._ways, house.observer, house.verdicts)
+                return await attempt(
+                    self._lease,
+                    self._decision,
+                    policy,
+                    self._ways,
+                    observer=house.observer,
+                    verdicts=house.verdicts,
+                    stragglers=self._worker.stragglers,
+                    now=house.now,
+                )
             except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
                 house.observer.observe(caught(error, self._lease))
                 return None

@@ -70,7 +70,8 @@ class Upstream:
         # The end
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._active: dict[Connection, str] = {}  # and the queue ID of what it carries
+        # By transaction, since one connection may do for all (capture): it, and the queue ID of what it carries.
+        self._active: dict[object, tuple[Connection, str]] = {}
         self._last_call: asyncio.TimerHandle | None = None
 
     @property
@@ -285,7 +286,7 @@ class Upstream:
 
     def past_dot(self, queue_id: str) -> bool:
         """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
-        return any(connection.past_dot for connection, carried in self._active.items() if carried == queue_id)
+        return any(connection.past_dot for connection, carried in self._active.values() if carried == queue_id)
 
     async def _transaction(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
         idle = self.pool.take(session_code=request.session_code)
@@ -314,7 +315,8 @@ class Upstream:
     async def _transact(
         self, connection: Connection, request: DeliveryRequest, claim: Claim, deadline: float | None
     ) -> Delivery:
-        self._active[connection] = request.queue_id
+        transaction = object()
+        self._active[transaction] = (connection, request.queue_id)
         try:
             await claim.use()
             if deadline is not None:
@@ -326,7 +328,7 @@ class Upstream:
             connection.abort()
             raise
         finally:
-            del self._active[connection]
+            del self._active[transaction]
         done = delivery.reencoding
         if done is not None:
             self._observer.observe(
@@ -392,13 +394,13 @@ class Upstream:
         for limit in self._connecting:
             if not limit.expired():
                 limit.reschedule(self._loop.time())
-        for connection in list(self._active):
+        for connection, _ in list(self._active.values()):
             if not connection.past_dot:
                 connection.abort()
         self._last_call = self._loop.call_later(grace, self._break_off)
 
     def _break_off(self) -> None:
-        for connection in list(self._active):
+        for connection, _ in list(self._active.values()):
             connection.abort()
 
     def _refuse(self) -> None:

@@ -23,6 +23,7 @@ from datetime import datetime
 from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
 from relay.delivery.call import NOT_ASKED, caught
 from relay.delivery.health import NEVER
+from relay.delivery.hedge import Stragglers
 from relay.delivery.notify import NOBODY, Audience, most_notices
 from relay.delivery.settle import Settled, bounce, expire, hold, settle
 from relay.delivery.upstream import Upstream
@@ -88,6 +89,7 @@ class Worker:
         self._backlog = True  # until the store says otherwise
         self._due_at: datetime | None = None
         self._attempted = False
+        self.stragglers = Stragglers()
         self._stopping = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
 
@@ -119,6 +121,7 @@ class Worker:
                 group.create_task(self._run())
         while self._ready:
             await self._give_back(self._empty())
+        await self.stragglers.over()
 
     def stop(self) -> None:
         """Take nothing new; runners end after the message they have in hand."""
@@ -307,7 +310,16 @@ class Worker:
             if decision.route.name != self.route:
                 await self._move(lease, decision)
                 return
-            attempted = await attempt(lease, decision, policy, house.upstreams, house.observer, house.verdicts)
+            attempted = await attempt(
+                lease,
+                decision,
+                policy,
+                house.upstreams,
+                observer=house.observer,
+                verdicts=house.verdicts,
+                stragglers=self.stragglers,
+                now=house.now,
+            )
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             house.observer.observe(caught(error, lease))
             route = policy.routes.get(self.route) or policy.routes[DEFAULT]

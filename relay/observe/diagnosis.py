@@ -10,6 +10,9 @@ The causes, and how long each lasts:
     store-failed                 until a commit succeeds again
     disk-low                     below twice `min_free`; an error below `min_free`, where mail is refused
     certificate-ends:WHAT:NAME   a listener's: 30 days before; an upstream's: 14 days; an error from 7 days on
+    secret-ends:NAME:DAYS        30, 7 and 1 days before an OAuth2 client secret ends; an error from 1 day on
+    login-certificate-ends:NAME:DAYS   the same, for a client certificate of ours
+    token-refused:NAME           while no OAuth2 token is to be had, and the upstream is not set aside already
     session-codes-expired        an hour from the last that expired
     session-codes-waiting        while one is older than a minute
     reload-refused               until the next good reload
@@ -30,7 +33,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from relay.events import RecipientFailed, UpstreamSetAside, UpstreamThrottled
+from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside, UpstreamThrottled
 from relay.mail.dsn_text import DUTCH, ENGLISH, duration
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Refusal, Stage
 from relay.mail.outcome import Trouble as Failure
@@ -46,6 +49,8 @@ LESS_IS_LONG, LESS_IS_OVER = timedelta(minutes=10), timedelta(minutes=5)
 CODE_STUCK = timedelta(minutes=1)
 CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=14)}  # providers renew late
 CERTIFICATE_URGENT = timedelta(days=7)
+CREDENTIAL_STEPS = (1, 7, 30)  # days
+TOKEN_LATE = timedelta(minutes=10)  # most that fails once works the next time
 _MIB = 2**20
 _SAID = 300  # characters of what an upstream or a configuration check said
 
@@ -117,6 +122,7 @@ class Known:
     expired_codes: deque[datetime] = field(default_factory=lambda: deque(maxlen=1000))
     refused: dict[str, Refused] = field(default_factory=dict)
     bugs: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=1000))
+    tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -138,6 +144,8 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
         *_store(known),
         *_disk(situation, known, now),
         *_certificates(situation, now),
+        *_credentials(situation, now),
+        *_tokens(known, situation, now),
         *_session_codes(known, situation, now),
         *_house(known, situation, now),
         *_queue(situation, now),
@@ -214,6 +222,30 @@ def _certificates(situation: Situation, now: datetime) -> Iterator[Finding]:
             values: dict[str, _Value] = {"what": what, "name": name, "day": end}
             cause = f"certificate-ends:{what_and_name}"
             yield Finding(cause, severity, end - early, kind, f"{what}-certificate", values)
+
+
+def _credentials(situation: Situation, now: datetime) -> Iterator[Finding]:
+    """What the relay logs in with: each step is a cause of its own, so that each is told once."""
+    for what_and_name, end in situation.credentials.items():
+        what, _, name = what_and_name.partition(":")
+        step = next((days for days in CREDENTIAL_STEPS if end - now <= days * DAY), None)
+        if step is None:
+            continue
+        severity = Severity.ERROR if step == CREDENTIAL_STEPS[0] else Severity.WARNING
+        kind = "secret" if what == "secret" else "login-certificate"
+        told = f"{kind}-ended" if end <= now else f"{kind}-ends"
+        values: dict[str, _Value] = {"name": name, "day": end}
+        yield Finding(f"{kind}-ends:{name}:{step}", severity, end - step * DAY, told, f"{kind}-end", values)
+
+
+def _tokens(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    for name, (since, why) in known.tokens.items():
+        if not situation.up.get(name, False):
+            continue  # set aside, which says more; or a reload took it away
+        if why.permanent or now - since >= TOKEN_LATE:
+            remedy = connection_remedy(Stage.AUTH, Failure.TRANSIENT, 0, "", why.text)
+            values: dict[str, _Value] = {"name": name, "said": _said(why.text)}
+            yield Finding(f"token-refused:{name}", Severity.WARNING, since, "token-refused", remedy, values)
 
 
 def _session_codes(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:

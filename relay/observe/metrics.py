@@ -61,7 +61,8 @@ class Gauges:
 
     `sessions`: open sessions by listener. `connections`: ours by upstream, (idle, busy). `up`: by
     upstream, False while it is set aside; who is missing is up. `disk_free`: octets on the queue's
-    file system, None when unknown. `verdicts`: senders that are known to be refused, by upstream.
+    file system, None when unknown. `verdicts`: senders that are known to be refused, by upstream. `tokens`,
+    `credentials`: by upstream, when its token ends, and when what that is had with.
     """
 
     ledger: Callable[[], Ledger]
@@ -70,6 +71,8 @@ class Gauges:
     up: Callable[[], Mapping[str, bool]]
     disk_free: Callable[[], int | None]
     verdicts: Callable[[], Mapping[str, int]]
+    tokens: Callable[[], Mapping[str, datetime]] = dict
+    credentials: Callable[[], Mapping[str, datetime]] = dict
 
 
 class Metrics(Tally):
@@ -167,6 +170,15 @@ class Metrics(Tally):
             ("upstream",),
             {(name,): verdicts.get(name, 0) for name in self.names.upstreams},
         )
+        for name, meaning, ends in (
+            ("relay_oauth_token_expiry_timestamp_seconds", "When the OAuth2 token ends.", gauges.tokens()),
+            (
+                "relay_oauth_secret_expiry_timestamp_seconds",
+                "When the client secret or certificate of OAuth2 ends.",
+                gauges.credentials(),
+            ),
+        ):
+            yield _gauge(name, meaning, ("upstream",), {(each,): end.timestamp() for each, end in ends.items()})
         free = gauges.disk_free()
         if free is not None:
             yield _gauge("relay_disk_free_bytes", "Free on the queue's file system.", (), {(): free})

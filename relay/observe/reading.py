@@ -9,6 +9,33 @@ from __future__ import annotations
 from relay.mail.outcome import Stage, Trouble
 
 # What is said, in lower case, and the remedy; the first that is found speaks.
+_TOKEN_TEXTS = (
+    ("aadsts7000222", "token-secret-expired"),
+    ("aadsts7000215", "token-secret-wrong"),
+    ("aadsts7000218", "token-public-client"),
+    ("aadsts700025", "token-not-public"),
+    ("aadsts700016", "token-app"),
+    ("aadsts700027", "token-certificate"),
+    ("aadsts700024", "token-clock"),
+    ("aadsts900971", "token-redirect"),
+    ("aadsts50059", "token-tenant"),
+    ("aadsts90002", "token-tenant"),
+    ("invalid_tenant", "token-tenant"),
+    ("aadsts65001", "token-consent"),
+    ("aadsts70011", "token-scope"),
+    ("aadsts1002012", "token-scope"),
+    ("invalid_scope", "token-scope"),
+    ("aadsts", "token-login"),  # all others of a login: 70043, 700082, 50173, 50076 and more
+    ("log in once", "token-login"),
+    ("is not installed", "token-package"),
+    ("state-key", "token-key"),
+    ("clock of this machine", "token-clock"),
+    ("invalid jwt", "token-clock"),
+    ("unauthorized_client", "token-delegation"),
+    ("invalid_client", "token-secret-wrong"),
+    ("invalid_grant", "token-login"),
+    ("no token", "token-endpoint"),
+)
 _LOGIN_TEXTS = (
     ("smtpclientauthentication is disabled", "m365-tenant"),
     ("security defaults", "m365-security-defaults"),
@@ -65,6 +92,9 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
     if code == 0:
         return "port-and-tls" if stage in (Stage.BANNER, Stage.EHLO) else "upstream"
     said = f"{status} {text}".lower()
+    found = _found(text, _LOGIN_TEXTS)
+    if found:
+        return found
     if code == 421 or any(word in said for word in _THROTTLING):
         return "throttled"
     return "turned-away"
@@ -79,6 +109,8 @@ def sender_remedy(code: int, status: str, text: str) -> str:
 
 def _login_remedy(code: int, status: str, text: str) -> str:
     if code == 0:
+        if found := _found(text, _TOKEN_TEXTS):
+            return found
         if "upstream offers" in text or "unencrypted" in text:
             return "mechanism"
         return "login-later" if text.startswith("the upstream") else "secret"
@@ -89,6 +121,8 @@ def _login_remedy(code: int, status: str, text: str) -> str:
         return found
     if status == "5.7.4":
         return "mechanism"
+    if "(xoauth2" in text.lower():
+        return "m365-token" if status in ("5.7.3", "5.7.139") else "token-refused"
     return "m365-login" if status in ("5.7.3", "5.7.139") else "password"
 
 

@@ -74,6 +74,8 @@ class Recent:
             events.UpstreamSetAside: self._upstream_set_aside,
             events.UpstreamThrottled: self._upstream_throttled,
             events.UpstreamRestored: self._upstream_restored,
+            events.TokenFetched: self._token_fetched,
+            events.TokenRefused: self._token_refused,
             events.StoreFailed: self._store_failed,
             events.StoreRecovered: self._store_recovered,
             events.ConfigReloaded: self._config_reloaded,
@@ -210,6 +212,13 @@ class Recent:
 
     def _upstream_restored(self, event: events.UpstreamRestored) -> None:
         self._known.aside.pop(event.upstream, None)
+
+    def _token_fetched(self, event: events.TokenFetched) -> None:
+        self._known.tokens.pop(event.upstream, None)
+
+    def _token_refused(self, event: events.TokenRefused) -> None:
+        before = self._known.tokens.get(event.upstream)
+        self._known.tokens[event.upstream] = (before[0] if before else _moment(self._now()), event)
 
     def _store_failed(self, event: events.StoreFailed) -> None:
         since = self._known.store[0] if self._known.store is not None else _moment(self._now())

@@ -130,10 +130,118 @@ REMEDIES: dict[str, Words] = {
         "aanmeldingslogboeken van Microsoft Entra zeggen welk), of staat Geverifieerde SMTP uit voor deze mailbox.",
     ),
     "m365-no-passwords": Words(
-        "Microsoft takes no passwords here any more: send through an SMTP relay connector, which knows this machine by "
-        "its address, or through another provider.",
-        "Microsoft neemt hier geen wachtwoorden meer aan: verstuur via een SMTP-relayconnector, die deze machine aan "
-        "haar adres herkent, of via een andere provider.",
+        "Microsoft takes no passwords here any more: log in with OAuth2 (`relay auth setup m365` prints the steps), or "
+        "send through an SMTP relay connector, which knows this machine by its address.",
+        "Microsoft neemt hier geen wachtwoorden meer aan: meld aan met OAuth2 (`relay auth setup m365` toont de "
+        "stappen), of verstuur via een SMTP-relayconnector, die deze machine aan haar adres herkent.",
+    ),
+    "m365-token": Words(
+        "Microsoft gave a token, but the mailbox does not take it: the app needs SMTP.SendAsApp of Office 365 Exchange "
+        "Online with admin consent, the service principal in Exchange must have the object ID of the enterprise "
+        "application (not of the app registration) and rights on the mailbox, and Authenticated SMTP must be on for it "
+        "(`relay auth setup m365`).",
+        "Microsoft gaf een token, maar de mailbox neemt het niet aan: de app heeft SMTP.SendAsApp van Office 365 "
+        "Exchange Online nodig met beheerderstoestemming, de service-principal in Exchange moet de object-id van de "
+        "bedrijfstoepassing hebben (niet die van de app-registratie) en rechten op de mailbox, en Geverifieerde SMTP "
+        "moet ervoor aanstaan (`relay auth setup m365`).",
+    ),
+    # Tokens
+    "token-refused": Words(
+        "Check that upstreams.{name}.username is the mailbox that the token is for, and that the token has the scope "
+        "for mail; `relay auth test {name}` shows each step.",
+        "Controleer of upstreams.{name}.username de mailbox is waar het token voor is, en of het token het bereik voor "
+        "mail heeft; `relay auth test {name}` toont elke stap.",
+    ),
+    "token-secret-expired": Words(
+        "The client secret has expired: make a new one in Microsoft Entra (App registrations, Certificates & secrets), "
+        "put its value where upstreams.{name}.oauth2.client_secret points, write its end into secret_expires, and "
+        "restart the relay.",
+        "Het clientgeheim is verlopen: maak een nieuw in Microsoft Entra (App-registraties, Certificaten en geheimen), "
+        "zet de waarde waar upstreams.{name}.oauth2.client_secret naar wijst, zet de einddatum in secret_expires, en "
+        "herstart de relay.",
+    ),
+    "token-secret-wrong": Words(
+        "The client secret is not accepted: upstreams.{name}.oauth2.client_secret must be its value, not its ID, and "
+        "belong to that client_id.",
+        "Het clientgeheim wordt niet geaccepteerd: upstreams.{name}.oauth2.client_secret moet de waarde zijn, niet de "
+        "id, en bij die client_id horen.",
+    ),
+    "token-not-public": Words(
+        "The app is a public client, and those have no secret: leave client_secret out of upstreams.{name}.oauth2, or "
+        "set 'Allow public client flows' to No in the app registration.",
+        "De app is een openbare client, en die hebben geen geheim: laat client_secret weg uit upstreams.{name}.oauth2, "
+        "of zet 'Openbare clientstromen toestaan' op Nee in de app-registratie.",
+    ),
+    "token-public-client": Words(
+        "For a login by device code the app registration must say 'Allow public client flows: Yes' (Authentication).",
+        "Voor aanmelden met een apparaatcode moet in de app-registratie 'Openbare clientstromen toestaan: Ja' staan "
+        "(Verificatie).",
+    ),
+    "token-app": Words(
+        "There is no such app in that tenant: compare upstreams.{name}.oauth2.client_id and tenant with the app "
+        "registration.",
+        "Die app is er niet in die tenant: vergelijk upstreams.{name}.oauth2.client_id en tenant met de "
+        "app-registratie.",
+    ),
+    "token-certificate": Words(
+        "Microsoft does not know the certificate: upload the one that upstreams.{name}.oauth2.certificate names to the "
+        "app registration.",
+        "Microsoft kent het certificaat niet: upload het certificaat dat upstreams.{name}.oauth2.certificate noemt bij "
+        "de app-registratie.",
+    ),
+    "token-clock": Words(
+        "Check the clock of this machine (timedatectl): tokens need it to be right within a few minutes.",
+        "Controleer de klok van deze machine (timedatectl): voor tokens moet die op enkele minuten na goed staan.",
+    ),
+    "token-redirect": Words(
+        "The app registration has no redirect address: under Authentication, add the platform 'Mobile and desktop "
+        "applications' with https://login.microsoftonline.com/common/oauth2/nativeclient.",
+        "De app-registratie heeft geen omleidingsadres: voeg bij Verificatie het platform 'Mobiele en "
+        "bureaubladtoepassingen' toe met https://login.microsoftonline.com/common/oauth2/nativeclient.",
+    ),
+    "token-tenant": Words(
+        "Microsoft does not know which organisation is meant: upstreams.{name}.oauth2.tenant must be the directory "
+        "(tenant) ID, or a domain of it.",
+        "Microsoft weet niet welke organisatie bedoeld is: upstreams.{name}.oauth2.tenant moet de map-id (tenant-id) "
+        "zijn, of een domein daarvan.",
+    ),
+    "token-consent": Words(
+        "Nobody has consented to what the app asks for: grant admin consent under API permissions of the app.",
+        "Niemand heeft toestemming gegeven voor wat de app vraagt: verleen beheerderstoestemming bij API-machtigingen "
+        "van de app.",
+    ),
+    "token-scope": Words(
+        "The scope is not one of this kind of login: leave scope out of upstreams.{name}.oauth2.",
+        "Het bereik hoort niet bij deze manier van aanmelden: laat scope weg uit upstreams.{name}.oauth2.",
+    ),
+    "token-login": Words(
+        "The login has ended, or there was none: log in with `relay auth login {name}`. If it ends again within days, "
+        "a sign-in frequency of Conditional Access is at work: exempt the account, or use grant client_credentials.",
+        "De aanmelding is verlopen, of er was er geen: meld aan met `relay auth login {name}`. Verloopt ze weer binnen "
+        "dagen, dan werkt een aanmeldfrequentie van voorwaardelijke toegang: zonder het account uit, of gebruik grant "
+        "client_credentials.",
+    ),
+    "token-delegation": Words(
+        "The client may not do this: for a service account, allow its client ID the scope https://mail.google.com/ "
+        "under domain-wide delegation in the Google Admin console.",
+        "De client mag dit niet: sta voor een serviceaccount de client-id het bereik https://mail.google.com/ toe bij "
+        "domeinbrede delegatie in de Google Beheerdersconsole.",
+    ),
+    "token-package": Words(
+        "Install the package that it names into the relay's virtual environment, and restart the relay.",
+        "Installeer het genoemde pakket in de virtuele omgeving van de relay, en herstart de relay.",
+    ),
+    "token-key": Words(
+        "Give the relay the credential state-key that the kept login was encrypted with, or log in again with "
+        "`relay auth login {name}`.",
+        "Geef de relay de credential state-key waarmee de bewaarde aanmelding versleuteld is, of meld opnieuw aan met "
+        "`relay auth login {name}`.",
+    ),
+    "token-endpoint": Words(
+        "The mail waits, and a token is asked for again by itself; if this lasts, check that this machine reaches that "
+        "host at port 443 (`relay auth test {name}`).",
+        "De mail wacht, en er wordt vanzelf opnieuw om een token gevraagd; houdt dit aan, controleer dan of deze "
+        "machine die host op poort 443 bereikt (`relay auth test {name}`).",
     ),
     "mechanism": Words(
         "Set upstreams.{name}.auth to one of those that it offers, and check its tls: many offer AUTH only inside TLS.",
@@ -202,6 +310,18 @@ REMEDIES: dict[str, Words] = {
     "upstream-certificate": Words(
         "Its operator has to renew it; once it has ended, the relay will not send there.",
         "De beheerder ervan moet het vernieuwen; is het verlopen, dan verstuurt de relay daar niet meer heen.",
+    ),
+    "secret-end": Words(
+        "Make a new client secret at the provider, put its value where upstreams.{name}.oauth2.client_secret points, "
+        "write its end into secret_expires, and restart the relay; both secrets work side by side until then.",
+        "Maak een nieuw clientgeheim bij de provider, zet de waarde waar upstreams.{name}.oauth2.client_secret naar "
+        "wijst, zet de einddatum in secret_expires, en herstart de relay; tot dan werken beide naast elkaar.",
+    ),
+    "login-certificate-end": Words(
+        "Make a new certificate, register it at the provider, put it where upstreams.{name} names it, and run "
+        "`relay reload`.",
+        "Maak een nieuw certificaat, registreer het bij de provider, zet het waar upstreams.{name} het noemt, en geef "
+        "`relay reload`.",
     ),
     "codes-expired": Words(
         "Look which way was down (`relay status`, and `upstream_set_aside` in the log); session_codes.fallback lets "

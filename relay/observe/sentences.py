@@ -26,6 +26,15 @@ TITLES: dict[str, Words] = {
     "disk-full": Words("Disk full: new mail is refused", "Schijf vol: nieuwe mail wordt geweigerd"),
     "certificate-ends": Words("Certificate of {name} ends soon", "Certificaat van {name} verloopt binnenkort"),
     "certificate-ended": Words("Certificate of {name} has expired", "Certificaat van {name} is verlopen"),
+    "secret-ends": Words("Client secret of {name} ends soon", "Clientgeheim van {name} verloopt binnenkort"),
+    "secret-ended": Words("Client secret of {name} has expired", "Clientgeheim van {name} is verlopen"),
+    "login-certificate-ends": Words(
+        "Client certificate for {name} ends soon", "Clientcertificaat voor {name} verloopt binnenkort"
+    ),
+    "login-certificate-ended": Words(
+        "Client certificate for {name} has expired", "Clientcertificaat voor {name} is verlopen"
+    ),
+    "token-refused": Words("No new token for {name}", "Geen nieuw token voor {name}"),
     "session-codes-expired": Words("Session codes expired", "Sessiecodes verlopen"),
     "session-codes-waiting": Words("Session codes are stuck", "Sessiecodes blijven hangen"),
     "reload-refused": Words("Configuration refused", "Configuratie geweigerd"),
@@ -77,6 +86,28 @@ SENTENCES: dict[str, Words] = {
     "certificate-ended": Words(
         "The certificate of the {what} {name} ended on {day}.",
         "Het certificaat van {what} {name} is verlopen op {day}.",
+    ),
+    "secret-ends": Words(
+        "The client secret that the upstream {name} is logged in with ends on {day}; then no mail leaves by it.",
+        "Het clientgeheim waarmee bij upstream {name} wordt aangemeld verloopt op {day}; daarna gaat er geen mail meer "
+        "langs.",
+    ),
+    "secret-ended": Words(
+        "The client secret that the upstream {name} is logged in with ended on {day}.",
+        "Het clientgeheim waarmee bij upstream {name} wordt aangemeld is verlopen op {day}.",
+    ),
+    "login-certificate-ends": Words(
+        "The certificate that the relay shows for the upstream {name} ends on {day}; then no mail leaves by it.",
+        "Het certificaat dat de relay toont voor upstream {name} verloopt op {day}; daarna gaat er geen mail meer "
+        "langs.",
+    ),
+    "login-certificate-ended": Words(
+        "The certificate that the relay shows for the upstream {name} ended on {day}.",
+        "Het certificaat dat de relay toont voor upstream {name} is verlopen op {day}.",
+    ),
+    "token-refused": Words(
+        "The upstream {name} still works, but no new token is to be had for it: {said}.",
+        "Upstream {name} werkt nog, maar er is geen nieuw token voor te krijgen: {said}.",
     ),
     "session-codes-expired": Words(
         "Session codes that expired before they could be delivered, in the last hour: {count}.",

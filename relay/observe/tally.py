@@ -51,6 +51,8 @@ class Names:
     upstreams: Sequence[str] = ()
     routes: Sequence[str] = ()
     rules: Sequence[str] = ()
+    oauth2: Sequence[str] = ()
+    """The upstreams that log in with a token."""
 
 
 class Tally:
@@ -100,11 +102,17 @@ class Tally:
             upstream=(),
             **{"class": tuple(Refusal)},
         )
+        self._hedges = Counter(
+            "relay_hedges_total", "Session codes for which another way was begun beside this slow one.", upstream=()
+        )
         self._expired = Counter("relay_expired_total", "Recipients whose lifetime ran out.", route=())
         self._notifications = Counter(
             "relay_notifications_total",
             "Messages of our own, by kind.",
             kind=("failure", "delay", "relayed", "alarm", "suppressed"),
+        )
+        self._tokens = Counter(
+            "relay_oauth_refresh_total", "OAuth2 tokens asked for.", upstream=(), result=("ok", "error")
         )
         self._loops = Counter("relay_loops_detected_total", "Messages that came round again.")
         self._store_errors = Counter("relay_queue_errors_total", "Errors of the store.", reason=_STORE_ERRORS)
@@ -123,8 +131,8 @@ class Tally:
 
         self.counters = (
             self._connections, self._messages, self._auth, self._quirks, self._rewrites, self._routed,
-            self._outcomes, self._failures, self._refusals, self._expired, self._notifications, self._loops,
-            self._store_errors, self._reloads, self._exceptions,
+            self._outcomes, self._failures, self._refusals, self._hedges, self._expired, self._notifications,
+            self._loops, self._store_errors, self._reloads, self._exceptions, self._tokens,
         )  # fmt: skip
         self.histograms = (
             self._sizes, self._accept, self._commits, self._batches, self._attempts, self._delays, self._lag,
@@ -140,6 +148,7 @@ class Tally:
             events.SenderDecided: self._sender_decided,
             events.AttemptEnded: self._attempt_ended,
             events.UpstreamRefused: self._upstream_refused,
+            events.HedgeBegun: self._hedge_begun,
             events.RecipientDelivered: self._recipient_delivered,
             events.RecipientDeferred: self._recipient_deferred,
             events.RecipientFailed: self._recipient_failed,
@@ -147,6 +156,8 @@ class Tally:
             events.NotificationQueued: self._notification_queued,
             events.NotificationSuppressed: self._notification_suppressed,
             events.UpstreamConnected: self._upstream_connected,
+            events.TokenFetched: self._token_fetched,
+            events.TokenRefused: self._token_refused,
             events.BatchCommitted: self._batch_committed,
             events.StoreFailed: self._store_failed,
             events.ConfigReloaded: self._config_reloaded,
@@ -161,8 +172,9 @@ class Tally:
         self.names = names
         for listener in (self._connections, self._messages, self._quirks):
             listener.configure(listener=names.listeners)
-        for upstream in (self._outcomes, self._failures, self._refusals):
+        for upstream in (self._outcomes, self._failures, self._refusals, self._hedges):
             upstream.configure(upstream=names.upstreams)
+        self._tokens.configure(upstream=names.oauth2)
         for route in (self._routed, self._expired):
             route.configure(route=names.routes)
         self._rewrites.configure(rule=(*names.rules[:MOST_RULES], OTHER))
@@ -219,6 +231,9 @@ class Tally:
     def _upstream_refused(self, event: events.UpstreamRefused) -> None:
         self._refusals.add(event.upstream, event.refusal)
 
+    def _hedge_begun(self, event: events.HedgeBegun) -> None:
+        self._hedges.add(event.upstream)
+
     def _recipient_delivered(self, event: events.RecipientDelivered) -> None:
         self._outcomes.add(event.upstream, "delivered")
         self._delays.observe(event.delay, event.route)
@@ -243,6 +258,12 @@ class Tally:
     def _upstream_connected(self, event: events.UpstreamConnected) -> None:
         if event.certificate_expires is not None and event.upstream in self.names.upstreams:
             self._certificates[event.upstream] = event.certificate_expires.timestamp()
+
+    def _token_fetched(self, event: events.TokenFetched) -> None:
+        self._tokens.add(event.upstream, "ok")
+
+    def _token_refused(self, event: events.TokenRefused) -> None:
+        self._tokens.add(event.upstream, "error")
 
     # The store and the house
 
@@ -280,6 +301,7 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.SenderDecided: ("relay_rewrites_total",),
     events.AttemptEnded: ("relay_attempt_seconds", "relay_attempt_failures_total"),
     events.UpstreamRefused: ("relay_refusals_total",),
+    events.HedgeBegun: ("relay_hedges_total",),
     events.RecipientDelivered: ("relay_outcomes_total", "relay_delivery_delay_seconds"),
     events.RecipientDeferred: ("relay_outcomes_total",),
     events.RecipientFailed: ("relay_outcomes_total",),
@@ -287,6 +309,8 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.NotificationQueued: ("relay_notifications_total",),
     events.NotificationSuppressed: ("relay_notifications_total",),
     events.UpstreamConnected: ("relay_upstream_certificate_expiry_timestamp_seconds",),
+    events.TokenFetched: ("relay_oauth_refresh_total",),
+    events.TokenRefused: ("relay_oauth_refresh_total",),
     events.BatchCommitted: ("relay_queue_commit_seconds", "relay_queue_commit_batch_size"),
     events.StoreFailed: ("relay_queue_errors_total",),
     events.ConfigReloaded: ("relay_config_reloads_total", "relay_config_last_reload_success_timestamp_seconds"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -56,6 +56,7 @@ class Situation:
     "upstream:NAME"; `damaged`, `held` and `in_doubt` (held as well, and not among `held`) count entries; `oldest` is
     the oldest acceptance by route.
 
+    `credentials` are the ends of what the relay logs in with, by "secret:NAME" or "certificate:NAME".
     `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
     """
 
@@ -68,3 +69,4 @@ class Situation:
     up: dict[str, bool]
     routes: dict[str, tuple[str, ...]]
     in_doubt: int = 0
+    credentials: dict[str, datetime] = field(default_factory=dict)

@@ -269,6 +269,13 @@ _line(
     text=lambda e: f"{e.trouble or 'done'} in {e.seconds:.3f} s",
 )
 _line(
+    events.HedgeBegun,
+    "hedged",
+    Level.INFO,
+    "queue_id route upstream",
+    text=lambda e: f"not ready for the message after {e.seconds:g} s; {e.beside} is tried beside it",
+)
+_line(
     events.RecipientDelivered,
     "delivered",
     Level.INFO,
@@ -364,6 +371,21 @@ _line(
     text=lambda e: _joined((e.text, f"mail waits {e.seconds:.0f} s, then over {e.connections} at most")),
 )
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
+
+_line(
+    events.TokenFetched,
+    "token_fetched",
+    Level.INFO,
+    "upstream",
+    text=lambda e: f"valid until {e.expires_at.astimezone().isoformat(timespec='seconds')}",
+)
+_line(
+    events.TokenRefused,
+    "token_refused",
+    Level.WARNING,
+    "upstream text",
+    raised=(Level.ERROR, "for good", lambda e: e.permanent),
+)
 
 _line(
     events.BatchCommitted,

@@ -14,6 +14,7 @@ from relay.policy.decide import Accept, Policy, Reject, judge
 from relay.policy.match import Condition, View, tried
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
+from relay.policy.session_code import SessionCodes
 from relay.policy.submission import Submission
 
 NOT_SHOWN = "(not shown: session code)"
@@ -75,13 +76,18 @@ def explain(submission: Submission, policy: Policy) -> Explanation:
             return _accepted(submission, policy, decision, view)
 
 
-def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View) -> Explanation:
-    secret = accept.session_code
+def entries_tried(session_codes: SessionCodes, view: View, *, secret: bool) -> tuple[EntryTried, ...]:
+    """Every entry with its conditions. `secret`: what may tell the code is not shown."""
     entries = []
-    for index, match in enumerate(policy.session_codes.match if policy.session_codes else ()):
+    for index, match in enumerate(session_codes.match):
         conditions = _discreet(tried(match, view), secret=secret)
         held = all(condition.held for condition in conditions)
         entries.append(EntryTried(f"session_codes.match[{index}]", conditions, held))
+    return tuple(entries)
+
+
+def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View) -> Explanation:
+    secret = accept.session_code
     rules = []
     for rule in policy.senders:
         conditions = _discreet(tried(rule.match, view), secret=secret)
@@ -91,7 +97,7 @@ def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View
     return Explanation(
         rejected=None,
         because=accept.because,
-        session_codes=tuple(entries),
+        session_codes=entries_tried(policy.session_codes, view, secret=secret) if policy.session_codes else (),
         session_code=accept.because[0] if secret else None,
         rules=tuple(rules),
         route=accept.route.name,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
-from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
 
 PIECE = 256 * 1024
 
@@ -53,6 +53,8 @@ class CaptureTransport:
 
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         """Delivered to all recipients, or deferred for all where the folder cannot be written."""
+        if request.gate is not None and not request.gate():
+            return Delivery((CALLED_OFF,) * len(request.recipients))
         try:
             path = await asyncio.to_thread(self._write, request)
         except OSError as error:

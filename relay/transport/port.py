@@ -13,7 +13,24 @@ from typing import Protocol
 from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
-from relay.mail.outcome import Deferred, Outcome
+from relay.mail.outcome import Deferred, Outcome, Stage, Trouble
+
+CALLED_OFF = Deferred(Stage.DATA, Trouble.TRANSIENT, "the message goes by another way")
+
+
+class Gate(Protocol):
+    """What a transaction has to pass, once, before its content may leave: the same message is under way elsewhere.
+
+    It is asked on the event loop, and nothing comes between its yes and the first octet. After a no the transaction
+    is given up, and whoever has no outcome yet is `CALLED_OFF`.
+    """
+
+    @property
+    def contested(self) -> bool:
+        """True while the other way is under way: then DATA is not sent before the gate is passed either."""
+        ...
+
+    def __call__(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +41,8 @@ class DeliveryRequest:
     `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
-    `session_code`: it may use what is kept for session codes.
-    `encode_long_lines`: lines over 998 octets are not to go as they are.
+    `session_code`: it may use what is kept for session codes. `encode_long_lines`: lines over 998 octets are not to go
+    as they are. `gate`: to be asked before the content goes.
     """
 
     queue_id: str
@@ -40,6 +57,7 @@ class DeliveryRequest:
     patience: float | None = None
     session_code: bool = False
     encode_long_lines: bool = False
+    gate: Gate | None = None
 
     @property
     def size(self) -> int:

@@ -5,7 +5,8 @@ Each step has its own deadline and its own stage, and ends in the next step or i
 - Nothing secret goes over a connection that was to be encrypted and is not. STARTTLS that is not offered, or
   refused, ends the connection; anything that came in the clear behind the answer to STARTTLS does too
   (RFC 3207, section 6).
-- AUTH is tried once, with one mechanism, so that an account is not locked by guessing.
+- AUTH is tried once, with one mechanism, so that an account is not locked by guessing; and by one connection at a
+  time: those that were begun together do not try a wrong password each.
 - A connection that was not finished is dropped, also when `connect` is cancelled.
 """
 
@@ -16,9 +17,9 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
-from typing import Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_encode
 from aiosmtplib.errors import SMTPException, SMTPServerDisconnected
@@ -29,11 +30,14 @@ from relay.errors import RelayError
 from relay.events import Observer, UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import sanitise
-from relay.transport import dial
+from relay.transport import dial, xoauth2
 from relay.transport.offers import Offers
 from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
 from relay.transport.transaction import SmtpConnection, Timeouts
+
+if TYPE_CHECKING:  # who logs in with a password needs none of it
+    from relay.transport.tokens import Token, TokenSource
 
 MECHANISMS = ("plain", "login", "cram-md5")
 
@@ -42,9 +46,9 @@ MECHANISMS = ("plain", "login", "cram-md5")
 class SmtpSettings:
     """One upstream. `password` reveals the secret, is asked at each connect, and may raise RelayError.
 
-    `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5. `cleartext_auth`: AUTH may go
-    unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address literal.
-    `size_limit` is what is known of it before, and while EHLO does not say.
+    `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5; "xoauth2": a token. `cleartext_auth`:
+    AUTH may go unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address
+    literal. `size_limit` is what is known of it before, and while EHLO does not say.
     """
 
     name: str
@@ -56,7 +60,7 @@ class SmtpSettings:
     tls_ca: str | None = None
     tls_certificate: str | None = None
     tls_key: str | None = None
-    auth: Literal["none", "auto", "plain", "login", "cram-md5"] = "none"
+    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = "none"
     username: str | None = field(default=None, repr=False)
     password: Callable[[], str] | None = field(default=None, repr=False)
     cleartext_auth: bool = False
@@ -69,14 +73,17 @@ class SmtpSettings:
 
 
 class SmtpTransport:
-    """An smtp upstream (`port.Transport`)."""
+    """An smtp upstream (`port.Transport`). `tokens`: where those of auth "xoauth2" come from."""
 
-    def __init__(self, settings: SmtpSettings, *, observer: Observer) -> None:
+    def __init__(self, settings: SmtpSettings, *, observer: Observer, tokens: TokenSource | None = None) -> None:
         self._settings = settings
+        self.tokens = tokens
         self._observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.size_limit
+        self._login = asyncio.Lock()
+        self._refused: Deferred | None = None  # what became of the last login that failed
 
     @property
     def name(self) -> str:
@@ -92,11 +99,32 @@ class SmtpTransport:
         anew."""
         self._tls.reload()
         self._size_limit = self._settings.size_limit
+        if self.tokens is not None:
+            self.tokens.reload()
 
     async def connect(self) -> SmtpConnection | Deferred:
         """A connection past TLS and AUTH, or how far it came. Raises nothing for what an upstream or a network does."""
+        if self._settings.auth != "xoauth2":
+            return await self._connect(None)
+        assert self.tokens is not None
+        # The token comes first: an upstream should not wait for somebody else.
+        token = await self.tokens.get()
+        if isinstance(token, Deferred):
+            return token
+        outcome = await self._connect(token)
+        if _refused(outcome) and self.tokens.refuse(token):
+            # It was an old one: its end may have come early. A new one is tried, once.
+            token = await self.tokens.get()
+            if isinstance(token, Deferred):
+                return token
+            outcome = await self._connect(token)
+            if _refused(outcome):
+                self.tokens.refuse(token)
+        return outcome
+
+    async def _connect(self, token: Token | None) -> SmtpConnection | Deferred:
         try:
-            return await self._open()
+            return await self._open(token)
         except _WrongName:
             names = await self._names()
             text = f"the upstream's certificate is for {names or 'another name'}, not for {self._settings.host}"
@@ -104,12 +132,13 @@ class SmtpTransport:
         except _Stopped as stopped:
             return stopped.outcome
 
-    async def _open(self) -> SmtpConnection:
+    async def _open(self, token: Token | None) -> SmtpConnection:
+        refused_before = self._refused
         opening = await self._secured(verify_name=True)
         try:
             extensions, mechanisms = await opening.ehlo(self._settings.hostname)
             if self._settings.auth != "none":
-                await self._authenticate(opening, mechanisms)
+                await self._log_in(opening, mechanisms, token, refused_before)
             offers = Offers.of(extensions)
             self._size_limit = offers.size or self._settings.size_limit
             certificate = opening.certificate()
@@ -189,7 +218,20 @@ class SmtpTransport:
         finally:
             opening.drop()
 
-    async def _authenticate(self, opening: _Opening, offered: list[str]) -> None:
+    async def _log_in(
+        self, opening: _Opening, offered: list[str], token: Token | None, refused_before: Deferred | None
+    ) -> None:
+        """AUTH; where another was refused since this connection was begun, its answer is ours."""
+        async with self._login:
+            if self._refused is not None and self._refused is not refused_before:
+                raise _Stopped(self._refused)
+            try:
+                await self._authenticate(opening, offered, token)
+            except _Stopped as stopped:
+                self._refused = stopped.outcome
+                raise
+
+    async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:
         settings = self._settings
         if not (opening.encrypted or opening.peer_is_here or settings.cleartext_auth):
             _stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
@@ -198,11 +240,21 @@ class SmtpTransport:
         if mechanism is None:
             words = " ".join(offered).upper() or "no AUTH"
             _stop(Stage.AUTH, Trouble.TRANSIENT, f"the upstream offers {words}, not {' '.join(wanted).upper()}")
+        if token is not None:
+            await opening.show(token.value, settings.username or "")
+            return
         try:
             password = settings.password() if settings.password is not None else ""
         except RelayError as error:
             _stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
         await opening.authenticate(mechanism, settings.username or "", password)
+
+
+def _refused(outcome: SmtpConnection | Deferred) -> bool:
+    """Whether the upstream did not take the token."""
+    if not isinstance(outcome, Deferred) or outcome.stage is not Stage.AUTH:
+        return False
+    return outcome.reply is not None and outcome.reply.code == 535
 
 
 class _Stopped(Exception):
@@ -354,8 +406,27 @@ class _Opening(SMTPProtocol):
                     _stop(Stage.AUTH, Trouble.TRANSIENT, "the upstream's CRAM-MD5 challenge is malformed")
                 await self.ask(Stage.AUTH, answer, secrets=(*secrets, answer))
 
+    async def show(self, token: str, username: str) -> None:
+        """XOAUTH2, one try; a refusal says what the upstream said of the token."""
+        response, said = xoauth2.initial_response(username, token), ""
+        secrets = (token.encode(), response)
+        try:
+            raw = await self.ask(Stage.AUTH, b"AUTH", b"XOAUTH2", response, want=(b"2", b"3"), secrets=secrets)
+            if raw.startswith(b"3"):
+                said = xoauth2.told(raw[4:], token)
+                await self.ask(Stage.AUTH, b"", secrets=secrets)
+        except _Stopped as stopped:
+            if stopped.outcome.reply is None:
+                raise
+            reply = xoauth2.marked(stopped.outcome.reply, said)
+            raise _Stopped(replace(stopped.outcome, text=reply.text, reply=reply)) from None
+
     async def ask(
-        self, stage: Stage, *words: bytes, want: bytes = b"2", secrets: tuple[bytes, ...] | list[bytes] = ()
+        self,
+        stage: Stage,
+        *words: bytes,
+        want: bytes | tuple[bytes, ...] = b"2",
+        secrets: tuple[bytes, ...] | list[bytes] = (),
     ) -> bytes:
         """The reply to a command, which begins with `want`; anything else stops. `secrets` are kept out of the text."""
         return await self._reply(stage, words, want, secrets)
@@ -364,7 +435,7 @@ class _Opening(SMTPProtocol):
         self,
         stage: Stage,
         words: tuple[bytes, ...] | None,
-        want: bytes = b"2",
+        want: bytes | tuple[bytes, ...] = b"2",
         secrets: tuple[bytes, ...] | list[bytes] = (),
     ) -> bytes:
         allowed = self._timeouts.greeting

@@ -11,14 +11,19 @@ its transport. What it promises:
 
 Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
 256 KiB in memory in another; else one command at a time. Longer ones go in pieces, at the upstream's pace.
+Where the message may go by another way instead (`port.Gate`), that is asked right before the content, and before
+DATA as well if the other way is under way already: what was called off before DATA costs no connection.
 Content is sent as it is, unless the upstream cannot take it so (`reencode`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,7 +33,7 @@ from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trou
 from relay.mail.reply import Reply
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
-from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
 from relay.transport.reencode import acceptable
 from relay.transport.replies import ReplyReader, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
@@ -197,10 +202,17 @@ class SmtpConnection(asyncio.Protocol):
         rset, self._unfinished = self._unfinished, False
         if rset:
             lines.insert(0, b"RSET\r\n")
-        lines.append(b"DATA\r\n")
-        replies = await self._ask(b"".join(lines), _stages(len(request.recipients), rset))
+        apart = request.gate is not None and request.gate.contested
+        stages = _stages(len(request.recipients), rset)
+        if apart:
+            replies = await self._ask(b"".join(lines), stages[:-1])
+        else:
+            lines.append(b"DATA\r\n")
+            replies = await self._ask(b"".join(lines), stages)
         if rset and replies and not self._reset_is_good(replies.pop(0)):
             replies = []
+        elif apart:
+            replies += await self._ask_for_data(request, replies)
         return await self._judge(request, replies)
 
     async def _step_by_step(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
@@ -213,14 +225,22 @@ class SmtpConnection(asyncio.Protocol):
         if replies and _positive(replies[0]):
             for line in lines[1:]:
                 replies += await self._ask(line, (Stage.RCPT,))
-            if any(map(_positive, replies[1:])):
-                replies += await self._ask(b"DATA\r\n", (Stage.DATA,))
+            replies += await self._ask_for_data(request, replies)
         return await self._judge(request, replies)
+
+    async def _ask_for_data(self, request: DeliveryRequest, replies: list[bytes]) -> list[bytes]:
+        """The reply to DATA; none where nobody would receive it, or it was called off."""
+        if self._sick is not None or not replies or not _positive(replies[0]) or not any(map(_positive, replies[1:])):
+            return []
+        if request.gate is not None and request.gate.contested and not request.gate():
+            return []
+        return await self._ask(b"DATA\r\n", (Stage.DATA,))
 
     async def _judge(self, request: DeliveryRequest, replies: list[bytes]) -> Delivery:
         """The outcomes that follow from the replies to the envelope; sends the content if it is wanted.
 
-        Fewer replies than recipients + 2: the line broke (`_sick`), or there was no sense in going on.
+            Fewer replies than recipients + 2: the line broke (`_sick`), there was no sense in going on, or it was
+        called off.
         """
         count = len(request.recipients)
         if not replies:
@@ -234,6 +254,8 @@ class SmtpConnection(asyncio.Protocol):
         wanted = None in outcomes
         if self._sick is not None or answer is None:
             self._unfinished = _positive(replies[0])
+            if self._sick is None:
+                outcomes = [outcome or CALLED_OFF for outcome in outcomes]
         elif not answer.startswith(b"3"):
             self._unfinished = _positive(replies[0])
             refusal = self._refused(Stage.DATA, answer)
@@ -242,6 +264,9 @@ class SmtpConnection(asyncio.Protocol):
         elif not wanted:
             # DATA was taken with nobody to receive: a lone dot, and a refusal for it (RFC 2920, section 3.1).
             await self._ask(b".\r\n", (Stage.DOT,))
+        elif request.gate is not None and not request.gate():
+            self.abort()  # there is no other way back from here
+            outcomes = [outcome or CALLED_OFF for outcome in outcomes]
         else:
             await self._send(request)
             if self._sick is None:
@@ -477,7 +502,7 @@ class SmtpConnection(asyncio.Protocol):
         return self._timeouts.data if stage is Stage.DATA else self._timeouts.command
 
     def _octets_unsent(self) -> int:
-        unsent = self._wire.get_write_buffer_size()
+        unsent = self._wire.get_write_buffer_size() + _held_by_kernel(self._sock)
         return unsent if self._transport is self._wire else unsent + self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
@@ -542,6 +567,19 @@ class _Clock:
 
 def _unable(request: DeliveryRequest, reply: Reply) -> Delivery:
     return Delivery((Failed(Stage.MAIL, reply, unasked=True),) * len(request.recipients))
+
+
+def _held_by_kernel(sock: socket.socket) -> int:
+    """Octets that left this process and that the other end has not taken.
+
+    The kernel asks for more only when a good part of its buffer is free: a slow reader takes long to bring that about.
+    """
+    held = bytearray(4)
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return int.from_bytes(held, sys.byteorder)
 
 
 @lru_cache(maxsize=256)

@@ -44,7 +44,7 @@ def test_every_key_of_the_model_is_in_the_example_with_its_sentence() -> None:
     shown = set()
     stack: list[tuple[int, str]] = []
     for line in lines:
-        found = re.match(r"( *(?:- )?)([a-z_-]+):", line)
+        found = re.match(r"( *(?:- )?)([a-z0-9_-]+):", line)
         if found is None:
             continue
         stack = [(indent, key) for indent, key in stack if indent < len(found[1])]

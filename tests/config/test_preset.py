@@ -16,6 +16,8 @@ WANTED = {
     *("zeelandnet", "proximus", "combell", "telenet", "ovh", "ionos"),
 }
 LOGIN = "username: a@example.nl, password: {file: /etc/relay/own-password}"
+TOKEN = "provider: microsoft, grant: device_code, tenant: consumers, client_id: x"
+XOAUTH2 = f"username: a@example.nl, oauth2: {{{TOKEN}}}"
 
 
 def written(name: str, more: str = "") -> str:
@@ -37,7 +39,7 @@ def test_all_providers_of_the_list_are_there() -> None:
 @pytest.mark.parametrize("name", sorted(WANTED))
 def test_a_preset_fills_in_a_whole_upstream_and_warns_of_nothing(name: str) -> None:
     known = preset.preset(name)
-    login = "" if known.upstream.get("auth") == "none" else LOGIN
+    login = {"none": "", "xoauth2": XOAUTH2}.get(known.upstream.get("auth", ""), LOGIN)
     config: Config = parse(written(name, login))
     own = config.upstreams["own"]
     assert isinstance(own, SmtpUpstream)

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from relay.config.preset import table
+from relay.delivery.hedge import Stragglers
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
@@ -107,6 +108,7 @@ class DeliveryHouse:
         self.ways: dict[str, Way] = {}
         self.upstreams: dict[str, Upstream] = {}
         self.workers: dict[str, Worker] = {}
+        self.stragglers = Stragglers()
         self._running: list[asyncio.Task[None]] = []
         self._ids = count()
         self.verdicts = Verdicts(store, observer=watch, now=self._clock)
@@ -185,7 +187,7 @@ class DeliveryHouse:
         for upstream in self.upstreams.values():
             upstream.end(0.0)
         async with asyncio.timeout(20):
-            await asyncio.gather(*self._running)
+            await asyncio.gather(*self._running, self.stragglers.over())
         self._running.clear()
 
     async def demolish(self) -> None:

@@ -64,7 +64,16 @@ def in_doubt(lease: Lease, at: str) -> Lease:
 async def tried(house: DeliveryHouse, lease: Lease) -> Attempted | None:
     decision = decision_for(lease, house.policy)
     async with asyncio.timeout(20):
-        return await attempt(lease, decision, house.policy, house.upstreams, house.watch, house.verdicts)
+        return await attempt(
+            lease,
+            decision,
+            house.policy,
+            house.upstreams,
+            observer=house.watch,
+            verdicts=house.verdicts,
+            stragglers=house.stragglers,
+            now=house.shared.now,
+        )
 
 
 async def outcomes(house: DeliveryHouse, lease: Lease) -> tuple[Outcome, ...]:

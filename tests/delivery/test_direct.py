@@ -298,6 +298,7 @@ async def test_a_verdict_that_comes_at_the_last_moment_is_said_or_kept_but_never
         reply = await asking
         assert reply in (f"250 2.0.0 taken: relayed as {name}", f"250 2.0.0 OK: queued as {name}")
         replies.add(reply.partition(":")[0])
+        await house.over()  # it has given its place back
     await house.watch.until(lambda: house.store.ledger == Ledger(accepted=40, delivered=40))
     assert len(house.ways["own"].requests) == 40
     assert sorted(name for name, _ in await house.history()) == sorted(f"M{n}" for n in range(40))

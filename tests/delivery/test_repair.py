@@ -57,7 +57,16 @@ def leased(*to: str, kind: Kind = Kind.MAIL, name: str = "M", code: bool = False
 async def tried(house: DeliveryHouse, lease: Lease) -> Attempted:
     decision = decision_for(lease, house.policy)
     async with asyncio.timeout(20):
-        done = await attempt(lease, decision, house.policy, house.upstreams, house.watch, house.verdicts)
+        done = await attempt(
+            lease,
+            decision,
+            house.policy,
+            house.upstreams,
+            observer=house.watch,
+            verdicts=house.verdicts,
+            stragglers=house.stragglers,
+            now=house.shared.now,
+        )
     assert done is not None
     return done
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from relay.events import Event
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.transport.port import Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
 
 TAKEN = Delivered(Reply(250, "2.0.0", "taken"))
 REFUSED = Failed(Stage.RCPT, Reply(550, "5.1.1", "no such user"))
@@ -57,6 +57,11 @@ def all_of(request: DeliveryRequest, outcome: Outcome) -> Delivery:
     return Delivery((outcome,) * len(request.recipients), sick)
 
 
+def _takes_content(answer: Outcome | Delivery) -> bool:
+    outcomes = answer.outcomes if isinstance(answer, Delivery) else (answer,)
+    return any(isinstance(one, Delivered) or one.stage in (Stage.BODY, Stage.DOT) for one in outcomes)
+
+
 @dataclass(eq=False)
 class Line:
     """A connection (`port.Connection`) of `way`."""
@@ -88,10 +93,21 @@ class Line:
             self.way.watch.stir()
         if isinstance(outcome, Exception):
             raise outcome
+        if _takes_content(outcome) and request.gate is not None and not request.gate():
+            outcome = CALLED_OFF
         delivery = outcome if isinstance(outcome, Delivery) else all_of(request, outcome)
         if delivery.sick is not None:
             self.abort()
         return delivery
+
+    def ready(self) -> bool:
+        """Ready for the message: True when it may be sent this way."""
+        assert self.request is not None
+        assert self.request.gate is not None
+        if self.request.gate():
+            return True
+        self.tell(CALLED_OFF)
+        return False
 
     def tell(self, outcome: Outcome | Delivery | Exception) -> None:
         assert self.answer is not None

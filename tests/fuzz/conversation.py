@@ -63,7 +63,9 @@ class Conversation:
     def observe(self, event: Event) -> None:
         self.events.append(event)
 
-    async def accept(self, submission: Submission, content: Content, elapsed: Callable[[], float]) -> bytes:
+    async def accept(
+        self, submission: Submission, content: Content, elapsed: Callable[[], float], **direct: object
+    ) -> bytes:
         octets = content.read(0, content.size)
         assert octets.startswith(submission.head)
         self.taken.append(octets)

@@ -112,7 +112,8 @@ class Site:
                 house = RunningHouse(relay, seen)
                 yield house
                 assert house.ledger.balanced, house.ledger
-        assert seen.all(ExceptionCaught) == []
+        caught = seen.all(ExceptionCaught)
+        assert caught == [], "\n".join(event.traceback for event in caught)
 
 
 class Seen:

@@ -108,4 +108,4 @@ class Microsoft365(ScriptedUpstream):
                 self._taken.append(clock())
                 return
             self.delayed += 1
-            await asyncio.sleep(60.0 - (clock() - self._taken[0]))
+            await asyncio.sleep(60.001 - (clock() - self._taken[0]))  # not less than the clock can tell

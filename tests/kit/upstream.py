@@ -12,6 +12,8 @@ A fault is a reply ("450 4.7.1 later", with or without CRLF; several lines joine
 but nothing more is read until `read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
 
 `sender_allowed` sees each reverse-path ("" for <>), `content_allowed` each `Received`; a text they return is the reply.
+`tokens` judges (user, token) of XOAUTH2; `token_error` is the JSON of the 334 that a bad one gets first, as at Google
+(None: 535 at once, as at Microsoft).
 `connections`, `open`, `auth_tries`, `commands`, `messages` tell what happened; `until(...)` waits for it.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import json
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -33,10 +36,14 @@ KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", 
 
 @dataclass(frozen=True)
 class Act:
-    """Send `reply`, then `go` on as usual, or "drop", "close", "silence", "stop-reading"."""
+    """Send `reply`, then `go` on as usual, or "drop", "close", "silence", "stop-reading".
+
+    `after_client`: only once the client has said something, which nobody looks at.
+    """
 
     reply: bytes = b""
     then: str = "go"
+    after_client: bool = False
 
 
 DROP = Act(then="drop")
@@ -117,14 +124,18 @@ class ScriptedUpstream:
         keywords: tuple[str, ...] = KEYWORDS,
         users: Mapping[str, str] | None = None,
         mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "CRAM-MD5"),
+        tokens: Callable[[str, str], bool] | None = None,
+        token_error: Mapping[str, str] | None = None,
         sender_allowed: Callable[[str], str | None] | None = None,
         content_allowed: Callable[[Received], str | None] | None = None,
         receive_buffer: int | None = None,
     ) -> None:
         self.tls = tls
         self.keywords = keywords
-        self.users = dict(users) if users is not None else None
-        self.mechanisms = mechanisms
+        self.users = dict(users) if users is not None else {} if tokens is not None else None
+        self.mechanisms = mechanisms if tokens is None else (*mechanisms, "XOAUTH2")
+        self.tokens = tokens
+        self.token_error = token_error
         self.sender_allowed = sender_allowed
         self.content_allowed = content_allowed
         self.messages: list[Received] = []
@@ -133,6 +144,7 @@ class ScriptedUpstream:
         self.connections = 0
         self.open = 0
         self.resets = 0
+        self.pause = 0.0  # seconds before each read, which then takes at most 64 KiB: a slow upstream
         self.rest = b""  # content of a transaction that never came to its dot
         self.host = "127.0.0.1"
         self.port = 0
@@ -142,6 +154,7 @@ class ScriptedUpstream:
         self._changed = asyncio.Condition()
         self._paused: list[Session] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fillers: list[socket.socket] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> ScriptedUpstream:
@@ -171,12 +184,28 @@ class ScriptedUpstream:
 
     async def come_back(self, certificate: Certificate | None = None) -> None:
         """After `go_down`: at the same port, with another certificate if one is given."""
+        await self.stop_listening()
         if certificate is not None:
             self._context = certificate.server()
         await self._listen()
 
+    async def let_nobody_in(self) -> None:
+        """New connections are neither taken nor refused, as behind a firewall; `come_back` ends it."""
+        await self.stop_listening()
+        full = socket.socket()
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        full.bind((self.host, self.port))
+        full.listen(0)
+        self._fillers = [full, *(socket.socket() for _ in range(4))]
+        for filler in self._fillers[1:]:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+
     async def stop_listening(self) -> None:
         """New connections are refused from here on."""
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -259,7 +288,9 @@ class ScriptedUpstream:
         return line
 
     async def _read(self, session: Session) -> None:
-        received = await session.reader.read(2**18)
+        if self.pause:
+            await asyncio.sleep(self.pause)
+        received = await session.reader.read(2**16 if self.pause else 2**18)
         if not received:
             raise EOFError
         session.buffer += received
@@ -291,6 +322,8 @@ class ScriptedUpstream:
                 await self._send(session, usual.encode() + b"\r\n")
             return usual[:1] in ("2", "3")
         assert isinstance(fault, Act)
+        if fault.after_client:
+            await self._read(session)
         if fault.reply:
             await self._send(session, fault.reply)
         match fault.then:
@@ -356,8 +389,19 @@ class ScriptedUpstream:
                 username, _, password = answer.rpartition(" ")
                 expected = hmac.new(self.users.get(username, "").encode(), challenge, "md5").hexdigest()
                 good = username in self.users and expected == password
+            case "XOAUTH2":
+                parts = base64.b64decode(initial or await self._challenge(session, b"")).split(b"\x01")
+                username = parts[0].decode().removeprefix("user=")
+                password = parts[1].decode().removeprefix("auth=Bearer ")
+                good = self.tokens is not None and parts[2:] == [b"", b""] and self.tokens(username, password)
+                if not good and self.token_error is not None:
+                    answer = await self._challenge(session, json.dumps(self.token_error).encode())
+                    assert answer == b"", "the client has to send an empty line"
         self.auth_tries.append(AuthTry(mechanism.upper(), username, password, session.encrypted, good))
-        usual = "235 2.7.0 welcome" if good else "535 5.7.8 wrong name or password"
+        refusal = "535 5.7.8 wrong name or password"
+        if mechanism.upper() == "XOAUTH2" and self.token_error is None:
+            refusal = "535 5.7.3 Authentication unsuccessful"
+        usual = "235 2.7.0 welcome" if good else refusal
         if await self._act(session, "auth", usual) and good:
             session.user = username
 

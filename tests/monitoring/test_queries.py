@@ -19,7 +19,14 @@ from relay.observe.tally import Names
 from relay.queue.model import Ledger, QueueView
 from tests.monitoring.queries import Query, dashboard, every_query, rules
 
-NAMES = Names(listeners=("legacy",), upstreams=("own", "vendor"), routes=("default", "session-codes"), rules=("a",))
+NAMES = Names(
+    listeners=("legacy",),
+    upstreams=("own", "vendor"),
+    routes=("default", "session-codes"),
+    rules=("a",),
+    oauth2=("own",),
+)
+NEXT_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 OF_PROMETHEUS = {"job", "instance"}
 OPEN = {"listener", "upstream", "rule", *OF_PROMETHEUS}  # their values are names that the administrator chooses
 
@@ -36,9 +43,11 @@ def exposed() -> dict[str, Labels]:
         up=lambda: {"own": True},
         disk_free=lambda: 1,
         verdicts=lambda: {"own": 2},
+        tokens=lambda: {"own": NEXT_YEAR},
+        credentials=lambda: {"own": NEXT_YEAR},
     )
     for upstream in NAMES.upstreams:
-        metrics.observe(UpstreamConnected(upstream, datetime(2027, 1, 1, tzinfo=UTC)))
+        metrics.observe(UpstreamConnected(upstream, NEXT_YEAR))
     body, _ = metrics.exposition("", QueueView(bytes=1))
     series: dict[str, Labels] = {"up": {}}
     for family in text_string_to_metric_families(body.decode()):

@@ -88,6 +88,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.SenderPinned("own", "jan@example.nl", "jan@example.nl"),
     events.MessageReencoded("3V7QK2M9XTAB", "own", "no 8BITMIME", 2, 1),
     events.AttemptEnded("3V7QK2M9XTAB", "default", "own", 15.0, Stage.CONNECT, Trouble.TIMEOUT),
+    events.HedgeBegun("3V7QK2M9XTAB", "session-codes", "vendor", "own", 1.5),
     DELIVERED,
     DEFERRED,
     FAILED,
@@ -102,6 +103,10 @@ SAMPLES: tuple[events.Event, ...] = (
     events.UpstreamThrottled("own", Stage.MAIL, 432, "4.3.2", "Concurrent connections limit exceeded", 2.0, 2),
     events.UpstreamSetAside("own", Stage.AUTH, Trouble.PERMANENT, 535, "5.7.3", "no", 60.0),
     events.UpstreamRestored("own"),
+    events.TokenFetched("own", LATER),
+    events.TokenRefused(
+        "own", True, "no token from login.microsoftonline.com: invalid_client: AADSTS7000222: expired."
+    ),
     COMMITTED,
     events.StoreFailed("full", "no space left"),
     events.StoreRecovered(),

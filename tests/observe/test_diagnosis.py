@@ -298,3 +298,52 @@ def test_nothing_that_was_said_can_make_a_second_line() -> None:
     forged = events.ReloadRefused(("config.yaml:1: 'x\x1b[2J\r\nall is well'",))
     (trouble,) = Watch().tell(forged).troubles()
     assert trouble.text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("left", "step", "severity"),
+    [
+        (31 * DAY, None, None),
+        (30 * DAY, 30, Severity.WARNING),
+        (8 * DAY, 30, Severity.WARNING),
+        (7 * DAY, 7, Severity.WARNING),
+        (DAY, 1, Severity.ERROR),
+        (-DAY, 1, Severity.ERROR),
+    ],
+)
+@pytest.mark.parametrize(("what", "kind"), [("secret", "secret"), ("certificate", "login-certificate")])
+def test_what_the_relay_logs_in_with_is_told_in_steps_before_it_ends(
+    what: str, kind: str, left: timedelta, step: int | None, severity: Severity | None
+) -> None:
+    found = Watch().troubles(replace(GOOD, credentials={f"{what}:own": START + left}))
+    if step is None:
+        assert found == ()
+        return
+    (trouble,) = found
+    assert (trouble.cause, trouble.severity) == (f"{kind}-ends:own:{step}", severity)
+    assert trouble.since == START + left - step * DAY
+    assert f"{START + left:%Y-%m-%d}" in trouble.text
+    assert "upstreams.own" in trouble.remedy
+
+
+NO_TOKEN = events.TokenRefused("own", False, "no token from login.example: Connection refused")
+
+
+def test_a_token_that_is_not_to_be_had_is_told_when_it_lasts_and_until_there_is_one() -> None:
+    watch = Watch().tell(NO_TOKEN)
+    assert watch.causes() == []
+    watch.tell(NO_TOKEN, after=9 * MINUTE)
+    assert watch.causes() == []
+    (trouble,) = watch.tell(NO_TOKEN, after=MINUTE).troubles()
+    assert (trouble.cause, trouble.severity, trouble.since) == ("token-refused:own", Severity.WARNING, START)
+    assert "Connection refused" in trouble.text
+    assert "port 443" in trouble.remedy
+    assert watch.causes(DOWN) == []  # set aside says more
+    assert watch.tell(events.TokenFetched("own", START)).causes() == []
+
+
+def test_a_token_that_is_refused_for_good_is_told_at_once() -> None:
+    refused = events.TokenRefused("own", True, "no token from login.example: invalid_client: AADSTS7000222: expired.")
+    (trouble,) = Watch("nl").tell(refused).troubles()
+    assert trouble.text.startswith("Upstream own werkt nog, maar er is geen nieuw token voor te krijgen")
+    assert "Het clientgeheim is verlopen" in trouble.remedy

@@ -23,7 +23,11 @@ from tests.observe.samples import DEFERRED, DELIVERED, ENDED, FAILED, QUEUED, SA
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 NAMES = Names(
-    listeners=("legacy",), upstreams=("own", "vendor"), routes=("default", "session-codes"), rules=("fallback",)
+    listeners=("legacy",),
+    upstreams=("own", "vendor"),
+    routes=("default", "session-codes"),
+    rules=("fallback",),
+    oauth2=("own",),
 )
 VIEW = QueueView(messages={"default": 2}, oldest={"default": datetime(2026, 11, 23, 6, 30, tzinfo=UTC)}, bytes=8192)
 
@@ -38,6 +42,8 @@ def gauges(ledger: Callable[[], Ledger] = Ledger) -> Gauges:
         up=lambda: {"vendor": False},
         disk_free=lambda: 10**9,
         verdicts=lambda: {"own": 2},
+        tokens=lambda: {"own": NOW},
+        credentials=lambda: {"own": NOW},
     )
 
 
@@ -101,6 +107,7 @@ def test_all_combinations_of_labels_start_at_0() -> None:
         ("relay_delivery_delay_seconds_bucket", [("le", "0.01"), ("route", "session-codes")]),
         ("relay_notifications_total", [("kind", "suppressed")]),
         ("relay_loops_detected_total", []),
+        ("relay_oauth_refresh_total", [("result", "error"), ("upstream", "own")]),
     ):
         assert found[name, tuple(labels)] == 0
     failures = [labels for name, labels in found if name == "relay_attempt_failures_total"]
@@ -118,8 +125,11 @@ def test_a_large_installation_stays_below_1500_series() -> None:
         upstreams=[f"u{number}" for number in range(8)],
         routes=["default", "session-codes", "r1", "r2", "r3", "r4"],
         rules=[f"rule {number}" for number in range(100)],
+        oauth2=[f"u{number}" for number in range(8)],
     )
-    found = series(metrics(names))
+    made = metrics(names)
+    made.gauges = replace(gauges(), tokens=lambda: dict.fromkeys(names.oauth2, NOW))
+    found = series(made)
     assert len(found) < 1500
     assert len({labels for name, labels in found if name == "relay_rewrites_total"}) == 3 * (MOST_RULES + 1)
 
@@ -180,6 +190,8 @@ def test_gauges_tell_the_present() -> None:
     assert value(made, "relay_disk_free_bytes") == 10**9
     assert value(made, "relay_sender_verdicts", upstream="own") == 2
     assert value(made, "relay_sender_verdicts", upstream="vendor") == 0
+    assert value(made, "relay_oauth_token_expiry_timestamp_seconds", upstream="own") == NOW.timestamp()
+    assert value(made, "relay_oauth_secret_expiry_timestamp_seconds", upstream="own") == NOW.timestamp()
 
 
 def test_a_queue_that_cannot_be_read_is_absent_and_not_empty() -> None:

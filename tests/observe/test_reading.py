@@ -18,6 +18,58 @@ UNSUCCESSFUL = "Authentication unsuccessful"
     ("stage", "trouble", "reply", "remedy"),
     [
         (Stage.DNS, Trouble.TRANSIENT, (0, "", "the name smtp.exmaple.nl cannot be resolved: Name or …"), "dns"),
+        *(
+            (Stage.AUTH, Trouble.PERMANENT, (0, "", f"no token from login.example: {text}"), remedy)
+            for text, remedy in (
+                ("invalid_client: AADSTS7000222: The provided client secret keys are expired.", "token-secret-expired"),
+                ("invalid_client: AADSTS7000215: Invalid client secret provided.", "token-secret-wrong"),
+                ("invalid_client: AADSTS700025: Client is public.", "token-not-public"),
+                ("invalid_client: AADSTS7000218: The request body must contain …", "token-public-client"),
+                ("invalid_grant: AADSTS70043: The refresh token has expired", "token-login"),
+                ("invalid_grant: AADSTS700082: inactive for 90 days", "token-login"),
+                ("invalid_request: AADSTS50059: No tenant-identifying information found", "token-tenant"),
+                ("invalid_request: AADSTS900971: No reply address provided.", "token-redirect"),
+                ("unauthorized_client: AADSTS700016: Application was not found", "token-app"),
+                ("invalid_client: AADSTS700024: Client assertion is not within its valid time range.", "token-clock"),
+                ("invalid_client: AADSTS700027: The certificate … is not registered", "token-certificate"),
+                ("invalid_grant: AADSTS65001: has not consented", "token-consent"),
+                ("invalid_scope: AADSTS70011: The provided value for scope is not valid", "token-scope"),
+                ("invalid_tenant: AADSTS90002: Tenant not found", "token-tenant"),
+                ("invalid_grant: Invalid JWT: Token must be a short-lived token", "token-clock"),
+                ("invalid_grant: Token has been expired or revoked.", "token-login"),
+                ("unauthorized_client: Client is unauthorized", "token-delegation"),
+                ("Connection refused", "token-endpoint"),
+                ("it answered 200 with text/html, not JSON", "token-endpoint"),
+                ("no answer in time", "token-endpoint"),
+            )
+        ),
+        (Stage.AUTH, Trouble.PERMANENT, (0, "", "there is no refresh token of a@b.nl: log in once"), "token-login"),
+        (
+            Stage.AUTH,
+            Trouble.PERMANENT,
+            (0, "", "tokens of google need the package google-auth, which is not installed"),
+            "token-package",
+        ),
+        (
+            Stage.AUTH,
+            Trouble.TIMEOUT,
+            (0, "", "no token within 30 s: the token endpoint does not answer"),
+            "token-endpoint",
+        ),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.7.3", f"{UNSUCCESSFUL} (XOAUTH2)"), "m365-token"),
+        (
+            Stage.AUTH,
+            Trouble.PERMANENT,
+            (535, "5.7.139", f"{UNSUCCESSFUL}, SmtpClientAuthentication is disabled for the Tenant. (XOAUTH2)"),
+            "m365-tenant",
+        ),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.7.8", "Username and Password (XOAUTH2: status 400)"), "token-refused"),
+        (
+            Stage.MAIL,
+            Trouble.PERMANENT,
+            (550, "5.7.30", "Basic authentication is not supported for Client Submission."),
+            "m365-no-passwords",
+        ),
         (Stage.DNS, Trouble.TIMEOUT, (0, "", "the name smtp.example.nl was not resolved within 15 s"), "dns"),
         (
             Stage.CONNECT,

@@ -44,7 +44,9 @@ class _ToHandler:
     def __init__(self, server: StandIn) -> None:
         self._server = server
 
-    async def accept(self, submission: Submission, content: Content, elapsed: Callable[[], float]) -> bytes:
+    async def accept(
+        self, submission: Submission, content: Content, elapsed: Callable[[], float], **direct: object
+    ) -> bytes:
         server = self._server
         handle = getattr(server.event_handler, "handle_DATA", None)
         if handle is None:

@@ -77,6 +77,10 @@ OTHERS = [
     (MAIL, 554, "5.7.1", "Client host rejected: blocked using zen.spamhaus.org", Refusal.PERMANENT),
     (DOT, 554, "", "Transaction failed", Refusal.PERMANENT),
     (DATA, 451, "4.3.0", "later", Refusal.TEMPORARY),
+    # Of one recipient: no reason to keep all other mail from its way.
+    (RCPT, 450, "4.2.1", "The user you are trying to contact is receiving mail at a rate that exceeds the rate limit", Refusal.TEMPORARY),
+    (RCPT, 550, "5.7.1", "Relaying needs a login: authentication required for this recipient", Refusal.RECIPIENT),
+    (RCPT, 530, "5.7.0", "Authentication required", Refusal.RECIPIENT),
 ]  # fmt: skip
 
 

@@ -20,6 +20,27 @@ COUNT = """
 """
 
 
+class FailingFile(apsw.VFSFile):
+    """With `fail`, commits have an unknown fate."""
+
+    fail = False
+
+    def xSync(self, flags: int) -> None:
+        super().xSync(flags)  # it reaches the disk
+        if FailingFile.fail:
+            raise apsw.IOError("fsync")  # and nobody is told
+
+
+class FailingDisk(apsw.VFS):
+    """The disk of every database that is opened until `unregister`."""
+
+    def __init__(self) -> None:
+        super().__init__("failing", base="unix", makedefault=True)
+
+    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:
+        return FailingFile("unix", name, flags)
+
+
 class SqliteHouse:
     """A store in a folder of its own; a crash is a copy of its files, taken while it is open."""
 
@@ -28,6 +49,7 @@ class SqliteHouse:
         self._generation = 0
         self._stores: list[SqliteStore] = []
         self.noted = Noted()
+        self.now = NOON
 
     @property
     def folder(self) -> Path:
@@ -39,7 +61,7 @@ class SqliteHouse:
 
     async def open(self) -> SqliteStore:
         self.noted = Noted()
-        self.store = await SqliteStore.open(self.path, observer=self.noted, min_free=0, now=lambda: NOON)
+        self.store = await SqliteStore.open(self.path, observer=self.noted, min_free=0, now=lambda: self.now)
         self._stores.append(self.store)
         return self.store
 

@@ -23,12 +23,12 @@ from relay.queue.listing import Acted, Did, Place, Verb, Wanted
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite import SqliteStore
 from relay.queue.statements import migrations
-from tests.queue.house import SqliteHouse
+from tests.queue.house import FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 from tests.queue.operators import LATER, act, names
 from tests.queue.test_spool import files
 from tests.queue.test_sqlite_start import DAMAGE, alter, spooled
-from tests.queue.test_sqlite_trouble import _FailingFile, failing_disk, files_end_at, traces
+from tests.queue.test_sqlite_trouble import failing_disk, files_end_at, traces
 
 __all__ = ["failing_disk"]
 LAYOUTS = Path(__file__).with_name("layouts")
@@ -218,7 +218,7 @@ async def test_nothing_of_a_cancelled_session_code_is_left(
 # A commit of unknown fate
 
 
-async def unknown_fate(house: SqliteHouse, disk: type[_FailingFile], *work: object) -> None:
+async def unknown_fate(house: SqliteHouse, disk: type[FailingFile], *work: object) -> None:
     disk.fail = True
     outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * len(work)
@@ -234,7 +234,7 @@ def agree(house: SqliteHouse) -> None:
 
 @pytest.mark.asyncio
 async def test_after_an_act_of_unknown_fate_the_ledger_says_what_the_disk_says(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
@@ -259,7 +259,7 @@ async def test_after_an_act_of_unknown_fate_the_ledger_says_what_the_disk_says(
 @pytest.mark.parametrize("verb", [Verb.HOLD, Verb.CANCEL, Verb.BOUNCE, Verb.RELEASE])
 @pytest.mark.parametrize("end", ["settle", "give back"])
 async def test_a_wish_is_kept_when_the_end_of_its_lease_is_of_unknown_fate(
-    failing_disk: type[_FailingFile], tmp_path: Path, verb: Verb, end: str
+    failing_disk: type[FailingFile], tmp_path: Path, verb: Verb, end: str
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
@@ -288,7 +288,7 @@ async def test_a_wish_is_kept_when_the_end_of_its_lease_is_of_unknown_fate(
 
 @pytest.mark.asyncio
 async def test_a_message_finished_by_a_commit_of_unknown_fate_is_in_the_history_once(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
@@ -308,7 +308,7 @@ async def test_a_message_finished_by_a_commit_of_unknown_fate_is_in_the_history_
 
 @pytest.mark.asyncio
 async def test_leases_and_bounces_of_a_commit_of_unknown_fate_wait_as_before(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import apsw
 import pytest
 
 import relay.queue.grouped
@@ -24,7 +23,7 @@ from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Place, Wanted
 from relay.queue.model import Kind, Ledger, State, Told
-from tests.queue.house import SqliteHouse
+from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory, tried
 from tests.queue.test_sqlite_start import spooled
 
@@ -90,34 +89,17 @@ async def test_an_io_error_keeps_nothing_and_the_database_is_opened_anew(house: 
     assert (await house.crash()).ledger == Ledger()
 
 
-class _FailingFile(apsw.VFSFile):
-    fail = False
-
-    def xSync(self, flags: int) -> None:
-        super().xSync(flags)  # it reaches the disk
-        if _FailingFile.fail:
-            raise apsw.IOError("fsync")  # and nobody is told
-
-
-class _FailingDisk(apsw.VFS):
-    def __init__(self) -> None:
-        super().__init__("failing", base="unix", makedefault=True)
-
-    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:
-        return _FailingFile("unix", name, flags)
-
-
 @pytest.fixture
-def failing_disk() -> Iterator[type[_FailingFile]]:
-    disk = _FailingDisk()
-    yield _FailingFile
-    _FailingFile.fail = False
+def failing_disk() -> Iterator[type[FailingFile]]:
+    disk = FailingDisk()
+    yield FailingFile
+    FailingFile.fail = False
     disk.unregister()
 
 
 @pytest.mark.asyncio
 async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_told(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
@@ -160,7 +142,7 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
 
 @pytest.mark.asyncio
 async def test_after_a_commit_of_unknown_fate_what_a_summary_was_made_of_waits_for_another(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
@@ -232,7 +214,7 @@ async def test_a_damaged_database_is_said_to_be_corrupt(house: SqliteHouse) -> N
 
 @pytest.mark.asyncio
 async def test_a_lease_whose_caller_was_cancelled_comes_back_after_the_disk_has_recovered(
-    failing_disk: type[_FailingFile], tmp_path: Path
+    failing_disk: type[FailingFile], tmp_path: Path
 ) -> None:
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()

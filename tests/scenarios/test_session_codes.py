@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.delivery import call
+from relay.delivery import call, hedge
 from relay.events import (
     AttemptEnded,
     Event,
+    HedgeBegun,
     MessageQueued,
     NotificationQueued,
     RecipientDeferred,
@@ -20,7 +21,7 @@ from relay.events import (
     UpstreamSetAside,
 )
 from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, mail
-from tests.kit.upstream import CLOSE, DROP, SILENCE, ScriptedUpstream, then_drop
+from tests.kit.upstream import CLOSE, DROP, KEYWORDS, SILENCE, Act, ScriptedUpstream, Session, then_drop
 
 CODE = "913-557"
 SUBJECT = f"Uw inlogcode {CODE}"
@@ -82,6 +83,53 @@ async def test_a_code_waits_only_seconds_for_a_silent_way_and_then_takes_the_oth
             assert (event.upstream, event.attempt) == ("own", 1)
     assert vendor.messages == []
     assert vendor.open == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stage", ["banner", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data"])
+async def test_a_code_leaves_by_the_other_way_while_the_chosen_is_slow_and_by_that_alone(
+    site: Site, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hedge, "HEDGE_AFTER", 0.2)
+    monkeypatch.setattr(call, "PATIENCE_WITH_SESSION_CODES", 20.0)
+    async with site.upstream() as own, site.upstream() as vendor:
+        vendor.script(stage, SILENCE, times=None)
+        configure(site, own, vendor)
+        async with site.house() as house:
+            event = await delivered(house)
+            assert (event.upstream, event.attempt) == ("own", 1)
+            assert [event.beside for event in house.seen.all(HedgeBegun)] == ["own"]
+    assert (len(own.messages), vendor.messages) == (1, [])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("keywords", [KEYWORDS, KEYWORDS[1:]], ids=["pipelined", "one by one"])
+async def test_a_way_that_would_take_the_code_after_the_other_has_sent_it_gets_no_octet(
+    site: Site, keywords: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hedge, "HEDGE_AFTER", 0.2)
+    monkeypatch.setattr(call, "PATIENCE_WITH_SESSION_CODES", 20.0)
+    async with site.upstream() as own, site.upstream(keywords=keywords) as vendor:
+        answers = list[asyncio.Task[None]]()
+        sent = asyncio.Event()
+
+        def at_last(session: Session) -> Act:
+            async def answer() -> None:
+                await sent.wait()
+                session.writer.write(b"250 2.1.5 ok\r\n354 go ahead\r\n"[: None if keywords == KEYWORDS else 14])
+
+            answers.append(asyncio.create_task(answer()))
+            return SILENCE
+
+        vendor.script("rcpt", at_last)
+        configure(site, own, vendor)
+        async with site.house() as house:
+            assert (await delivered(house)).upstream == "own"
+            sent.set()
+            if keywords == KEYWORDS:
+                await vendor.until(lambda: vendor.open == 0)  # there is no other way back from a 354
+        await asyncio.gather(*answers)
+    assert (len(own.messages), vendor.messages, vendor.rest) == (1, [], b"")
 
 
 @pytest.mark.asyncio

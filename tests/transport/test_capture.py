@@ -8,6 +8,7 @@ from pathlib import Path
 from relay.mail.content import FileContent
 from relay.mail.outcome import Deferred, Delivered, Stage
 from relay.transport.capture import CaptureTransport
+from relay.transport.port import CALLED_OFF, Delivery
 from tests.transport.conftest import Run
 from tests.transport.parts import MESSAGE, request
 
@@ -73,3 +74,21 @@ def test_a_message_that_cannot_be_written_whole_is_deferred_and_leaves_nothing(r
         assert os.listdir(folder) == []
 
     run(scene())
+
+
+def test_nothing_is_captured_of_a_message_that_goes_another_way(run: Run, folder: Path) -> None:
+    async def scene() -> None:
+        connection = await CaptureTransport("catch", folder).connect()
+        assert isinstance(connection, CaptureTransport)
+        gate = Closed()
+        assert await connection.deliver(request("piet@example.org", gate=gate)) == Delivery((CALLED_OFF,))
+
+    run(scene())
+    assert os.listdir(folder) == []
+
+
+class Closed:
+    contested = True
+
+    def __call__(self) -> bool:
+        return False

@@ -15,7 +15,7 @@ from relay.mail.content import FileContent
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.transport.port import Delivery
+from relay.transport.port import CALLED_OFF, Delivery
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import (
     CLOSE,
@@ -456,13 +456,14 @@ BIG = b"A: b\r\n\r\n" + b"0123456789abcde\r\n" * 1_500_000
 
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("kept", ["memory", "file"])
+@pytest.mark.parametrize("stops_at", ["data", "body"])
 def test_an_upstream_that_stops_reading_is_given_up_and_never_gets_the_message(
-    run: Run, certificates: Certificates, tmp_path: Path, secured: bool, kept: str
+    run: Run, certificates: Certificates, tmp_path: Path, secured: bool, kept: str, stops_at: str
 ) -> None:
     async def scene() -> None:
         tls = {"tls": "implicit", "certificate": certificates.good} if secured else {}
         async with ScriptedUpstream(receive_buffer=4096, **tls) as upstream:  # type: ignore[arg-type]
-            upstream.script("data", STOP_READING)
+            upstream.script(stops_at, STOP_READING)
             content = None
             if kept == "file":
                 (tmp_path / "spooled").write_bytes(BIG)
@@ -542,6 +543,28 @@ def test_an_upstream_that_reads_again_in_time_gets_the_message(run: Run) -> None
             upstream.read_on()
             assert words((await task).outcomes) == ["Delivered"]
             assert (await upstream.message()).content == BIG
+            await connection.close()
+
+    run(scene())
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+def test_an_upstream_that_reads_slowly_but_steadily_is_not_given_up(
+    run: Run, certificates: Certificates, secured: bool
+) -> None:
+    async def scene() -> None:
+        tls = {"tls": "implicit", "certificate": certificates.good} if secured else {}
+        async with ScriptedUpstream(receive_buffer=4096, **tls) as upstream:  # type: ignore[arg-type]
+            upstream.pause = 0.03  # for each 64 KiB
+            message, progress = BIG[: 128 + 64 * 1024 * 90], 0.3
+            connection = await connected(
+                upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=progress)
+            )
+            begun = asyncio.get_running_loop().time()
+            delivery = await connection.deliver(request(message=message))
+            assert words(delivery.outcomes) == ["Delivered"]
+            assert asyncio.get_running_loop().time() - begun > 5 * progress
+            assert len((await upstream.message()).content) - len(message) in (0, 2)
             await connection.close()
 
     run(scene())
@@ -743,5 +766,93 @@ def test_one_connection_carries_many_messages(run: Run, certificates: Certificat
             assert len(upstream.messages) == 50
             assert upstream.resets == 0
             await connection.close()
+
+    run(scene())
+
+
+# A message that may go by another way instead
+
+
+class AGate:
+    """Lets pass, or not; remembers when it was asked."""
+
+    def __init__(self, upstream: ScriptedUpstream, opens: bool, contested: bool) -> None:
+        self.contested = contested
+        self.asked: list[list[str]] = []
+        self._upstream = upstream
+        self._opens = opens
+
+    def __call__(self) -> bool:
+        self.asked.append([command.partition(" ")[0] for command in self._upstream.commands[1:]])
+        return self._opens
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("contested", [False, True])
+def test_a_message_that_may_go_this_way_is_sent_after_the_gate_was_asked(
+    run: Run, keywords: tuple[str, ...], contested: bool
+) -> None:
+    async def scene() -> None:
+        async with ScriptedUpstream(keywords=keywords) as upstream:
+            gate = AGate(upstream, True, contested)
+            delivery = await delivered(upstream, PIET, gate=gate)
+            assert words(delivery.outcomes) == ["Delivered"]
+            assert len(upstream.messages) == 1
+            # It is asked before DATA as well where both ways are under way.
+            assert gate.asked == [["MAIL", "RCPT"], ["MAIL", "RCPT", "DATA"]][not contested :]
+
+    run(scene())
+
+
+@BOTH_WAYS
+def test_a_message_that_goes_another_way_is_given_up_before_data_and_the_connection_stays(
+    run: Run, keywords: tuple[str, ...]
+) -> None:
+    async def scene() -> None:
+        async with ScriptedUpstream(keywords=keywords) as upstream:
+            upstream.script("rcpt", "250 ok", "550 5.1.1 no such user")
+            connection = await connected(upstream)
+            delivery = await connection.deliver(request(PIET, KEES, gate=AGate(upstream, False, True)))
+            refused = Failed(Stage.RCPT, Reply(550, "5.1.1", "no such user"))
+            assert delivery == Delivery((CALLED_OFF, refused))
+            assert connection.usable
+            assert words((await connection.deliver(request(ANNA))).outcomes) == ["Delivered"]
+            await connection.close()
+            assert [command.partition(" ")[0] for command in upstream.commands[1:]] == [
+                *("MAIL", "RCPT", "RCPT", "RSET", "MAIL", "RCPT", "DATA", "QUIT")
+            ]
+            (message,) = upstream.messages
+            assert message.recipients == (ANNA,)
+
+    run(scene())
+
+
+@BOTH_WAYS
+def test_a_message_that_goes_another_way_once_data_was_said_is_broken_off_before_its_first_octet(
+    run: Run, keywords: tuple[str, ...]
+) -> None:
+    async def scene() -> None:
+        async with ScriptedUpstream(keywords=keywords) as upstream:
+            connection = await connected(upstream)
+            delivery = await connection.deliver(request(PIET, gate=AGate(upstream, False, False)))
+            assert delivery == Delivery((CALLED_OFF,))
+            assert not connection.usable
+            await connection.close()
+            await upstream.until(lambda: upstream.open == 0)
+            assert "DATA" in upstream.commands
+            assert (upstream.messages, upstream.rest) == ([], b"")
+
+    run(scene())
+
+
+@BOTH_WAYS
+def test_the_gate_is_not_asked_where_nobody_would_receive_the_message(run: Run, keywords: tuple[str, ...]) -> None:
+    async def scene() -> None:
+        async with ScriptedUpstream(keywords=keywords) as upstream:
+            for contested in (False, True):
+                upstream.script("rcpt", "550 5.1.1 no such user")
+                gate = AGate(upstream, True, contested)
+                assert words((await delivered(upstream, PIET, gate=gate)).outcomes) == ["Failed"]
+                assert gate.asked == []
 
     run(scene())

@@ -1,0 +1,167 @@
+"""What is kept of an upstream's tokens over a restart: a file of its own, 0600, replaced in one step.
+
+With a key it is encrypted (Fernet); one that is not is read all the same, and encrypted then: `relay auth login` may
+not have had the key.
+A lock beside it sees to it that a relay and a command never spend one refresh token at the same time.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+SHORTEST_KEY = 32
+# Root may write here, in a folder of the relay's own user: nothing that lies there leads elsewhere.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """`identity`: whose it is, so that another account never gets it. Moments are Unix times.
+
+    `origin`: the digest of the refresh token in the configuration that `refresh_token` came from, "" after a login.
+    `error`: what went wrong last, "" since the last token that was had.
+    """
+
+    identity: str
+    access_token: str = field(default="", repr=False)
+    fetched_at: float = 0.0
+    expires_at: float = 0.0
+    refresh_token: str = field(default="", repr=False)
+    origin: str = ""
+    error: str = ""
+    error_at: float = 0.0
+
+
+class TokenFile:
+    """`key`: the secret that it is encrypted with, or None. Every method but `stamp` may wait for the disk."""
+
+    def __init__(self, path: Path, key: str | None = None) -> None:
+        if key is not None and len(key) < SHORTEST_KEY:
+            raise RelayError(f"the credential state-key has less than {SHORTEST_KEY} characters")
+        self.path = path
+        self._key = key
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Another one whenever somebody wrote the file; None while there is none."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def read(self, identity: str) -> Kept:
+        """What is kept for `identity`, which may be nothing. Raises RelayError where it cannot be read."""
+        try:
+            octets = self.path.read_bytes()
+        except FileNotFoundError:
+            return Kept(identity)
+        except OSError as error:
+            raise RelayError(f"{self.path} cannot be read: {error.strerror}") from None
+        plain = octets.startswith(b"{")
+        if not plain:
+            octets = self._decrypted(octets)
+        try:
+            document = json.loads(octets)
+            kept = Kept(**{name: document[name] for name in Kept.__slots__})
+        except (ValueError, TypeError, KeyError):
+            raise RelayError(f"{self.path} holds no tokens (remove it)") from None
+        if plain and self._key is not None:
+            self.write(kept)
+        return kept if kept.identity == identity else Kept(identity)
+
+    def write(self, kept: Kept) -> None:
+        """Raises RelayError; the file is then as it was."""
+        octets = json.dumps({"version": 1, **asdict(kept)}).encode()
+        if self._key is not None:
+            octets = self._fernet(self._key).encrypt(octets)
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        try:
+            self._make_folder()
+            partial.unlink(missing_ok=True)
+            with open(os.open(partial, _NEW, 0o600), "wb") as file:
+                self._leave_to_owner(file.fileno())
+                file.write(octets)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(partial, self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise RelayError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One at a time, over all processes. Raises RelayError."""
+        path = self.path.with_name(f"{self.path.name}.lock")
+        try:
+            self._make_folder()
+            try:
+                lock = os.open(path, _NEW, 0o600)
+                self._leave_to_owner(lock)
+            except FileExistsError:
+                lock = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise RelayError(f"{path} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _make_folder(self) -> None:
+        folder = self.path.parent
+        if not folder.is_dir():
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._leave_to_owner(descriptor, folder.parent)
+            finally:
+                os.close(descriptor)
+
+    def _leave_to_owner(self, descriptor: int, folder: Path | None = None) -> None:
+        """What root makes must not keep the relay's own user out: it belongs to whom the folder belongs."""
+        if os.geteuid() == 0:
+            owner = os.stat(folder or self.path.parent)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+    def _decrypted(self, octets: bytes) -> bytes:
+        if self._key is None:
+            raise RelayError(f"{self.path} is encrypted, and there is no credential state-key")
+        fernet = self._fernet(self._key)
+        from cryptography.fernet import InvalidToken
+
+        try:
+            decrypted: bytes = fernet.decrypt(octets)
+        except InvalidToken:
+            raise RelayError(f"{self.path} was encrypted with another state-key (log in again, or remove it)") from None
+        return decrypted
+
+    def _fernet(self, key: str) -> Fernet:
+        try:
+            from cryptography.fernet import Fernet
+            from cryptography.hazmat.primitives.hashes import SHA256
+            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+        except ImportError:
+            problem = "the credential state-key needs the package cryptography, which is not installed"
+            raise RelayError(f"{problem} (pip install cryptography)") from None
+        derived = HKDF(SHA256(), 32, salt=None, info=b"relay: kept tokens").derive(key.encode())
+        return Fernet(base64.urlsafe_b64encode(derived))

@@ -1,0 +1,274 @@
+"""HTTPS to a token endpoint, for a thread: one short request, one short answer, or `TokenTrouble`.
+
+What it promises: the peer is verified, nothing is redirected, an answer has an end in time and in size, and no
+text of a trouble holds a secret. Proxies are those of the environment. msal and google-auth speak through it, too,
+so what goes wrong is judged in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, cast
+
+from relay.errors import RelayError
+from relay.mail.reply import sanitise
+from relay.transport.tls import explain
+
+SILENCE = 10.0  # seconds without an octet
+WHOLE = 25.0  # seconds for a request, all in all
+LARGEST = 256 * 1024
+MOST_PAUSE = 3600.0  # seconds that Retry-After is believed
+_SKEW = 120.0  # seconds that two clocks may differ without a word about it
+_SAID = 400
+
+# RFC 6749, section 5.2: what asking again will not change; and what a login that ended looks like.
+_PERMANENT = frozenset(
+    {
+        *("invalid_client", "invalid_grant", "invalid_scope", "invalid_request", "invalid_resource"),
+        *("unauthorized_client", "unsupported_grant_type", "access_denied", "interaction_required"),
+        *("consent_required", "login_required", "org_internal", "deleted_client", "disabled_client", "invalid_tenant"),
+        "admin_policy_enforced",
+    }
+)  # fmt: skip
+
+
+class TokenTrouble(RelayError):
+    """No token. `permanent`: asking again will not change that; `wait`: seconds to leave the endpoint alone."""
+
+    def __init__(self, text: str, *, permanent: bool = False, wait: float = 0.0) -> None:
+        self.permanent = permanent
+        self.wait = wait
+        super().__init__(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; `status_code`, `text` and `headers` are what msal wants of one, `data` what google-auth does."""
+
+    status_code: int
+    text: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def status(self) -> int:
+        return self.status_code
+
+    @property
+    def data(self) -> bytes:
+        return self.text.encode()
+
+    def raise_for_status(self) -> None:
+        """Errors were raised already."""
+
+    def json(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", json.loads(self.text))
+
+
+class TokenHttp:
+    """`ca`: the PEM file that replaces the system's store. `secrets` are kept out of what is told.
+
+    `lenient`: a refusal of the endpoint is an answer as well, as in a login that somebody has yet to finish.
+    """
+
+    def __init__(
+        self,
+        ca: str | None = None,
+        *,
+        secrets: Iterable[str] = (),
+        lenient: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._ca = ca
+        self._secrets = [secret for secret in secrets if secret]
+        self._lenient = lenient
+        self._now = now
+        self.skew = ""
+        """A word about this machine's clock, where that of the endpoint was another."""
+
+    def hide(self, *secrets: str) -> None:
+        """These are secrets, too."""
+        self._secrets += [secret for secret in secrets if secret]
+
+    # As msal calls it
+
+    def get(self, url: str, params: Mapping[str, str] | None = None, **_: object) -> Answer:
+        return self._ask(f"{url}?{urllib.parse.urlencode(params)}" if params else url, None, {})
+
+    def post(
+        self,
+        url: str,
+        data: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: object,
+    ) -> Answer:
+        return self._ask(url, urllib.parse.urlencode(data or {}).encode(), headers or {})
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    # As google-auth calls it
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: object,
+    ) -> Answer:
+        return self._ask(url, body if method == "POST" else None, headers or {})
+
+    # The request
+
+    def _ask(self, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        host = urllib.parse.urlsplit(url).hostname or url
+        if urllib.parse.urlsplit(url).scheme != "https":  # the discovery of a stranger may name anything
+            raise TokenTrouble(f"{host} is not asked for a token without TLS")
+        try:
+            context = ssl.create_default_context(cafile=self._ca)
+            status, sent, text = self._send(url, body, headers, context)
+        except ssl.SSLError as error:
+            told = explain(error, host).replace("the upstream's", f"{host}'s")
+            raise TokenTrouble(f"no token from {host}: {told}") from None
+        except TimeoutError:
+            raise TokenTrouble(f"no token from {host}: no answer in time") from None
+        except urllib.error.URLError as error:
+            raise TokenTrouble(f"no token from {host}: {self._reason(error.reason, host)}") from None
+        except OSError as error:
+            raise TokenTrouble(f"no token from {host}: {self._reason(error, host)}") from None
+        except http.client.HTTPException:
+            raise TokenTrouble(f"no token from {host}: what answers there does not speak HTTP") from None
+        return self._judged(host, Answer(status, text, sent))
+
+    def _send(
+        self, url: str, body: bytes | None, headers: Mapping[str, str], context: ssl.SSLContext
+    ) -> tuple[int, dict[str, str], str]:
+        wires: list[socket.socket] = []
+        cut = threading.Timer(WHOLE, _cut, (wires,))
+        cut.daemon = True
+        opener = urllib.request.build_opener(_Https(context, wires), _NoRedirect)
+        request = urllib.request.Request(url, body, {"Accept": "application/json", **headers})  # noqa: S310  https only
+        cut.start()
+        try:
+            try:
+                response = opener.open(request, timeout=SILENCE)
+            except urllib.error.HTTPError as error:
+                response = error
+            with response:
+                octets = response.read(LARGEST + 1)
+        finally:
+            cut.cancel()
+        if len(octets) > LARGEST:
+            raise OSError(f"the answer is larger than {LARGEST // 1024} KiB")
+        sent = {name.lower(): value for name, value in response.headers.items()}
+        return response.status, sent, octets.decode("utf-8", "replace")
+
+    @staticmethod
+    def _reason(reason: object, host: str) -> str:
+        if isinstance(reason, TimeoutError):
+            return "no answer in time"
+        if isinstance(reason, ssl.SSLError):
+            return explain(reason, host).replace("the upstream's", f"{host}'s")
+        return sanitise(getattr(reason, "strerror", None) or str(reason), _SAID)
+
+    def _judged(self, host: str, answer: Answer) -> Answer:
+        """The answer, if it is one: JSON, and not an error of the machine behind it."""
+        status = answer.status_code
+        self.skew = self._skew(answer.headers.get("date", ""))
+        wait = _pause(answer.headers.get("retry-after", ""), self._now())
+        if status == 429:
+            after = f" (asked again after {wait:.0f} s)" if wait else ""
+            raise TokenTrouble(f"no token from {host}: too many requests{after}", wait=wait or 60.0)
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            kind = answer.headers.get("content-type", "").partition(";")[0] or "something"
+            told = f"it answered {status} with {sanitise(kind, 60)}, not JSON"
+            raise TokenTrouble(f"no token from {host}: {told}", wait=wait)
+        if 200 <= status < 300 or (self._lenient and status < 500):
+            return answer
+        word = str(document.get("error", ""))
+        raise TokenTrouble(
+            self._said(host, status, document) + self.skew,
+            permanent=word in _PERMANENT and status < 500,
+            wait=wait,
+        )
+
+    def refusal(self, host: str, document: Mapping[str, Any]) -> TokenTrouble:
+        """What a document with an error in it says, as a trouble that is there to stay."""
+        return TokenTrouble(self._said(host, 0, document), permanent=True)
+
+    def _said(self, host: str, status: int, document: Mapping[str, Any]) -> str:
+        word = sanitise(str(document.get("error") or status), 60)
+        description = str(document.get("error_description") or "").partition("Trace ID:")[0].partition("\r\n")[0]
+        for secret in self._secrets:
+            description = description.replace(secret, "[secret]")
+        told = sanitise(description, _SAID).strip()
+        return f"no token from {host}: {word}" + (f": {told}" if told else "")
+
+    def _skew(self, date: str) -> str:
+        try:
+            ahead = self._now() - parsedate_to_datetime(date).timestamp()
+        except (ValueError, TypeError):
+            return ""
+        if abs(ahead) < _SKEW:
+            return ""
+        return f" (the clock of this machine is {abs(ahead) / 60:.0f} minutes {'ahead' if ahead > 0 else 'behind'})"
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """Tells which sockets it opened, so that they can be cut off."""
+
+    def __init__(self, context: ssl.SSLContext, wires: list[socket.socket]) -> None:
+        super().__init__(context=context)
+        self._terms = context
+        self._wires = wires
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_Connection, wires=self._wires), request, context=self._terms)
+
+
+class _Connection(http.client.HTTPSConnection):
+    def __init__(self, *arguments: Any, wires: list[socket.socket], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._wires = wires
+
+    def connect(self) -> None:
+        super().connect()
+        self._wires.append(self.sock)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Nobody sends a secret somewhere else."""
+
+
+def _cut(wires: list[socket.socket]) -> None:
+    for wire in wires:
+        with contextlib.suppress(OSError):
+            wire.shutdown(socket.SHUT_RDWR)
+
+
+def _pause(text: str, now: float) -> float:
+    """The seconds of a Retry-After header (RFC 9110, section 10.2.3), or 0."""
+    if text.isascii() and text.strip().isdigit():
+        return min(float(text[:9]), MOST_PAUSE)
+    try:
+        return min(max(parsedate_to_datetime(text).timestamp() - now, 0.0), MOST_PAUSE)
+    except (ValueError, TypeError):
+        return 0.0

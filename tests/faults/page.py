@@ -1,0 +1,98 @@
+"""The page `docs/faults.md`, made from the table of the tests.
+
+`python -m tests.faults.page > docs/faults.md` writes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from relay.mail.outcome import BEFORE_A_TRANSACTION, Stage
+from tests.faults.table import FAULTS, REASONS, STAGES, TABLE, Cell, End
+
+_HEAD = """\
+# When an upstream does wrong
+
+What becomes of a message when the upstream does something else than it should: how far the attempt had come, and what
+the upstream did there. Each cell is a test against a real socket (`tests/faults/test_table.py`), and this page is made
+from the table of those tests by `python -m tests.faults.page > docs/faults.md`.
+
+- **delivered**: the upstream has taken it. Any 2xx is a yes, whatever the second and third digit.
+- **deferred**: it waits for the schedule of its route (`routes.NAME.retry`), and is tried again.
+- **deferred, set aside**: the same, and the upstream is set aside: nobody tries it for a growing
+  pause of at most 5 minutes, then one connection tries, then all. The next upstream of the route is used meanwhile.
+- **failed: bounce**: refused for good, and the sender is told.
+- **in doubt**: the end of the message was sent and its answer is lost, so that it may have been taken. It waits twice
+  as long and is tried again, with the same Message-ID; with `in_doubt: hold` on the route a person decides.
+
+Below each stands the trouble that is recorded with the stage (label `class` of `relay_attempt_failures_total`). In
+every cell the message ends right once the fault is gone: it arrives exactly once, or is bounced once. It may arrive
+twice only where it was in doubt and the upstream had taken it.
+"""
+
+_FAULTS = {
+    "drop": "resets the connection (refuses it, at connect)",
+    "close": "closes the connection in good order",
+    "421": "says 421",
+    "4xx": "says any other 4xx",
+    "5xx": "says a 5xx",
+    "5xx, 8-bit text": "says a 5xx with octets beyond ASCII",
+    "other 2xx": "says yes with another code: 299 for 250; at DATA 250 for 354",
+    "3xx": "says 354 where 2xx is due, 334 without end at AUTH; at DATA 399 for 354",
+    "several lines": "says the right thing in several lines",
+    "8-bit text": "says the right thing with octets beyond ASCII",
+    "NUL": "says the right thing with a NUL in it",
+    "mixed codes": "says several lines with different codes",
+    "oversized": "says more than 32 KiB",
+    "garbage": "says what is no SMTP reply",
+    "half a line": "says half a line, then closes",
+    "silence": "says nothing, or no longer reads (body)",
+}
+_WRITTEN = {Stage.STARTTLS: "STARTTLS", Stage.TLS: "TLS handshake", Stage.BODY: "content", Stage.DOT: "final dot"}
+_NOTES = """\
+In the TLS handshake all replies are alike: plain text, where none may be. What a test sends at *content* comes while
+the message is being sent, so that the dot has not left. Where the upstream offers PIPELINING, a reset may overtake
+replies that were sent ahead of it, and an earlier stage is recorded then. In a refusal, what speaks of the account (a
+quota, a login that is asked for) is no refusal of the message: that is deferred, and the upstream set aside.
+"""
+
+
+def faults_page() -> str:
+    """The text of `docs/faults.md`."""
+    first = [stage for stage in STAGES if stage in BEFORE_A_TRANSACTION]
+    rest = [stage for stage in STAGES if stage not in BEFORE_A_TRANSACTION]
+    reasons = "".join(f"{_footnote(key)} {text}\n" for key, text in REASONS.items())
+    return (
+        f"{_HEAD}\n## Before a transaction\n\n{_grid(first)}\n{reasons}"
+        f"\n## In a transaction\n\n{_grid(rest)}\n{_NOTES}\n## The faults\n\n{_meanings()}"
+    )
+
+
+def _grid(stages: Sequence[Stage]) -> str:
+    head = ["the upstream's fault", *(_WRITTEN.get(stage, stage.upper()) for stage in stages)]
+    rows = [head, ["---"] * len(head)]
+    rows += [[fault, *(_words(TABLE[stage, fault]) for stage in stages)] for fault in FAULTS]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _words(cell: Cell) -> str:
+    if cell.end is None:
+        return f"– {_footnote(cell.impossible)}"
+    if cell.end in (End.FAILED, End.IN_DOUBT):
+        words = f"**{cell.end}**"
+    else:
+        words = str(cell.end)
+    return words if cell.trouble is None else f"{words}<br>`{cell.trouble}`"
+
+
+def _footnote(key: str) -> str:
+    return f"({key.removeprefix('-')})"
+
+
+def _meanings() -> str:
+    return "".join(f"- **{fault}**: the upstream {_FAULTS[fault]}.\n" for fault in FAULTS)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(faults_page())
