@@ -81,6 +81,11 @@ class Pool:
         self.take_this(one)
         await one.connection.close()
 
+    def let_go(self) -> None:
+        """There are more than there may be: the one that had no work for longest goes, if there is one."""
+        if self.idle:
+            self.say_goodbye(self.idle[0])
+
     def drop_all(self) -> None:
         idle, self.idle = self.idle, []
         self._count()

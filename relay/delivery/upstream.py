@@ -193,6 +193,8 @@ class Upstream:
         finally:
             self._busy -= 1
             self.places.leave()
+            if len(self._active) + len(self.pool.idle) > self.places.allowed:
+                self.pool.let_go()
             self.bell.ring()
         if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
             return None

@@ -213,6 +213,23 @@ async def test_three_refused_at_once_are_one_connection_less_and_not_three() -> 
 
 
 @in_virtual_time
+async def test_a_connection_too_many_does_not_stay_open_idle() -> None:
+    road = Road(3)
+    road.way.says = lambda request: None
+    tasks = [road.send(f"M{n}") for n in range(3)]
+    await turns()
+    road.way.line_of("M0").tell(TOO_MANY)
+    await tasks[0]
+    await turns()
+    assert len(road.way.lines) == 2
+    for n in (1, 2):
+        road.way.line_of(f"M{n}").tell(TAKEN)
+    assert [await road.outcome(task) for task in tasks[1:]] == [TAKEN] * 2
+    assert road.upstream.connections == (2, 0)
+    await road.demolish()
+
+
+@in_virtual_time
 async def test_too_much_mail_for_one_recipient_holds_up_nobody_else() -> None:
     road = Road()
     road.way.says = lambda request: FOR_ONE

@@ -200,9 +200,10 @@ def test_mail_for_more_than_may_leave_in_a_day_goes_part_by_part_and_does_not_sp
     living(scene)
 
 
-def test_mail_that_a_throttled_upstream_sent_away_is_due_at_once_and_waits_for_the_pause() -> None:
+def test_mail_that_a_throttled_upstream_sent_away_waits_for_its_pause_and_for_nothing_else() -> None:
     async def scene(house: PacedHouse) -> None:
         house.pace("own")
+        house.pace("spare")
         said: list[Outcome] = [TOO_MANY]
         house.ways["own"].says = lambda request: said.pop() if said else TAKEN
         await house.put("M")
@@ -213,8 +214,9 @@ def test_mail_that_a_throttled_upstream_sent_away_is_due_at_once_and_waits_for_t
         assert isinstance(event, RecipientDeferred)
         assert asyncio.get_running_loop().time() - began < 5  # its schedule says an hour
         assert house.upstreams["own"].places.allowed == 2
+        assert house.ways["spare"].requests == []
 
-    living(scene)
+    living(scene, default=("own", "spare"))
 
 
 def test_a_quota_holds_all_mail_and_then_all_of_it_arrives() -> None:
