@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.mail.address import Address
 
 _PAUSE = 0.2  # seconds between two looks
-_QUEUED = re.compile(r"queued as ([0-9A-Z]+)")
+_QUEUED = re.compile(r"queued as ([0-9A-Z]+)\Z")
 _ENDS = {"delivered": 0, "failed": 1, "expired": 1, "cancelled": 1}
 _SUBJECT = "Test of the mail relay"
 _TEXT = """\
@@ -63,7 +63,7 @@ def follow(
         refuse(sentence(error))
     typer.echo(f"the relay said: {harmless(reply)}")
     queued = _QUEUED.search(reply)
-    if queued is None:  # of a listener with reply: direct; the provider's own answer is the end
+    if queued is None:  # of a listener with reply: direct: it is delivered already
         raise typer.Exit(0)
     raise typer.Exit(_followed(loaded, queued[1], patience))
 
@@ -113,8 +113,10 @@ def _takes_us(listener: SmtpListener) -> bool:
 
     if listener.auth == "users" or listener.require_tls or listener.tls == "implicit":
         return False
-    unix = any(address.kind == "unix" for address in listener.listen)
     here = [ip_address("127.0.0.1"), ip_address("::1")]
+    if any(one in network for one in here for network in listener.proxy_protocol):
+        return False  # it waits for the header of a load balancer
+    unix = any(address.kind == "unix" for address in listener.listen)
     return unix or any(one in network for one in here for network in listener.allow)
 
 

@@ -127,7 +127,7 @@ def test_a_certificate_is_warned_of_two_weeks_before_its_end_and_where_nobody_ch
     now = datetime(2026, 11, 26, tzinfo=UTC)
     shown = {"notAfter": "Dec  6 00:00:00 2026 GMT", "subjectAltName": (("DNS", "smtp.example.nl"),)}
     soon = of_upstream.of_certificate("own", settings(), Heard("TLSv1.3", shown, {}, ()), now)
-    assert soon.text == "TLSv1.3 by STARTTLS; certificate of smtp.example.nl, 10 days left"
+    assert soon.text == "TLSv1.3 by STARTTLS; certificate good for smtp.example.nl, 10 days left"
     later = of_upstream.of_certificate("own", settings(), Heard("TLSv1.3", shown, {}, ()), now - timedelta(days=9))
     unchecked = of_upstream.of_certificate("own", settings(tls_verify=False), heard(), now)
     assert [soon.mark, later.mark, unchecked.mark] == [Mark.WARNING, Mark.GOOD, Mark.WARNING]

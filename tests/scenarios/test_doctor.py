@@ -172,7 +172,7 @@ async def test_where_all_is_well_each_thing_has_a_line_and_the_exit_code_is_0(si
             "✓ aligned  by DKIM and SPF (own)",
         ):
             assert line in answer.lines, answer.out
-        assert "certificate of " in line_of(answer, "tls")
+        assert "certificate good for 127.0.0.1 and 2 more, " in line_of(answer, "tls")
         assert "TLSv1.3 by STARTTLS" in line_of(answer, "tls")
         assert (document["version"], document["good"]) == (1, True)
         own_chapter = document["chapters"][1]
@@ -251,14 +251,18 @@ async def test_a_login_that_the_running_relay_was_refused_is_not_tried_again_unl
             await house.send(JAN, [PIET])
             await house.event(UpstreamSetAside)
             await reachable(site)
-            before = len(own.auth_tries)
+            # Whose try it was, the password tells.
+            ours = site.folder / "of-the-doctor"
+            ours.write_text("van-de-dokter")
+            site.configuration["upstreams"]["own"]["password"] = {"file": str(ours)}
+            site.write()
             answer = await the_first_is(site, "auth     535 5.7.8 ")
             assert "(said to the running relay; --auth tries it once more)" in causes(answer)[0]
-            site.set_password(PASSWORD)
-            assert len(own.auth_tries) == before
-            tried = await relay(site, "doctor", "--auth")
-            assert f"✓ auth     logged in as {ACCOUNT}" in tried.lines
-            assert own.auth_tries[-1].accepted
+            assert {tried.password for tried in own.auth_tries} == {"verkeerd"}
+            await relay(site, "doctor", "--auth")
+            assert [tried.password for tried in own.auth_tries].count("van-de-dokter") == 1
+            ours.write_text(PASSWORD)
+            assert f"✓ auth     logged in as {ACCOUNT}" in (await relay(site, "doctor", "--auth")).lines
             await house.relay.reload()
             await house.event(RecipientDelivered)
 
@@ -343,3 +347,29 @@ async def test_without_a_running_relay_nothing_is_sent(site: Site) -> None:
         assert answer.code == 3
         assert answer.err.startswith("relay: no relay is running")
         assert own.connections == 0
+
+
+@pytest.mark.asyncio
+async def test_where_the_provider_answers_directly_that_is_the_end(site: Site) -> None:
+    async with site.upstream() as own:
+        own.script("dot", "250 2.0.0 Ok: queued as 4F3A2")
+        listeners = [{"listen": "127.0.0.1:0", "reply": "direct"}]
+        site.configure(upstreams={"own": site.way_to(own)}, listeners=listeners)
+        async with site.house():
+            await reachable(site)
+            answer = await relay(site, "test", "--to", PIET)
+            assert (answer.code, answer.err) == (0, "")
+            assert answer.out.startswith("the relay said: 250 2.0.0 Ok: queued as 4F3A2: relayed as ")
+            own.script("rcpt", "550 5.1.1 no such user")
+            refused = await relay(site, "test", "--to", PIET)
+            assert (refused.code, refused.out) == (1, "")
+            assert refused.err.startswith("relay: the relay refused the ")
+            assert "550 5.1.1 no such user" in refused.err
+
+
+@pytest.mark.asyncio
+async def test_tls_files_that_are_not_there_are_named_before_anything_is_tried(site: Site) -> None:
+    async with site.upstream() as own:
+        site.configure(upstreams={"own": site.way_to(own, tls_ca="/nowhere/ca.pem")})
+        answer = await the_first_is(site, "tls      the TLS files of own cannot be used")
+        assert "connect" not in answer.out

@@ -19,11 +19,15 @@ from relay.transport.offers import Offers
 from relay.transport.smtp import Heard
 from relay.transport.tls import end_of, names_of
 
+_BEFORE = "the TLS files of "  # what keeps a connection from being tried, in the words of `transport.smtp`
+
 
 def of_way(name: str, settings: SmtpUpstream, heard: Heard | None, outcome: Deferred | None) -> Iterator[Finding]:
     """What went well, as far as AUTH; then where the connection stopped, if it did."""
     stage = outcome.stage if outcome is not None else None
-    if stage is not Stage.DNS:
+    if outcome is not None and outcome.text.startswith(_BEFORE):
+        pass
+    elif stage is not Stage.DNS:
         yield good("dns", settings.host)
         if stage is not Stage.CONNECT:
             yield good("connect", f"port {settings.port}")
@@ -49,7 +53,9 @@ def of_certificate(name: str, settings: SmtpUpstream, heard: Heard, now: datetim
     ends = end_of(heard.certificate)
     if not settings.tls_verify or ends is None:
         return warning("tls", f"{how}; whose certificate it is, nobody checks", "unverified", name=name)
-    told = f"{how}; certificate of {names_of(heard.certificate)}, {(ends - now).days} days left"
+    first, *more = names_of(heard.certificate).split(", ")
+    others = f" and {len(more)} more" if more else ""
+    told = f"{how}; certificate good for {first or settings.host}{others}, {(ends - now).days} days left"
     return warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
 
 
