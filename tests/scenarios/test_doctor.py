@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -137,6 +138,16 @@ async def test_a_clock_that_is_off_by_an_hour_is_named(site: Site, ahead: int, w
         site.configure(upstreams={"own": way_to(site, own, entra)})
         answer = await the_first_is(site, "clock    the clock of this machine is ")
         assert f" {which} (127.0.0.1)" in causes(answer)[0]
+
+
+@pytest.mark.asyncio
+async def test_a_token_that_the_mailbox_does_not_take_is_shown_once(site: Site) -> None:
+    async with Authority(site.certificates) as entra, m365(site, entra) as own:
+        entra.mailboxes.clear()
+        site.configure(upstreams={"own": way_to(site, own, entra)})
+        answer = await the_first_is(site, "auth     535 5.7.3 Authentication unsuccessful (XOAUTH2)")
+        assert len(own.auth_tries) == 1
+        assert not any(token in answer.out for token in entra.tokens)
 
 
 # What is well
@@ -373,3 +384,18 @@ async def test_tls_files_that_are_not_there_are_named_before_anything_is_tried(s
         site.configure(upstreams={"own": site.way_to(own, tls_ca="/nowhere/ca.pem")})
         answer = await the_first_is(site, "tls      the TLS files of own cannot be used")
         assert "connect" not in answer.out
+
+
+@pytest.mark.asyncio
+async def test_a_relay_that_gives_no_answer_is_no_reason_to_call_its_port_taken(site: Site) -> None:
+    async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n<a>")
+        writer.close()
+
+    async with site.upstream() as own, await asyncio.start_unix_server(nonsense, site.control_path):
+        site.configure(upstreams={"own": site.way_to(own)})
+        answer = await relay(site, "doctor")
+        assert answer.code == 0, answer
+        assert line_of(answer, "relay").startswith("! relay ")
+        assert line_of(answer, "mail") == "– mail     only the running relay knows what waits"
+        assert line_of(answer, "listener") == "– listener only the running relay knows where it listens"

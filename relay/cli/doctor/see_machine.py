@@ -36,6 +36,9 @@ async def look(config: Config, snapshot: Snapshot | None, silent: str) -> Chapte
     found = [_relay(snapshot, silent), await _clock(config)]
     found += await asyncio.to_thread(lambda: [*_disk(config)])
     found.append(await _mail(config, snapshot, silent))
+    if silent:
+        found.append(untried("listener", "only the running relay knows where it listens"))
+        return Chapter("this machine", tuple(found))
     for listener in config.smtp_listeners.values():
         for address in _addresses(listener, snapshot):
             found.append(await _listener(listener, address, running=snapshot is not None))

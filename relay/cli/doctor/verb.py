@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
-import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,8 +46,8 @@ def doctor(
 
     try:
         loaded = reach.load_as_service(config)
-        with progress("Looking at this machine, the upstreams and DNS, seconds") as told:
-            chapters = asyncio.run(_timed(_examined(loaded, auth, nameserver, _key(state_key)), told))
+        with progress("Looking at this machine, the upstreams and DNS"):
+            chapters = asyncio.run(_examined(loaded, auth, nameserver, _key(state_key)))
     except RelayError as error:
         refuse(sentence(error))
     if as_json:
@@ -56,14 +55,6 @@ def doctor(
     else:
         show(_lines(chapters, loaded.language, width()))
     raise typer.Exit(0 if is_good(chapters) else 1)
-
-
-async def _timed(looking: Coroutine[Any, Any, list[Chapter]], told: Callable[[int], None]) -> list[Chapter]:
-    """What `looking` finds; until then, the seconds are told."""
-    task, begun = asyncio.create_task(looking), time.monotonic()
-    while not (await asyncio.wait((task,), timeout=1.0))[0]:
-        told(int(time.monotonic() - begun))
-    return task.result()
 
 
 async def _examined(config: Config, auth: bool, nameserver: str | None, state_key: str | None) -> list[Chapter]:
