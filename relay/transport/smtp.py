@@ -73,12 +73,26 @@ class SmtpSettings:
         return TlsTerms(self.tls_verify, self.tls_ca, self.tls_certificate, self.tls_key)
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a connection learned before AUTH: the TLS version ("": none), what `getpeercert` returned, EHLO's answer.
+
+    `extensions` are keywords in lower case with their parameters, `mechanisms` those of AUTH.
+    """
+
+    version: str
+    certificate: dict[str, object] | None
+    extensions: dict[str, str]
+    mechanisms: tuple[str, ...]
+
+
 class SmtpTransport:
     """An smtp upstream (`port.Transport`). `tokens`: where those of auth "xoauth2" come from."""
 
     def __init__(self, settings: SmtpSettings, *, observer: Observer, tokens: TokenSource | None = None) -> None:
         self._settings = settings
         self.tokens = tokens
+        self.heard: Heard | None = None  # by the last connection that came as far
         self._observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
@@ -138,6 +152,7 @@ class SmtpTransport:
         opening = await self._secured(verify_name=True)
         try:
             extensions, mechanisms = await opening.ehlo(self._settings.hostname)
+            self.heard = Heard(opening.version(), opening.certificate(), extensions, tuple(mechanisms))
             if self._settings.auth != "none":
                 await self._log_in(opening, mechanisms, token, refused_before)
             offers = Offers.of(extensions)
@@ -308,6 +323,11 @@ class _Opening(SMTPProtocol):
 
     def certificate(self) -> dict[str, object] | None:
         return cast("dict[str, object] | None", self.transport and self.transport.get_extra_info("peercert"))
+
+    def version(self) -> str:
+        """Of TLS, as in "TLSv1.3"; "" without."""
+        found = self.transport and self.transport.get_extra_info("ssl_object")
+        return (found and found.version()) or ""
 
     # asyncio's side
 
