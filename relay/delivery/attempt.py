@@ -175,7 +175,8 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
         return True
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
         return _cannot_carry(outcome)
-    return outcome.upstream_sick or (session_code and outcome.stage not in _IN_CONTENT)
+    # An endpoint's answer is complete: whoever did not take it then will not have it.
+    return outcome.upstream_sick or outcome.stage is Stage.HTTP or (session_code and outcome.stage not in _IN_CONTENT)
 
 
 def _put_off(outcome: Outcome) -> Outcome:

@@ -178,6 +178,7 @@ class Call:
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
             gate=way.gate,
             session_code=entry.session_code,
+            places=tuple([pending.index for pending in part]),
         )
         if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
             return None

@@ -20,13 +20,18 @@ from relay.events import Observer, UpstreamRestored, UpstreamSetAside, UpstreamT
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.refusal import OF_THE_ACCOUNT, speaks_of_connections
-from relay.policy.retry import Schedule
+from relay.policy.retry import ASKED_LONGEST, Schedule
 from relay.transport.port import DeliveryRequest
 
 NEVER = float("inf")
 THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
 AUTH_LONGEST = 300.0  # seconds between two tries at an upstream that refuses the login
-_MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
+_MAY_QUOTE = (
+    Stage.DATA,
+    Stage.BODY,
+    Stage.DOT,
+    Stage.HTTP,
+)  # what is said there may quote the message, and that may be a code
 
 
 class Health:
@@ -185,6 +190,8 @@ class Health:
         self.epoch += 1
         pause = min(THROTTLED_FIRST * 2**self._throttled, THROTTLED_LONGEST)
         pause *= 0.9 + 0.2 * random.random()  # noqa: S311  # jitter, no secret
+        if trouble.retry_after is not None:
+            pause = max(pause, min(trouble.retry_after, ASKED_LONGEST.total_seconds()))
         self._throttled = min(self._throttled + 1, 10)
         self._throttled_until = self._loop.time() + pause
         if speaks_of_connections(trouble.stage, reply):
@@ -207,7 +214,8 @@ class Health:
         self._probe = None
         reply = trouble.reply
         code, status = (reply.code, reply.status) if reply else (0, "")
-        pause = schedule.set_aside(self._failures, random.random()).total_seconds()  # noqa: S311  # jitter, no secret
+        jitter = random.random()  # noqa: S311  # no secret
+        pause = schedule.set_aside(self._failures, jitter, trouble.retry_after).total_seconds()
         if trouble.refusal is Refusal.QUOTA:
             pause = self._account.pace.hold(trouble.stage, code, status)
         elif trouble.stage is Stage.AUTH:
@@ -257,7 +265,12 @@ def _asks_for_less(trouble: Deferred) -> bool:
 
 
 def _speaks_of_upstream(trouble: Deferred) -> bool:
-    return trouble.stage in BEFORE_A_TRANSACTION or trouble.refusal in OF_THE_ACCOUNT or _is_421(trouble)
+    return (
+        trouble.stage in BEFORE_A_TRANSACTION
+        or trouble.stage is Stage.HTTP  # an endpoint that calls itself unable, or gives no answer
+        or trouble.refusal in OF_THE_ACCOUNT
+        or _is_421(trouble)
+    )
 
 
 def _is_421(trouble: Deferred) -> bool:

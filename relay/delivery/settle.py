@@ -11,6 +11,7 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
     the same, `in_doubt: hold`       held        a person decides; others of the message go on
     Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
+    the same, by a sick endpoint     pending     as above
     session code, deferred anyhow    pending     its own interval, whatever the reason
     Deferred past its lifetime       expired     a bounce
     session code, in doubt twice     failed      no bounce: it may well have been delivered
@@ -249,11 +250,17 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     if not urgent and all(_says_nothing_of_the_message(attempt, outcome) for outcome in deferred):
         return attempt.now
     # It may be this message that the upstream cannot bear: whatever else waits is to be the probe.
-    if any(_of_the_account(outcome) or (outcome.reply or _NO_REPLY).code == 421 for outcome in deferred):
+    if any(map(_may_be_its_fault, deferred)):
         jitter = 1.0
     # For a session code the same code twice does no harm, and a late one is worth nothing.
     patient = not entry.session_code and any(outcome.in_doubt for outcome in deferred)
     return attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
+
+
+def _may_be_its_fault(outcome: Deferred) -> bool:
+    """True when the upstream is left alone for what was said in a transaction: another message is to be the next."""
+    http = outcome.stage is Stage.HTTP and outcome.upstream_sick
+    return http or _of_the_account(outcome) or (outcome.reply or _NO_REPLY).code == 421
 
 
 def _says_nothing_of_the_message(attempt: Attempt, outcome: Deferred) -> bool:

@@ -435,8 +435,11 @@ def _no_place(request: DeliveryRequest, why: str) -> Delivery:
 
 
 def _connection_was_stale(delivery: Delivery) -> bool:
-    """True when nothing of the message went out: the connection had been closed, or was closed with 421."""
+    """True when nothing of the message went out: the connection had been closed, or was closed with 421.
+
+    What an endpoint may have got goes again at once all the same: with the same key it is the same message.
+    """
     sick = delivery.sick
-    if sick is None or sick.stage is not Stage.MAIL:
+    if sick is None or sick.stage not in (Stage.MAIL, Stage.HTTP):
         return False
     return sick.trouble is Trouble.DROPPED or (sick.reply is not None and sick.reply.code == 421)

@@ -128,3 +128,16 @@ def _by_code(stage: Stage, reply: Reply) -> Refusal:
 
 def _is_status(status: str, wanted: str) -> bool:
     return status == wanted or status.partition(".")[2] == wanted
+
+
+HTTP = Table(
+    (
+        # What we say ourselves of a message that cannot be put into fields
+        Line(Refusal.TOO_LARGE, statuses=("3.4",)),
+        Line(Refusal.CONTENT, statuses=("6.0",)),
+        Line(Refusal.AUTH, statuses=("0.401", "0.403")),
+        Line(Refusal.THROTTLED, statuses=("0.429",)),
+    )
+)
+"""How the answers of an HTTPS endpoint are to be read (`transport.answer` makes replies of them): not by their texts,
+which follow no custom."""

@@ -12,7 +12,7 @@ from relay.mail.dsn_text import DUTCH, ENGLISH, Action, Fate, _kind
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.policy.refusal import Line, Table, Told
+from relay.policy.refusal import HTTP, Line, Table, Told
 
 MAIL, RCPT, DATA, DOT, AUTH = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT, Stage.AUTH
 STOREDRV = "STOREDRV.Submission.Exception:"
@@ -159,3 +159,19 @@ def test_every_class_comes_back_to_its_sender_with_advice_in_both_languages(refu
     fate = Fate(Recipient(Address.of("piet@example.com")), Action.FAILED, "own", Reply(550, "", "no"), refusal=refusal)
     for words in (DUTCH, ENGLISH):
         assert words.advice[_kind(fate)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "refusal"),
+    [
+        (AUTH, Reply(535, "5.0.401", "HTTP 401 Unauthorized"), Refusal.AUTH),
+        (DOT, Reply(535, "5.0.403", ""), Refusal.AUTH),  # as the queue keeps it, without its stage
+        (Stage.HTTP, Reply(450, "4.0.429", "quota exceeded for sending"), Refusal.THROTTLED),
+        (Stage.HTTP, Reply(450, "4.0.503", "sender rejected"), Refusal.TEMPORARY),
+        (Stage.HTTP, Reply(550, "5.0.422", "spam"), Refusal.PERMANENT),
+        (Stage.HTTP, Reply(552, "5.3.4", ""), Refusal.TOO_LARGE),
+        (Stage.HTTP, Reply(554, "5.6.0", ""), Refusal.CONTENT),
+    ],
+)
+def test_answers_of_an_endpoint_are_read_by_their_status_alone(stage: Stage, reply: Reply, refusal: Refusal) -> None:
+    assert HTTP.tell(stage, reply).refusal is refusal
