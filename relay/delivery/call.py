@@ -35,6 +35,7 @@ from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
+NOT_YET = Deferred(Stage.MAIL, Trouble.TRANSIENT, "whether its sender is taken is being found out with another message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ class Call:
         if rule is None or not rule.repairs:
             return await self._send(way, part, self._rendered)
         sender = Sender.of(View(entry.submission))
-        async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code):
+        async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code) as its_turn:
+            if not its_turn:
+                return (NOT_YET,) * len(part)
             if self._verdicts.refuses(way.upstream.name, sender):
                 return await self._send(way, part, self._as_repaired())
             return await self._ask(way, part, rule, sender)
