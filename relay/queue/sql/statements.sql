@@ -162,7 +162,7 @@ SELECT key, moment, value FROM memory WHERE topic = ? ORDER BY key;
 -- name: recall
 SELECT moment FROM memory WHERE topic = ? AND key = ?;
 
--- A settlement may be recorded twice, as above: a summary may have taken its line meanwhile.
+-- A settlement may be recorded twice, as above; meanwhile a summary may have been made of it.
 -- name: tell
 INSERT INTO told VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING;
 
@@ -171,6 +171,12 @@ UPDATE told SET summary = ? WHERE reader = ? AND queue_id = ? AND at = ?;
 
 -- name: not_summarised
 UPDATE told SET summary = NULL WHERE summary IN carray(?);
+
+-- What was told of entries that must not be there, and that their like was sent.
+-- name: untell
+DELETE FROM told WHERE queue_id IN (
+    SELECT queue_id FROM entry WHERE id IN carray(?1) UNION ALL SELECT queue_id FROM history WHERE key IN carray(?1)
+);
 
 -- What is on the disk at the start is certain; and numbers of entries may be given again.
 -- name: forget_summarised
@@ -367,6 +373,10 @@ UPDATE entry SET place = 0 WHERE place = 2;
 UPDATE entry SET place = CASE wish WHEN 'bounce' THEN 5 ELSE 0 END, wish = CASE wish WHEN 'bounce' THEN wish ELSE '' END,
        attempts = attempts - (id NOT IN carray(?))
 WHERE place = 2 AND id NOT IN carray(?);
+
+-- Leased, but by nobody: the next start takes them back. The commit that made them may have tried them as well.
+-- name: withhold
+UPDATE entry SET place = 2, attempts = 0 WHERE id IN carray(?);
 
 -- name: keep_lease
 UPDATE entry SET place = 2, attempts = ?, wish = ? WHERE id = ?;
