@@ -46,7 +46,7 @@ UPDATE entry SET place = ?, next_attempt_at = ?, route = ?, warned = warned OR ?
 -- name: wake
 UPDATE entry SET place = 0 WHERE place = 1 AND route = ? AND next_attempt_at <= ?;
 
--- Whose turn it is, each found by one step in `due_by_client`.
+-- Whose turn it is, each found by one step in an index.
 -- name: next_priority
 SELECT priority FROM entry WHERE place = 0 AND route = ? AND priority > ? ORDER BY priority LIMIT 1;
 
