@@ -25,6 +25,7 @@ class Kept:
 
     key: int
     attempts: int
+    route: str
     wish: str
     pending: tuple[int, ...]
 

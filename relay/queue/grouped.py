@@ -364,7 +364,13 @@ class GroupedStore:
             return None
         books = self._books
         leased = [
-            Kept(key, lease.entry.attempts, books.wishes.get(key, ""), tuple([one.index for one in lease.pending]))
+            Kept(
+                key,
+                lease.entry.attempts,
+                lease.entry.route,
+                books.wishes.get(key, ""),
+                tuple([one.index for one in lease.pending]),
+            )
             for key, lease in books.leases.items()
         ]
         withheld = tuple(chain.from_iterable(books.withheld.values()))

@@ -116,7 +116,7 @@ class _Transaction:
         leased = self.keys([*(kept.key for kept in mend.leased), *mend.withheld])
         self.execute("lose_leases", (self.keys(mend.uncounted), leased))
         for kept in mend.leased:
-            self.execute("keep_lease", (kept.attempts, kept.wish, kept.key))
+            self.execute("keep_lease", (kept.attempts, kept.route, kept.wish, kept.key))
             self.execute("keep_recipients", (self.keys(kept.pending), kept.key))
         return Count(dict(self.execute("found_recipients", (False,))), next(self.execute("octets_not_leased"))[0])
 

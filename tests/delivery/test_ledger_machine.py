@@ -150,6 +150,7 @@ class Model:
         for result in settlement.results:
             assert one.states[result.index] is State.PENDING
             one.states[result.index] = result.state
+        one.route = settlement.route or one.route
         self.end(settlement)
         self.let_go(one)
 
@@ -161,7 +162,6 @@ class Model:
             if result.state not in OPEN:
                 one.states[result.index] = result.state
                 setattr(self.total, result.state, getattr(self.total, result.state) + 1)
-        one.route = settlement.route or one.route
         if lease.bounced and one.wish == "bounce:":
             one.wish = ""
         for entry in settlement.notifications:

@@ -379,7 +379,7 @@ WHERE place = 2 AND id NOT IN carray(?);
 UPDATE entry SET place = 2, attempts = 0 WHERE id IN carray(?);
 
 -- name: keep_lease
-UPDATE entry SET place = 2, attempts = ?, wish = ? WHERE id = ?;
+UPDATE entry SET place = 2, attempts = ?, route = ?, wish = ? WHERE id = ?;
 
 -- name: keep_recipients
 UPDATE recipient SET state = CASE WHEN n IN carray(?) THEN 'pending' ELSE 'held' END
