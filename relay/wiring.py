@@ -199,7 +199,7 @@ def upstream(
     settings = config.upstreams[name]
     most, refusals, long_lines = UpstreamLimits(), Table(), None
     if isinstance(settings, model.SmtpUpstream):
-        most = UpstreamLimits(settings.max_connections, _most_recipients(settings))
+        most = UpstreamLimits(settings.max_connections, settings.max_recipients)
         refusals = preset.table(settings.preset)
         long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
     elif isinstance(settings, model.HttpsUpstream):
@@ -250,12 +250,6 @@ def _https_transport(name: str, settings: model.HttpsUpstream, observer: Observe
         connect=settings.timeouts.connect.total_seconds(),
     )
     return HttpsTransport(made, observer=observer)
-
-
-def _most_recipients(settings: model.SmtpUpstream) -> int:
-    """Of one transaction: never more than may leave on one day."""
-    daily = limits((), settings.daily_recipients, codes=True)
-    return min([settings.max_recipients, *(limit.most(session_code=False) for limit in daily)])
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

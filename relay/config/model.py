@@ -366,6 +366,9 @@ class SmtpUpstream(Section):
         "keep",
         description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
     )
+    dkim_selectors: tuple[Name, ...] = setting(
+        (), description="The selectors that it signs with by DKIM, for `relay doctor`, which looks them up in DNS."
+    )
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
 
 

@@ -20,6 +20,10 @@ class Idling(Protocol):
         """Close one."""
         ...
 
+    def let_go(self) -> None:
+        """Close one, and do not wait for that."""
+        ...
+
 
 class Places:
     """`most` is what the configuration allows. Whoever was given a place leaves it."""
@@ -110,6 +114,9 @@ class Places:
         if self.allowed > 1:
             self._lowered += 1
         self._recover_later()
+        too_many = self._taken + sum(self.idle.values()) - self.allowed  # those that lie idle count over there as well
+        for whose in [whose for whose, count in self.idle.items() for _ in range(count)][: max(0, too_many)]:
+            whose.let_go()
 
     def _recover_later(self) -> None:
         if self._recovery is not None:

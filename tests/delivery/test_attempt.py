@@ -133,8 +133,12 @@ async def test_what_one_cannot_carry_waits_for_the_other_that_is_down(house: Del
     (other,) = {"own", "spare"} - {small}
     house.ways[small].says = lambda request: TOO_LARGE
     house.ways[other].connects = DOWN
-    assert await outcomes(house, leased()) == (DOWN,)
-    assert await outcomes(house, leased()) == (NOT_ASKED,)
+    first = await outcomes(house, leased())
+    second = await outcomes(house, leased())
+    # Not due at once: a way that cannot carry it would be asked again and again.
+    put_off = Deferred(Stage.MAIL, Trouble.TRANSIENT, "the message has 60 octets")
+    assert {*first, *second} <= {put_off, DOWN}
+    assert second == (put_off,)
 
 
 @pytest.mark.asyncio

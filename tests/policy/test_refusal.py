@@ -81,6 +81,16 @@ OTHERS = [
     (RCPT, 450, "4.2.1", "The user you are trying to contact is receiving mail at a rate that exceeds the rate limit", Refusal.TEMPORARY),
     (RCPT, 550, "5.7.1", "Relaying needs a login: authentication required for this recipient", Refusal.RECIPIENT),
     (RCPT, 530, "5.7.0", "Authentication required", Refusal.RECIPIENT),
+    (RCPT, 550, "5.1.1", "<submissionquotaexceeded@klant.nl>: User unknown", Refusal.RECIPIENT),
+    (RCPT, 550, "5.2.1", "The user has exceeded their monthly limit for incoming mail", Refusal.RECIPIENT),
+    (RCPT, 450, "4.2.1", "recipient daily limit exceeded", Refusal.TEMPORARY),
+    (DOT, 550, "5.1.1", "<throttling@klant.nl>: User unknown", Refusal.RECIPIENT),
+    (DOT, 450, "", "<x@klant.nl>: mailbox rate limit exceeded", Refusal.TEMPORARY),
+    (MAIL, 550, "5.1.8", "<throttle@eigen.nl>: Sender address rejected", Refusal.SENDER),
+    (DOT, 554, "5.2.1", "<bad@x.nl>: this account is disabled", Refusal.RECIPIENT),
+    (DOT, 554, "5.7.1", 'message rejected: subject "Your account has been suspended" looks like phishing', Refusal.CONTENT),
+    (DOT, 554, "5.7.1", "phishing phrase: authentication required", Refusal.CONTENT),
+    (DOT, 432, "4.3.2", "STOREDRV.Deliver; recipient thread limit exceeded", Refusal.TEMPORARY),
 ]  # fmt: skip
 
 
@@ -105,6 +115,8 @@ def test_without_a_preset_the_table_for_all_knows_all_of_these(
 ) -> None:
     # Only Microsoft is known to mean the account by these.
     expected = {"5.7.64": Refusal.RECIPIENT, "5.7.68": Refusal.RECIPIENT}.get(status, refusal)
+    if stage is RCPT and refusal is Refusal.QUOTA:
+        expected = Refusal.RECIPIENT  # nor that a quota told at RCPT is not the recipient's
     assert table(None).tell(stage, Reply(code, status, text)).refusal is expected
 
 

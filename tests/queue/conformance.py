@@ -261,6 +261,39 @@ class StorePromises:
         assert ids(leases) == [old.queue_id, young.queue_id, low.queue_id]
 
     @pytest.mark.asyncio
+    async def test_clients_take_turns_within_a_priority_and_each_by_age(self, house: House) -> None:
+        store = house.store
+        entries = {client: [an_entry(client=client) for _ in range(4)] for client in ("10.0.0.1", "10.0.0.2", "")}
+        for waiting in entries.values():
+            for entry in waiting:
+                await store.put(entry, leased=False)
+        urgent = an_entry(client="10.0.0.9", priority=0)
+        await store.put(urgent, leased=False)
+        leases = await store.lease("default", limit=1, now=NOON)
+        assert ids(leases) == [urgent.queue_id]
+        taken = []
+        for limit in (1, 2, 1, 3, 5):
+            taken += await store.lease("default", limit=limit, now=NOON)
+        clients = [lease.entry.submission.peer.address for lease in taken]
+        assert all(len(set(clients[start : start + 3])) == 3 for start in range(0, 12, 3)), clients
+        for client, waiting in entries.items():
+            mine = [lease for lease in taken if lease.entry.submission.peer.address == client]
+            assert ids(mine) == [entry.queue_id for entry in waiting]
+        assert await store.lease("default", limit=5, now=NOON) == []
+
+    @pytest.mark.asyncio
+    async def test_ten_of_one_client_leave_before_a_thousand_of_another(self, house: House) -> None:
+        store = house.store
+        await asyncio.gather(*(store.put(an_entry(client="10.0.0.1"), leased=False) for _ in range(1000)))
+        mine = [an_entry(client="10.0.0.2") for _ in range(10)]
+        for entry in mine:
+            await store.put(entry, leased=False)
+        leases = [lease for _ in range(5) for lease in await store.lease("default", limit=4, now=NOON)]
+        assert {entry.queue_id for entry in mine} <= set(ids(leases))
+        rest = await store.lease("default", limit=500, now=NOON)
+        assert len(rest) == 500  # nobody else waits: one client gets all there is
+
+    @pytest.mark.asyncio
     async def test_nothing_is_leased_twice_nor_before_its_time_nor_for_another_route(self, house: House) -> None:
         store = house.store
         await store.put(an_entry(route="vendor"), leased=False)

@@ -24,13 +24,15 @@ def memory(body: bytes = b"Goedemiddag\r\n") -> MemoryContent:
     return MemoryContent(HEAD + body, len(HEAD))
 
 
-def submission_of(content: Content, recipients: tuple[Recipient, ...], name: str | None = None) -> Submission:
+def submission_of(
+    content: Content, recipients: tuple[Recipient, ...], name: str | None = None, client: str = "192.0.2.7"
+) -> Submission:
     return Submission(
         queue_id=name or queue_id(next(_numbers), 7),
         envelope=Envelope(Address("jan", "example.nl"), recipients),
         head=content.head,
         size=content.size,
-        peer=Peer("192.0.2.7", "imuis"),
+        peer=Peer(client, "imuis"),
         listener="legacy",
         received_at=NOON,
     )
@@ -45,11 +47,12 @@ def an_entry(
     expires_at: datetime = NOON + timedelta(days=5),
     kind: Kind = Kind.MAIL,
     name: str | None = None,
+    client: str = "192.0.2.7",
 ) -> Entry:
     content = content or memory()
     recipients = tuple(Recipient(Address.of(text)) for text in to or ("piet@example.com",))
     return Entry(
-        submission=submission_of(content, recipients, name),
+        submission=submission_of(content, recipients, name, client),
         content=content,
         route=route,
         priority=priority,
