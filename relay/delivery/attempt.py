@@ -113,9 +113,9 @@ async def attempt(
                         asked[pending.index] = way
             if (name, None) in answered:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
-        if hedging is None and (name, None) in answered and upstream.takes_later:
-            break  # the pace alone holds it back: it waits for this way
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
+        if hedging is None and upstream.takes_later:  # its pace alone holds back what it can carry: that waits for it
+            remaining = [pending for pending in remaining if _cannot_carry(outcomes.get(pending.index))]
         if not remaining or (hedging is not None and hedging.too_late()):
             break
     if not asked:
@@ -185,7 +185,7 @@ def _put_off(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _cannot_carry(outcome: Outcome) -> bool:
+def _cannot_carry(outcome: Outcome | None) -> bool:
     """True when nothing was sent, because this upstream cannot carry the message (size, encoding); another may."""
     return isinstance(outcome, Failed) and outcome.unasked
 

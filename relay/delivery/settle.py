@@ -7,7 +7,9 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Failed                           failed      a bounce
     Deferred                         pending     the schedule says when
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
-    Deferred because of the account  pending     the same: it is throttled, out of quota, or refused the login
+    Deferred because of the account  pending     at MAIL, for the first time, the same; else the latest that the schedule
+                                                 allows: it may be this message that brings about such words
+    the same, throttled at MAIL      pending     within a minute, and others first
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
     the same, `in_doubt: hold`       held        a person decides; others of the message go on
     Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from relay.delivery.notify import NOBODY, Audience, Notices, delay_is_to_be_told, notify
@@ -51,6 +53,7 @@ from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.policy.refusal import OF_THE_ACCOUNT
 from relay.queue.model import Kind, Lease, Pending, Result, Settlement, State
 
+OTHERS_FIRST = timedelta(minutes=1)
 _NO_REPLY = Reply(0, "", "")
 _DOUBT = "it may have been delivered"
 _MAY_BE_DELIVERED = f"no answer after the end of the message: {_DOUBT}"
@@ -254,7 +257,10 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
         jitter = 1.0
     # For a session code the same code twice does no harm, and a late one is worth nothing.
     patient = not entry.session_code and any(outcome.in_doubt for outcome in deferred)
-    return attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
+    by_schedule = attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
+    if not urgent and all(map(_asks_for_less, deferred)):
+        return min(by_schedule, attempt.now + OTHERS_FIRST)
+    return by_schedule
 
 
 def _may_be_its_fault(outcome: Deferred) -> bool:
@@ -269,6 +275,11 @@ def _says_nothing_of_the_message(attempt: Attempt, outcome: Deferred) -> bool:
     if outcome.stage in BEFORE_A_TRANSACTION:
         return True
     return _of_the_account(outcome) and outcome.stage is Stage.MAIL and attempt.lease.entry.attempts < 2
+
+
+def _asks_for_less(outcome: Deferred) -> bool:
+    """At MAIL, an upstream that wants less mail, or fewer connections."""
+    return outcome.refusal is Refusal.THROTTLED and outcome.stage is Stage.MAIL and _of_the_account(outcome)
 
 
 def _of_the_account(outcome: Deferred) -> bool:
