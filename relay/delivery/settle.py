@@ -7,8 +7,8 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Failed                           failed      a bounce
     Deferred                         pending     the schedule says when
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
-    Deferred because of the account  pending     at MAIL, for the first time, the same; else the latest that the schedule
-                                                 allows: it may be this message that brings about such words
+    Deferred because of the account  pending     at MAIL, for the first time, the same; else the latest that the
+                                                 schedule allows: this message may be what brings about such words
     the same, throttled at MAIL      pending     within a minute, and others first
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
     the same, `in_doubt: hold`       held        a person decides; others of the message go on
