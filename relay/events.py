@@ -192,7 +192,8 @@ class SenderJudged(Event):
 
 @dataclass(frozen=True, slots=True)
 class SenderForgotten(Event):
-    """The upstream took the sender unchanged again (`why` "taken"), or a person wants it asked anew ("operator")."""
+    """The upstream took the sender unchanged again (`why` "taken"), it refused what the rule makes of it as well ("in
+    vain"), or a person wants it asked anew ("operator")."""
 
     upstream: str
     reverse_path: str

@@ -28,12 +28,13 @@ from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
-from relay.policy.refusal import Table
+from relay.policy.refusal import HTTP, Table
 from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
 from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
+from relay.transport.tls import TlsTerms
 from relay.transport.transaction import Timeouts
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def transport(name: str, config: model.Config, *, observer: Observer, state_key:
     settings = config.upstreams[name]
     if isinstance(settings, model.CaptureUpstream):
         return CaptureTransport(name, settings.directory)
+    if isinstance(settings, model.HttpsUpstream):
+        return _https_transport(name, settings, observer)
     tokens = None
     if settings.oauth2 is not None:
         tokens = token_source(name, config, observer=observer, state_key=state_key)
@@ -176,7 +179,8 @@ def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
         for_codes = codes is not None and any(name in codes.upstreams for name in names)
         settings = [config.upstreams[name] for name in names]
         smtp = [one for one in settings if isinstance(one, model.SmtpUpstream)]
-        connections = min([one.max_connections for one in smtp], default=UpstreamLimits().max_connections)
+        dialled = [one for one in settings if not isinstance(one, model.CaptureUpstream)]
+        connections = min([one.max_connections for one in dialled], default=UpstreamLimits().max_connections)
         daily = min([one.daily_recipients for one in smtp if one.daily_recipients is not None], default=None)
         rates = [rate for one in smtp for rate in one.rate]
         found[account] = Terms(connections, limits(rates, daily, codes=for_codes), for_codes)
@@ -195,9 +199,11 @@ def upstream(
     settings = config.upstreams[name]
     most, refusals, long_lines = UpstreamLimits(), Table(), None
     if isinstance(settings, model.SmtpUpstream):
-        most = UpstreamLimits(settings.max_connections, _most_recipients(settings))
+        most = UpstreamLimits(settings.max_connections, settings.max_recipients)
         refusals = preset.table(settings.preset)
         long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
+    elif isinstance(settings, model.HttpsUpstream):
+        most, refusals = UpstreamLimits(settings.max_connections, max_recipients=1), HTTP
     way = transport(name, config, observer=observer)
     made = Upstream(
         way,
@@ -213,10 +219,37 @@ def upstream(
     return made
 
 
-def _most_recipients(settings: model.SmtpUpstream) -> int:
-    """Of one transaction: never more than may leave on one day."""
-    daily = limits((), settings.daily_recipients, codes=True)
-    return min([settings.max_recipients, *(limit.most(session_code=False) for limit in daily)])
+def _https_transport(name: str, settings: model.HttpsUpstream, observer: Observer) -> Transport:
+    # Only who has such an upstream pays for an HTTP client.
+    from relay.transport.exchange import Terms
+    from relay.transport.https import HttpsSettings, HttpsTransport
+
+    terms = Terms(
+        url=settings.url.text,
+        host=settings.url.host,
+        method=settings.method,
+        template=settings.fields if settings.format == "json" else None,
+        code_pattern=settings.code_pattern,
+        headers=tuple(settings.headers.items()),
+        on_client_error=settings.on_client_error,
+        total=settings.timeouts.total.total_seconds(),
+    )
+    made = HttpsSettings(
+        name=name,
+        port=settings.url.port,
+        terms=terms,
+        auth=settings.auth,
+        username=settings.username,
+        secret=settings.proof.reveal if settings.proof is not None else None,
+        auth_header=settings.auth_header or "",
+        tls=TlsTerms(
+            ca=_text(settings.tls_ca), certificate=_text(settings.tls_certificate), key=_text(settings.tls_key)
+        ),
+        pins=settings.tls_pin,
+        link_local=settings.link_local,
+        connect=settings.timeouts.connect.total_seconds(),
+    )
+    return HttpsTransport(made, observer=observer)
 
 
 def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.reach import load_as_service
 from relay.cli.screen import complain, progress, refuse, show, show_document
 from relay.cli.serve import sentence
 from relay.errors import RelayError
@@ -32,7 +32,6 @@ KeyOption = Annotated[
     Path | None,
     typer.Option("--state-key", metavar="FILE", help="The key that kept tokens are encrypted with, if there is one."),
 ]
-_OF_THE_SERVICE = Path("/run/credentials/relay.service")
 _HEADED = 9
 
 
@@ -112,7 +111,7 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
     from relay import wiring
     from relay.observe.diagnosis import CREDENTIAL_STEPS, DAY
 
-    config, now = _load(file), datetime.now(UTC)
+    config, now = load_as_service(file), datetime.now(UTC)
     ends = wiring.oauth2_ends(config, wiring.credentials(config))
     told = []
     for name in _names(config):
@@ -179,7 +178,7 @@ def try_(
 ) -> None:
     """Fetch a token and log in with it, step by step; no mail is sent. Exit code 1: it did not work."""
     try:
-        loaded = _load(config)
+        loaded = load_as_service(config)
         _upstream(loaded, upstream)
         steps = asyncio.run(_tried(loaded, upstream, _key(state_key)))
     except RelayError as error:
@@ -276,15 +275,6 @@ def setup(
 # The configuration
 
 
-def _load(file: Path) -> Config:
-    from relay.config.load import load
-
-    if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(_OF_THE_SERVICE, os.R_OK | os.X_OK):
-        # What systemd gave to the running service; root may read it.
-        os.environ["CREDENTIALS_DIRECTORY"] = str(_OF_THE_SERVICE)
-    return load(file)
-
-
 def _names(config: Config) -> list[str]:
     return [name for name, one in config.upstreams.items() if getattr(one, "oauth2", None) is not None]
 
@@ -303,7 +293,7 @@ def _upstream(config: Config, name: str) -> SmtpUpstream:
 
 
 def _source(file: Path, name: str, state_key: Path | None) -> TokenSource:
-    return _source_of(_load(file), name, state_key)
+    return _source_of(load_as_service(file), name, state_key)
 
 
 def _source_of(config: Config, name: str, state_key: Path | None) -> TokenSource:

@@ -19,6 +19,8 @@ VERBS = {
     "hash": "relay.cli.hash:hash_",
     "reload": "relay.cli.reload:reload",
     "status": "relay.cli.status:status",
+    "doctor": "relay.cli.doctor.verb:doctor",
+    "test": "relay.cli.follow:follow",
     "presets": "relay.cli.presets:presets",
     "queue": "relay.cli.queue:queue",
     "codes": "relay.cli.codes:codes",

@@ -79,6 +79,10 @@ def _all_about(name: str, width: int | None) -> Iterator[Line]:
     yield from _fact("may send", SENDERS[known.sender], width)
     if known.mechanisms:
         yield from _fact("AUTH", " ".join(known.mechanisms).upper(), width)
+    if known.spf:
+        yield from _fact("SPF", f"of your domain must have {known.spf}", width)
+    if known.own_reverse_path:
+        yield from _fact("SPF", "speaks of the provider's domain: it puts a reverse-path of its own into mail", width)
     for parameter, sentence in known.parameters.items():
         yield from _fact(parameter, f"needed: {sentence}", width)
     for note in known.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from relay.config.model import Config
     from relay.events import Event
     from relay.queue.store import QueueStore
+
+_OF_THE_SERVICE = Path("/run/credentials/relay.service")
 
 
 class Nobody:
@@ -47,6 +50,18 @@ def open_desk(config: Path) -> Iterator[Desk]:
     routes = compiled.policy(loaded).routes
     with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), routes, loaded.upstreams) as opened:
         yield opened
+
+
+def load_as_service(file: Path) -> Config:
+    """The configuration, with the credentials that systemd gave to the running service; root may read those.
+
+    Raises BadConfig.
+    """
+    from relay.config.load import load
+
+    if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(_OF_THE_SERVICE, os.R_OK | os.X_OK):
+        os.environ["CREDENTIALS_DIRECTORY"] = str(_OF_THE_SERVICE)
+    return load(file)
 
 
 async def _store(config: Config) -> QueueStore:

@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from relay.config import outside, password, preset
 from relay.config.accounts import accounts
 from relay.config.checks import beyond_loopback
-from relay.config.model import Config, MicrosoftOAuth2, SmtpUpstream
+from relay.config.model import Config, HttpsUpstream, MicrosoftOAuth2, SmtpUpstream
 from relay.config.problems import Finding, Path, did_you_mean
 from relay.config.secrets import Secret
 from relay.config.values import is_loopback
@@ -66,8 +66,9 @@ def _keys(config: Config) -> Iterator[Finding]:
         (("listeners", number, "key"), listener.key) for number, listener in config.smtp_listeners.items()
     ]
     for name, upstream in config.upstreams.items():
-        if isinstance(upstream, SmtpUpstream):
+        if isinstance(upstream, SmtpUpstream | HttpsUpstream):
             keys.append((("upstreams", name, "tls_key"), upstream.tls_key))
+        if isinstance(upstream, SmtpUpstream):
             keys.append((("upstreams", name, "oauth2", "key"), getattr(upstream.oauth2, "key", None)))
     for path, file in keys:
         if file is not None and _world_readable(file):
@@ -110,6 +111,8 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         path: Path = ("upstreams", name)
         if name not in used and name != config.session_codes.vendor:
             yield Finding(path, "no route leads to this upstream", "name it in routes.default.upstreams")
+        if isinstance(upstream, HttpsUpstream):
+            yield from _endpoint(path, name, upstream, config)
         if not isinstance(upstream, SmtpUpstream):
             continue
         if upstream.tls != "none" and not upstream.tls_verify:
@@ -166,6 +169,18 @@ def _microsoft(path: Path, terms: MicrosoftOAuth2) -> Iterator[Finding]:
     if "authority" in terms.model_fields_set and terms.scope is None:
         problem = "the scope asked for is that of the public cloud"
         yield Finding((*path, "scope"), problem, "national clouds have another: https://outlook.office365.us/.default")
+
+
+def _endpoint(path: Path, name: str, upstream: HttpsUpstream, config: Config) -> Iterator[Finding]:
+    if upstream.auth == "none" and upstream.tls_certificate is None:
+        problem = "the endpoint cannot know who sends, and may take mail from anybody"
+        yield Finding((*path, "auth"), problem, "write auth: hmac-sha256 or bearer, or name a tls_certificate")
+    codes = config.session_codes
+    others = codes.enabled and codes.fallback and name in (codes.own, codes.vendor)
+    others = others or any(name in route.upstreams[:-1] for route in config.routes.values())
+    if upstream.on_client_error == "next" and not others:
+        problem = "no route has an upstream behind this one: what it refuses fails all the same"
+        yield Finding((*path, "on_client_error"), problem, "write on_client_error: fail, or name another in the route")
 
 
 def _senders(config: Config) -> Iterator[Finding]:

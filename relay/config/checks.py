@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from relay.config import password, preset
 from relay.config.model import (
@@ -15,14 +15,18 @@ from relay.config.model import (
     Config,
     GenericOAuth2,
     GoogleOAuth2,
+    HttpsUpstream,
     MicrosoftOAuth2,
     SenderRule,
     SmtpListener,
     SmtpUpstream,
 )
 from relay.config.problems import Finding, Path, did_you_mean, quoted
+from relay.config.secrets import Secret
 from relay.config.values import ListenAddress, is_loopback
 from relay.policy.decide import SESSION_CODES
+from relay.policy.fields import placeholders
+from relay.policy.link_local import is_link_local
 
 _WIDEST = {4: 8, 6: 32}
 
@@ -153,9 +157,11 @@ def _upstreams(config: Config) -> Iterator[Finding]:
     listeners = config.smtp_listeners.values()
     own_doors = {address.port for listener in listeners for address in listener.listen if address.kind == "tcp"}
     for name, upstream in config.upstreams.items():
+        path: Path = ("upstreams", name)
+        if isinstance(upstream, HttpsUpstream):
+            yield from _endpoint(path, upstream)
         if not isinstance(upstream, SmtpUpstream):
             continue
-        path: Path = ("upstreams", name)
         yield from _parameters(path, upstream)
         yield from _account(path, upstream)
         tls: tuple[Path, ...] = ((*path, "tls"),)
@@ -164,9 +170,8 @@ def _upstreams(config: Config) -> Iterator[Finding]:
                 if getattr(upstream, key) is not None:
                     hint = "write tls: starttls or tls: implicit"
                     yield Finding((*path, key), "no effect with tls: none", hint, tls)
-        elif upstream.tls_key is not None and upstream.tls_certificate is None:
-            certificate: Path = (*path, "tls_certificate")
-            yield Finding((*path, "tls_key"), "a key without its certificate", "add tls_certificate", (certificate,))
+        else:
+            yield from _client_certificate(path, upstream)
         if is_loopback(upstream.host) and upstream.port in own_doors:
             looked_at: tuple[Path, ...] = (*tls, (*path, "port"), ("listeners",))
             yield Finding((*path, "host"), "this is the relay itself: mail would go round in circles", "", looked_at)
@@ -183,6 +188,59 @@ def _parameters(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
         if getattr(upstream, name) is not None and name not in needed:
             problem = f"preset: {upstream.preset} does not need it" if upstream.preset else "no effect without a preset"
             yield Finding((*path, name), problem, "leave it out", looked_at)
+
+
+def _client_certificate(path: Path, upstream: SmtpUpstream | HttpsUpstream) -> Iterator[Finding]:
+    if upstream.tls_key is not None and upstream.tls_certificate is None:
+        certificate: Path = (*path, "tls_certificate")
+        yield Finding((*path, "tls_key"), "a key without its certificate", "add tls_certificate", (certificate,))
+
+
+# What each way of auth needs; all else has no effect with it.
+_PROOFS: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "bearer": ("token",),
+    "basic": ("username", "password"),
+    "header": ("auth_header", "token"),
+    "hmac-sha256": ("secret",),
+}
+
+
+def _endpoint(path: Path, upstream: HttpsUpstream) -> Iterator[Finding]:
+    yield from _client_certificate(path, upstream)
+    auth: Path = (*path, "auth")
+    needed = _PROOFS[upstream.auth]
+    for key in ("username", "password", "auth_header", "token", "secret"):
+        given = getattr(upstream, key) is not None
+        if key in needed and not given:
+            yield Finding((*path, key), f"missing, as auth is {upstream.auth}", "", (auth,))
+        if given and key not in needed:
+            ways = " or ".join(way for way, keys in _PROOFS.items() if key in keys)
+            yield Finding((*path, key), f"no effect with auth: {upstream.auth}", f"write auth: {ways}", (auth,))
+        secret = getattr(upstream, key)
+        if isinstance(secret, Secret) and secret.kind == "plain" and secret.reference.startswith(password.PREFIX):
+            yield Finding((*path, key), "a hash cannot be used to log in", "the secret itself is needed here")
+    if ":" in (upstream.username or ""):
+        yield Finding((*path, "username"), "a colon, which a username of auth: basic cannot have")
+    written = (auth, (*path, "format"))
+    if upstream.format == "mime":
+        for key in ("fields", "code_pattern"):
+            if key in upstream.model_fields_set:
+                yield Finding((*path, key), "no effect with format: mime", "write format: json", written)
+    else:
+        asked = "code" in placeholders(upstream.fields)
+        if upstream.code_pattern is not None and not asked:
+            yield Finding((*path, "code_pattern"), "no effect, as fields has no {code}", "", ((*path, "fields"),))
+        if upstream.code_pattern is None and asked and "fields" in upstream.model_fields_set:
+            hint = r"say where the code stands, as in '/\b([0-9]{6})\b/'"
+            yield Finding((*path, "code_pattern"), "missing, as fields has {code}", hint, ((*path, "fields"),))
+    try:
+        forbidden = not upstream.link_local and is_link_local(upstream.url.host)
+    except ValueError:
+        forbidden = False  # a name: judged when it is looked up
+    if forbidden:
+        problem = "an address of the link or of a cloud's metadata"
+        yield Finding((*path, "url"), problem, "if it is meant, write link_local: true", ((*path, "link_local"),))
 
 
 def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:

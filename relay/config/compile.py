@@ -28,7 +28,7 @@ def policy(config: Config) -> decide.Policy:
         senders=tuple(_rule(rule, number) for number, rule in enumerate(config.senders)),
         routes=routes,
         session_codes=session_codes(config) if codes.enabled else None,
-        bounces_from=_bounces_from(config),
+        bounces_from=bounces_from(config),
         bounces_also=config.bounces.also,
         bounces_to=config.bounces.to,
         delay_warning=config.bounces.delay_warning,
@@ -89,7 +89,7 @@ def _match(match: Match) -> rules.Match:
     )
 
 
-def _bounces_from(config: Config) -> Address:
+def bounces_from(config: Config) -> Address:
     """As configured, else the first rule's address, else the account of the first upstream, else postmaster."""
     if config.bounces.from_ is not None:
         return config.bounces.from_

@@ -17,6 +17,7 @@ from relay.config.model import (
     Config,
     GenericOAuth2,
     GoogleOAuth2,
+    HttpsUpstream,
     MicrosoftOAuth2,
     PickupListener,
     Route,
@@ -28,7 +29,7 @@ from relay.config.problems import Finding, Path, did_you_mean, is_secret
 from relay.config.values import BadValue
 
 _TYPES: Mapping[str | int, Mapping[str, type[Section]]] = {
-    "upstreams": {"smtp": SmtpUpstream, "capture": CaptureUpstream},
+    "upstreams": {"smtp": SmtpUpstream, "https": HttpsUpstream, "capture": CaptureUpstream},
     "listeners": {"smtp": SmtpListener, "pickup": PickupListener},
 }
 _OAUTH2: Mapping[str | int, type[Section]] = {
@@ -54,6 +55,7 @@ _HINTS = {
 _NOTHING = "nothing stands here: leave the key out, or give it a value"
 _SAMPLES: Mapping[str, object] = {
     "host": "sample.invalid",
+    "url": "https://sample.invalid/",
     "name": "sample",
     "password": "sample",
     "directory": "sample",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
@@ -18,7 +18,8 @@ from relay.config.document import Oddity
 from relay.config.secrets import Secret, secret
 from relay.errors import RelayError
 from relay.mail.address import Address
-from relay.policy.pattern import pattern
+from relay.policy import fields
+from relay.policy.pattern import code_pattern, pattern
 from relay.policy.rate import Rate as PolicyRate
 from relay.policy.rules import Pattern
 
@@ -142,6 +143,65 @@ def _template(text: str) -> str:
     return text
 
 
+def _json_template(value: object) -> fields.Template:
+    """The body of a JSON request: a mapping of whatever JSON has, with placeholders in its texts."""
+    if not isinstance(value, dict) or not value:
+        raise values.BadValue("must be a mapping", 'as in {to: "{recipient}", code: "{code}"}')
+    return _json_value(value)
+
+
+def _json_value(value: object) -> fields.Template:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            if not fields.is_template(value):
+                known = " ".join("{" + word + "}" for word in fields.PLACEHOLDERS)
+                raise values.BadValue("a placeholder that does not exist", f"known: {known}")
+            return value
+        case tuple() | list():
+            return tuple(map(_json_value, value))
+        case dict():
+            return {key: _json_value(below) for key, below in value.items()}
+    raise values.BadValue(
+        "a value that YAML does not read as it stands", "quote numbers and dates that are meant as text"
+    )
+
+
+# What we say ourselves, and what decides how the request is read.
+_OUR_HEADERS = ("host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "expect", "idempotency-key")
+
+
+def _headers(value: object) -> Mapping[str, str]:
+    """Header fields that go with each request."""
+    if not isinstance(value, dict):
+        raise values.BadValue("must be a mapping", 'as in {X-Customer: "12"}')
+    lower = [name.lower() for name in value]
+    for name, text in zip(lower, value.values(), strict=True):
+        _http_name(name)
+        if lower.count(name) > 1:
+            raise values.BadValue("a header field stands here twice")
+        if name in ("authorization", "cookie"):
+            raise values.BadValue(
+                "a secret has no place among headers", "write auth: header, with auth_header and token"
+            )
+        if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+            raise values.BadValue("the value of a header field is one line of ASCII", "quote numbers")
+    return cast("Mapping[str, str]", value)
+
+
+def _http_name(text: str) -> str:
+    if (
+        not text.isascii()
+        or not text
+        or not all(character.isalnum() or character in "!#$%&'*+-.^_`|~" for character in text)
+    ):
+        raise values.BadValue("not the name of a header field")
+    if text.lower() in _OUR_HEADERS or text.lower().startswith(("content-", "x-relay-", "proxy-")):
+        raise values.BadValue("a header field that is the relay's own, or the connection's")
+    return text
+
+
 def _word_or_address(*words: str) -> Callable[[str], str | Address]:
     def parse(text: str) -> str | Address:
         if text in words:
@@ -218,6 +278,7 @@ Rates = Annotated[
 Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text(), Kind("retry list")]
 HostName = Annotated[str, _written(values.host_name), _text(), Kind("host name")]
 UpstreamHost = Annotated[str, _written(values.upstream_host), _text(), Kind("host name or IP address")]
+Url = Annotated[values.Url, _written(values.url), _text(pattern="^https://[^@#]+$"), Kind("`https://HOST/PATH`")]
 FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text(), Kind("path")]
 SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text(), Kind("path")]
 Store = Annotated[pathlib.Path, PlainValidator(_store), _text(pattern="^sqlite:."), Kind("`sqlite:PATH`")]
@@ -252,6 +313,23 @@ Patterns = Annotated[
     Kind("pattern, or a list"),
 ]
 Template = Annotated[str, _written(_template), _text(), Kind("template")]
+JsonTemplate = Annotated[
+    Any, PlainValidator(_json_template), WithJsonSchema({"type": "object", "minProperties": 1}), Kind("JSON template")
+]
+HttpHeaders = Annotated[
+    Any,
+    PlainValidator(_headers),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+    Kind("header fields"),
+]
+HttpHeader = Annotated[str, _written(_http_name), _text()]
+Expression = Annotated[Any, _written(code_pattern), _text(pattern="^/.+/$"), Kind("`/EXPRESSION/`")]
+Pins = Annotated[
+    tuple[Annotated[str, _written(values.pin)], ...],
+    BeforeValidator(_one_or_many),
+    _many("The SHA-256 of a public key, in base64."),
+    Kind("key pin, or a list"),
+]
 ReplyTo = Annotated[
     str | Address, _written(_word_or_address("original", "keep")), _text(), Kind("`original`, `keep` or an address")
 ]

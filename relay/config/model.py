@@ -20,10 +20,14 @@ from relay.config.fields import (
     Day,
     Duration,
     EnvelopeSender,
+    Expression,
     FilePath,
     HeaderName,
     HostName,
+    HttpHeader,
+    HttpHeaders,
     Https,
+    JsonTemplate,
     Listens,
     MailAddress,
     MailAddresses,
@@ -32,6 +36,7 @@ from relay.config.fields import (
     Page,
     Password,
     Patterns,
+    Pins,
     PositiveSize,
     PresetName,
     Rate,
@@ -44,10 +49,12 @@ from relay.config.fields import (
     Store,
     Template,
     UpstreamHost,
+    Url,
     setting,
 )
 from relay.config.preset import filled_in
 from relay.config.problems import Path, Source
+from relay.policy import fields as policy_fields
 from relay.policy.decide import DEFAULT, SESSION_CODES
 
 
@@ -304,7 +311,7 @@ OAuth2 = Annotated[
 class SmtpUpstream(Section):
     """A way out: the SMTP server of a provider."""
 
-    type: Literal["smtp"] = setting("smtp", description="The kind of upstream: smtp or capture.")
+    type: Literal["smtp"] = setting("smtp", description="The kind of upstream: smtp, https or capture.")
     preset: PresetName | None = setting(
         None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
     )
@@ -359,18 +366,88 @@ class SmtpUpstream(Section):
         "keep",
         description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
     )
+    dkim_selectors: tuple[Name, ...] = setting(
+        (), description="The selectors that it signs with by DKIM, for `relay doctor`, which looks them up in DNS."
+    )
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
+
+
+class HttpsTimeouts(Section):
+    """How long an endpoint may take."""
+
+    connect: Duration = setting("5s", description="To connect, TLS included.")
+    total: Duration = setting("30s", description="From the beginning of a request to the status of its answer.")
+
+
+class HttpsUpstream(Section):
+    """A way out: the HTTPS endpoint of a vendor (docs/vendor-endpoint.md); one request for each recipient."""
+
+    type: Literal["https"] = Field(description="The kind of upstream: smtp, https or capture.")
+    url: Url = Field(description="The endpoint; nothing else is ever asked, so redirects are not followed.")
+    method: Literal["POST", "PUT"] = setting("POST", description="The method of a request: POST or PUT.")
+    format: Literal["json", "mime"] = setting(
+        "json", description="What is sent: json (fields of the message, at most 50 KiB of it) or mime (the message)."
+    )
+    fields: JsonTemplate = setting(
+        dict(policy_fields.DEFAULT),
+        description="The JSON, from {recipient} {sender} {subject} {text} {html} {code} {message_id} {queue_id}.",
+    )
+    code_pattern: Expression | None = setting(
+        None, description="Where {code} stands in the text: group 1 of an RE2 expression between slashes."
+    )
+    headers: HttpHeaders = setting({}, description="Header fields that go with each request, and are no secrets.")
+    auth: Literal["none", "bearer", "basic", "header", "hmac-sha256"] = setting(
+        "none", description="How a request proves who sends it: none, bearer, basic, header or hmac-sha256 (signed)."
+    )
+    username: str | None = setting(
+        None, min_length=1, max_length=1_024, repr=False, description="The account, with auth: basic."
+    )
+    password: Password | None = setting(
+        None, description="Its password, as {credential: NAME}, {file: PATH} or {env: NAME}."
+    )
+    token: Password | None = setting(
+        None, description="What auth: bearer sends, or auth: header in the field auth_header; a reference as well."
+    )
+    auth_header: HttpHeader | None = setting(None, description="The header field of auth: header, such as X-Api-Key.")
+    secret: Password | None = setting(None, description="What auth: hmac-sha256 signs with; a reference as well.")
+    tls_ca: FilePath | None = setting(
+        None, description="A PEM file that replaces the system's certification authorities for this upstream."
+    )
+    tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
+    tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
+    tls_pin: Pins = setting((), description="Keys that the certificate may have, besides being valid; none: any key.")
+    link_local: bool = setting(
+        False,
+        description="The endpoint may have an address of the link (169.254.0.0/16, fe80::/10) or of cloud metadata.",
+    )
+    on_client_error: Literal["fail", "next"] = setting(
+        "fail",
+        description="A refusal (4xx): fail (the recipient fails) or next (only where no other upstream of the route"
+        " takes it).",
+    )
+    max_connections: Count = setting(3, description="Connections at the same time.")
+    timeouts: HttpsTimeouts = setting(HttpsTimeouts, description="How long the endpoint may take.")
+
+    @property
+    def proof(self) -> Password | None:
+        """The secret that `auth` needs."""
+        return {"bearer": self.token, "header": self.token, "basic": self.password, "hmac-sha256": self.secret}.get(
+            self.auth
+        )
 
 
 class CaptureUpstream(Section):
     """A way out that ends here: each message becomes a file."""
 
-    type: Literal["capture"] = Field(description="The kind of upstream: smtp or capture.")
+    type: Literal["capture"] = Field(description="The kind of upstream: smtp, https or capture.")
     directory: FilePath = Field(description="The folder that the .eml files are written into.")
 
 
 Upstream = Annotated[
-    Annotated[SmtpUpstream, Tag("smtp")] | Annotated[CaptureUpstream, Tag("capture")], Discriminator(_type)
+    Annotated[SmtpUpstream, Tag("smtp")]
+    | Annotated[HttpsUpstream, Tag("https")]
+    | Annotated[CaptureUpstream, Tag("capture")],
+    Discriminator(_type),
 ]
 
 

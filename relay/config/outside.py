@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from relay.config import password, tls
-from relay.config.model import CaptureUpstream, Config, GoogleOAuth2, MicrosoftOAuth2, SmtpUpstream
+from relay.config.model import CaptureUpstream, Config, GoogleOAuth2, HttpsUpstream, MicrosoftOAuth2, SmtpUpstream
 from relay.config.problems import Finding, Path
 from relay.config.secrets import Secret, SecretMissing
 from relay.errors import ConfigError, RelayError
@@ -32,6 +32,10 @@ def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
             for key in ("client_secret", "refresh_token"):
                 if (secret := getattr(upstream.oauth2, key, None)) is not None:
                     yield ("upstreams", name, "oauth2", key), secret
+        if isinstance(upstream, HttpsUpstream):
+            for key in ("password", "token", "secret"):
+                if (secret := getattr(upstream, key)) is not None:
+                    yield ("upstreams", name, key), secret
 
 
 def problems(config: Config, *, serving: bool) -> list[ConfigError]:

@@ -54,10 +54,12 @@ class Preset(_Part):
     """A provider. `upstream` has the keys of an upstream that it fills in.
 
     `sender` says whom it lets send: the account, verified addresses, those of the account's domain, or anybody; or
-    that it rewrites the author by itself. `mechanisms` of AUTH are all it takes, none named: not known.
-    `no_plain`: what it answers to AUTH PLAIN. `parameters` are keys of the upstream that it needs, each with what to
-    write there; `host` names them in braces. `checked`: the day when somebody last compared it with `sources`;
-    `unconfirmed` names what the provider itself does not say.
+    that it rewrites the author by itself. `mechanisms` of AUTH are all it takes, none named: not known. `no_plain`:
+    what it answers to AUTH PLAIN. `spf`: the term that the SPF record of a domain must have, "" where that is not
+    known; `own_reverse_path`: it puts one of its own into mail, so that SPF speaks of its domain, not of yours.
+    `parameters` are keys of the upstream that it needs, each with what to write there; `host` names them in braces.
+    `checked`: the day when somebody last compared it with `sources`; `unconfirmed` names what the provider itself
+    does not say.
     """
 
     title: str
@@ -68,6 +70,8 @@ class Preset(_Part):
     notes: tuple[str, ...] = ()
     mechanisms: tuple[Literal["plain", "login", "cram-md5", "xoauth2"], ...] = ()
     no_plain: str = ""
+    spf: str = Field("", pattern=r"^(include:\S+)?$")
+    own_reverse_path: bool = False
     parameters: dict[Literal["domain", "region"], str] = {}
     upstream: dict[str, Any]
     refusals: tuple[RefusalLine, ...] = ()

@@ -25,8 +25,12 @@ KINDS = {
     "address": "a bare address, `jan@example.nl`",
     "date": "`2027-11-30`",
     "duration": "`90s`, `5m`, `1h30m`, `5d`; a unit is always needed",
+    "header fields": 'a mapping of names and texts, `{X-Customer: "12"}`',
     "host name": "in ASCII, `relay.example.nl`; where it says so, an IP address will do as well",
     "https URL": "`https://login.example.com/token`",
+    "JSON template": "a mapping of whatever JSON has, nested as it needs to be, with placeholders in its texts; a text"
+    " that is one placeholder alone is `null` where the message has no such thing",
+    "key pin": "the SHA-256 of a public key in base64; [vendor-endpoint.md](vendor-endpoint.md) has the command",
     "name": "letters, digits, `.`, `_` and `-`, at most 64",
     "network": "an address or a network: `192.168.1.20`, `192.168.1.0/24`, `::1`",
     "path": "the path of a file or a folder; a relative one counts from the folder of the configuration file",
@@ -64,18 +68,20 @@ sentence beside it says what it is; `null` is "nothing".
 @dataclass(frozen=True, slots=True)
 class Part:
     """One section of the file. `path` as people write it; `kind`: its `type` (or what `tag` says), where there are
-    several."""
+    several; `within`: the same of the section it stands in, as it is written."""
 
     path: str
     model: type[Section]
     kind: str = ""
     tag: str = "type"
+    within: str = ""
 
     @property
     def title(self) -> str:
         if not self.path:
             return "Top level"
-        return f"`{self.path}` with `{self.tag}: {self.kind}`" if self.kind else f"`{self.path}`"
+        kind = f"{self.tag}: {self.kind}" if self.kind else self.within
+        return f"`{self.path}` with `{kind}`" if kind else f"`{self.path}`"
 
     @property
     def link(self) -> str:
@@ -132,7 +138,7 @@ def _below(part: Part, name: str, hint: Any) -> Iterator[Part]:
     for model in models:
         tag = "type" if "type" in model.model_fields else "provider"
         kind = get_args(model.model_fields[tag].annotation)[0] if len(models) > 1 else ""
-        yield Part(path, model, kind, tag)
+        yield Part(path, model, kind, tag, f"{part.tag}: {part.kind}" if part.kind else part.within)
 
 
 def _models(hint: Any) -> Iterator[type[Section]]:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from relay.mail.address import Address
 from relay.policy.rate import Rate
@@ -68,6 +69,21 @@ class ListenAddress:
         if self.kind != "tcp":
             return f"{self.kind}:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An https URL as it is written, and where it leads."""
+
+    text: str
+    host: str
+    port: int
+
+    @property
+    def where(self) -> str:
+        """Host and port, for people; what stands behind them may be nobody else's business."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 443 else f"{host}:{self.port}"
 
 
 def duration(text: str) -> timedelta:
@@ -215,6 +231,34 @@ def upstream_host(text: str) -> str:
     if ":" in text:
         raise BadValue("a host without port and scheme stands here", "the port has a key of its own: port")
     return host_name(text)
+
+
+def url(text: str) -> Url:
+    """The https URL of an endpoint, without an account in it and without a fragment."""
+    how = "write it like https://codes.vendor.example/v1/messages"
+    if not re.fullmatch(r"[!-~]{1,2000}", text):
+        raise BadValue("not a URL in ASCII", how)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise BadValue("not a URL", how) from None
+    if parts.scheme != "https":
+        raise BadValue("not an https URL", how)
+    if "@" in parts.netloc:
+        raise BadValue("an account in a URL is seen by too many", "write auth: basic, with username and password")
+    if "#" in text:
+        raise BadValue("a URL without a fragment stands here", how)
+    if not parts.hostname or port == 0:
+        raise BadValue("not a URL", how)
+    return Url(text, upstream_host(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname), port or 443)
+
+
+def pin(text: str) -> str:
+    """The SHA-256 of a public key in base64."""
+    if not re.fullmatch(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", text):
+        raise BadValue("not a SHA-256 in base64", "docs/vendor-endpoint.md has the command that makes it")
+    return text
 
 
 def is_loopback(host: str) -> bool:

@@ -107,6 +107,8 @@ def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:
     idle, busy = upstream.connections
     if isinstance(settings, model.CaptureUpstream):
         where = str(settings.directory)
+    elif isinstance(settings, model.HttpsUpstream):
+        where = settings.url.where
     else:
         where = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
     return UpstreamNow(

@@ -18,7 +18,7 @@ from relay.delivery.hedge import Answers, Stragglers, Way, hedged
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import HedgeBegun, Observer
-from relay.mail.outcome import Deferred, Failed, Outcome, Stage
+from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import Gate
@@ -121,8 +121,8 @@ async def attempt(
     if not asked:
         return None
     if not {way for way, _ in tried}.issuperset(decision.route.upstreams):
-        # One that is set aside now may carry what the others cannot.
-        outcomes = {index: outcome for index, outcome in outcomes.items() if not _cannot_carry(outcome)}
+        # One that is set aside now may carry what the others cannot: the message waits for it, by its schedule.
+        outcomes = {index: _put_off(outcome) for index, outcome in outcomes.items()}
     names = tuple([asked.get(pending.index, "") for pending in lease.pending])
     return Attempted(
         tuple([outcomes.get(pending.index, NOT_ASKED) for pending in lease.pending]),
@@ -175,7 +175,14 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
         return True
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
         return _cannot_carry(outcome)
-    return outcome.upstream_sick or (session_code and outcome.stage not in _IN_CONTENT)
+    # An endpoint's answer is complete: whoever did not take it then will not have it.
+    return outcome.upstream_sick or outcome.stage is Stage.HTTP or (session_code and outcome.stage not in _IN_CONTENT)
+
+
+def _put_off(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Failed) and outcome.unasked:
+        return Deferred(outcome.stage, Trouble.TRANSIENT, outcome.reply.text)
+    return outcome
 
 
 def _cannot_carry(outcome: Outcome) -> bool:

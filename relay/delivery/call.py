@@ -35,6 +35,7 @@ from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
+NOT_YET = Deferred(Stage.MAIL, Trouble.TRANSIENT, "whether its sender is taken is being found out with another message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,17 @@ class Call:
         try:
             outcomes = await self._converse(_Way(upstream, insist, gate), part)
         except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
-            self._observer.observe(caught(error, self._lease))
-            # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
-            local = isinstance(error, OSError)
-            stage = Stage.BODY if local else Stage.DOT
-            outcome = Deferred(stage, Trouble.TRANSIENT, "local error while sending the message", in_doubt=not local)
-            return (outcome,) * len(part)
+            return self._broken(error, len(part))
         return outcomes
+
+    def _broken(self, error: Exception, recipients: int) -> Answers:
+        """What becomes of those to whom we could not send for a fault of our own."""
+        self._observer.observe(caught(error, self._lease))
+        # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
+        local = isinstance(error, OSError)
+        stage = Stage.BODY if local else Stage.DOT
+        outcome = Deferred(stage, Trouble.TRANSIENT, "local error while sending the message", in_doubt=not local)
+        return (outcome,) * recipients
 
     async def _converse(self, way: _Way, part: Sequence[Pending]) -> Answers | None:
         rule, entry = self._decision.rule, self._lease.entry
@@ -83,7 +88,9 @@ class Call:
         if rule is None or not rule.repairs:
             return await self._send(way, part, self._rendered)
         sender = Sender.of(View(entry.submission))
-        async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code):
+        async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code) as its_turn:
+            if not its_turn:
+                return (NOT_YET,) * len(part)
             if self._verdicts.refuses(way.upstream.name, sender):
                 return await self._send(way, part, self._as_repaired())
             return await self._ask(way, part, rule, sender)
@@ -101,20 +108,31 @@ class Call:
             if any(isinstance(outcome, Delivered) for outcome in outcomes):
                 await self._verdicts.taken(way.upstream.name, sender)
             return outcomes
-        repaired = self._as_repaired()
+        try:
+            repaired = self._as_repaired()
+        except Exception as error:  # noqa: BLE001  # bulkhead: what was said so far stands
+            self._observer.observe(caught(error, self._lease))
+            return outcomes
         if repaired.result != "repaired":  # the rule would change nothing
             return outcomes
+        refusal = next(iter(refusals.values()))
+        lasting = _is_of_the_sender_alone(refusal, sender)
+        if lasting:  # before the next try, which may have to wait
+            await self._verdicts.refused(way.upstream.name, sender, refusal.reply, remember=rule.remember)
         outcomes = await self._again(way, part, outcomes, repaired)
-        if not _sender_refused(outcomes):  # else its address is no better, and there is nothing to remember
-            reply = next(iter(refusals.values())).reply
-            await self._verdicts.refused(way.upstream.name, sender, reply, remember=rule.remember)
+        if lasting and _sender_refused(outcomes):  # its address is no better, and there is nothing to remember
+            await self._verdicts.withdraw(way.upstream.name, sender)
         return outcomes
 
     async def _again(self, way: _Way, part: Sequence[Pending], outcomes: Answers, rendered: Rendered) -> Answers:
         """Those of `part` whose sender was refused, once more as `rendered`; the outcomes of all."""
         refused = list(_sender_refused(outcomes))
         again = [part[place] for place in refused]
-        answers = await self._send(way, again, rendered, goes_on=True)
+        answers: Answers | None
+        try:
+            answers = await self._send(way, again, rendered, goes_on=True)
+        except Exception as error:  # noqa: BLE001  # bulkhead: what the others got stands
+            answers = self._broken(error, len(again))
         if answers is None:  # set aside meanwhile: the refusal is not the last word
             answers = (NOT_ASKED,) * len(refused)
         merged = list(outcomes)
@@ -163,6 +181,7 @@ class Call:
             patience=PATIENCE_WITH_SESSION_CODES if entry.session_code else None,
             gate=way.gate,
             session_code=entry.session_code,
+            places=tuple([pending.index for pending in part]),
         )
         if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
             return None
@@ -223,6 +242,12 @@ def _sender_refused(outcomes: Sequence[Outcome]) -> dict[int, Failed]:
         for place, outcome in enumerate(outcomes)
         if isinstance(outcome, Failed) and outcome.refusal is Refusal.SENDER and not outcome.unasked
     }
+
+
+def _is_of_the_sender_alone(refusal: Failed, sender: Sender) -> bool:
+    """False where it may be one recipient that does not want this sender: said at RCPT, without the sender's name."""
+    names = {sender.author.lower(), sender.reverse_path.lower()} - {""}
+    return refusal.stage is not Stage.RCPT or any(name in refusal.reply.text.lower() for name in names)
 
 
 def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:

@@ -19,7 +19,8 @@ kept, a 5xx that the upstream refused it. All of it, in one table:
     the store fails at the verdict         451 or 452               nothing is kept; who got it may get it twice
     the same, and everybody got it         250, upstream's text     the record follows when the store is back
     the store fails when patience is over  451 or 452               the attempt is broken off before its final dot;
-                                                                    past it, its answer is awaited
+                                                                    past it, or with several recipients, its
+                                                                    end is awaited
     the same, and then everybody got it    250, upstream's text     the record follows when the store is back
 
 A client that hangs up changes nothing else: most do it unseen, and what nobody could deliver yet is kept as a queued
@@ -201,8 +202,9 @@ class _Waiting:
     def _withdraw(self) -> bool:
         """Break the attempt off; False where somebody may have got the message, or it is over."""
         ways = self._ways or {}
-        in_parts = any(len(self._lease.pending) > upstream.limits.max_recipients for upstream in ways.values())
-        if in_parts or self._task.done() or any(way.past_dot(self._entry.queue_id) for way in ways.values()):
+        # Some of several may have it already, while another transaction goes on for the rest.
+        several = len(self._lease.pending) > 1
+        if several or self._task.done() or any(way.past_dot(self._entry.queue_id) for way in ways.values()):
             return False
         return self._task.cancel()
 
@@ -219,6 +221,8 @@ class _Waiting:
             self._house.observer.observe(Warned(text))
 
     def _tell(self, settled: Settled) -> None:
+        # Not before: what only the client was told, or nobody, is no report that its reader had.
+        self._house.window.note(settled.settlement.told)
         self._accepted()
         self._worker.told(settled)
 

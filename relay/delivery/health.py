@@ -5,8 +5,8 @@ pause nobody tries it, then one connection probes, then all come back. What goes
 transaction says more about the message than about the upstream, and defers only the message; else one
 message could keep an upstream from all others.
 
-One that says its quota is used up is set aside until the quota comes back. One that only asks for less is not set
-aside: mail waits for it a moment, over fewer connections where they were too many.
+One that says its quota is used up is set aside until the quota comes back, once two messages have heard it. One that
+only asks for less is not set aside: mail waits for it a moment, over fewer connections where they were too many.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ from relay.events import Observer, UpstreamRestored, UpstreamSetAside, UpstreamT
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.refusal import OF_THE_ACCOUNT, speaks_of_connections
-from relay.policy.retry import Schedule
+from relay.policy.retry import ASKED_LONGEST, Schedule
+from relay.transport.port import DeliveryRequest
 
 NEVER = float("inf")
 THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
 AUTH_LONGEST = 300.0  # seconds between two tries at an upstream that refuses the login
-_MAY_QUOTE = (Stage.DATA, Stage.BODY, Stage.DOT)  # what is said there may quote the message, and that may be a code
+_MAY_QUOTE = (
+    Stage.DATA,
+    Stage.BODY,
+    Stage.DOT,
+    Stage.HTTP,
+)  # what is said there may quote the message, and that may be a code
 
 
 class Health:
@@ -53,6 +59,7 @@ class Health:
         self._probe: object = None
         self._throttled_until = 0.0
         self._throttled = 0  # times in a row
+        self._suspected_by: str | None = None  # the message that heard last that it is the account
 
     @property
     def up(self) -> bool:
@@ -127,20 +134,26 @@ class Health:
         if self._probe is request and self.mends_by_connecting:
             self._restore()
 
-    def judge(self, request: object, epoch: int, sick: Deferred | None, schedule: Schedule) -> None:
-        """Take in how an attempt went that began in `epoch`."""
+    def judge(
+        self, request: object, epoch: int, sick: Deferred | None, schedule: Schedule, *, session_code: bool = False
+    ) -> None:
+        """Take in how an attempt went that began in `epoch`. What was said of a `session_code` is not told."""
         probe = self._probe is request
         news = epoch == self.epoch
+        if sick is None:
+            self._suspected_by = None
+        elif not probe and self._may_be_the_message(request, sick):
+            return
         if sick is not None and _asks_for_less(sick) and not (probe and sick.stage in BEFORE_A_TRANSACTION):
             if probe:
                 self._restore()
             # As below: begun before the last time, or insisted upon meanwhile, it is no news.
             if news and self.up and self._loop.time() >= self._throttled_until:
-                self._slow_down(sick)
+                self._slow_down(sick, session_code=session_code)
         elif sick is not None and _speaks_of_upstream(sick):
             # Begun before it was set aside, or insisted upon meanwhile: no news.
             if news and (probe or self._aside_until is None):
-                self._set_aside(sick, schedule)
+                self._set_aside(sick, schedule, session_code=session_code)
         elif self._aside_until is None:
             self._failures = 0
             if news and sick is None:
@@ -150,6 +163,19 @@ class Health:
         elif probe or (sick is None and (news or not self._is_of_the_account)):
             self._restore()
 
+    def _may_be_the_message(self, request: object, sick: Deferred) -> bool:
+        """True when the account is blamed within a transaction, and for one message only so far: it may be its
+        recipients or its content that bring about such words. A second message that hears them proves it."""
+        if sick.refusal not in OF_THE_ACCOUNT or sick.stage in BEFORE_A_TRANSACTION or _is_421(sick):
+            return False
+        if _asks_for_less(sick):  # a short pause does little harm
+            return False
+        queue_id = request.queue_id if isinstance(request, DeliveryRequest) else ""
+        if self._suspected_by in (None, queue_id):
+            self._suspected_by = queue_id
+            return True
+        return False
+
     def _restore(self) -> None:
         self._failures = 0
         self._aside_until, self._aside_for, self._probe = None, None, None
@@ -157,13 +183,15 @@ class Health:
         self._observer.observe(UpstreamRestored(self._name))
         self._rose()
 
-    def _slow_down(self, trouble: Deferred) -> None:
+    def _slow_down(self, trouble: Deferred, *, session_code: bool) -> None:
         """It asks for less: a short pause, and one connection less where they were too many."""
         reply = trouble.reply
         assert reply is not None
         self.epoch += 1
         pause = min(THROTTLED_FIRST * 2**self._throttled, THROTTLED_LONGEST)
         pause *= 0.9 + 0.2 * random.random()  # noqa: S311  # jitter, no secret
+        if trouble.retry_after is not None:
+            pause = max(pause, min(trouble.retry_after, ASKED_LONGEST.total_seconds()))
         self._throttled = min(self._throttled + 1, 10)
         self._throttled_until = self._loop.time() + pause
         if speaks_of_connections(trouble.stage, reply):
@@ -174,27 +202,28 @@ class Health:
                 stage=trouble.stage,
                 code=reply.code,
                 status=reply.status,
-                text=_harmless(trouble),
+                text=_harmless(trouble, session_code=session_code),
                 seconds=pause,
                 connections=self._account.places.allowed,
             )
         )
 
-    def _set_aside(self, trouble: Deferred, schedule: Schedule) -> None:
+    def _set_aside(self, trouble: Deferred, schedule: Schedule, *, session_code: bool) -> None:
         self.epoch += 1
         self._failures += 1
         self._probe = None
         reply = trouble.reply
         code, status = (reply.code, reply.status) if reply else (0, "")
-        pause = schedule.set_aside(self._failures, random.random()).total_seconds()  # noqa: S311  # jitter, no secret
+        jitter = random.random()  # noqa: S311  # no secret
+        pause = schedule.set_aside(self._failures, jitter, trouble.retry_after).total_seconds()
         if trouble.refusal is Refusal.QUOTA:
             pause = self._account.pace.hold(trouble.stage, code, status)
         elif trouble.stage is Stage.AUTH:
             # A schedule for session codes would try a wrong password twice a minute, and lock the account.
             pause = max(pause, min(pause * 2 ** min(self._failures - 1, 10), AUTH_LONGEST))
-        self._leave_alone(pause, trouble)
+        self._leave_alone(pause, trouble, session_code=session_code)
 
-    def _leave_alone(self, pause: float, trouble: Deferred) -> None:
+    def _leave_alone(self, pause: float, trouble: Deferred, *, session_code: bool = False) -> None:
         self._aside_until = self._loop.time() + pause
         self._aside_for = trouble
         reply = trouble.reply
@@ -205,7 +234,7 @@ class Health:
                 trouble=trouble.trouble,
                 code=reply.code if reply else 0,
                 status=reply.status if reply else "",
-                text=_harmless(trouble),
+                text=_harmless(trouble, session_code=session_code),
                 seconds=pause,
                 refusal=trouble.refusal,
             )
@@ -222,11 +251,12 @@ class Health:
             self._leave_alone(self._account.pace.held_for, trouble)
 
 
-def _harmless(trouble: Deferred) -> str:
-    """What was said, unless it may quote the message."""
+def _harmless(trouble: Deferred, *, session_code: bool) -> str:
+    """What was said, unless it may quote the message; of a session code nothing that was said in its transaction."""
     if trouble.reply is None:
         return trouble.text
-    return "" if trouble.stage in _MAY_QUOTE else trouble.reply.text
+    of_a_code = session_code and trouble.stage not in BEFORE_A_TRANSACTION
+    return "" if of_a_code or trouble.stage in _MAY_QUOTE else trouble.reply.text
 
 
 def _asks_for_less(trouble: Deferred) -> bool:
@@ -237,6 +267,11 @@ def _asks_for_less(trouble: Deferred) -> bool:
 def _speaks_of_upstream(trouble: Deferred) -> bool:
     return (
         trouble.stage in BEFORE_A_TRANSACTION
+        or trouble.stage is Stage.HTTP  # an endpoint that calls itself unable, or gives no answer
         or trouble.refusal in OF_THE_ACCOUNT
-        or (trouble.reply is not None and trouble.reply.code == 421)
+        or _is_421(trouble)
     )
+
+
+def _is_421(trouble: Deferred) -> bool:
+    return trouble.reply is not None and trouble.reply.code == 421

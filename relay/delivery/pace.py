@@ -99,6 +99,12 @@ class Pace:
         self.limits = tuple(limits)
         self._uses = {_span(limit): self._uses.get(_span(limit), ()) for limit in self.limits}
 
+    @property
+    def most_recipients(self) -> int:
+        """Of one transaction: more than this may never leave at once."""
+        of_recipients = [limit.most(session_code=False) for limit in self.limits if limit.of_recipients]
+        return min(of_recipients, default=UNLIMITED)
+
     # What may leave
 
     def room(self, *, session_code: bool = False) -> int:
@@ -128,7 +134,8 @@ class Pace:
         if self.limits:
             now = self._clock()
             for limit in self.limits:
-                wanted = recipients if limit.of_recipients else 1
+                # Who needs more than there ever is goes when all of it is there, as `ready_in` says.
+                wanted = min(recipients if limit.of_recipients else 1, limit.most(session_code=session_code))
                 if self._free(limit, now, session_code=session_code) < wanted:
                     if not session_code:
                         self._wanted, self._wanted_until = recipients, now + PATIENT

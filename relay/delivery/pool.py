@@ -74,6 +74,9 @@ class Pool:
 
     async def give_way(self) -> None:
         """Another upstream of the account needs the place of one."""
+        if not self.idle:
+            self._count()  # so that nobody asks again
+            return
         one = self.idle[0]
         self.take_this(one)
         await one.connection.close()
@@ -141,5 +144,6 @@ class Pool:
         if self._reaper is not None:
             self._reaper.cancel()
         idle, self.idle = self.idle, []
+        self._count()  # who shares the account goes on while these say goodbye
         await asyncio.gather(*self._goodbyes, *(one.connection.close() for one in idle))
         self._places.idle.pop(self, None)

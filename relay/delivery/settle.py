@@ -11,6 +11,7 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Deferred in doubt                pending     twice the interval: a duplicate is worse than a delay
     the same, `in_doubt: hold`       held        a person decides; others of the message go on
     Deferred by a 421 in between     pending     the latest that the schedule allows, so that another message probes
+    the same, by a sick endpoint     pending     as above
     session code, deferred anyhow    pending     its own interval, whatever the reason
     Deferred past its lifetime       expired     a bounce
     session code, in doubt twice     failed      no bounce: it may well have been delivered
@@ -237,8 +238,8 @@ def _worth_telling(fates: list[Fate], policy: Policy, session_code: bool) -> lis
 def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) -> datetime | None:
     """When what is deferred is tried again; None when nothing is.
 
-    One time for all recipients: doubt about any of them waits longer, and only if no transaction
-    was begun for any of them, or the account alone was the reason, nothing waits for the schedule.
+    One time for all recipients: doubt about any of them waits longer, and only what says nothing of the message waits
+    for no schedule: the upstream's own pause holds it back.
     """
     deferred = [outcome for outcome in outcomes if isinstance(outcome, Deferred) and not _holds(attempt, outcome)]
     if not deferred:
@@ -246,14 +247,28 @@ def _next_attempt(attempt: Attempt, outcomes: Sequence[Outcome], jitter: float) 
     entry = attempt.lease.entry
     # What goes by the route of session codes does not wait for an upstream's pause: its schedule must hold it back.
     urgent = entry.session_code or attempt.route.name == SESSION_CODES
-    if not urgent and all(outcome.stage in BEFORE_A_TRANSACTION or _of_the_account(outcome) for outcome in deferred):
+    if not urgent and all(_says_nothing_of_the_message(attempt, outcome) for outcome in deferred):
         return attempt.now
     # It may be this message that the upstream cannot bear: whatever else waits is to be the probe.
-    if any(outcome.reply is not None and outcome.reply.code == 421 for outcome in deferred):
+    if any(map(_may_be_its_fault, deferred)):
         jitter = 1.0
     # For a session code the same code twice does no harm, and a late one is worth nothing.
     patient = not entry.session_code and any(outcome.in_doubt for outcome in deferred)
     return attempt.route.schedule.next_attempt(attempt.now, entry.attempts, jitter, in_doubt=patient)
+
+
+def _may_be_its_fault(outcome: Deferred) -> bool:
+    """True when the upstream is left alone for what was said in a transaction: another message is to be the next."""
+    http = outcome.stage is Stage.HTTP and outcome.upstream_sick
+    return http or _of_the_account(outcome) or (outcome.reply or _NO_REPLY).code == 421
+
+
+def _says_nothing_of_the_message(attempt: Attempt, outcome: Deferred) -> bool:
+    """True before a transaction; and once at MAIL, where the account alone was the reason. Said again, or later, it may
+    be this message that brings it about."""
+    if outcome.stage in BEFORE_A_TRANSACTION:
+        return True
+    return _of_the_account(outcome) and outcome.stage is Stage.MAIL and attempt.lease.entry.attempts < 2
 
 
 def _of_the_account(outcome: Deferred) -> bool:

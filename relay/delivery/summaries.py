@@ -66,9 +66,12 @@ class Summaries:
                 await self._store.forget_told(before=self._now() - HOUR)
 
     async def _write(self, reader: Address) -> bool:
-        """One summary; False when the store has nothing (yet) to make it of."""
+        """One summary; False when the store has nothing to make it of."""
+        counted = self._window.collected(reader)
         told = await self._store.collected(reader, limit=MOST_LINES)
         if not told:
+            # Lines are counted once they are kept, so these are gone; what came while the store was asked is not.
+            self._window.correct(reader, counted)
             return False
         policy, now, queue_id = self._policy(), self._now(), self._new_queue_id()
         author, route = policy.bounces_from, policy.routes[DEFAULT]

@@ -52,7 +52,7 @@ class Upstream:
         long_lines: LongLines | None = None,
     ) -> None:
         self.transport = transport
-        self.limits = limits
+        self._limits = limits
         self.refusals = refusals
         account = account or Account.alone(limits.max_connections)
         self.pace, self.places = account.pace, account.places
@@ -77,6 +77,12 @@ class Upstream:
     @property
     def name(self) -> str:
         return self.transport.name
+
+    @property
+    def limits(self) -> UpstreamLimits:
+        """Its own, within what its account has: others that share the account may be stricter, also since a reload."""
+        most = self.pace.most_recipients
+        return self._limits if most >= self._limits.max_recipients else replace(self._limits, max_recipients=most)
 
     # Whether mail may go to it
 
@@ -192,7 +198,7 @@ class Upstream:
             self.bell.ring()
         if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
             return None
-        self.health.judge(request, epoch, delivery.sick, schedule)
+        self.health.judge(request, epoch, delivery.sick, schedule, session_code=code)
         return delivery
 
     async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:
@@ -429,8 +435,11 @@ def _no_place(request: DeliveryRequest, why: str) -> Delivery:
 
 
 def _connection_was_stale(delivery: Delivery) -> bool:
-    """True when nothing of the message went out: the connection had been closed, or was closed with 421."""
+    """True when nothing of the message went out: the connection had been closed, or was closed with 421.
+
+    What an endpoint may have got goes again at once all the same: with the same key it is the same message.
+    """
     sick = delivery.sick
-    if sick is None or sick.stage is not Stage.MAIL:
+    if sick is None or sick.stage not in (Stage.MAIL, Stage.HTTP):
         return False
     return sick.trouble is Trouble.DROPPED or (sick.reply is not None and sick.reply.code == 421)

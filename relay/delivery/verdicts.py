@@ -1,8 +1,9 @@
 """Who is refused where: the verdicts of all upstreams, in memory and in the store.
 
 While nobody knows how an upstream takes a sender, one attempt for that pair finds it out and the others wait
-for what it finds (`question`): a batch of a hundred invoices does not hear a hundred refusals. Once a sender
-was taken unchanged, nobody waits any more. A store that fails costs no more than asking again after a restart.
+for what it finds (`question`): a batch of a hundred invoices does not hear a hundred refusals. They do not wait long:
+mail of other senders needs the connections that they have. Once a sender was taken unchanged, nobody waits any more.
+A store that fails costs no more than asking again after a restart.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
@@ -21,8 +23,19 @@ from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdi
 from relay.queue.store import QueueStore
 
 MOST_TAKEN = 10_000  # pairs that are known to be taken; beyond, the oldest is asked anew
+# Seconds from its beginning for which others wait for an answer. Most come sooner; an upstream that is silent about
+# one sender may be so for ten minutes, and whoever waits keeps a connection from all others.
+PATIENCE = 10.0
 
 _Pair = tuple[str, Sender]
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Asking:
+    """Somebody asks, and others wait for that until `until`, on the clock of the loop."""
+
+    until: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Verdicts:
@@ -34,7 +47,7 @@ class Verdicts:
         self._now = now
         self._verdicts: dict[_Pair, Verdict] = {}
         self._taken: dict[_Pair, None] = {}
-        self._asking: WeakValueDictionary[_Pair, asyncio.Lock] = WeakValueDictionary()  # while somebody asks
+        self._asking: WeakValueDictionary[_Pair, _Asking] = WeakValueDictionary()  # while somebody does
 
     async def load(self) -> None:
         """Read what the store remembers; what is over is forgotten. Raises StoreUnavailable."""
@@ -71,27 +84,31 @@ class Verdicts:
         return verdict is not None and verdict.holds(self._now())
 
     @asynccontextmanager
-    async def question(self, upstream: str, sender: Sender, *, waits: bool) -> AsyncIterator[None]:
+    async def question(self, upstream: str, sender: Sender, *, waits: bool) -> AsyncIterator[bool]:
         """The time of an attempt with `sender` at `upstream`: where nobody knows the answer, one at a time.
 
-        `waits` False: it cannot wait for others (a session code).
+        False: it is still another's time, and this attempt is for later. `waits` False: it cannot wait for others
+        (a session code).
         """
         pair = (upstream, sender)
         if not waits or self._is_known(pair):
-            yield
+            yield True
             return
-        lock = self._asking.get(pair)
-        if lock is None:
-            lock = self._asking[pair] = asyncio.Lock()
-        await lock.acquire()
+        asking = self._asking.get(pair)
+        if asking is None:
+            asking = self._asking[pair] = _Asking()
+        if not await _acquired(asking):
+            yield self._is_known(pair)
+            return
         if self._is_known(pair):  # the one before found it out
-            lock.release()
-            yield
+            asking.lock.release()
+            yield True
             return
+        asking.until = _patience_ends()
         try:
-            yield
+            yield True
         finally:
-            lock.release()
+            asking.lock.release()
 
     async def taken(self, upstream: str, sender: Sender) -> None:
         """`upstream` took `sender` unchanged; a verdict that is over is forgotten with that."""
@@ -105,7 +122,7 @@ class Verdicts:
             await self._forget(pair, "taken")
 
     async def refused(self, upstream: str, sender: Sender, reply: Reply, *, remember: timedelta) -> None:
-        """`upstream` refused `sender` with `reply`, and not what its rule made of it."""
+        """`upstream` refused `sender` with `reply`; what its rule makes of it goes from now on."""
         now = self._now()
         pair = (upstream, sender)
         self._taken.pop(pair, None)
@@ -120,6 +137,12 @@ class Verdicts:
         with suppress(StoreUnavailable):  # it has told everybody
             await self._store.remember(TOPIC, key_of(upstream, sender), now + remember, value_of(verdict))
 
+    async def withdraw(self, upstream: str, sender: Sender) -> None:
+        """What the rule makes of `sender` is refused as well: the verdict says nothing. A person's word stays."""
+        verdict = self._verdicts.get((upstream, sender))
+        if verdict is not None and verdict.until is not None:
+            await self._forget((upstream, sender), "in vain")
+
     async def _forget(self, pair: _Pair, why: str) -> None:
         del self._verdicts[pair]
         upstream, sender = pair
@@ -129,3 +152,17 @@ class Verdicts:
 
     def _is_known(self, pair: _Pair) -> bool:
         return pair in self._taken or self.refuses(*pair)
+
+
+async def _acquired(asking: _Asking) -> bool:
+    """Whether it is one's turn before those who wait have waited long enough."""
+    try:
+        async with asyncio.timeout_at(asking.until if asking.lock.locked() else _patience_ends()):
+            await asking.lock.acquire()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _patience_ends() -> float:
+    return asyncio.get_running_loop().time() + PATIENCE

@@ -1,8 +1,8 @@
 """How much each reader of reports was sent within the last hour: at most twenty messages.
 
 What goes beyond that is collected; once something is, all that follows is, so that nobody reads of things out of order.
-It is the memory of what the store keeps (`QueueStore.readers`), changed the moment a report is written or collected.
-On the event loop only.
+It is the memory of what the store keeps (`QueueStore.readers`), changed the moment a message is written, and once
+a line is kept. On the event loop only.
 """
 
 from __future__ import annotations
@@ -47,23 +47,33 @@ class Window:
             else:
                 self._note_sent(one.reader, one.at)
 
+    def collected(self, reader: Address) -> int:
+        """How many lines wait for a summary."""
+        return self._collected.get(reader, 0)
+
     def due(self, now: datetime) -> list[Address]:
         """Who is to have a summary."""
         return [reader for reader in self._collected if self.is_due(reader, now)]
 
     def is_due(self, reader: Address, now: datetime) -> bool:
         """True when something is collected, and there is room for a message or so much of it that none fits more."""
-        lines = self._collected.get(reader, 0)
+        lines = self.collected(reader)
         return lines >= MOST_LINES or (lines > 0 and self._has_room(reader, now))
 
     def summarised(self, reader: Address, lines: int, now: datetime) -> None:
         """A summary of so many went to the reader."""
-        left = self._collected.get(reader, 0) - lines
+        self.correct(reader, lines)
+        self._note_sent(reader, now)
+
+    def correct(self, reader: Address, lines: int) -> None:
+        """So many wait no more, or never did: the store, which knows, has none of them."""
+        left = self.collected(reader) - lines
         if left > 0:
             self._collected[reader] = left
-        else:
-            self._collected.pop(reader, None)
-        self._note_sent(reader, now)
+            return
+        self._collected.pop(reader, None)
+        if reader not in self._sent:
+            self._crowded.discard(reader)
 
     def prune(self, now: datetime) -> bool:
         """Once an hour: forget whoever was not written to within it. True when the store may forget something, too."""

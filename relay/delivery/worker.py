@@ -282,7 +282,6 @@ class Worker:
                 new_queue_ids=self._new_queue_ids(policy),
                 audience=self._audience(decision),
             )
-            house.window.note(settled.settlement.told)
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             settled = self._for_a_person(lease, error)
         await self._commit(settled)
@@ -338,7 +337,7 @@ class Worker:
         house = self._house
         quiet = _nothing_to_tell(lease, attempted)
         try:
-            settled = settle(
+            return settle(
                 lease,
                 attempted.outcomes,
                 route=decision.route,
@@ -354,9 +353,6 @@ class Worker:
             )
         except Exception as error:  # noqa: BLE001  # bulkhead: what was delivered must be recorded
             return self._for_a_person(lease, error, attempted)
-        # At once: whoever settles next has to know.
-        house.window.note(settled.settlement.told)
-        return settled
 
     def _audience(self, decision: Accept) -> Audience:
         """Who reads notifications, and who has enough."""
@@ -414,7 +410,11 @@ class Worker:
         self.make_due()
 
     async def _commit(self, settled: Settled) -> None:
+        window, told = self._house.window, settled.settlement.told
+        # Messages at once: whoever settles next has to know. Lines once the store has them, where a summary looks.
+        window.note([one for one in told if not one.line])
         if await self._settle(settled.settlement):
+            window.note([one for one in told if one.line])
             self.told(settled)
 
     def told(self, settled: Settled) -> None:

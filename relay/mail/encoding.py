@@ -72,6 +72,12 @@ def text(raw: bytes) -> str:
         return raw.decode("cp1252", "replace")
 
 
+def in_charset(raw: bytes, charset: str) -> str:
+    """Octets of a body as text, in the charset that it names; where it names none that is known, as `text` has it."""
+    name = _CHARSETS.get(charset.lower(), "utf-8")
+    return text(raw) if name == "utf-8" or charset.lower() == "us-ascii" else raw.decode(name, "replace")
+
+
 def decode(value: bytes) -> str:
     """The text of an unstructured value or a phrase: unfolded, its encoded words decoded (RFC 2047, section 6).
 

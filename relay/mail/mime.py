@@ -18,7 +18,8 @@ from relay.mail.header import unfold
 
 DEPTH = 100  # parts inside of parts
 PARTS = 10_000
-LONGEST_HEADER = 1024 * 1024  # octets; of a part, the header of the message is as long as the door took it
+LONGEST_HEADER = 256 * 1024  # octets; of a part, the header of the message is as long as the door took it
+MOST_LINES = 2000  # of such a header
 _LONGEST_DELIMITER = 1024
 # As the `email` package reads the lines of a header; a fold at its very beginning is part of it.
 _HEADER_LINE = re.compile(rb"[!-9;-~]*+[ \t]*+:|[ \t]")
@@ -112,6 +113,7 @@ class Walker:
         self._marks: dict[bytes, tuple[int, bool]] = {}  # delimiter: place in `_open`, and whether it closes
         self._in_header = True
         self._line = 0  # of the header: where its next line begins in the buffer
+        self._lines = 0  # of the header, before that
         self._aside: int | None = None  # the multipart whose parts have not begun, or are over
         self._fresh = True  # the buffer begins at the beginning of a line
 
@@ -167,12 +169,14 @@ class Walker:
             is_field = _HEADER_LINE.match(line) or (self._line == 0 and line.startswith(b"From "))
             if not is_field or self._is_delimiter(line):
                 return self._begin(self._line)
-            self._line = end
+            self._line, self._lines = end, self._lines + 1
+            if self._count and (end > LONGEST_HEADER or self._lines > MOST_LINES):
+                return self._begin(end, too_long=True)
 
     def _begin(self, length: int, *, too_long: bool = False) -> Head:
         """The header is complete; what follows belongs to its body."""
         raw, self._buffer = self._buffer[:length], self._buffer[length:]
-        self._line, self._fresh, self._aside = 0, not too_long, None
+        self._line, self._lines, self._fresh, self._aside = 0, 0, not too_long or raw.endswith(b"\n"), None
         number, self._count = self._count, self._count + 1
         around = self._open[-1] if self._open else None
         message = around is None or around.boundary is None
@@ -250,15 +254,17 @@ def _line_end_before(buffer: bytes, line: int) -> int:
 
 def fields(raw: bytes) -> tuple[list[bytes], bytes]:
     """The fields of a header with their folds, and the empty line behind them, or b""."""
-    found: list[bytes] = []
+    found: list[list[bytes]] = []  # joined once: a field may have very many folds
+    end = b""
     for line in _lines(raw):
         if line in (b"\r\n", b"\n"):
-            return found, line
+            end = line
+            break
         if found and line[:1] in (b" ", b"\t"):
-            found[-1] += line
+            found[-1].append(line)
         else:
-            found.append(line)
-    return found, b""
+            found.append([line])
+    return [b"".join(lines) for lines in found], end
 
 
 def _lines(raw: bytes) -> list[bytes]:

@@ -26,6 +26,7 @@ class Stage(StrEnum):
     DATA = "data"
     BODY = "body"
     DOT = "dot"
+    HTTP = "http"  # a request to an endpoint, and its answer
 
 
 BEFORE_A_TRANSACTION = frozenset(
@@ -73,7 +74,7 @@ class Deferred:
 
     `reply` is the upstream's, or None when none was given; `text` then says what happened.
     `upstream_sick`: it says nothing about this message; the upstream is to be set aside. `refusal`: what the
-    reply speaks of, None without a reply, or before anybody asked.
+    reply speaks of, None without a reply, or before anybody asked. `retry_after`: seconds that the upstream asked for.
     """
 
     stage: Stage
@@ -83,14 +84,16 @@ class Deferred:
     in_doubt: bool = False
     upstream_sick: bool = False
     refusal: Refusal | None = field(default=None, compare=False)  # it follows from the reply
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it.
 
-    `unasked`: the reply is ours, because this upstream cannot carry the message; another one may. `refusal`: what the
-    reply speaks of, None before anybody asked.
+    `unasked`: the reply is ours, because this upstream cannot carry the message; another one may. So it is with what an
+    endpoint refused, where the configuration leaves that to others. `refusal`: what the reply speaks of, None before
+    anybody asked.
     """
 
     stage: Stage

@@ -132,8 +132,9 @@ def is_about_sender(event: RecipientFailed) -> bool:
 
 
 def harmless_text(event: UpstreamSetAside | UpstreamThrottled) -> str:
-    """What the upstream said, unless it was in a transaction: there it may quote a session code."""
-    return event.text if event.stage in BEFORE_A_TRANSACTION else ""
+    """What the upstream said, unless it was in a transaction: there it may quote a session code. Of an endpoint's
+    answers there are only our own words."""
+    return event.text if event.stage in BEFORE_A_TRANSACTION or event.stage is Stage.HTTP else ""
 
 
 def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ...]:

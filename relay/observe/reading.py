@@ -62,6 +62,7 @@ _CERTIFICATE_TEXTS = (
     ("certificate is for", "certificate-name"),
     ("certificate is not for", "certificate-name"),
     ("certificate is not good", "certificate-authority"),
+    ("none of those in tls_pin", "certificate-pin"),
 )
 _CONNECTION_TEXTS = (
     ("connection refused", "connection-refused"),
@@ -87,6 +88,12 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
             return "no-starttls" if code == 0 else "upstream"
         case Stage.TLS:
             return certificate_remedy(text) or _tls_remedy(text)
+        case Stage.AUTH if status in ("5.0.401", "5.0.403"):
+            return "endpoint-login"
+        case Stage.HTTP if status.startswith("4.0.3"):
+            return "endpoint-moved"
+        case Stage.HTTP:
+            return "throttled" if status == "4.0.429" else "upstream"
         case Stage.AUTH:
             return _login_remedy(code, status, text)
     if code == 0:

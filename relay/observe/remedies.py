@@ -13,8 +13,8 @@ from relay.observe.sentences import Words
 REMEDIES: dict[str, Words] = {
     # No way to the upstream
     "dns": Words(
-        "Check upstreams.{name}.host, and that this machine can look up names (getent hosts NAME).",
-        "Controleer upstreams.{name}.host, en of deze machine namen kan opzoeken (getent hosts NAAM).",
+        "Check host (or url) of upstreams.{name}, and that this machine can look up names (getent hosts NAME).",
+        "Controleer host (of url) van upstreams.{name}, en of deze machine namen kan opzoeken (getent hosts NAAM).",
     ),
     "connection-refused": Words(
         "Nothing answers there: check host and port of upstreams.{name} "
@@ -68,14 +68,20 @@ REMEDIES: dict[str, Words] = {
         "De beheerder van de upstream moet het vernieuwen; controleer ook de klok van deze machine (timedatectl).",
     ),
     "certificate-name": Words(
-        "Set upstreams.{name}.host to a name that stands in the certificate.",
-        "Zet in upstreams.{name}.host een naam die in het certificaat staat.",
+        "Set host (or url) of upstreams.{name} to a name that stands in the certificate.",
+        "Zet in host (of url) van upstreams.{name} een naam die in het certificaat staat.",
     ),
     "certificate-authority": Words(
         "If the upstream is your own, name its CA with upstreams.{name}.tls_ca; if it is a provider's, a firewall or "
         "virus scanner may be opening TLS on the way: exempt the relay from that.",
         "Is de upstream van uzelf, geef dan zijn CA op met upstreams.{name}.tls_ca; is hij van een provider, dan opent "
         "misschien een firewall of virusscanner onderweg TLS: zonder de relay daarvan uit.",
+    ),
+    "certificate-pin": Words(
+        "Ask the endpoint's operator, by another way, for the pin of the new key, and add it to "
+        "upstreams.{name}.tls_pin; if they changed nothing, somebody else answers there.",
+        "Vraag de beheerder van het eindpunt langs een andere weg om de pin van de nieuwe sleutel, en voeg die toe aan "
+        "upstreams.{name}.tls_pin; hebben zij niets veranderd, dan antwoordt daar iemand anders.",
     ),
     "certificate-clock": Words(
         "Check the clock of this machine (timedatectl); if it is right, ask the upstream's operator.",
@@ -97,6 +103,19 @@ REMEDIES: dict[str, Words] = {
         "the mail waits and then goes by itself.",
         "Controleer username en password van upstreams.{name}, verbeter ze waar ze bewaard worden, en geef "
         "`relay reload`: de mail wacht en gaat dan vanzelf weg.",
+    ),
+    "endpoint-login": Words(
+        "Check auth of upstreams.{name} and the secret it needs, correct it where it is kept, and run `relay reload`: "
+        "the mail waits and then goes by itself. With hmac-sha256 check the clock of this machine too (timedatectl).",
+        "Controleer auth van upstreams.{name} en het geheim dat daarbij hoort, verbeter het waar het bewaard wordt, en "
+        "geef `relay reload`: de mail wacht en gaat dan vanzelf weg. Controleer bij hmac-sha256 ook de klok van deze "
+        "machine (timedatectl).",
+    ),
+    "endpoint-moved": Words(
+        "The endpoint is elsewhere now, and the relay does not go where an answer sends it: ask its operator for the "
+        "new address, and write it in upstreams.{name}.url.",
+        "Het eindpunt is nu ergens anders, en de relay gaat niet waar een antwoord hem heen stuurt: vraag de beheerder "
+        "om het nieuwe adres, en schrijf dat in upstreams.{name}.url.",
     ),
     "google-password": Words(
         "Google wants an app password here, not the password of the account: turn on 2-step verification, make an app "
@@ -248,8 +267,10 @@ REMEDIES: dict[str, Words] = {
         "Zet upstreams.{name}.auth op een die hij aanbiedt, en controleer tls: vaak is er alleen AUTH binnen TLS.",
     ),
     "secret": Words(
-        "Check that what upstreams.{name}.password names is there and readable for the relay, then run `relay reload`.",
-        "Controleer of wat upstreams.{name}.password noemt er is en leesbaar is voor de relay, en geef `relay reload`.",
+        "Check that what password (or token, or secret) of upstreams.{name} names is there and readable for the relay, "
+        "then run `relay reload`.",
+        "Controleer of wat password (of token, of secret) van upstreams.{name} noemt er is en leesbaar is voor de "
+        "relay, en geef `relay reload`.",
     ),
     "login-later": Words(
         "The login of the upstream is out of order; it is tried again by itself. If this lasts, ask the provider.",

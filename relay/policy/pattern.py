@@ -7,6 +7,7 @@ no pattern can stop the loop; at most 2 000 characters of a value are looked at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +24,9 @@ _OPTIONS.log_errors = False  # RE2 would write the expression to stderr
 class _Compiled(Protocol):
     """What is used of a compiled RE2 expression."""
 
-    def search(self, text: str) -> object | None: ...
+    groups: int
+
+    def search(self, text: str) -> Mapping[int, str | None] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,29 @@ class Expression:
 
     def matches(self, value: str) -> bool:
         return _found(self.compiled, value[:LONGEST])
+
+
+@dataclass(frozen=True, slots=True)
+class CodePattern:
+    """Where a session code stands in a text: what group 1 of an RE2 expression matches, the first time."""
+
+    source: str
+    compiled: _Compiled = field(repr=False, compare=False)
+
+    def code(self, text: str) -> str | None:
+        """The code, or None; all of `text`, which is well-formed, is looked at."""
+        found = self.compiled.search(text)
+        return found[1] if found is not None else None
+
+
+def code_pattern(source: str) -> CodePattern:
+    """The expression written as `source`, between slashes. Raises ValueError with a sentence that does not quote it."""
+    if not source.startswith("/"):
+        raise ValueError("an expression stands between slashes here")
+    made = _expression(source)
+    if made.compiled.groups < 1:
+        raise ValueError("the expression has no group: put the code itself into parentheses")
+    return CodePattern(source, made.compiled)
 
 
 def pattern(source: str) -> Pattern:

@@ -13,6 +13,7 @@ What follows from a class, whatever the code:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
@@ -22,10 +23,14 @@ OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
 """Classes that say nothing about the message: who sends it is not to send now."""
 
 
+_NAMES = re.compile(r'<[^<>]*>|"[^"]*"|\S*@\S*')
+"""Addresses, and what is quoted: anybody can choose such words, so they tell nothing about a reply."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line of a table: all that is given must fit. `codes` "5" is any 5xx, `statuses` "7.60" is any x.7.60;
-    `texts` are any of these in the text, in lower case. None: not asked.
+    `texts` are any of these in the text, in lower case, without addresses and what is quoted. None: not asked.
 
     `confirm`: known to come and go, so one refusal is not believed. `waits`: mail is to wait, though the code
     says that it failed.
@@ -66,7 +71,7 @@ class Table:
 
     def tell(self, stage: Stage, reply: Reply) -> Told:
         """What `reply`, which is no success, speaks of."""
-        text = reply.text.lower()
+        text = _NAMES.sub(" ", reply.text.lower())
         for line in self.lines:
             if line.fits(stage, reply, text):
                 return Told(line.refusal, line.confirm, line.waits)
@@ -123,3 +128,16 @@ def _by_code(stage: Stage, reply: Reply) -> Refusal:
 
 def _is_status(status: str, wanted: str) -> bool:
     return status == wanted or status.partition(".")[2] == wanted
+
+
+HTTP = Table(
+    (
+        # What we say ourselves of a message that cannot be put into fields
+        Line(Refusal.TOO_LARGE, statuses=("3.4",)),
+        Line(Refusal.CONTENT, statuses=("6.0",)),
+        Line(Refusal.AUTH, statuses=("0.401", "0.403")),
+        Line(Refusal.THROTTLED, statuses=("0.429",)),
+    )
+)
+"""How the answers of an HTTPS endpoint are to be read (`transport.answer` makes replies of them): not by their texts,
+which follow no custom."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 IN_DOUBT_LONGEST = timedelta(minutes=15)
 SET_ASIDE_LONGEST = timedelta(minutes=5)
+ASKED_LONGEST = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Schedule:
             pause = max(pause, min(pause * 2, IN_DOUBT_LONGEST))
         return now + pause * (0.9 + 0.2 * jitter)
 
-    def set_aside(self, failures: int, jitter: float) -> timedelta:
-        """How long an upstream is left alone after `failures` failures in a row; at most 5 minutes."""
-        return min(self.interval(failures), SET_ASIDE_LONGEST) * (0.9 + 0.2 * jitter)
+    def set_aside(self, failures: int, jitter: float, asked: float | None = None) -> timedelta:
+        """How long an upstream is left alone after `failures` failures in a row; at most 5 minutes.
+
+        Where it asked for more, so long as that (`asked`, in seconds), at most 15 minutes.
+        """
+        pause = min(self.interval(failures), SET_ASIDE_LONGEST) * (0.9 + 0.2 * jitter)
+        return pause if asked is None else max(pause, min(timedelta(seconds=asked), ASKED_LONGEST))

@@ -52,13 +52,19 @@ class Count:
 
 
 class Books:
-    """`wishes`: what operators want of entries that are leased, as the disk keeps it."""
+    """`wishes`: what operators want of entries that are leased, as the disk keeps it.
+
+    `withheld`: by lease, the notifications that a settlement of unknown fate may have put on the disk. Where they
+    are there, the end that they tell of is there as well, so they stay; but nobody takes them before the lease
+    is settled again, which makes them anew. After a crash they are what remains, and go out.
+    """
 
     def __init__(self, observer: Observer) -> None:
         self.ledger = Ledger()
         self.octets = 0
         self.leases: dict[int, Lease] = {}
         self.wishes: dict[int, str] = {}
+        self.withheld: dict[int, tuple[int, ...]] = {}
         self._observer = observer
         self._uncounted: set[int] = set()
         self._ending: set[int] = set()
@@ -85,6 +91,11 @@ class Books:
     def still_leased(self, key: int) -> None:
         """The operation failed."""
         self._ending.discard(key)
+
+    def withhold(self, key: int, notifications: Sequence[int]) -> None:
+        """A settlement of this lease, with `notifications`, is of unknown fate."""
+        if notifications:
+            self.withheld[key] = (*self.withheld.get(key, ()), *notifications)
 
     def counted(self, key: int) -> bool:
         """Whether an attempt was counted for this lease."""
@@ -126,6 +137,7 @@ class Books:
         """`gone`: the entry has left the queue."""
         ledger = self.ledger
         lease = self._end(key)
+        self.withheld.pop(key, None)
         for result in settlement.results:
             match result.state:
                 case State.DELIVERED:

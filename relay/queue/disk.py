@@ -25,13 +25,15 @@ class Kept:
 
     key: int
     attempts: int
+    route: str
     wish: str
     pending: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Mend:
-    """After a commit of unknown fate: what is leased, and the keys of what must not be there.
+    """After a commit of unknown fate: what is leased, and the keys of what must not be there, and of what is to be
+    there for nobody, if it is (`Books.withheld`).
 
     Whatever else the disk says is leased was leased by that commit: an attempt was counted, but for `uncounted`.
     """
@@ -39,6 +41,7 @@ class Mend:
     leased: tuple[Kept, ...]
     undone: tuple[int, ...]
     uncounted: tuple[int, ...]
+    withheld: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,6 +147,7 @@ class GroupedStore:
     async def settle(self, settlement: Settlement) -> Sequence[str]:
         key = self._books.key(settlement.lease)
         operation = self._settlement(Settle, key, settlement)
+        operation.withheld = self._books.withheld.get(key, ())
         self._books.ending(key)
         return await self._submit(operation)
 
@@ -362,10 +364,17 @@ class GroupedStore:
             return None
         books = self._books
         leased = [
-            Kept(key, lease.entry.attempts, books.wishes.get(key, ""), tuple([one.index for one in lease.pending]))
+            Kept(
+                key,
+                lease.entry.attempts,
+                lease.entry.route,
+                books.wishes.get(key, ""),
+                tuple([one.index for one in lease.pending]),
+            )
             for key, lease in books.leases.items()
         ]
-        return Mend(tuple(leased), tuple(self._undone), tuple(self._uncounted))
+        withheld = tuple(chain.from_iterable(books.withheld.values()))
+        return Mend(tuple(leased), tuple(self._undone), tuple(self._uncounted), withheld)
 
     def _apply(self, report: Report) -> None:
         """The commit is over: on the event loop, keep the books and answer."""
@@ -403,6 +412,7 @@ class GroupedStore:
             if not report.sure:
                 self._undone += operation.born
                 self._uncounted += operation.uncounted
+                operation.doubt(self._books)
             self._refuse(operation, StoreUnavailable(reason, text))
         self._observer.observe(StoreFailed(reason, text))
 

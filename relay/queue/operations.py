@@ -101,12 +101,13 @@ class Put(Operation[Lease]):
 class Settle(Operation[Sequence[str]]):
     """`ended_at`: of the recipients that come to their end. `history`: what is finished is recorded.
 
+    `withheld`: the notifications of the same settlement, where it was made before and nobody knows its fate.
     The result has the routes of what became due by a wish.
     """
 
     __slots__ = (
         "_changes", "_ended_at", "_history", "_key", "_new", "_next_attempt_at", "_recorded", "_remaining", "_results",
-        "_tried_at", "gone", "settlement",
+        "_tried_at", "gone", "settlement", "withheld",
     )  # fmt: skip
 
     def __init__(
@@ -131,7 +132,7 @@ class Settle(Operation[Sequence[str]]):
             _New(key, notification, DUE, notification.attempts, spool)
             for key, notification in zip(born, settlement.notifications, strict=True)
         ]
-        self.born = born
+        self.withheld: Sequence[int] = ()
         self._remaining = [result.state for result in settlement.results if result.state in _WAITS]
         # Recipients beyond the lease are final or held: only the database knows.
         everybody = len(settlement.results) == len(entry.submission.envelope.recipients)
@@ -143,6 +144,7 @@ class Settle(Operation[Sequence[str]]):
             self.ended_files = (spool.name(entry.content),)
 
     def gather(self, bulk: Bulk) -> None:
+        bulk.withheld += self.withheld
         for new in self._new:
             new.gather(bulk)
         if not self._results:
@@ -208,10 +210,18 @@ class Settle(Operation[Sequence[str]]):
     def undo(self, books: Books) -> None:
         books.still_leased(self._key)
 
+    def doubt(self, books: Books) -> None:
+        books.withhold(self._key, [new.key for new in self._new])
+
 
 class Record(Settle):
     """An entry, and the settlement of an attempt that was made before it was kept. Its content is written where
-    somebody still waits."""
+    somebody still waits.
+
+    After a commit of unknown fate all of it goes, notifications and what was told as well (`born`): either the
+    client hears that it is to send again, and is the one who has the message; or everybody got it and nobody is to
+    be told, and what a crash can take is a line of the history.
+    """
 
     __slots__ = ("_entry",)
 
@@ -246,6 +256,8 @@ class Record(Settle):
         due = super().apply(books)
         self.leaves_traces = self.leaves_traces and bool(self._results)
         return due
+
+    def doubt(self, books: Books) -> None: ...
 
     def undo(self, books: Books) -> None:
         super().undo(books)

@@ -107,14 +107,16 @@ class _Transaction:
     def mend(self, mend: Mend) -> Count:
         """The disk says what the books say, and then is counted."""
         if mend.undone:
+            self.execute("untell", (self.keys(mend.undone),))
             self.end(mend.undone, overwrite=True)
             self.execute("delete_attempts", (self.keys(mend.undone),))
             self.execute("delete_history", (self.keys(mend.undone),))
             self.execute("not_summarised", (self.keys(mend.undone),))
-        leased = self.keys([kept.key for kept in mend.leased])
+        self.execute("withhold", (self.keys(mend.withheld),))
+        leased = self.keys([*(kept.key for kept in mend.leased), *mend.withheld])
         self.execute("lose_leases", (self.keys(mend.uncounted), leased))
         for kept in mend.leased:
-            self.execute("keep_lease", (kept.attempts, kept.wish, kept.key))
+            self.execute("keep_lease", (kept.attempts, kept.route, kept.wish, kept.key))
             self.execute("keep_recipients", (self.keys(kept.pending), kept.key))
         return Count(dict(self.execute("found_recipients", (False,))), next(self.execute("octets_not_leased"))[0])
 

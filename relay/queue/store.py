@@ -44,6 +44,8 @@ class QueueStore(Protocol):
         """Record what became of a lease, and end it. Finished entries leave the queue with their content.
 
         What is returned are the routes under which mail became due because an operator had wished it meanwhile.
+        After StoreUnavailable the lease goes on, to be settled again; if the process dies before, the ends and the
+        notifications of the settlement are all there, once, or none is.
         """
         ...
 

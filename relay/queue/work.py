@@ -39,9 +39,13 @@ class Work(Protocol):
 
 
 class Bulk:
-    """What the operations of a batch do together. `unrecorded`: ended, and no history is kept of it."""
+    """What the operations of a batch do together. `unrecorded`: ended, and no history is kept of it.
+
+    `withheld`: what goes before anything comes, as it comes anew under the same names.
+    """
 
     def __init__(self) -> None:
+        self.withheld: list[int] = []
         self.entries: list[Row] = []
         self.contents: list[Row] = []
         self.recipients: list[Row] = []
@@ -51,6 +55,8 @@ class Bulk:
         self.overwrite = False
 
     def run(self, work: Work) -> None:
+        if self.withheld:
+            work.end(self.withheld, overwrite=True)
         if self.entries:
             work.insert("insert_entry", self.entries)
             work.insert("insert_content", self.contents)
@@ -66,8 +72,8 @@ class Bulk:
 class Operation(Generic[T]):
     """Awaited through `future`, which whoever submits it makes.
 
-    `born` has the keys of the entries that it makes, `uncounted` of those it leases without counting an attempt;
-    `refused_file` and `ended_files` name the spool
+    `born` has the keys of the entries that must not be there when it failed, `uncounted` of those it leases
+    without counting an attempt; `refused_file` and `ended_files` name the spool
     files that are of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
     left in the write-ahead log, whether it succeeded or failed.
     """
@@ -93,6 +99,9 @@ class Operation(Generic[T]):
 
     def undo(self, books: Books) -> None:
         """It failed, nothing of it is kept."""
+
+    def doubt(self, books: Books) -> None:
+        """It failed, and may be on the disk all the same. `undo` follows."""
 
     def orphaned(self, result: T) -> Sequence[Lease]:  # noqa: ARG002
         """The caller was cancelled and the commit was not: leases that nobody has now."""

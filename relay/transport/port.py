@@ -43,6 +43,7 @@ class DeliveryRequest:
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
     `session_code`: it may use what is kept for session codes. `encode_long_lines`: lines over 998 octets are not to go
     as they are. `gate`: to be asked before the content goes.
+    `places`: that of each recipient in the envelope of the entry, from 0; the same at each attempt.
     """
 
     queue_id: str
@@ -58,6 +59,7 @@ class DeliveryRequest:
     session_code: bool = False
     encode_long_lines: bool = False
     gate: Gate | None = None
+    places: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:

@@ -1,6 +1,6 @@
 """A message as an upstream can take it: re-encoded where that has no 8BITMIME, or wants no long lines.
 
-What is small and in memory is done on the spot, anything else on a thread and in pieces: first a survey, then, where
+What is small is done on the spot, anything else on a thread, and what is large in pieces: first a survey, then, where
 something has to change, once to learn the size (for SIZE, and the upstream's limit), and once more while it is sent.
 """
 
@@ -18,6 +18,7 @@ from relay.transport.offers import Offers
 from relay.transport.port import DeliveryRequest, Reencoding
 
 _PIECE = 256 * 1024
+_ON_THE_SPOT = 32 * 1024  # octets; more, in lines made for it, would keep everybody else waiting
 
 
 async def acceptable(request: DeliveryRequest, offers: Offers) -> tuple[DeliveryRequest, Reencoding | None] | Reply:
@@ -34,7 +35,8 @@ async def acceptable(request: DeliveryRequest, offers: Offers) -> tuple[Delivery
         # Most of it is ASCII, and that is seen at once.
         if not request.encode_long_lines and all(piece.isascii() for piece in _pieces(request)):
             return request, None
-        return _fitted(request, terms)
+        if request.size <= _ON_THE_SPOT:
+            return _fitted(request, terms)
     return await asyncio.to_thread(_fitted, request, terms)
 
 

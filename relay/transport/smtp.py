@@ -6,7 +6,8 @@ Each step has its own deadline and its own stage, and ends in the next step or i
   refused, ends the connection; anything that came in the clear behind the answer to STARTTLS does too
   (RFC 3207, section 6).
 - AUTH is tried once, with one mechanism, so that an account is not locked by guessing; and by one connection at a
-  time: those that were begun together do not try a wrong password each.
+  time: those that were begun together do not try a wrong password each. A login that had no answer says nothing of
+  the others.
 - A connection that was not finished is dropped, also when `connect` is cancelled.
 """
 
@@ -72,18 +73,32 @@ class SmtpSettings:
         return TlsTerms(self.tls_verify, self.tls_ca, self.tls_certificate, self.tls_key)
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a connection learned before AUTH: the TLS version ("": none), what `getpeercert` returned, EHLO's answer.
+
+    `extensions` are keywords in lower case with their parameters, `mechanisms` those of AUTH.
+    """
+
+    version: str
+    certificate: dict[str, object] | None
+    extensions: dict[str, str]
+    mechanisms: tuple[str, ...]
+
+
 class SmtpTransport:
     """An smtp upstream (`port.Transport`). `tokens`: where those of auth "xoauth2" come from."""
 
     def __init__(self, settings: SmtpSettings, *, observer: Observer, tokens: TokenSource | None = None) -> None:
         self._settings = settings
         self.tokens = tokens
+        self.heard: Heard | None = None  # by the last connection that came as far
         self._observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.size_limit
         self._login = asyncio.Lock()
-        self._refused: Deferred | None = None  # what became of the last login that failed
+        self._refused: Deferred | None = None  # what was said of the last login that was refused
 
     @property
     def name(self) -> str:
@@ -137,6 +152,7 @@ class SmtpTransport:
         opening = await self._secured(verify_name=True)
         try:
             extensions, mechanisms = await opening.ehlo(self._settings.hostname)
+            self.heard = Heard(opening.version(), opening.certificate(), extensions, tuple(mechanisms))
             if self._settings.auth != "none":
                 await self._log_in(opening, mechanisms, token, refused_before)
             offers = Offers.of(extensions)
@@ -228,7 +244,8 @@ class SmtpTransport:
             try:
                 await self._authenticate(opening, offered, token)
             except _Stopped as stopped:
-                self._refused = stopped.outcome
+                if stopped.outcome.reply is not None:
+                    self._refused = stopped.outcome
                 raise
 
     async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:
@@ -306,6 +323,11 @@ class _Opening(SMTPProtocol):
 
     def certificate(self) -> dict[str, object] | None:
         return cast("dict[str, object] | None", self.transport and self.transport.get_extra_info("peercert"))
+
+    def version(self) -> str:
+        """Of TLS, as in "TLSv1.3"; "" without."""
+        found = self.transport and self.transport.get_extra_info("ssl_object")
+        return (found and found.version()) or ""
 
     # asyncio's side
 

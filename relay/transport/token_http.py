@@ -131,6 +131,16 @@ class TokenHttp:
     ) -> Answer:
         return self._ask(url, body if method == "POST" else None, headers or {})
 
+    def ahead(self, url: str) -> float | None:
+        """How many seconds this machine's clock is ahead of the one at `url`; None: there is none to be had."""
+        if urllib.parse.urlsplit(url).scheme != "https":
+            return None
+        try:
+            _, sent, _ = self._send(url, None, {}, ssl.create_default_context(cafile=self._ca))
+            return self._now() - parsedate_to_datetime(sent.get("date", "")).timestamp()
+        except (OSError, http.client.HTTPException, ValueError, TypeError):
+            return None
+
     # The request
 
     def _ask(self, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:

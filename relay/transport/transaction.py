@@ -165,6 +165,28 @@ class SmtpConnection(asyncio.Protocol):
             self._waiter = None
             self._clock.deadline = None
 
+    async def ask_sender(self, address: str) -> Reply:
+        """What the upstream says to MAIL from `address`; RSET is behind it. Raises ConnectionError."""
+        assert self._waiter is None, "one transaction at a time"
+        self._in_content = self._dot_written = False
+        self._sick = self._patience = None
+        parameters = b"" if address.isascii() else b" SMTPUTF8"
+        try:
+            replies = await self._ask(b"MAIL FROM:<%b>%b\r\n" % (address.encode(), parameters), (Stage.MAIL,))
+            if self._sick is not None:
+                if self._sick.reply is not None:
+                    return self._sick.reply
+                raise ConnectionError(self._sick.text)
+            said = reply_of(replies[0])
+            await self._ask(b"RSET\r\n", (Stage.MAIL,))
+            return said
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+            self._clock.deadline = None
+
     def when_lost(self, tell: Callable[[], None]) -> None:
         """`tell` is called once the connection has gone."""
         self._tell_of_loss = tell

@@ -92,6 +92,20 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             "config.yaml:4: senders[0].hold: a session code that waits for a person expires before",
         ),
         (
+            f"{NAMED}upstreams:\n  own:\n    type: https\n    url: https://a.nl/\n",
+            "config.yaml:3: upstreams.own.auth: the endpoint cannot know who sends",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{type: https, url: 'https://a.nl/', auth: bearer, token: geheim}}\n",
+            "config.yaml:3: upstreams.own.token: the password itself stands in the file",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n"
+            "  b: {type: https, url: 'https://a.nl/', auth: bearer, token: {env: A}, on_client_error: next}\n"
+            "routes:\n  default: {upstreams: [own, b]}\n",
+            "config.yaml:4: upstreams.b.on_client_error: no route has an upstream behind this one",
+        ),
+        (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nadmin: {{listen: 0.0.0.0:9125}}\n",
             "config.yaml:4: admin.allow: only this machine itself may scrape",
         ),
@@ -204,3 +218,25 @@ def test_upstreams_of_one_account_are_to_say_the_same_about_its_pace() -> None:
     ]
     assert warned(text.replace("20/min", "30/min")) == []
     assert warned(text.replace("b: {host: a.nl", "b: {host: b.nl")) == []
+
+
+def test_the_secrets_and_files_of_an_endpoint_must_be_there(tmp_path: Path) -> None:
+    certificate, key = pair(tmp_path, "client")
+    (tmp_path / "token").write_text("t0ken")
+    (tmp_path / "token").chmod(0o600)
+
+    def told(keys: str) -> list[str]:
+        text = f"{NAMED}upstreams:\n  own: {{type: https, url: 'https://a.nl/', {keys}}}\n"
+        return [str(each) for each in outside.problems(parse(text), serving=True)]
+
+    assert (
+        told(f"auth: bearer, token: {{file: {tmp_path}/token}}, tls_certificate: {certificate}, tls_key: {key}") == []
+    )
+    for auth, name in (("bearer", "token"), ("hmac-sha256", "secret"), ("basic, username: u", "password")):
+        found = told(f"auth: {auth}, {name}: {{file: {tmp_path}/none}}")
+        assert found == [f"config.yaml:3: upstreams.own.{name}: password file {tmp_path}/none does not exist"]
+    assert "does not exist" in told(f"tls_ca: {tmp_path}/none")[0]
+    key.chmod(0o644)
+    files = f"tls_certificate: {certificate}, tls_key: {key}"
+    warnings = warned(f"{NAMED}upstreams:\n  own: {{type: https, url: 'https://a.nl/', {files}}}\n")
+    assert ["can be read by everybody" in warning for warning in warnings] == [True]

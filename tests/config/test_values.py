@@ -141,3 +141,17 @@ def test_any_text_is_a_value_or_a_sentence_that_does_not_repeat_it(text: str, ma
         except BadValue as bad:
             said = f"{bad.problem} {bad.hint}"
         assert "☃" not in said
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port", "where"),
+    [
+        ("https://codes.vendor.example/v1?a=1%20", "codes.vendor.example", 443, "codes.vendor.example"),
+        ("https://Codes.Vendor.Example:8443", "codes.vendor.example", 8443, "codes.vendor.example:8443"),
+        ("https://[2001:db8::1]:8443/x", "2001:db8::1", 8443, "[2001:db8::1]:8443"),
+        ("https://127.0.0.1/", "127.0.0.1", 443, "127.0.0.1"),
+    ],
+)
+def test_a_url_keeps_its_text_and_knows_where_it_leads(written: str, host: str, port: int, where: str) -> None:
+    found = values.url(written)
+    assert (found.text, found.host, found.port, found.where) == (written, host, port, where)

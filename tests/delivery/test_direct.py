@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from relay.delivery import worker as module
 from relay.delivery.direct import Direct
+from relay.delivery.window import MOST_MESSAGES
 from relay.errors import StoreUnavailable
 from relay.events import (
     AttemptEnded,
@@ -23,12 +24,13 @@ from relay.events import (
     RecipientFailed,
     Warned,
 )
+from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.outcome import Delivered, Failed, Outcome, Stage
 from relay.mail.reply import Reply
 from relay.policy.decide import Accept, decide
 from relay.queue.listing import Place, Wanted
-from relay.queue.model import Entry, Ledger, State
+from relay.queue.model import Entry, Ledger, State, Told
 from relay.transport.port import Delivery
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import DOWN, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
@@ -36,6 +38,7 @@ from tests.queue.mail import an_entry, memory
 
 LONG = 60.0
 NONE = 0.0
+JAN = Address.of("jan@example.nl")
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
 AT_THE_DOT = Failed(Stage.DOT, Reply(554, "5.7.60", "SendAsDenied"))
 
@@ -461,6 +464,40 @@ async def test_a_bounce_that_cannot_be_kept_is_not_acknowledged_either(house: Do
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("broken", "outcomes", "reply"),
+    [(False, (REFUSED, REFUSED), "550 5.1.1 no such user"), (True, (REFUSED, TAKEN), "")],
+    ids=["told to the client", "told to nobody"],
+)
+async def test_a_refusal_that_made_no_bounce_counts_as_none(
+    house: Door, broken: bool, outcomes: tuple[Outcome, Outcome], reply: str
+) -> None:
+    await house.open()
+    house.says(*outcomes)
+    house.store.broken = broken
+    for _ in range(MOST_MESSAGES + 5):
+        assert await house.ask(an_entry("a@x.nl", "b@x.nl")) == reply
+    house.store.broken = False
+    assert house.shared.window.full(house.now) == frozenset()
+    assert house.shared.window.collected(JAN) == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("before", "bounces", "lines"), [(MOST_MESSAGES - 1, 1, 0), (MOST_MESSAGES, 0, 1)])
+async def test_a_bounce_that_was_kept_counts_and_so_does_the_line_that_takes_its_place(
+    house: Door, before: int, bounces: int, lines: int
+) -> None:
+    await house.open()
+    window = house.shared.window
+    window.note([Told(JAN, f"{number}", house.now) for number in range(before)])
+    house.ways["own"].says = lambda request: TAKEN if len(request.recipients) == 1 else Delivery((REFUSED, TAKEN))
+    assert await house.ask(two()) == "250 2.0.0 taken: relayed as 7QK3"
+    assert len(house.watch.of(NotificationQueued)) == bounces
+    assert window.collected(JAN) == len(await house.store.collected(JAN, limit=99)) == lines
+    assert window.full(house.now) == {JAN}
+
+
+@pytest.mark.asyncio
 async def test_what_everybody_got_is_acknowledged_and_recorded_when_the_store_is_back(
     house: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,6 +598,26 @@ async def test_a_message_in_several_transactions_is_not_broken_off_between_them(
     await house.watch.until(lambda: len(house.ways["own"].requests) == 2)
     house.ways["own"].line_of("7QK3").tell(TAKEN)
     assert await asking == "250 2.0.0 taken: relayed as 7QK3"
+    house.store.broken = False
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+async def test_who_got_it_gets_it_once_where_another_way_is_asked_for_the_rest(tmp_path: Path) -> None:
+    house = await Door.build(tmp_path, policy(default=("own", "other")))
+    assert isinstance(house, Door)
+    await house.open()
+    house.says(TAKEN, DOWN)
+    house.says(None, way="other")
+    asking = house.asking(two(), 0.001)
+    await house.begun("7QK3", "other")
+    house.store.broken = True
+    await house.watch.until(lambda: house.store.at_the_gate)
+    await turns()
+    assert not asking.done()
+    house.ways["other"].line_of("7QK3").tell(TAKEN)
+    assert await asking == "250 2.0.0 taken: relayed as 7QK3"
+    assert [len(way.requests) for way in house.ways.values()] == [1, 1]
     house.store.broken = False
     await house.demolish()
 

@@ -150,9 +150,18 @@ class Model:
         for result in settlement.results:
             assert one.states[result.index] is State.PENDING
             one.states[result.index] = result.state
-            if result.state not in OPEN:
-                setattr(self.total, result.state, getattr(self.total, result.state) + 1)
         one.route = settlement.route or one.route
+        self.end(settlement)
+        self.let_go(one)
+
+    def end(self, settlement: Settlement) -> None:
+        """What stands of a settlement that reached the disk, and nobody knew: what waits is leased as before."""
+        lease = settlement.lease
+        one = self.known[lease.entry.queue_id]
+        for result in settlement.results:
+            if result.state not in OPEN:
+                one.states[result.index] = result.state
+                setattr(self.total, result.state, getattr(self.total, result.state) + 1)
         if lease.bounced and one.wish == "bounce:":
             one.wish = ""
         for entry in settlement.notifications:
@@ -160,7 +169,6 @@ class Model:
             report = entry.content.read(0, entry.content.size)
             if entry.submission.envelope.recipients[0].address == lease.entry.submission.envelope.reverse_path:
                 self.told[entry.queue_id] = (lease.entry.queue_id, failures(report))
-        self.let_go(one)
 
     def let_go(self, one: Known) -> None:
         """The lease has ended: what an operator wished meanwhile is done."""
@@ -258,7 +266,7 @@ class Machine(RuleBasedStateMachine):
     def has_committed(self) -> None:
         """The disk works again and says what the books say; what could not be recorded is recorded, as workers do.
 
-        They do so within a second. A crash within that second is not played here.
+        They do so within a second; a `crash` may come before.
         """
         self.maybe.clear()
         self.taken = False
@@ -471,9 +479,17 @@ class Machine(RuleBasedStateMachine):
         if wake:
             self.run(self.house.store.make_due(now=self.house.now))
 
-    @rule()
-    def crash(self) -> None:
-        """The process dies, with whatever it had in hand."""
+    @rule(mended=st.booleans())
+    def crash(self, mended: bool) -> None:
+        """The process dies, with whatever it had in hand; maybe between a commit that succeeds after others had
+        failed and what workers then record."""
+        if mended and self.unsettled:
+            self.run(self.house.store.check())
+            assert self.house.store.ledger == self.model.ledger()
+            self.maybe.clear()
+            self.taken = False
+            for settled in self.unsettled.values():
+                self.perhaps(lambda model, settlement=settled.settlement: model.end(settlement))  # type: ignore[misc]
         self.run(self.house.crash())
         seen = self.seen()
         models = [self.model, *self.maybe]

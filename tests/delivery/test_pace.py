@@ -217,6 +217,17 @@ async def test_a_message_for_many_waits_until_there_is_room_for_all_of_them_and_
 
 
 @pytest.mark.asyncio
+async def test_a_message_for_more_than_there_ever_is_leaves_when_all_of_it_is_there() -> None:
+    machine = Machine(Limit(3, DAY, of_recipients=True))
+    assert await machine.send(5)
+    assert not await machine.send(5)
+    assert machine.pace.ready_in() > 3600
+    machine.passes(machine.pace.ready_in())
+    assert machine.pace.ready_in() == 0
+    assert await machine.send(5)  # who is told that it may come is not sent away
+
+
+@pytest.mark.asyncio
 async def test_who_was_sent_away_hears_when_a_claim_is_dropped() -> None:
     machine = Machine(Limit(1, 60.0))
     claim = machine.pace.claim(1, session_code=False)

@@ -12,14 +12,24 @@ import pytest
 import pytest_asyncio
 
 from relay.config.preset import table
+from relay.delivery import verdicts
 from relay.delivery.attempt import Attempted, attempt, decision_for
-from relay.events import SenderDecided, SenderForgotten, SenderJudged, SenderPinned, UpstreamRefused
+from relay.delivery.call import NOT_YET
+from relay.events import (
+    RecipientDeferred,
+    RecipientDelivered,
+    SenderDecided,
+    SenderForgotten,
+    SenderJudged,
+    SenderPinned,
+    UpstreamRefused,
+)
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage
 from relay.mail.reply import Reply
 from relay.policy.rules import Match, Rewrite, SenderRule
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of
-from relay.queue.model import Kind, Lease, Pending
+from relay.queue.model import Entry, Kind, Lease, Pending
 from relay.transport.port import Delivery, DeliveryRequest
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import CLOSING, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
@@ -52,6 +62,12 @@ def leased(*to: str, kind: Kind = Kind.MAIL, name: str = "M", code: bool = False
     entry = an_entry(*to, name=name, kind=kind, session_code=code)
     pending = [Pending(n, recipient) for n, recipient in enumerate(entry.submission.envelope.recipients)]
     return Lease(replace(entry, attempts=1), tuple(pending))
+
+
+def of_piet(name: str) -> Entry:
+    entry = an_entry(name=name)
+    envelope = replace(entry.submission.envelope, reverse_path=Address.of("piet@example.nl"))
+    return replace(entry, submission=replace(entry.submission, envelope=envelope))
 
 
 async def tried(house: DeliveryHouse, lease: Lease) -> Attempted:
@@ -268,6 +284,42 @@ async def test_who_waits_goes_on_when_the_attempt_before_ends_without_an_answer(
 
 
 @pytest.mark.asyncio
+async def test_who_has_waited_long_enough_for_an_answer_is_for_later_without_being_sent_anywhere(
+    house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "PATIENCE", 0.01)
+    way = house.ways["own"]
+    way.says = lambda request: None
+    first = asyncio.create_task(tried(house, leased(name="M1")))
+    await house.watch.until(lambda: way.busy)
+    waiting = [asyncio.create_task(tried(house, leased(name=f"M{number}"))) for number in (2, 3)]
+    assert [done.outcomes for done in await asyncio.gather(*waiting)] == [(NOT_YET,)] * 2
+    assert (paths(house), paths(house, "spare")) == (["jan@example.nl"], [])
+    way.busy[0].tell(TAKEN)
+    assert (await first).outcomes == (TAKEN,)
+    way.says = lambda request: TAKEN
+    assert (await tried(house, leased(name="M2"))).outcomes == (TAKEN,)
+
+
+@pytest.mark.asyncio
+async def test_an_upstream_that_is_silent_about_one_sender_keeps_no_connection_from_the_others(
+    house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "PATIENCE", 0.01)
+    way = house.ways["own"]
+    way.says = lambda request: None if str(request.reverse_path) == "jan@example.nl" else TAKEN
+    for number in range(3):
+        await house.put(f"JAN{number}")
+    for number in range(10):
+        await house.store.put(of_piet(f"PIET{number}"), leased=False)
+    house.start(runners=3)
+    await house.watch.until(lambda: len(house.watch.of(RecipientDelivered)) == 10)
+    assert [line.told[-1] for line in way.busy] == ["JAN0"]
+    assert paths(house).count("jan@example.nl") == 1
+    assert len(house.watch.of(RecipientDeferred)) == 2  # each once: they come back when the schedule says
+
+
+@pytest.mark.asyncio
 async def test_a_session_code_waits_for_nobody(house: DeliveryHouse) -> None:
     way = house.ways["own"]
     way.says = lambda request: None
@@ -324,11 +376,36 @@ async def test_what_speaks_of_the_account_defers_and_sets_the_upstream_aside(hou
     quota = Failed(Stage.DOT, Reply(554, "5.2.0", "STOREDRV.Submission.Exception:SubmissionQuotaExceededException"))
     house.ways["own"].says = lambda request: quota
     house.ways["spare"].says = lambda request: TAKEN
-    done = await tried(house, leased())
-    assert done.outcomes == (TAKEN,)
-    assert done.upstream == "spare"
+    for name in ("M1", "M2"):
+        done = await tried(house, leased(name=name))
+        assert done.outcomes == (TAKEN,)
+        assert done.upstream == "spare"
     assert not house.upstreams["own"].up
     house.ways["spare"].says = lambda request: quota
     last = (await tried(house, leased())).outcomes[0]
     assert isinstance(last, Deferred)
     assert not isinstance(last, Delivered)
+
+
+@pytest.mark.asyncio
+async def test_a_fault_of_ours_in_the_second_try_takes_nothing_back_from_who_got_the_message(
+    house: DeliveryHouse,
+) -> None:
+    refused = Failed(Stage.RCPT, Reply(553, "5.7.1", "<jan@example.nl>: Sender address rejected: not owned by user"))
+
+    def says(request: DeliveryRequest) -> Outcome | Delivery | Exception:
+        return Delivery((TAKEN, refused)) if len(request.recipients) == 2 else OSError("the spool file is gone")
+
+    house.ways["own"].says = says
+    first, second = (await tried(house, leased("a@example.com", "b@example.com"))).outcomes
+    assert first == TAKEN
+    assert isinstance(second, Deferred)
+
+
+@pytest.mark.asyncio
+async def test_one_recipient_that_does_not_want_a_sender_is_no_verdict_for_all(house: DeliveryHouse) -> None:
+    unwanted = Failed(Stage.RCPT, Reply(550, "5.7.1", "<piet@example.com>: sender rejected by recipient policy"))
+    house.ways["own"].says = refusing(unwanted)
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    assert paths(house) == ["jan@example.nl", ADDRESS]
+    assert house.verdicts.counts() == {}

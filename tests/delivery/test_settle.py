@@ -196,8 +196,11 @@ def test_a_message_that_makes_the_upstream_hang_up_waits_for_the_schedule() -> N
     assert settled(lease(), broken).settlement.next_attempt_at == NOW + timedelta(minutes=1)
 
 
-def test_mail_that_met_421_within_a_transaction_waits_longer_than_the_upstream_is_set_aside() -> None:
-    closing = Deferred(Stage.MAIL, Trouble.TRANSIENT, "421 bye", Reply(421, "4.3.2", "bye"), upstream_sick=True)
+@pytest.mark.parametrize(("stage", "code"), [(Stage.MAIL, 421), (Stage.HTTP, 450)])
+def test_mail_that_met_421_or_a_sick_endpoint_waits_longer_than_the_upstream_is_set_aside(
+    stage: Stage, code: int
+) -> None:
+    closing = Deferred(stage, Trouble.TRANSIENT, "bye", Reply(code, "4.3.2", "bye"), upstream_sick=True)
     at = settled(lease(), closing, jitter=0).settlement.next_attempt_at
     assert at is not None
     assert at >= NOW + DEFAULT.schedule.set_aside(1, 1.0)

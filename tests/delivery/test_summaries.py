@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,12 @@ class Store(SqliteStore):
     """The real one, which can be told to be out of order."""
 
     broken = False
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # between its answer and who asked
+
+    async def collected(self, reader, *, limit):  # type: ignore[no-untyped-def]
+        told = await super().collected(reader, limit=limit)
+        self.meanwhile()
+        return told
 
     async def summarise(self, entry, told):  # type: ignore[no-untyped-def]
         if self.broken:
@@ -74,9 +80,9 @@ class Desk:
             line = to_text(Line(entry.queue_id, NOON, self.now, (), f"Factuur {entry.queue_id}"))
             full = reader in self.window.full(self.now)
             told = Told(reader, entry.queue_id, self.now, line if full else "")
-            self.window.note([told])
             lease = await self.store.put(entry, leased=True)
             await self.store.settle(Settlement(lease, (Result(0, State.FAILED),), at=self.now, told=(told,)))
+            self.window.note([told])
 
     async def written(self) -> list[Entry]:
         """The summaries that wait."""
@@ -153,6 +159,26 @@ async def test_a_summary_waits_while_the_store_is_out_of_order(desk: Desk) -> No
     desk.store.broken = False
     await desk.summaries.look()
     assert [lines_of(entry) for entry in await desk.written()] == [3]
+
+
+@pytest.mark.asyncio
+async def test_lines_that_the_store_does_not_have_keep_nobody_waiting(desk: Desk) -> None:
+    await desk.tell(MOST_MESSAGES)
+    desk.window.note([Told(JAN, "LOST", desk.now, "{}")] * 5)
+    desk.now += HOUR
+    assert desk.window.full(desk.now) == {JAN}
+    await desk.summaries.look()
+    assert desk.told() == []
+    assert desk.window.full(desk.now) == frozenset()
+
+
+@pytest.mark.asyncio
+async def test_a_line_that_comes_while_the_store_is_asked_is_in_the_next_summary(desk: Desk) -> None:
+    lost, kept = (Told(JAN, name, desk.now, "{}") for name in ("LOST", "KEPT"))
+    desk.window.note([lost])
+    desk.store.meanwhile = lambda: desk.window.note([kept])
+    await desk.summaries.look()
+    assert desk.window.collected(JAN) == 1
 
 
 @pytest.mark.asyncio

@@ -27,11 +27,14 @@ from tests.delivery.ways import (
     CLOSING,
     DOWN,
     GREYLISTED,
+    HUNG_UP,
     IN_DOUBT,
     LOCKED_OUT,
+    NOT_HERE,
     REFUSED,
     STALE,
     TAKEN,
+    UNABLE,
     Watch,
     Way,
     turns,
@@ -169,7 +172,7 @@ async def test_a_place_whose_taker_was_cancelled_goes_to_the_next() -> None:
 
 @pytest.mark.asyncio
 async def test_a_connection_that_timed_out_while_it_lay_idle_is_replaced_unnoticed(street: Street) -> None:
-    for stale in (STALE, CLOSING):
+    for stale in (STALE, CLOSING, HUNG_UP):
         assert await street.outcome(street.send()) == TAKEN
         dialled = street.way.dialled
         answers: list[Outcome] = [stale, TAKEN]
@@ -405,7 +408,7 @@ async def test_a_line_that_breaks_does_not_show_that_the_upstream_is_well(street
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("trouble", [STALE, BROKEN, IN_DOUBT, GREYLISTED, REFUSED])
+@pytest.mark.parametrize("trouble", [STALE, BROKEN, IN_DOUBT, GREYLISTED, REFUSED, NOT_HERE])
 async def test_a_message_that_fails_by_itself_keeps_no_upstream_set_aside(street: Street, trouble: Outcome) -> None:
     await street.fall(schedule=SOON)
     await street.pause_over()
@@ -424,6 +427,29 @@ async def test_421_in_a_transaction_sets_the_upstream_aside(street: Street) -> N
     assert isinstance(event, UpstreamSetAside)
     assert (event.stage, event.code, event.text) == (Stage.MAIL, 421, "bye")
     assert street.upstream.connections == (0, 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("trouble", [UNABLE, HUNG_UP])
+async def test_an_endpoint_that_is_unable_or_gives_no_answer_is_set_aside(street: Street, trouble: Deferred) -> None:
+    street.way.says = lambda request: trouble
+    assert await street.outcome(street.send(schedule=LATE)) == trouble
+    (event,) = street.watch.of(UpstreamSetAside)
+    assert isinstance(event, UpstreamSetAside)
+    assert (event.stage, event.code) == (Stage.HTTP, trouble.reply.code if trouble.reply else 0)
+    assert event.text == ("" if trouble.reply else "no answer")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("asked", "seconds"), [(0.0, 60), (7.0, 60), (90.0, 90), (86_400.0, 900)])
+async def test_an_upstream_is_left_alone_for_as_long_as_it_asks_but_no_more_than_a_quarter_of_an_hour(
+    street: Street, asked: float, seconds: int
+) -> None:
+    street.way.says = lambda request: replace(UNABLE, retry_after=asked)
+    await street.outcome(street.send(schedule=GROWING))
+    (event,) = street.watch.of(UpstreamSetAside)
+    assert isinstance(event, UpstreamSetAside)
+    assert event.seconds == pytest.approx(seconds, rel=0.11)
 
 
 @pytest.mark.asyncio

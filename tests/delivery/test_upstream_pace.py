@@ -23,7 +23,7 @@ from relay.policy.pacing import DAY, Limit
 from relay.policy.refusal import Line, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Delivery, DeliveryRequest
-from tests.delivery.ways import DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
+from tests.delivery.ways import CLOSING, DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
 from tests.kit import virtual_time
 
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
@@ -101,6 +101,38 @@ class Road:
         await self.upstream.close()
         self.account.places.close()
         await self.account.pace.close()
+
+
+# What is told
+
+
+@in_virtual_time
+async def test_what_is_said_of_a_session_code_is_told_by_its_codes_only() -> None:
+    closing = replace(CLOSING, reply=Reply(421, "4.3.2", "no 913 today"))
+    quota = Failed(Stage.RCPT, Reply(554, "5.2.0", "SubmissionQuotaExceeded by 913"))
+    crowd = replace(TOO_MANY, reply=Reply(432, "4.3.2", "no 913 over so many connections"))
+    for said, kind in ((closing, UpstreamSetAside), (quota, UpstreamSetAside), (crowd, UpstreamThrottled)):
+        for code in (True, False):
+            road = Road()
+            road.way.says = lambda request, said=said: said  # type: ignore[misc]
+            await road.outcome(road.send(code=code))
+            (event,) = road.watch.of(kind)
+            assert isinstance(event, UpstreamSetAside | UpstreamThrottled)
+            reply = said.reply
+            assert reply is not None
+            assert (event.code, event.status, event.text) == (reply.code, reply.status, "" if code else reply.text)
+            await road.demolish()
+
+
+@in_virtual_time
+async def test_a_login_that_is_refused_to_a_session_code_is_told_as_it_is() -> None:
+    road = Road()
+    road.way.connects = LOCKED_OUT
+    await road.outcome(road.send(code=True))
+    (event,) = road.watch.of(UpstreamSetAside)
+    assert isinstance(event, UpstreamSetAside)
+    assert (event.code, event.text) == (535, "no")  # nothing of the mail was said to the upstream
+    await road.demolish()
 
 
 # Asked for less
@@ -226,9 +258,12 @@ async def test_a_session_code_goes_past_the_pause_when_it_insists() -> None:
 async def test_a_used_up_quota_holds_the_upstream_for_an_hour_at_a_time_and_one_message_asks() -> None:
     road = Road()
     road.way.says = lambda request: USED_UP
-    outcome = await road.outcome(road.send())
+    outcome = await road.outcome(road.send("first"))
     assert isinstance(outcome, Deferred)
     assert outcome.refusal is Refusal.QUOTA
+    await road.send("first")
+    assert road.upstream.up  # it may be this message that brings about such words
+    await road.send("second")
     assert not road.upstream.up
     assert road.upstream.opens_in == 3600
     (event,) = road.watch.of(UpstreamSetAside)
@@ -250,13 +285,25 @@ async def test_a_used_up_quota_holds_the_upstream_for_an_hour_at_a_time_and_one_
 
 
 @in_virtual_time
+async def test_one_message_that_hears_of_a_quota_keeps_no_other_from_its_way() -> None:
+    road = Road()
+    road.way.says = lambda request: USED_UP if request.queue_id == "poison" else TAKEN
+    for number in range(5):
+        await road.send("poison")
+        assert await road.outcome(road.send(f"good{number}")) == TAKEN
+    assert road.watch.of(UpstreamSetAside) == []
+    await road.demolish()
+
+
+@in_virtual_time
 async def test_where_the_window_is_known_a_quota_is_waited_for_until_the_oldest_leaves_it() -> None:
     road = Road(3, Limit(4, DAY, of_recipients=True))
     for _ in range(2):
         assert await road.outcome(road.send()) == TAKEN
         await asyncio.sleep(3600)
     road.way.says = lambda request: USED_UP
-    await road.outcome(road.send())
+    await road.send("first")
+    await road.send("second")
     assert DAY - 7200 <= road.upstream.opens_in <= DAY - 7200 + 2 * DAY / 60
     await road.demolish()
 
@@ -265,10 +312,11 @@ async def test_where_the_window_is_known_a_quota_is_waited_for_until_the_oldest_
 async def test_what_began_before_a_quota_was_used_up_does_not_prove_that_it_is_back() -> None:
     road = Road()
     road.way.says = lambda request: None
-    old, last = road.send("old"), road.send("last")
+    old, first, last = road.send("old"), road.send("first"), road.send("last")
     await turns()
-    road.way.line_of("last").tell(USED_UP)
-    await last
+    for name, task in (("first", first), ("last", last)):
+        road.way.line_of(name).tell(USED_UP)
+        await task
     road.way.line_of("old").tell(TAKEN)
     assert await road.outcome(old) == TAKEN
     assert not road.upstream.up
@@ -279,7 +327,8 @@ async def test_what_began_before_a_quota_was_used_up_does_not_prove_that_it_is_b
 async def test_a_hold_is_remembered_at_the_start_and_ended_by_a_person() -> None:
     first = Road()
     first.way.says = lambda request: USED_UP
-    await first.outcome(first.send())
+    await first.send("one")
+    await first.send("another")
     await asyncio.sleep(600)
     after = Road(account=first.account)
     after.upstream.remember()
@@ -351,6 +400,33 @@ async def test_upstreams_of_one_account_share_its_pace_and_its_connections() -> 
     assert await second.outcome(second.send()) is None
     await second.demolish()
     await first.demolish()
+
+
+@in_virtual_time
+async def test_mail_leaves_while_another_upstream_of_the_account_says_goodbye() -> None:
+    before = Road(1)
+    after = Road(1, account=before.account)  # as after a reload
+    assert await before.outcome(before.send()) == TAKEN
+    before.way.goodbye = asyncio.Event()
+    closing = asyncio.create_task(before.upstream.close())
+    await turns()
+    assert not closing.done()
+    assert await after.outcome(after.send()) == TAKEN
+    before.way.goodbye.set()
+    await closing
+    await after.demolish()
+    await before.demolish()
+
+
+@in_virtual_time
+async def test_a_transaction_has_no_more_recipients_than_the_account_has_in_a_day_also_after_a_reload() -> None:
+    road = Road(3)
+    assert road.upstream.limits.max_recipients == 100
+    road.account.configure(Terms(3, (Limit(40, DAY, True, kept=1), Limit(4, 60.0)), codes=True))  # another is stricter
+    assert road.upstream.limits == UpstreamLimits(3, 39)
+    road.account.configure(Terms(3, (Limit(500, DAY, True),)))
+    assert road.upstream.limits.max_recipients == 100
+    await road.demolish()
 
 
 @in_virtual_time

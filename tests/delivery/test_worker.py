@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.delivery import worker as module
+from relay.delivery.window import MOST_MESSAGES
 from relay.events import (
     ExceptionCaught,
     NotificationQueued,
@@ -25,10 +26,11 @@ from relay.events import (
     UpstreamSetAside,
     Warned,
 )
+from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.outcome import Outcome
 from relay.policy.retry import Schedule
-from relay.queue.model import Lease, Ledger
+from relay.queue.model import Lease, Ledger, Told
 from relay.transport.port import Delivery, DeliveryRequest
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import (
@@ -221,6 +223,30 @@ async def test_what_was_delivered_is_recorded_however_often_the_store_must_be_as
     await house.watch.until(lambda: delivered(house) == ["M"])
     assert len(house.ways["own"].requests) == 1
     assert house.store.ledger == Ledger(accepted=1, delivered=1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("before", [MOST_MESSAGES - 1, MOST_MESSAGES], ids=["a message", "a line"])
+async def test_a_bounce_counts_at_once_and_the_line_of_a_summary_when_the_store_has_it(
+    house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setattr(module, "STORE_PAUSE", 0.001)
+    jan, window = Address.of("jan@example.nl"), house.shared.window
+    window.note([Told(jan, f"{number}", house.now) for number in range(before)])
+    house.ways["own"].says = lambda request: None
+    house.start()
+    await house.put("M")
+    await house.watch.until(lambda: house.ways["own"].busy)
+    house.store.broken = True
+    house.ways["own"].line_of("M").tell(REFUSED)
+    await turns(200)
+    assert window.full(house.now) == {jan}
+    assert window.collected(jan) == 0
+    house.ways["own"].says = lambda request: TAKEN
+    house.store.broken = False
+    await house.watch.until(lambda: house.store.ledger.failed == 1)
+    await turns()
+    assert window.collected(jan) == before - MOST_MESSAGES + 1
 
 
 @pytest.mark.asyncio

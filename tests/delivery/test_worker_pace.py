@@ -23,9 +23,12 @@ from tests.delivery.ways import TAKEN
 from tests.kit import virtual_time
 from tests.queue.mail import NOON, an_entry
 
-TABLE = Table((Line(Refusal.THROTTLED, codes=("432",)), Line(Refusal.QUOTA, codes=("554",))))
+TABLE = Table(
+    (Line(Refusal.THROTTLED, codes=("432",)), Line(Refusal.QUOTA, codes=("554",)), Line(Refusal.AUTH, codes=("553",)))
+)
 TOO_MANY = Deferred(Stage.MAIL, Trouble.TRANSIENT, "too many", Reply(432, "4.3.2", "too many"))
 USED_UP = Deferred(Stage.DOT, Trouble.TRANSIENT, "used up", Reply(554, "5.2.0", "used up"))
+LOCKED = Deferred(Stage.DOT, Trouble.TRANSIENT, "locked", Reply(553, "5.2.1", "locked"))
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
 
 
@@ -237,6 +240,23 @@ def test_a_quota_holds_all_mail_and_then_all_of_it_arrives() -> None:
         left[0] = 1000
         await sent(house, 20)
         assert house.store.ledger == Ledger(accepted=20, delivered=20)
+
+    living(scene)
+
+
+def test_one_message_that_brings_about_words_of_the_account_keeps_no_other_waiting() -> None:
+    async def scene(house: PacedHouse) -> None:
+        for poison in (USED_UP, LOCKED):
+            house.pace("own")
+            house.ways["own"].says = lambda request, said=poison: said if request.queue_id.startswith("BAD") else TAKEN  # type: ignore[misc]
+            before = len(house.delivered)
+            await house.put(f"BAD{before}")
+            for number in range(20):
+                await house.put(f"GOOD{before}-{number}")
+            began = asyncio.get_running_loop().time()
+            house.start(runners=3)
+            await sent(house, before + 20)
+            assert asyncio.get_running_loop().time() - began < 60
 
     living(scene)
 

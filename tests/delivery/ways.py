@@ -19,6 +19,9 @@ LOCKED_OUT = Deferred(Stage.AUTH, Trouble.PERMANENT, "no", Reply(535, "5.7.8", "
 CLOSING = Deferred(Stage.MAIL, Trouble.TRANSIENT, "bye", Reply(421, "4.3.2", "bye"), upstream_sick=True)
 STALE = Deferred(Stage.MAIL, Trouble.DROPPED, "the upstream closed the connection", upstream_sick=True)
 BROKEN = Deferred(Stage.BODY, Trouble.DROPPED, "the connection broke", upstream_sick=True)
+UNABLE = Deferred(Stage.HTTP, Trouble.TRANSIENT, "no", Reply(450, "4.0.503", "no"), upstream_sick=True, retry_after=7.0)
+HUNG_UP = Deferred(Stage.HTTP, Trouble.DROPPED, "no answer", in_doubt=True, upstream_sick=True)
+NOT_HERE = Failed(Stage.HTTP, Reply(550, "5.0.422", "no"), unasked=True)
 IN_DOUBT = Deferred(Stage.DOT, Trouble.DROPPED, "no answer", in_doubt=True, upstream_sick=True)
 
 

@@ -54,7 +54,8 @@ _NOTES = """\
 In the TLS handshake all replies are alike: plain text, where none may be. What a test sends at *content* comes while
 the message is being sent, so that the dot has not left. Where the upstream offers PIPELINING, a reset may overtake
 replies that were sent ahead of it, and an earlier stage is recorded then. In a refusal, what speaks of the account (a
-quota, a login that is asked for) is no refusal of the message: that is deferred, and the upstream set aside.
+quota, a login that is asked for) is no refusal of the message: that is deferred, and once a second message
+hears it, the upstream is set aside.
 """
 
 

@@ -17,7 +17,7 @@ from relay.events import (
     UpstreamRestored,
     UpstreamSetAside,
 )
-from relay.mail.outcome import Stage, Trouble
+from relay.mail.outcome import Deferred, Stage, Trouble
 from tests.faults.house import SmtpHouse
 from tests.kit.upstream import CLOSE, DROP, SILENCE, Fault, ScriptedUpstream
 from tests.transport.parts import PATIENT
@@ -70,8 +70,9 @@ async def test_a_login_that_is_refused_is_tried_once_in_each_pause_however_much_
             await house.watch.until(lambda: len(asides(house)) == 4)
             tries = len(upstream.auth_tries)
             upstream.unscript("auth")
-            # A fifth may have begun in the moment between the pause and the look at it.
-            assert tries in (4, 5)
+            # A fifth may have begun in the moment between the pause and the look at it; and what had no answer says
+            # nothing of the two that were begun beside it.
+            assert 4 <= tries <= (5 if code else 7)
             assert {(event.stage, event.trouble, event.code) for event in asides(house)} == {
                 (Stage.AUTH, trouble, code)
             }
@@ -96,6 +97,29 @@ async def test_connections_that_begin_together_do_not_try_a_wrong_password_each(
             # A later one tries again: the pause is the upstream's affair.
             await transport.connect()
             assert len(upstream.auth_tries) == 2
+        finally:
+            await house.demolish()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("fault", [DROP, CLOSE, SILENCE], ids=["reset", "closed", "silence"])
+async def test_a_login_that_had_no_answer_is_no_refusal_of_those_that_begin_beside_it(
+    tmp_path: Path, fault: Fault
+) -> None:
+    greeting = 1.0 if fault is SILENCE else 20
+    async with ScriptedUpstream(users={"relay": GOOD}) as upstream:
+        upstream.script("auth", fault)  # the first one only
+        house = await SmtpHouse.of(tmp_path, "own")
+        more = LOGIN | {"timeouts": replace(PATIENT, greeting=greeting)}
+        transport = house.lead_to(upstream, connections=3, **more).transport
+        try:
+            outcomes = await asyncio.gather(*(transport.connect() for _ in range(3)))
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Deferred)]
+            assert [outcome.stage for outcome in failed] == [Stage.AUTH]
+            assert len(upstream.auth_tries) == 3
+            for connection in outcomes:
+                if not isinstance(connection, Deferred):
+                    await connection.close()
         finally:
             await house.demolish()
 

@@ -121,6 +121,7 @@ class Authority:
         app.router.add_post("/{tenant}/oauth2/v2.0/token", self._token)
         app.router.add_post("/{tenant}/oauth2/v2.0/devicecode", self._device_code)
         app.router.add_post("/token", self._token)
+        app.on_response_prepare.append(self._dated)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         listening = socket.socket()
@@ -179,6 +180,9 @@ class Authority:
 
     # Below: the server
 
+    async def _dated(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = formatdate(self.now(), usegmt=True)
+
     async def _discover(self, request: web.Request) -> web.Response:
         self.discoveries += 1
         tenant = request.match_info["tenant"]
@@ -215,7 +219,6 @@ class Authority:
                 self._faults.pop(0)
             if callable(fault):
                 fault = fault(form)
-        headers = {"Date": formatdate(self.now(), usegmt=True)}
         if fault is not None:
             if fault.hang:
                 await self._end.wait()
@@ -223,10 +226,10 @@ class Authority:
                 status=fault.status,
                 text=fault.body,
                 content_type=fault.content_type,
-                headers={**headers, **fault.headers},
+                headers=fault.headers,
             )
         status, document = self._judge(form)
-        return web.json_response(document, status=status, headers=headers)
+        return web.json_response(document, status=status)
 
     def _judge(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         grant, client = form.get("grant_type", ""), form.get("client_id", "")

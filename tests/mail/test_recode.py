@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import random
+import time
 from email.message import Message
 
 import pytest
@@ -172,6 +173,34 @@ def test_structure_that_nobody_writes_by_accident_is_refused_in_bounded_memory()
         crlf(b"Content-Type: multipart/mixed; boundary=x\n\n--x\nA: " + b"b" * (1 << 21) + b"\xe9")
     )
     assert recode(crlf(deep + b"\ne\n")) == crlf(deep + b"\ne\n")
+
+
+def test_the_header_of_a_part_may_have_many_lines_but_not_any_number_and_the_parts_behind_it_are_found() -> None:
+    def message(folds: int) -> bytes:
+        top = b"Content-Type: multipart/mixed; boundary=x\n\n--x\nA: \n"
+        return crlf(top + b" b\n" * folds + b"\n\xe9\n--x\n\n\xe9\n--x--\n")
+
+    assert survey(message(1990)).parts == 2
+    long = message(2010)
+    for size in (7, 1 << 20):
+        assert "header" in survey(long, size=size).refusal
+    harmless = long.replace(b"\xe9", b"e", 1)
+    assert recode(harmless) == harmless.replace(
+        b"\r\n\r\n\xe9", b"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E9"
+    )
+
+
+def test_reading_the_fields_of_a_header_takes_time_in_proportion_to_it() -> None:
+    def seconds(folds: int) -> float:
+        raw = b"A: b\r\n" + b" c\r\n" * folds
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            assert len(mime.fields(raw)[0]) == 1
+            times.append(time.process_time() - began)
+        return min(times)
+
+    assert seconds(320_000) < 40 * seconds(20_000)  # 16 times as long; each fold copied anew would make it 256
 
 
 # Header fields

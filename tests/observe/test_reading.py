@@ -152,6 +152,13 @@ UNSUCCESSFUL = "Authentication unsuccessful"
         (Stage.AUTH, Trouble.TRANSIENT, (0, "", "AUTH would go over an unencrypted connection"), "mechanism"),
         (Stage.AUTH, Trouble.TRANSIENT, (0, "", "upstreams.own.password: /run/pw: No such file"), "secret"),
         (Stage.MAIL, Trouble.TRANSIENT, (421, "4.3.2", "closing"), "throttled"),
+        (Stage.TLS, Trouble.TRANSIENT, (0, "", "the upstream's key is none of those in tls_pin"), "certificate-pin"),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.0.401", "HTTP 401 Unauthorized"), "endpoint-login"),
+        (Stage.AUTH, Trouble.PERMANENT, (535, "5.0.403", "HTTP 403 Forbidden"), "endpoint-login"),
+        (Stage.HTTP, Trouble.TRANSIENT, (450, "4.0.308", ""), "endpoint-moved"),
+        (Stage.HTTP, Trouble.TRANSIENT, (450, "4.0.429", ""), "throttled"),
+        (Stage.HTTP, Trouble.TRANSIENT, (450, "4.0.503", ""), "upstream"),
+        (Stage.HTTP, Trouble.TIMEOUT, (0, "", "no answer within 30 s"), "upstream"),
     ],
 )
 def test_the_remedy_fits_the_stage_and_the_reply(

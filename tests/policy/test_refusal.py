@@ -12,7 +12,7 @@ from relay.mail.dsn_text import DUTCH, ENGLISH, Action, Fate, _kind
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.policy.refusal import Line, Table, Told
+from relay.policy.refusal import HTTP, Line, Table, Told
 
 MAIL, RCPT, DATA, DOT, AUTH = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT, Stage.AUTH
 STOREDRV = "STOREDRV.Submission.Exception:"
@@ -81,6 +81,16 @@ OTHERS = [
     (RCPT, 450, "4.2.1", "The user you are trying to contact is receiving mail at a rate that exceeds the rate limit", Refusal.TEMPORARY),
     (RCPT, 550, "5.7.1", "Relaying needs a login: authentication required for this recipient", Refusal.RECIPIENT),
     (RCPT, 530, "5.7.0", "Authentication required", Refusal.RECIPIENT),
+    (RCPT, 550, "5.1.1", "<submissionquotaexceeded@klant.nl>: User unknown", Refusal.RECIPIENT),
+    (RCPT, 550, "5.2.1", "The user has exceeded their monthly limit for incoming mail", Refusal.RECIPIENT),
+    (RCPT, 450, "4.2.1", "recipient daily limit exceeded", Refusal.TEMPORARY),
+    (DOT, 550, "5.1.1", "<throttling@klant.nl>: User unknown", Refusal.RECIPIENT),
+    (DOT, 450, "", "<x@klant.nl>: mailbox rate limit exceeded", Refusal.TEMPORARY),
+    (MAIL, 550, "5.1.8", "<throttle@eigen.nl>: Sender address rejected", Refusal.SENDER),
+    (DOT, 554, "5.2.1", "<bad@x.nl>: this account is disabled", Refusal.RECIPIENT),
+    (DOT, 554, "5.7.1", 'message rejected: subject "Your account has been suspended" looks like phishing', Refusal.CONTENT),
+    (DOT, 554, "5.7.1", "phishing phrase: authentication required", Refusal.CONTENT),
+    (DOT, 432, "4.3.2", "STOREDRV.Deliver; recipient thread limit exceeded", Refusal.TEMPORARY),
 ]  # fmt: skip
 
 
@@ -105,6 +115,8 @@ def test_without_a_preset_the_table_for_all_knows_all_of_these(
 ) -> None:
     # Only Microsoft is known to mean the account by these.
     expected = {"5.7.64": Refusal.RECIPIENT, "5.7.68": Refusal.RECIPIENT}.get(status, refusal)
+    if stage is RCPT and refusal is Refusal.QUOTA:
+        expected = Refusal.RECIPIENT  # nor that a quota told at RCPT is not the recipient's
     assert table(None).tell(stage, Reply(code, status, text)).refusal is expected
 
 
@@ -147,3 +159,19 @@ def test_every_class_comes_back_to_its_sender_with_advice_in_both_languages(refu
     fate = Fate(Recipient(Address.of("piet@example.com")), Action.FAILED, "own", Reply(550, "", "no"), refusal=refusal)
     for words in (DUTCH, ENGLISH):
         assert words.advice[_kind(fate)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "refusal"),
+    [
+        (AUTH, Reply(535, "5.0.401", "HTTP 401 Unauthorized"), Refusal.AUTH),
+        (DOT, Reply(535, "5.0.403", ""), Refusal.AUTH),  # as the queue keeps it, without its stage
+        (Stage.HTTP, Reply(450, "4.0.429", "quota exceeded for sending"), Refusal.THROTTLED),
+        (Stage.HTTP, Reply(450, "4.0.503", "sender rejected"), Refusal.TEMPORARY),
+        (Stage.HTTP, Reply(550, "5.0.422", "spam"), Refusal.PERMANENT),
+        (Stage.HTTP, Reply(552, "5.3.4", ""), Refusal.TOO_LARGE),
+        (Stage.HTTP, Reply(554, "5.6.0", ""), Refusal.CONTENT),
+    ],
+)
+def test_answers_of_an_endpoint_are_read_by_their_status_alone(stage: Stage, reply: Reply, refusal: Refusal) -> None:
+    assert HTTP.tell(stage, reply).refusal is refusal

@@ -264,7 +264,7 @@ asyncio.run(main())
 INDEXED = {
     "wake": "sleeping",
     "select_due": "due_by_client",
-    "next_priority": "due_by_client",
+    "next_priority": "COVERING INDEX due",  # or due_by_client: both have it first
     "first_client": "due_by_client",
     "next_client": "due_by_client",
     "select_expired": "lifetime",

@@ -107,7 +107,7 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
     given = await store.put(an_entry("g@x.nl"), leased=True)
     waiting = an_entry("w@x.nl", route="vendor")
     await store.put(waiting, leased=False)
-    bounce = an_entry("jan@example.nl")
+    failure = replace(ended(settled, State.FAILED), notifications=(an_entry("jan@example.nl"),))
     lost = [an_entry("l@x.nl"), an_entry("u@x.nl")]
     untold = [tried(an_entry("d@x.nl")), tried(an_entry("e@x.nl"))]
     content = await spooled(house, "7QK3")
@@ -116,7 +116,7 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
         store.put(lost[0], leased=True),
         store.put(lost[1], leased=False),
         store.put(an_entry(content=content), leased=False),
-        store.settle(replace(ended(settled, State.FAILED), notifications=(bounce,))),
+        store.settle(failure),
         store.give_back([given]),
         store.lease("vendor", limit=5, now=NOON),
         store.record(ended(untold[0])),
@@ -129,11 +129,10 @@ async def test_after_a_commit_of_unknown_fate_the_disk_says_what_callers_were_to
     assert store.ledger == Ledger(accepted=3, active=2, pending=1)
     assert await store.lease("default", limit=5, now=NOON) == []  # neither the lost ones nor the given one
     await store.settle(ended(given))
-    await store.put(bounce, leased=False)  # its name is free
     finished = {found.queue_id for found in await store.find(Wanted(place=Place.FINISHED))}
     assert finished.isdisjoint([lease.entry.queue_id for lease in untold])
     assert ids(await store.lease("vendor", limit=5, now=NOON)) == [waiting.queue_id]
-    await store.settle(ended(settled))
+    await store.settle(failure)
     store = await house.crash()
     assert store.ledger == Ledger(found=2, deferred=1, pending=1)
     assert os.listdir(store.spool.directory) == []
@@ -168,6 +167,27 @@ async def test_after_a_commit_of_unknown_fate_what_a_summary_was_made_of_waits_f
     store = await house.crash()
     assert await store.collected(jan, limit=9) == []
     assert ids(await store.lease("default", limit=9, now=NOON)) == [summary.queue_id]
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+async def test_a_line_that_a_summary_told_is_not_told_again_when_its_settlement_is_repeated(
+    failing_disk: type[FailingFile], tmp_path: Path
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    jan = Address.of("jan@example.nl")
+    lease = await store.put(an_entry("s@x.nl"), leased=True)
+    told = (Told(jan, lease.entry.queue_id, NOON, "{}"),)
+    settlement = replace(ended(lease, State.FAILED), told=told)
+    failing_disk.fail = True
+    with pytest.raises(StoreUnavailable):
+        await store.settle(settlement)
+    failing_disk.fail = False
+    await store.check()
+    await store.summarise(an_entry("jan@example.nl", kind=Kind.BOUNCE), told)
+    await store.settle(settlement)
+    assert await store.collected(jan, limit=9) == []
     await house.demolish()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import random
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,28 @@ def test_a_long_line_goes_as_it_is_unless_that_is_not_wanted(run: Run) -> None:
             assert (await delivered(upstream, message=HEAD + b"\xe9\r\n", encode_long_lines=True)).reencoding is None
 
     run(scene())
+
+
+def test_only_a_small_message_is_reencoded_on_the_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from relay.transport import reencode
+
+    threads: list[bool] = []
+    fitted = reencode._fitted
+
+    def watched(*given: Any) -> Any:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return fitted(*given)
+
+    monkeypatch.setattr(reencode, "_fitted", watched)
+
+    async def scene() -> None:
+        async with ScriptedUpstream(keywords=NARROW) as upstream:
+            for lines in (1_000, 10_000):
+                delivery = await delivered(upstream, message=HEAD + b"Caf\xe9\r\n" * lines)
+                assert delivery.reencoding == Reencoding("no 8BITMIME", 1, 0)
+
+    run(scene())
+    assert threads == [False, True]
 
 
 def large(octets: int) -> tuple[bytes, bytes]:

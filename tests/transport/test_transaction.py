@@ -856,3 +856,40 @@ def test_the_gate_is_not_asked_where_nobody_would_receive_the_message(run: Run, 
                 assert gate.asked == []
 
     run(scene())
+
+
+# The sender question
+
+
+def test_a_sender_is_asked_about_and_the_next_one_and_mail_go_on(run: Run) -> None:
+    async def scenario() -> None:
+        refused = "550 5.7.60 not as this sender"
+        async with ScriptedUpstream(sender_allowed=lambda path: refused if path == KEES else None) as upstream:
+            connection = await connected(upstream)
+            assert str(await connection.ask_sender(KEES)) == refused
+            assert (await connection.ask_sender(ANNA)).code == 250
+            delivery = await connection.deliver(request(PIET))
+            assert words(delivery.outcomes) == ["Delivered"]
+            await connection.close()
+            assert upstream.commands[1:5] == [f"MAIL FROM:<{KEES}>", "RSET", f"MAIL FROM:<{ANNA}>", "RSET"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fault", [DROP, "421 4.3.2 closing"])
+def test_a_sender_question_on_a_line_that_breaks_ends_the_connection(run: Run, fault: Fault) -> None:
+    async def scenario() -> None:
+        async with ScriptedUpstream() as upstream:
+            upstream.script("mail", fault)
+            connection = await connected(upstream)
+            if fault is DROP:
+                with pytest.raises(ConnectionError):
+                    await connection.ask_sender(PIET)
+            else:
+                assert (await connection.ask_sender(PIET)).code == 421
+            assert not connection.usable
+            with pytest.raises(ConnectionError):
+                await connection.ask_sender(PIET)
+            await connection.close()
+
+    run(scenario())

@@ -46,7 +46,7 @@ UPDATE entry SET place = ?, next_attempt_at = ?, route = ?, warned = warned OR ?
 -- name: wake
 UPDATE entry SET place = 0 WHERE place = 1 AND route = ? AND next_attempt_at <= ?;
 
--- Whose turn it is, each found by one step in `due_by_client`.
+-- Whose turn it is, each found by one step in an index.
 -- name: next_priority
 SELECT priority FROM entry WHERE place = 0 AND route = ? AND priority > ? ORDER BY priority LIMIT 1;
 
@@ -162,15 +162,21 @@ SELECT key, moment, value FROM memory WHERE topic = ? ORDER BY key;
 -- name: recall
 SELECT moment FROM memory WHERE topic = ? AND key = ?;
 
--- A settlement may be recorded twice, as above.
+-- A settlement may be recorded twice, as above; meanwhile a summary may have been made of it.
 -- name: tell
-INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, NULL);
+INSERT INTO told VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING;
 
 -- name: summarised
 UPDATE told SET summary = ? WHERE reader = ? AND queue_id = ? AND at = ?;
 
 -- name: not_summarised
 UPDATE told SET summary = NULL WHERE summary IN carray(?);
+
+-- What was told of entries that must not be there, and that their like was sent.
+-- name: untell
+DELETE FROM told WHERE queue_id IN (
+    SELECT queue_id FROM entry WHERE id IN carray(?1) UNION ALL SELECT queue_id FROM history WHERE key IN carray(?1)
+);
 
 -- What is on the disk at the start is certain; and numbers of entries may be given again.
 -- name: forget_summarised
@@ -368,8 +374,12 @@ UPDATE entry SET place = CASE wish WHEN 'bounce' THEN 5 ELSE 0 END, wish = CASE 
        attempts = attempts - (id NOT IN carray(?))
 WHERE place = 2 AND id NOT IN carray(?);
 
+-- Leased, but by nobody: the next start takes them back. The commit that made them may have tried them as well.
+-- name: withhold
+UPDATE entry SET place = 2, attempts = 0 WHERE id IN carray(?);
+
 -- name: keep_lease
-UPDATE entry SET place = 2, attempts = ?, wish = ? WHERE id = ?;
+UPDATE entry SET place = 2, attempts = ?, route = ?, wish = ? WHERE id = ?;
 
 -- name: keep_recipients
 UPDATE recipient SET state = CASE WHEN n IN carray(?) THEN 'pending' ELSE 'held' END

@@ -1,0 +1,121 @@
+"""One upstream: how far a connection came, and what was heard on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from relay.cli.doctor.findings import Finding, Mark, filled, good, untried, warning
+from relay.cli.human import octets
+from relay.config.model import SmtpUpstream
+from relay.config.preset import preset
+from relay.mail.outcome import Deferred, Stage, Trouble
+from relay.mail.reply import Reply
+from relay.observe.diagnosis import CERTIFICATE_ENDS, CREDENTIAL_STEPS, DAY
+from relay.observe.reading import connection_remedy, sender_remedy
+from relay.observe.remedies import REMEDIES
+from relay.observe.trouble import Answer
+from relay.transport.offers import Offers
+from relay.transport.smtp import Heard
+from relay.transport.tls import end_of, names_of
+
+_BEFORE = "the TLS files of "  # what keeps a connection from being tried, in the words of `transport.smtp`
+
+
+def of_way(name: str, settings: SmtpUpstream, heard: Heard | None, outcome: Deferred | None) -> Iterator[Finding]:
+    """What went well, as far as AUTH; then where the connection stopped, if it did."""
+    stage = outcome.stage if outcome is not None else None
+    if outcome is not None and outcome.text.startswith(_BEFORE):
+        pass
+    elif stage is not Stage.DNS:
+        yield good("dns", settings.host)
+        if stage is not Stage.CONNECT:
+            yield good("connect", f"port {settings.port}")
+    if heard is not None:
+        if settings.tls != "none":
+            yield of_certificate(name, settings, heard, datetime.now(UTC))
+        yield from of_ehlo(name, settings, heard)
+    if outcome is not None:
+        yield of_stop(name, outcome)
+
+
+def of_stop(name: str, outcome: Deferred, part: str = "") -> Finding:
+    """Where the connection, or the way to a token, came to its end."""
+    reply = outcome.reply
+    code, status = (reply.code, reply.status) if reply is not None else (0, "")
+    remedy = connection_remedy(outcome.stage, outcome.trouble, code, status, outcome.text)
+    told = str(reply) if reply is not None else outcome.text
+    return Finding(Mark.BAD, part or str(outcome.stage), told, filled(REMEDIES[remedy], name=name))
+
+
+def of_certificate(name: str, settings: SmtpUpstream, heard: Heard, now: datetime) -> Finding:
+    how = f"{heard.version}{' by STARTTLS' if settings.tls == 'starttls' else ''}"
+    ends = end_of(heard.certificate)
+    if not settings.tls_verify or ends is None:
+        return warning("tls", f"{how}; whose certificate it is, nobody checks", "unverified", name=name)
+    first, *more = names_of(heard.certificate).split(", ")
+    others = f" and {len(more)} more" if more else ""
+    told = f"{how}; certificate good for {first or settings.host}{others}, {(ends - now).days} days left"
+    return warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
+
+
+def of_ehlo(name: str, settings: SmtpUpstream, heard: Heard) -> Iterator[Finding]:
+    """What EHLO offers, and where that is not what the preset or the configuration says."""
+    size = Offers.of(heard.extensions).size
+    words = ["AUTH " + " ".join(heard.mechanisms).upper() if heard.mechanisms else "no AUTH"]
+    words.append("no SIZE" if size is None else f"SIZE {octets(size)}" if size else "SIZE without a limit")
+    told = ", ".join(words)
+    known = preset(settings.preset) if settings.preset is not None else None
+    missing = [one for one in known.mechanisms if one not in heard.mechanisms] if known is not None else []
+    if missing:
+        told += f"; the preset {settings.preset} expects AUTH {' '.join(missing).upper()} as well"
+        yield warning("ehlo", told, "not-the-preset", name=name, preset=settings.preset or "")
+    elif size and settings.max_message_size is not None and size < settings.max_message_size:
+        told += f"; max_message_size says {octets(settings.max_message_size)}"
+        yield warning("ehlo", told, "size", name=name)
+    else:
+        yield good("ehlo", told)
+    if settings.tls == "none" and "starttls" in heard.extensions:
+        yield warning("starttls", "offered, and not used (tls: none)", "starttls-unused", name=name)
+
+
+def of_login(settings: SmtpUpstream) -> Finding:
+    """A connection that came through."""
+    if settings.auth == "none":
+        return untried("auth", "none is configured")
+    return good("auth", f"logged in as {settings.username}")
+
+
+def of_login_aside(name: str, said: Answer) -> Finding:
+    """A login that is not tried, as a running relay was refused a moment ago."""
+    reply = Reply(said.code, said.status, said.text) if said.code else None
+    refused = of_stop(name, Deferred(Stage.AUTH, Trouble.PERMANENT, said.text, reply))
+    told = f"{refused.text} (said to the running relay; --auth tries it once more)"
+    return Finding(Mark.BAD, "auth", told, refused.remedy)
+
+
+def of_sender(name: str, address: str, said: Reply) -> Finding:
+    if 200 <= said.code < 300:
+        return good("sender", f"{address} is taken at MAIL; some providers judge later (relay test)")
+    told = f"{address}: {said}"
+    if said.code < 500:
+        return warning("sender", told, "sender-later")
+    remedy = sender_remedy(said.code, said.status, said.text)
+    return Finding(Mark.BAD, "sender", told, filled(REMEDIES[remedy], name=name))
+
+
+def of_end(name: str, what: str, end: datetime, now: datetime) -> Finding:
+    """The end of a client secret or of a client certificate."""
+    part, remedy = ("secret", "secret-end") if what == "secret" else ("cert", "login-certificate-end")
+    words = filled(REMEDIES[remedy], name=name)
+    kind = "the client secret" if what == "secret" else "the client certificate"
+    if end <= now:
+        return Finding(Mark.BAD, part, f"{kind} has expired on {end:%Y-%m-%d}", words)
+    told = f"{kind} ends on {end:%Y-%m-%d}, in {(end - now).days} days"
+    if end - now <= max(CREDENTIAL_STEPS) * DAY:
+        return Finding(Mark.WARNING, part, told, words)
+    return good(part, told)
+
+
+def of_token(username: str, expires_at: datetime) -> Finding:
+    return good("token", f"for {username}, valid until {expires_at.astimezone():%H:%M:%S}")

@@ -1,0 +1,160 @@
+"""`relay doctor`: the command."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+from collections.abc import Coroutine, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relay.cli import reach
+from relay.cli.auth import KeyOption
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.screen import progress, refuse, show, show_document, width
+from relay.cli.serve import sentence
+from relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from relay.cli.doctor.findings import Chapter
+    from relay.cli.table import Line
+    from relay.config.model import Config
+    from relay.observe.trouble import Answer
+
+_MARKS = {"good": ("✓", ""), "bad": ("✗", "bold red"), "warning": ("!", "yellow"), "untried": ("–", "dim")}
+_PART = 9  # the width of a part
+
+
+def doctor(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Log in also where the running relay was refused a moment ago.")
+    ] = False,
+    nameserver: Annotated[
+        str | None, typer.Option("--nameserver", metavar="ADDRESS", help="Ask this DNS server about the domains.")
+    ] = None,
+    state_key: KeyOption = None,
+) -> None:
+    """Look at everything that mail needs: this machine, each upstream, the domains in DNS. Exit code 1: it is bad.
+
+    No mail is sent, and each upstream is logged in to once at most.
+    """
+    from relay.cli.doctor.findings import is_good
+
+    try:
+        loaded = reach.load_as_service(config)
+        with progress("Looking at this machine, the upstreams and DNS"):
+            chapters = asyncio.run(_examined(loaded, auth, nameserver, _key(state_key)))
+    except RelayError as error:
+        refuse(sentence(error))
+    if as_json:
+        show_document(_document(chapters, loaded.language))
+    else:
+        show(_lines(chapters, loaded.language, width()))
+    raise typer.Exit(0 if is_good(chapters) else 1)
+
+
+async def _examined(config: Config, auth: bool, nameserver: str | None, state_key: str | None) -> list[Chapter]:
+    from relay.cli.doctor import see_domain, see_machine, see_upstream
+    from relay.cli.doctor.names import Names
+
+    snapshot, silent = await asyncio.to_thread(_running, config)
+    senders = see_domain.senders(config)
+
+    def upstream(name: str) -> Coroutine[Any, Any, Chapter]:
+        aside = None if auth else _aside(name, snapshot)
+        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key)
+
+    machine, domains, upstreams = await asyncio.gather(
+        see_machine.look(config, snapshot, silent),
+        see_domain.look(config, lambda: Names(nameserver)),
+        asyncio.gather(*map(upstream, config.upstreams)),
+    )
+    return [machine, *upstreams, *domains]
+
+
+def _running(config: Config) -> tuple[dict[str, Any] | None, str]:
+    """The snapshot of the running relay; and why one that runs does not answer."""
+    from relay.admin.client import NoRunningRelay
+
+    try:
+        return reach.ask(config.admin.socket, "/v1/status")["status"], ""
+    except NoRunningRelay:
+        return None, ""
+    except RelayError as error:
+        return None, str(error)
+
+
+def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
+    """What the running relay was told at AUTH, where it has set the upstream aside for that."""
+    from relay.cli.human import of_json
+    from relay.observe.trouble import Answer
+
+    for one in snapshot["upstreams"] if snapshot is not None else ():
+        answer = one["answer"]
+        if one["name"] == name and not one["up"] and answer is not None and answer["stage"] == "auth":
+            return Answer(**{**answer, "at": of_json(answer["at"])})
+    return None
+
+
+def _key(file: Path | None) -> str | None:
+    from relay.config.secrets import Secret
+
+    return None if file is None else Secret("file", str(file)).reveal()
+
+
+# What is shown
+
+
+def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Iterator[Line]:
+    from relay.cli.human import harmless
+    from relay.cli.table import line
+
+    for number, chapter in enumerate(chapters):
+        if number:
+            yield line("")
+        yield line(harmless(chapter.title), "bold")
+        for finding in chapter.findings:
+            mark, style = _MARKS[finding.mark]
+            yield from _folded(f"{mark} {finding.part:{_PART}}", harmless(finding.text), style, width)
+            if finding.remedy is not None:
+                words = harmless(getattr(finding.remedy, language))
+                yield from _folded(f"  {'':{_PART}}-> ", words, "cyan", width)
+
+
+def _folded(before: str, words: str, style: str, width: int | None) -> Iterator[Line]:
+    """`words` behind `before`, on as many lines as a terminal needs; on one in a pipe."""
+    from relay.cli.table import line
+
+    room = 1_000_000 if width is None else max(width - len(before), 30)
+    for number, part in enumerate(textwrap.wrap(words, room, break_on_hyphens=False)):
+        yield line((before if number == 0 else " " * len(before)) + part, style)
+
+
+def _document(chapters: Iterable[Chapter], language: str) -> dict[str, Any]:
+    from relay.cli.doctor.findings import is_good
+    from relay.cli.human import harmless
+
+    told = [*chapters]
+    return {
+        "version": 1,
+        "good": is_good(told),
+        "chapters": [
+            {
+                "title": harmless(chapter.title),
+                "findings": [
+                    {
+                        "mark": finding.mark.value,
+                        "part": finding.part,
+                        "text": harmless(finding.text),
+                        "remedy": harmless(getattr(finding.remedy, language)) if finding.remedy is not None else "",
+                    }
+                    for finding in chapter.findings
+                ],
+            }
+            for chapter in told
+        ],
+    }

@@ -1,0 +1,237 @@
+"""`relay test`: a real mail through the running relay, as an application sends it, followed to its end."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relay.admin.client import NoRunningRelay
+from relay.cli import reach
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+from relay.cli.screen import console, refuse
+from relay.cli.serve import sentence
+from relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from relay.cli.submit import Relay
+    from relay.config.model import Config, SmtpListener
+    from relay.mail.address import Address
+
+_PAUSE = 0.2  # seconds between two looks
+_QUEUED = re.compile(r"queued as ([0-9A-Z]+)\Z")
+_ENDS = {"delivered": 0, "failed": 1, "expired": 1, "cancelled": 1}
+_SUBJECT = "Test of the mail relay"
+_TEXT = """\
+This mail was sent by `relay test` on {hostname}, to see whether it arrives.
+Deze mail is verstuurd door `relay test` op {hostname}, om te zien of hij aankomt.
+"""
+
+
+def follow(
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Who gets it.", show_default=False)],
+    config: ConfigOption = DEFAULT_CONFIG,
+    sender: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ADDRESS", help="Who sends it; by default who the relay's bounces come from."),
+    ] = None,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long it is followed.")] = "60s",
+) -> None:
+    """Send a mail through the running relay, and follow it to its end.
+
+    Exit code 0: delivered; 1: refused, failed, or it still waits; 3: no relay is running.
+    """
+    from relay.cli.human import harmless
+    from relay.config import compile as compiled
+
+    try:
+        patience = _duration(timeout)
+        recipient = _address("--to", to)
+        loaded = reach.load_as_service(config)
+        author = _address("--from", sender) if sender is not None else compiled.bounces_from(loaded)
+        snapshot = reach.ask(loaded.admin.socket, "/v1/status")["status"]
+        reply = _handed_in(_door(loaded, snapshot), author, recipient, loaded.hostname)
+    except NoRunningRelay as error:
+        refuse(sentence(error), 3)
+    except RelayError as error:
+        refuse(sentence(error))
+    typer.echo(f"the relay said: {harmless(reply)}")
+    queued = _QUEUED.search(reply)
+    if queued is None:  # of a listener with reply: direct: it is delivered already
+        raise typer.Exit(0)
+    raise typer.Exit(_followed(loaded, queued[1], patience))
+
+
+def _duration(text: str) -> float:
+    from relay.config.values import BadValue, duration
+
+    try:
+        return duration(text).total_seconds()
+    except BadValue as bad:
+        raise typer.BadParameter(f"--timeout: {bad}") from None
+
+
+def _address(option: str, text: str) -> Address:
+    from relay.config.values import BadValue, address
+
+    try:
+        return address(text)
+    except BadValue as bad:
+        raise typer.BadParameter(f"{option}: {bad}") from None
+
+
+# The way in
+
+
+def _door(config: Config, snapshot: dict[str, Any]) -> Relay:
+    """The first listener that takes mail from this machine without a password and TLS. Raises RelayError."""
+    from relay.cli.submit import Relay
+    from relay.config.values import listen_address
+
+    usable = {one.name for one in config.smtp_listeners.values() if _takes_us(one)}
+    places = []
+    for listener in snapshot["listeners"]:
+        for written in listener["addresses"] if listener["name"] in usable else ():
+            address = listen_address(written)
+            here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
+            places.append((here, address.port))
+    if not places:
+        raise RelayError(
+            "no listener takes mail from this machine without a password and TLS: add one, as {listen: 127.0.0.1:25}"
+        )
+    return Relay(tuple(places), config.hostname)
+
+
+def _takes_us(listener: SmtpListener) -> bool:
+    from ipaddress import ip_address
+
+    if listener.auth == "users" or listener.require_tls or listener.tls == "implicit":
+        return False
+    here = [ip_address("127.0.0.1"), ip_address("::1")]
+    if any(one in network for one in here for network in listener.proxy_protocol):
+        return False  # it waits for the header of a load balancer
+    unix = any(address.kind == "unix" for address in listener.listen)
+    return unix or any(one in network for one in here for network in listener.allow)
+
+
+def _handed_in(door: Relay, author: Address, recipient: Address, hostname: str) -> str:
+    """The relay's reply to the message. Raises RelayError with what was refused."""
+    import secrets
+
+    from relay.cli import submit
+    from relay.mail import notice
+
+    content = notice.build(
+        _SUBJECT,
+        _TEXT.format(hostname=hostname),
+        queue_id=f"test-{secrets.token_hex(8)}",
+        hostname=hostname,
+        author=author,
+        readers=[recipient],
+        now=datetime.now(UTC),
+    )
+    try:
+        client = submit.connect(door)
+    except submit.NotTaken as error:
+        raise RelayError(str(error)) from None
+    try:
+        client.ehlo_or_helo_if_needed()
+        utf8 = not (author.is_ascii and recipient.is_ascii)
+        if utf8:
+            client.command_encoding = "utf-8"
+        _positive(client.docmd("MAIL", f"FROM:<{author}>{' SMTPUTF8' if utf8 else ''}"), f"the sender {author}")
+        _positive(client.docmd("RCPT", f"TO:<{recipient}>"), f"the recipient {recipient}")
+        said = _positive(client.data(content), "the message")
+        client.quit()
+        return said
+    except smtplib.SMTPResponseException as error:
+        raise RelayError(_told((error.smtp_code, error.smtp_error))) from None
+    except (OSError, smtplib.SMTPException):
+        raise RelayError("the connection with the relay was lost") from None
+    finally:
+        client.close()
+
+
+def _positive(answer: tuple[int, bytes], what: str) -> str:
+    if not 200 <= answer[0] < 300:
+        raise RelayError(f"the relay refused {what}: {_told(answer)}")
+    return _told(answer)
+
+
+def _told(answer: tuple[int, bytes | str]) -> str:
+    from relay.mail.reply import sanitise
+
+    code, text = answer
+    return sanitise(f"{code} {text.decode('utf-8', 'replace') if isinstance(text, bytes) else text}")
+
+
+# The way out
+
+
+def _followed(config: Config, queue_id: str, patience: float) -> int:
+    """Tell what happens to it; the exit code."""
+    if not sys.stdout.isatty():
+        return _watched(config, queue_id, patience, typer.echo, lambda _: None)
+    screen = console()
+    with screen.status(queue_id) as live:
+        return _watched(config, queue_id, patience, screen.print, live.update)
+
+
+def _watched(
+    config: Config, queue_id: str, patience: float, say: Callable[[str], None], live: Callable[[str], None]
+) -> int:
+    """`say` prints a line that stays; `live` changes the one that does not."""
+    from relay.admin.desk import SocketDesk
+    from relay.admin.errors import NoSuchEntry
+    from relay.cli.human import harmless
+
+    desk, told, begun = SocketDesk(config.admin.socket), 0, time.monotonic()
+    while True:
+        try:
+            message = desk.show(queue_id)["message"]
+        except NoSuchEntry:
+            say("it has left the queue; there is no history to tell what became of it (queue.history)")
+            return 1
+        except RelayError as error:
+            say(f"it cannot be followed any more: {harmless(str(error))}")
+            return 3 if isinstance(error, NoRunningRelay) else 1
+        listed, tries = message["listed"], message["tries"]
+        for tried in tries[told:]:
+            say(harmless(f"attempt {tried['attempt']} ({tried['upstream'] or 'no upstream'}): {tried['reply']}"))
+        if len(tries) > told and listed["place"] == "deferred":
+            say(f"deferred{_next(listed)}")
+        told = len(tries)
+        if (code := _end(listed, say)) is not None:
+            return code
+        if time.monotonic() - begun >= patience:
+            say(f"it still waits{_next(listed)}: relay queue show {queue_id}")
+            return 1
+        live(f"{queue_id} is {listed['place']}, {time.monotonic() - begun:.0f} s{_next(listed)}")
+        time.sleep(_PAUSE)
+
+
+def _end(listed: dict[str, Any], say: Callable[[str], None]) -> int | None:
+    """The exit code, where it goes no further by itself."""
+    from relay.cli.human import harmless
+
+    addressee = listed["recipients"][0]
+    if addressee["state"] in _ENDS:
+        say(harmless(f"{addressee['state']} ({addressee['upstream'] or 'no upstream'}): {addressee['reply']}"))
+        return _ENDS[addressee["state"]]
+    if listed["place"] in ("held", "damaged"):
+        say(f"it is {listed['place']}: relay queue show {listed['queue_id']}")
+        return 1
+    return None
+
+
+def _next(listed: dict[str, Any]) -> str:
+    from relay.cli.human import moment, of_json
+
+    at = listed["next_attempt_at"]
+    return f", the next attempt is at {moment(of_json(at), datetime.now(UTC))}" if at else ""

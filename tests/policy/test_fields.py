@@ -1,0 +1,145 @@
+"""Fields of messages as legacy software writes them, and templates."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.policy.fields import DEFAULT, LARGEST, Template, Unfit, fields_of, filled, is_template, placeholders
+from relay.policy.pattern import code_pattern
+
+CODE = code_pattern(r"/code:?\s+(\d{6})/")
+
+
+def fields(message: bytes) -> dict[str, str | None]:
+    return fields_of(message, recipient="piet@example.org", queue_id="7QK3", code_pattern=CODE)
+
+
+ALTERNATIVE = b"""\
+From: =?utf-8?q?Jan_Jansen?= via Relay <relay@Example.NL>\r
+Subject: =?iso-8859-1?q?caf=E9?=\r
+ =?iso-8859-1?q?_4?=\r
+MIME-Version: 1.0\r
+Content-Type: multipart/mixed; boundary=a\r
+\r
+--a\r
+Content-Type: multipart/alternative; boundary=b\r
+\r
+--b\r
+Content-Type: text/html; charset=utf-8\r
+Content-Transfer-Encoding: base64\r
+\r
+PGI+Y29kZTwvYj4=\r
+--b\r
+Content-Type: text/plain; charset=windows-1252\r
+Content-Transfer-Encoding: quoted-printable\r
+\r
+De code: 112233, caf=E9 =80\r
+--b--\r
+--a\r
+Content-Type: text/plain\r
+Content-Disposition: attachment; filename=code.txt\r
+\r
+code: 999999\r
+--a--\r
+"""
+
+
+def test_the_first_text_of_each_kind_is_found_wherever_it_stands_and_decoded() -> None:
+    assert fields(ALTERNATIVE) == {
+        "recipient": "piet@example.org",
+        "sender": "relay@Example.NL",
+        "subject": "café 4",
+        "text": "De code: 112233, café €",
+        "html": "<b>code</b>",
+        "code": "112233",
+        "message_id": None,
+        "queue_id": "7QK3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (b"Subject: x\r\n\r\ncaf\xe9 \x80\r\n", "café €\n"),
+        (b"Subject: x\r\n\r\ncaf\xc3\xa9\r\n", "café\n"),
+        (b"Content-Type: text/plain; charset=iso-8859-1\r\n\r\n\xe9\x80", "é€"),
+        (b"Content-Type: text/plain; charset=x-unknown\r\n\r\n\xe9", "é"),
+        (b"Content-Type: text/plain; charset=idna\r\n\r\na", "a"),
+        (b"Content-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64\r\n\r\naABvAGkA", "hoi"),
+        (b"Content-Transfer-Encoding: base64\r\n\r\n!!!", ""),
+        (b"no header at all", "no header at all"),
+        (b"", ""),
+        (b"Content-Type: text/html\r\n\r\n<p>", None),
+        (b"Content-Type: application/pdf\r\n\r\n%PDF", None),
+        (b"Content-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\ncode: 123456", None),
+        (b"Content-Type: multipart/mixed\r\n\r\n--a\r\n\r\nhoi", None),
+    ],
+)
+def test_the_text_is_what_a_person_would_read(message: bytes, text: str | None) -> None:
+    assert fields(message)["text"] == text
+
+
+def test_the_code_is_looked_for_in_the_html_where_there_is_no_text() -> None:
+    assert fields(b"Content-Type: text/html\r\n\r\n<p>code 445566</p>")["code"] == "445566"
+    assert fields(b"Subject: code 445566\r\n\r\nhoi")["code"] is None
+    assert fields_of(b"\r\ncode 1", recipient="", queue_id="", code_pattern=None)["code"] is None
+
+
+def test_who_sends_is_the_first_author_with_an_address() -> None:
+    assert fields(b"From: nobody, Jan <jan@example.nl>, piet@example.nl\r\n\r\n")["sender"] == "jan@example.nl"
+    assert fields(b"Subject: x\r\n\r\n")["sender"] is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"Subject: x\r\n\r\n" + b"x" * LARGEST,
+        b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(200)),
+    ],
+)
+def test_a_message_that_is_too_large_or_too_deep_is_unfit(message: bytes) -> None:
+    with pytest.raises(Unfit) as caught:
+        fields(message)
+    assert str(caught.value) == ""
+
+
+def test_whatever_the_package_raises_the_message_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: bytes) -> None:
+        raise RecursionError("code 112233")
+
+    monkeypatch.setattr("relay.policy.fields.message_from_bytes", broken)
+    with pytest.raises(Unfit) as caught:
+        fields(b"\r\ncode 112233")
+    assert "112233" not in repr(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@given(st.binary(max_size=2_000) | st.lists(st.sampled_from(ALTERNATIVE.splitlines(True))).map(b"".join))
+def test_any_octets_become_json_or_are_unfit(message: bytes) -> None:
+    try:
+        found = fields(message)
+    except Unfit:
+        return
+    made = json.dumps(filled(DEFAULT, found), ensure_ascii=False).encode()
+    assert json.loads(made) == found
+
+
+TEMPLATE: Template = {"to": ("{recipient}", {"name": "{html}"}), "t": "{subject}: {code}{html}", "n": 1.5, "b": True}
+
+
+def test_a_template_is_filled_in_and_what_is_missing_is_null_alone_and_nothing_within_text() -> None:
+    found = {"recipient": "{code}", "html": None, "subject": "é", "code": "1"}
+    assert filled(TEMPLATE, found) == {"to": ["{code}", {"name": None}], "t": "é: 1", "n": 1.5, "b": True}
+    assert placeholders(TEMPLATE) == {"recipient", "html", "subject", "code"}
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [("{code}", True), ("a {code}{html} b", True), ("", True), ("{cod}", False), ("{", False), ("{{code}}", False)],
+)
+def test_braces_are_those_of_placeholders(text: str, good: bool) -> None:
+    assert is_template(text) is good
