@@ -17,6 +17,7 @@ from relay.config.load import load
 from relay.observe import diagnosis
 from relay.observe.sentences import SENTENCES
 from relay.observe.wording import WORDINGS
+from relay.transport.credentials import SIGNATURE, Credentials
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
@@ -205,3 +206,14 @@ def test_headings_do_not_jump_over_a_level() -> None:
         levels = [len(marks) for marks in re.findall(r"^(#+) ", _FENCED.sub("", read(document)), re.MULTILINE)]
         assert levels[0] == 1, document
         assert all(below <= above + 1 for above, below in pairwise(levels)), document
+
+
+def test_the_signed_request_that_the_vendors_see_is_signed_as_the_relay_signs() -> None:
+    page = read("docs/vendor-endpoint.md")
+    found = re.search(
+        r"^POST .*?Content-Length: (\d+)\n.*?Timestamp: (\d+)\n.*?: sha256=(\w+)\n\n(.*?)\n```", page, re.S | re.M
+    )
+    assert found is not None
+    body = found[4].encode()
+    signed = Credentials("hmac-sha256", "not-a-secret").fields(int(found[2]), [body])
+    assert (len(body), f"sha256={found[3]}") == (int(found[1]), signed[SIGNATURE])

@@ -81,7 +81,7 @@ _COLUMNS = (
     Column("AUTHOR", least=20),
     Column("UPSTREAM"),
     Column("UNTIL"),
-    Column("REPLY", rank=1),
+    Column("REPLY", rank=1, glue="-"),
     Column("SINCE", rank=3),
     Column("REVERSE-PATH", rank=2, least=16),
 )

@@ -267,10 +267,10 @@ REMEDIES: dict[str, Words] = {
         "Zet upstreams.{name}.auth op een die hij aanbiedt, en controleer tls: vaak is er alleen AUTH binnen TLS.",
     ),
     "secret": Words(
-        "Check that what password (or token, or secret) of upstreams.{name} names is there and readable for the relay, "
-        "then run `relay reload`.",
-        "Controleer of wat password (of token, of secret) van upstreams.{name} noemt er is en leesbaar is voor de "
-        "relay, en geef `relay reload`.",
+        "Check that what upstreams.{name}.password names (of an endpoint: token or secret) is there and readable for "
+        "the relay, then run `relay reload`.",
+        "Controleer of wat upstreams.{name}.password noemt (bij een eindpunt: token of secret) er is en leesbaar is "
+        "voor de relay, en geef `relay reload`.",
     ),
     "login-later": Words(
         "The login of the upstream is out of order; it is tried again by itself. If this lasts, ask the provider.",

@@ -32,6 +32,7 @@ from tests.kit.endpoint import Endpoint, answer, hangs_up, raw, says
 from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, free_port, mail, send
 from tests.kit.process import Process
 from tests.kit.upstream import ScriptedUpstream
+from tests.scenarios.desk import relay
 from tests.transport.parts import request
 
 ROOT = Path(__file__).parents[2]
@@ -246,14 +247,14 @@ async def test_nothing_of_a_code_is_in_the_log_at_any_level(site: Site, monkeypa
         site.configuration["listeners"] = [{"name": "legacy", "listen": f"127.0.0.1:{port}"}]
         site.configuration["log"] = {"level": "debug", "format": "json"}
         site.write()
-        async with Process.serving(site) as relay:
+        async with Process.serving(site) as process:
             queue_id = await send(port, JAN, [PIET], CODE_MAIL)
-            await relay.line("delivered", queue_id=queue_id, upstream="vendor")
-            assert len(relay.all("upstream_set_aside")) == 3
-            relay.signal(signal.SIGTERM)
-            assert await relay.ended() == 0
+            await process.line("delivered", queue_id=queue_id, upstream="vendor")
+            assert len(process.all("upstream_set_aside")) == 3
+            process.signal(signal.SIGTERM)
+            assert await process.ended() == 0
     assert len(vendor.requests) == 5
-    assert [line for line in relay.lines if secret_in(line.encode()) or SECRET in line] == []
+    assert [line for line in process.lines if secret_in(line.encode()) or SECRET in line] == []
 
 
 def secret_in(text: bytes) -> bool:
@@ -320,3 +321,19 @@ def test_a_relay_without_an_endpoint_does_not_load_an_http_client_for_one() -> N
     script = "import sys; import relay.wiring; print(sorted(m for m in sys.modules if m.split('.')[0] == 'aiohttp'))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.asyncio
+async def test_the_doctor_looks_at_an_endpoint_as_far_as_tls_and_sends_nothing(site: Site) -> None:
+    async with site.upstream() as own, Endpoint(site.certificates.good) as vendor:
+        configure(site, own, vendor.url)
+        answer = await relay(site, "doctor")
+        assert f"vendor: 127.0.0.1:{vendor.port}" in answer.out
+        assert "certificate good for 127.0.0.1" in answer.out
+        assert "judges it with a message" in answer.out
+        assert vendor.connections == 1
+        configure(site, own, vendor.url, tls_pin="47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")
+        answer = await relay(site, "doctor")
+        assert answer.code == 1
+        assert "the upstream's key is none of those in tls_pin" in answer.out
+    assert vendor.requests == []

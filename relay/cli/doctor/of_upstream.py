@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from relay.cli.doctor.findings import Finding, Mark, filled, good, untried, warning
 from relay.cli.human import octets
-from relay.config.model import SmtpUpstream
+from relay.config.model import HttpsUpstream, SmtpUpstream
 from relay.config.preset import preset
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
@@ -57,6 +57,24 @@ def of_certificate(name: str, settings: SmtpUpstream, heard: Heard, now: datetim
     others = f" and {len(more)} more" if more else ""
     told = f"{how}; certificate good for {first or settings.host}{others}, {(ends - now).days} days left"
     return warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
+
+
+def of_endpoint(
+    name: str, settings: HttpsUpstream, ends: datetime | None, outcome: Deferred | None, now: datetime
+) -> Iterator[Finding]:
+    """As far as TLS: whether the credentials are right, only a message could show."""
+    stage = outcome.stage if outcome is not None else None
+    if stage not in (Stage.AUTH, Stage.DNS) and not (outcome is not None and outcome.text.startswith(_BEFORE)):
+        yield good("dns", settings.url.host)
+        if stage is not Stage.CONNECT:
+            yield good("connect", f"port {settings.url.port}")
+    if outcome is not None:
+        yield of_stop(name, outcome)
+        return
+    if ends is not None:
+        told = f"certificate good for {settings.url.host}, {(ends - now).days} days left"
+        yield warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
+    yield untried("auth", "an endpoint judges it with a message (relay test)")
 
 
 def of_ehlo(name: str, settings: SmtpUpstream, heard: Heard) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ from relay import wiring
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
 from relay.cli.reach import Nobody
-from relay.config.model import Config, SmtpUpstream
+from relay.config.model import Config, HttpsUpstream, SmtpUpstream
 from relay.errors import RelayError
+from relay.events import Event, UpstreamConnected
 from relay.mail.outcome import Deferred
 from relay.observe.trouble import Answer
 from relay.transport.smtp import SmtpTransport
@@ -26,6 +27,8 @@ async def look(
     """`senders`: the addresses to ask about. `aside`: what the running relay heard at AUTH, if that is not to be
     tried again."""
     settings = config.upstreams[name]
+    if isinstance(settings, HttpsUpstream):
+        return Chapter(f"{name}: {settings.url.where}", tuple(await _endpoint(name, settings, config)))
     if not isinstance(settings, SmtpUpstream):
         return Chapter(name, (untried("upstream", f"type: {settings.type} is not looked at"),))
     title = f"{name}: {settings.host} port {settings.port}"
@@ -33,6 +36,25 @@ async def look(
         return Chapter(title, tuple(await _looked(name, _hurried(config, name), senders, aside, state_key)))
     except RelayError as error:
         return Chapter(title, (bad("upstream", str(error), "check"),))
+
+
+class _Certificate:
+    """An observer that hears until when the certificate of a connection is good."""
+
+    ends: datetime | None = None
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, UpstreamConnected):
+            self.ends = event.certificate_expires
+
+
+async def _endpoint(name: str, settings: HttpsUpstream, config: Config) -> list[Finding]:
+    certificate = _Certificate()
+    outcome = await wiring.transport(name, config, observer=certificate).connect()
+    stopped = outcome if isinstance(outcome, Deferred) else None
+    if not isinstance(outcome, Deferred):
+        await outcome.close()
+    return list(of_upstream.of_endpoint(name, settings, certificate.ends, stopped, datetime.now(UTC)))
 
 
 async def _looked(
