@@ -209,6 +209,17 @@ def test_an_upstream_whose_password_file_holds_a_hash_is_told_so(tmp_path: Path)
     assert told == ["not a scrypt hash as `relay hash` writes it", f"password file {tmp_path}/hash holds a hash"]
 
 
+def test_upstreams_of_one_account_are_to_say_the_same_about_its_pace() -> None:
+    account = f"host: a.nl, username: u, {A}"
+    text = f"{NAMED}upstreams:\n  own: {{{account}, rate: 30/min}}\n  b: {{{account}, rate: 20/min}}\n"
+    assert warned(text) == [
+        "config.yaml:4: upstreams.b.rate: not the same as in upstreams.own, which leads to the same account "
+        "(write the same: for both the strictest counts)"
+    ]
+    assert warned(text.replace("20/min", "30/min")) == []
+    assert warned(text.replace("b: {host: a.nl", "b: {host: b.nl")) == []
+
+
 def test_the_secrets_and_files_of_an_endpoint_must_be_there(tmp_path: Path) -> None:
     certificate, key = pair(tmp_path, "client")
     (tmp_path / "token").write_text("t0ken")

@@ -18,6 +18,7 @@ from relay.events import (
     RecipientDelivered,
     RecipientExpired,
     RecipientFailed,
+    UpstreamConnected,
     UpstreamSetAside,
 )
 from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, mail
@@ -207,6 +208,7 @@ async def test_a_code_in_doubt_by_one_way_never_goes_by_the_other_even_when_the_
         vendor.script("banner", lambda _: None, then_drop("421 4.3.2 down"), then_drop("421 4.3.2 down"))
         configure(site, own, vendor, lifetime="8s")
         async with site.house() as house:
+            await house.event(UpstreamConnected, upstream="vendor")
             queue_id = await house.send(JAN, [PIET], CODE_MAIL)
             await house.event(UpstreamSetAside, upstream="vendor")
             event = await house.event(RecipientDelivered, queue_id=queue_id)
