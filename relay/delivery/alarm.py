@@ -19,6 +19,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from relay.delivery.own import own_entry
+from relay.delivery.rounds import rounds
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmRaised, NotificationQueued, Observer
 from relay.mail import notice
@@ -100,11 +101,7 @@ class Alarms:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every 30 seconds until `stop`."""
-        while not stop.is_set():
-            await self.look()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EVERY):
-                    await stop.wait()
+        await rounds(self.look, stop, EVERY)
 
     async def look(self) -> None:
         """Raise and clear what changed, and mail what is due."""

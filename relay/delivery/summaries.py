@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from relay.delivery.own import own_entry
+from relay.delivery.rounds import rounds
 from relay.delivery.window import HOUR, MOST_LINES, Window
 from relay.errors import StoreUnavailable
 from relay.events import NotificationQueued, Observer
@@ -49,11 +50,7 @@ class Summaries:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every 30 seconds until `stop`."""
-        while not stop.is_set():
-            await self.look()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EVERY):
-                    await stop.wait()
+        await rounds(self.look, stop, EVERY)
 
     async def look(self) -> None:
         """Write what is due, and let the store forget what no longer counts."""

@@ -12,23 +12,22 @@ The URL comes from the configuration, never from a message. What it promises bef
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn, cast
+from typing import cast
 
 from aiohttp.client_proto import ResponseHandler
 
 from relay.errors import RelayError
 from relay.events import Observer, UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
-from relay.mail.reply import sanitise
 from relay.policy.link_local import is_link_local
 from relay.transport import dial, pin
 from relay.transport.credentials import Auth, Credentials
 from relay.transport.exchange import HttpsConnection, Terms
+from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, end_of, explain
 
 
@@ -79,7 +78,7 @@ class HttpsTransport:
         try:
             credentials = self._credentials()
             wire, certificate = await self._open(asyncio.get_running_loop().time() + settings.connect)
-        except _Stopped as stopped:
+        except Stopped as stopped:
             return stopped.outcome
         self._observer.observe(UpstreamConnected(self.name, end_of(certificate)))
         return HttpsConnection(wire, settings.terms, credentials, lambda: reloads == self._reloads)
@@ -89,9 +88,9 @@ class HttpsTransport:
         try:
             secret = settings.secret() if settings.secret is not None else ""
         except RelayError as error:
-            _stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
+            stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
         if settings.auth in ("bearer", "header") and not secret.isascii():
-            _stop(Stage.AUTH, Trouble.TRANSIENT, f"the token of {self.name} is not of ASCII, as a header field must be")
+            stop(Stage.AUTH, Trouble.TRANSIENT, f"the token of {self.name} is not of ASCII, as a header field must be")
         return Credentials(settings.auth, secret, settings.username or "", settings.auth_header)
 
     async def _open(self, end: float) -> tuple[ResponseHandler, dict[str, object] | None]:
@@ -100,7 +99,7 @@ class HttpsTransport:
         try:
             context = await self._tls.get()
         except OSError as error:
-            _stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
+            stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
         left = end - asyncio.get_running_loop().time()
         addresses = await self._addresses(host, left)
         where = f"{host} port {settings.port}"
@@ -108,28 +107,28 @@ class HttpsTransport:
             async with asyncio.timeout_at(end):
                 sock = await dial.connect(addresses, settings.connect)
         except TimeoutError:
-            _stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {settings.connect:g} s")
+            stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {settings.connect:g} s")
         except OSError as error:
-            _stop(Stage.CONNECT, Trouble.TRANSIENT, f"no connection to {where}: {_reason(error)}")
+            stop(Stage.CONNECT, Trouble.TRANSIENT, f"no connection to {where}: {reason(error)}")
         try:
             async with asyncio.timeout_at(end):
                 return await self._handshake(sock, context)
         except TimeoutError:
-            _stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {settings.connect:g} s")
+            stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {settings.connect:g} s")
 
     async def _addresses(self, host: str, left: float) -> list[dial.Address]:
         try:
             found = await self._dialer.resolve(left)
         except TimeoutError:
-            _stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved in time")
+            stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved in time")
         except (OSError, UnicodeError) as error:
-            _stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {_reason(error)}")
+            stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {reason(error)}")
         if self._settings.link_local:
             return found
         good = [one for one in found if not is_link_local(str(one[1][0]))]
         if found and not good:
             text = f"{host} leads to an address of the link or of a cloud's metadata, where no endpoint should be"
-            _stop(Stage.CONNECT, Trouble.TRANSIENT, text)
+            stop(Stage.CONNECT, Trouble.TRANSIENT, text)
         return good
 
     async def _handshake(
@@ -150,7 +149,7 @@ class HttpsTransport:
                 raise
             dropped = isinstance(error, (ConnectionError, ssl.SSLEOFError))
             text = "the endpoint closed the connection during the TLS handshake" if dropped else explain(error, host)
-            _stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
+            stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
         try:
             self._check(transport.get_extra_info("ssl_object"))
         except BaseException:
@@ -162,29 +161,11 @@ class HttpsTransport:
         """The key is one of those that are pinned."""
         # An end that came before the handshake began is no error to every loop: a cipher proves that there was one.
         if session is None or session.cipher() is None:
-            _stop(Stage.TLS, Trouble.DROPPED, "the endpoint closed the connection before the TLS handshake")
+            stop(Stage.TLS, Trouble.DROPPED, "the endpoint closed the connection before the TLS handshake")
         if self._settings.pins:
             try:
                 key = pin.of(session.getpeercert(binary_form=True) or b"")
             except ValueError:
                 key = ""
             if key not in self._settings.pins:
-                _stop(Stage.TLS, Trouble.TRANSIENT, "the upstream's key is none of those in tls_pin")
-
-
-class _Stopped(Exception):
-    """The connection ends here, with this outcome."""
-
-    def __init__(self, outcome: Deferred) -> None:
-        self.outcome = outcome
-        super().__init__(outcome.text)
-
-
-def _stop(stage: Stage, trouble: Trouble, text: str) -> NoReturn:
-    raise _Stopped(Deferred(stage, trouble, sanitise(text), upstream_sick=True)) from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # asyncio puts other words into strerror
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+                stop(Stage.TLS, Trouble.TRANSIENT, "the upstream's key is none of those in tls_pin")

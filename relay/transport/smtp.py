@@ -14,13 +14,12 @@ Each step has its own deadline and its own stage, and ends in the next step or i
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_encode
 from aiosmtplib.errors import SMTPException, SMTPServerDisconnected
@@ -34,6 +33,7 @@ from relay.mail.reply import sanitise
 from relay.transport import dial, xoauth2
 from relay.transport.offers import Offers
 from relay.transport.replies import ReplyReader, code_of, reply_of
+from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
 from relay.transport.transaction import SmtpConnection, Timeouts
 
@@ -144,7 +144,7 @@ class SmtpTransport:
             names = await self._names()
             text = f"the upstream's certificate is for {names or 'another name'}, not for {self._settings.host}"
             return Deferred(Stage.TLS, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
-        except _Stopped as stopped:
+        except Stopped as stopped:
             return stopped.outcome
 
     async def _open(self, token: Token | None) -> SmtpConnection:
@@ -173,7 +173,7 @@ class SmtpTransport:
             try:
                 context = await self._tls.get() if verify_name else await asyncio.to_thread(self._nameless)
             except OSError as error:
-                _stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
+                stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
         opening = await self._dial()
         try:
             if settings.tls == "implicit":
@@ -186,7 +186,7 @@ class SmtpTransport:
                 assert context is not None
                 extensions, _ = await opening.ehlo(settings.hostname)
                 if "starttls" not in extensions:
-                    _stop(Stage.STARTTLS, Trouble.TRANSIENT, "the upstream does not offer STARTTLS")
+                    stop(Stage.STARTTLS, Trouble.TRANSIENT, "the upstream does not offer STARTTLS")
                 await opening.ask(Stage.STARTTLS, b"STARTTLS")
                 await opening.start_tls_now(context, settings.host)
         except BaseException:
@@ -200,16 +200,16 @@ class SmtpTransport:
         try:
             addresses = await self._dialer.resolve(timeouts.connect)
         except TimeoutError:
-            _stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved within {timeouts.connect:g} s")
+            stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved within {timeouts.connect:g} s")
         except (OSError, UnicodeError) as error:
-            _stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {_reason(error)}")
+            stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {reason(error)}")
         where = f"{host} port {self._settings.port}"
         try:
             sock = await dial.connect(addresses, timeouts.connect)
         except TimeoutError:
-            _stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {timeouts.connect:g} s")
+            stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {timeouts.connect:g} s")
         except OSError as error:
-            _stop(Stage.CONNECT, Trouble.TRANSIENT, f"no connection to {where}: {_reason(error)}")
+            stop(Stage.CONNECT, Trouble.TRANSIENT, f"no connection to {where}: {reason(error)}")
         opening = _Opening(sock, timeouts)
         try:
             await asyncio.get_running_loop().create_connection(lambda: opening, sock=sock)
@@ -227,7 +227,7 @@ class SmtpTransport:
         """The names in the certificate that failed for its name: a second look, as the first shows none."""
         try:
             opening = await self._secured(verify_name=False)
-        except (_Stopped, _WrongName):
+        except (Stopped, _WrongName):
             return ""
         try:
             return names_of(opening.certificate())
@@ -240,10 +240,10 @@ class SmtpTransport:
         """AUTH; where another was refused since this connection was begun, its answer is ours."""
         async with self._login:
             if self._refused is not None and self._refused is not refused_before:
-                raise _Stopped(self._refused)
+                raise Stopped(self._refused)
             try:
                 await self._authenticate(opening, offered, token)
-            except _Stopped as stopped:
+            except Stopped as stopped:
                 if stopped.outcome.reply is not None:
                     self._refused = stopped.outcome
                 raise
@@ -251,19 +251,19 @@ class SmtpTransport:
     async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:
         settings = self._settings
         if not (opening.encrypted or opening.peer_is_here or settings.cleartext_auth):
-            _stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
+            stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
         wanted = MECHANISMS if settings.auth == "auto" else (settings.auth,)
         mechanism = next((one for one in wanted if one in offered), None)
         if mechanism is None:
             words = " ".join(offered).upper() or "no AUTH"
-            _stop(Stage.AUTH, Trouble.TRANSIENT, f"the upstream offers {words}, not {' '.join(wanted).upper()}")
+            stop(Stage.AUTH, Trouble.TRANSIENT, f"the upstream offers {words}, not {' '.join(wanted).upper()}")
         if token is not None:
             await opening.show(token.value, settings.username or "")
             return
         try:
             password = settings.password() if settings.password is not None else ""
         except RelayError as error:
-            _stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
+            stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
         await opening.authenticate(mechanism, settings.username or "", password)
 
 
@@ -274,26 +274,8 @@ def _refused(outcome: SmtpConnection | Deferred) -> bool:
     return outcome.reply is not None and outcome.reply.code == 535
 
 
-class _Stopped(Exception):
-    """The connection ends here, with this outcome."""
-
-    def __init__(self, outcome: Deferred) -> None:
-        self.outcome = outcome
-        super().__init__(outcome.text)
-
-
 class _WrongName(Exception):
     """The certificate is good, but for another name."""
-
-
-def _stop(stage: Stage, trouble: Trouble, text: str) -> NoReturn:
-    raise _Stopped(Deferred(stage, trouble, sanitise(text), upstream_sick=True)) from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # asyncio puts other words into strerror
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 class _Opening(SMTPProtocol):
@@ -393,16 +375,16 @@ class _Opening(SMTPProtocol):
                     self._wire, self, context, server_hostname=host, ssl_handshake_timeout=allowed + 5
                 )
         except TimeoutError:
-            _stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {allowed:g} s")
+            stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {allowed:g} s")
         except OSError as error:
             if is_wrong_name(error):
                 raise _WrongName from None
             dropped = isinstance(error, (ConnectionError, ssl.SSLEOFError))
             text = "the upstream closed the connection during the TLS handshake" if dropped else explain(error, host)
-            _stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
+            stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
         # An end that came before the handshake began is no error to asyncio: only a cipher proves that there was one.
         if transport is None or transport.get_extra_info("cipher") is None:
-            _stop(Stage.TLS, Trouble.DROPPED, "the upstream closed the connection before the TLS handshake")
+            stop(Stage.TLS, Trouble.DROPPED, "the upstream closed the connection before the TLS handshake")
         self.transport = transport
         self.encrypted = True
         self._intact(Stage.TLS)
@@ -425,7 +407,7 @@ class _Opening(SMTPProtocol):
                 try:
                     answer = auth_crammd5_verify(username, password, challenge)
                 except SMTPException:
-                    _stop(Stage.AUTH, Trouble.TRANSIENT, "the upstream's CRAM-MD5 challenge is malformed")
+                    stop(Stage.AUTH, Trouble.TRANSIENT, "the upstream's CRAM-MD5 challenge is malformed")
                 await self.ask(Stage.AUTH, answer, secrets=(*secrets, answer))
 
     async def show(self, token: str, username: str) -> None:
@@ -437,11 +419,11 @@ class _Opening(SMTPProtocol):
             if raw.startswith(b"3"):
                 said = xoauth2.told(raw[4:], token)
                 await self.ask(Stage.AUTH, b"", secrets=secrets)
-        except _Stopped as stopped:
+        except Stopped as stopped:
             if stopped.outcome.reply is None:
                 raise
             reply = xoauth2.marked(stopped.outcome.reply, said)
-            raise _Stopped(replace(stopped.outcome, text=reply.text, reply=reply)) from None
+            raise Stopped(replace(stopped.outcome, text=reply.text, reply=reply)) from None
 
     async def ask(
         self,
@@ -469,31 +451,31 @@ class _Opening(SMTPProtocol):
                 else:
                     await self.execute_command(*words)
         except TimeoutError:
-            _stop(stage, Trouble.TIMEOUT, f"the upstream did not answer {stage} within {allowed:g} s")
+            stop(stage, Trouble.TIMEOUT, f"the upstream did not answer {stage} within {allowed:g} s")
         except SMTPServerDisconnected:
             self._intact(stage)
-            _stop(stage, Trouble.DROPPED, f"the upstream closed the connection at {stage}")
+            stop(stage, Trouble.DROPPED, f"the upstream closed the connection at {stage}")
         except SMTPException:
-            _stop(stage, Trouble.TRANSIENT, "the upstream does not speak SMTP: the reply is malformed")
+            stop(stage, Trouble.TRANSIENT, "the upstream does not speak SMTP: the reply is malformed")
         raw = self._last
         if not raw.startswith(want):
             for secret in secrets:
                 raw = raw.replace(secret, b"[secret]")
             reply = reply_of(raw)
             trouble = Trouble.PERMANENT if code_of(raw) >= 500 else Trouble.TRANSIENT
-            raise _Stopped(Deferred(stage, trouble, reply.text, reply, upstream_sick=True))
+            raise Stopped(Deferred(stage, trouble, reply.text, reply, upstream_sick=True))
         return raw
 
     def _intact(self, stage: Stage) -> None:
         """Stop where something came that was not asked for."""
         if self._violation is not None:
-            _stop(stage, Trouble.TRANSIENT, self._violation)
+            stop(stage, Trouble.TRANSIENT, self._violation)
 
     def hand_over(self, offers: Offers) -> SmtpConnection:
         """From here on the transaction protocol owns the connection."""
         if self._violation is not None or self.transport is None or self._wire is None or self._wire.is_closing():
             self._intact(Stage.AUTH)
-            _stop(Stage.AUTH, Trouble.DROPPED, "the upstream closed the connection before the first transaction")
+            stop(Stage.AUTH, Trouble.DROPPED, "the upstream closed the connection before the first transaction")
         transport = cast(asyncio.Transport, self.transport)
         connection = SmtpConnection(transport, self._wire, self._sock, offers, self._timeouts)
         transport.set_protocol(connection)
