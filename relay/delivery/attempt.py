@@ -114,7 +114,8 @@ async def attempt(
             if (name, None) in answered:
                 break  # set aside, perhaps meanwhile: whoever is left was not tried here
         remaining = [pending for pending in remaining if _may_go_on(outcomes.get(pending.index), session_code)]
-        if hedging is None and upstream.takes_later:  # its pace alone holds back what it can carry: that waits for it
+        if remaining and hedging is None and upstream.takes_later:
+            # Its pace alone holds back what it can carry: that waits for it.
             remaining = [pending for pending in remaining if _cannot_carry(outcomes.get(pending.index))]
         if not remaining or (hedging is not None and hedging.too_late()):
             break

@@ -120,7 +120,6 @@ def settle(
     asked: Sequence[str] = (),
     rule: str | None = None,
     may_expire: bool = True,
-    bounce_route: Route | None = None,
     audience: Audience = NOBODY,
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
@@ -128,9 +127,9 @@ def settle(
     Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked.
 
     `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
-    everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go
-    by `bounce_route` (default: the route "default"). `may_expire` False (the clock has jumped) puts off the
-    expiry of ordinary mail by one interval, and the word that it waits. `audience` is who reads notifications now.
+    everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go by the
+    route "default". `may_expire` False (the clock has jumped) puts off the expiry of ordinary mail by one
+    interval, and the word that it waits. `audience` is who reads notifications now.
     Raises ValueError when the counts differ.
     """
     attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire)
@@ -144,7 +143,7 @@ def settle(
     ]
     if all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
-    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, bounce_route, audience)
+    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience)
 
 
 def expire(
@@ -154,13 +153,12 @@ def expire(
     policy: Policy,
     now: datetime,
     new_queue_ids: Sequence[str],
-    bounce_route: Route | None = None,
     audience: Audience = NOBODY,
 ) -> Settled:
     """The end of an entry whose lifetime ran out while it waited; the last reply known is what is told."""
     attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_too_late(attempt, pending, None) for pending in lease.pending]
-    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route, audience)
+    return _settled(attempt, judgements, None, None, new_queue_ids, audience)
 
 
 def bounce(
@@ -170,13 +168,12 @@ def bounce(
     policy: Policy,
     now: datetime,
     new_queue_ids: Sequence[str],
-    bounce_route: Route | None = None,
     audience: Audience = NOBODY,
 ) -> Settled:
     """The end of an entry that an operator has returned to its sender, whatever it is and whatever was in doubt."""
     attempt = Attempt(lease, policy, route, "", None, now, True)
     judgements = [_bounced(attempt, pending) for pending in lease.pending]
-    return _settled(attempt, judgements, None, None, new_queue_ids, bounce_route, audience)
+    return _settled(attempt, judgements, None, None, new_queue_ids, audience)
 
 
 def hold(lease: Lease, *, route: Route, rule: str) -> Settled:
@@ -193,7 +190,6 @@ def _settled(
     next_attempt_at: datetime | None,
     tried_at: datetime | None,
     new_queue_ids: Sequence[str],
-    bounce_route: Route | None,
     audience: Audience,
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
@@ -210,7 +206,7 @@ def _settled(
             lease.entry,
             told,
             policy=policy,
-            route=bounce_route or policy.routes[DEFAULT],
+            route=policy.routes[DEFAULT],
             queue_ids=new_queue_ids,
             now=attempt.now,
             audience=audience,

@@ -217,12 +217,11 @@ class Worker:
             ready_in = min([upstream.ready_in() for upstream in _asked(ways)], default=NEVER)
             if ready_in > 0:
                 return None if ready_in == NEVER else ready_in
-            if not any(upstream.up for upstream in ways):
-                limit = few = 1  # it is the probe
-            elif (room := self._may_leave()) > 0:
+            room = self._may_leave()
+            if room > 0:
                 limit = min(limit, room - len(self._ready))
             else:
-                limit = few = 1  # it probes a way before the one that mail goes now
+                limit = few = 1  # it is the probe: of all ways, or of one before that which mail goes now
         now = house.now()
         if self._due_at is not None and self._due_at <= now:
             self._backlog = True
@@ -330,11 +329,12 @@ class Worker:
                 await self._give_back([lease, *self._empty()])
                 return
             attempted = Attempted((NOT_ASKED,) * len(lease.pending), "")
-        self._attempted = True
-        await self._commit(self._settled(lease, attempted, decision, policy))
+        await self._commit(self.judged(lease, attempted, decision, policy))
 
-    def _settled(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
+    def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
+        """What an attempt has changed, to be recorded; `told` follows the commit."""
         house = self._house
+        self._attempted = True
         quiet = _nothing_to_tell(lease, attempted)
         try:
             return settle(
@@ -377,11 +377,6 @@ class Worker:
         return [self._house.new_queue_id() for _ in range(most_notices(policy))]
 
     # For an attempt that is made before its entry is kept (`direct`)
-
-    def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
-        """What such an attempt has changed, to be recorded; `told` follows the commit."""
-        self._attempted = True
-        return self._settled(lease, attempted, decision, policy)
 
     async def recorded(self, settled: Settled) -> bool:
         """Record it, however often the store must be asked; False when it did not come back before the end."""
