@@ -180,7 +180,7 @@ def try_(
     try:
         loaded = load_as_service(config)
         _upstream(loaded, upstream)
-        steps = asyncio.run(_tried(loaded, upstream, _key(state_key)))
+        steps = asyncio.run(_tried(loaded, upstream, key_of(state_key)))
     except RelayError as error:
         refuse(sentence(error))
     good = all(step["ok"] for step in steps)
@@ -301,10 +301,10 @@ def _source_of(config: Config, name: str, state_key: Path | None) -> TokenSource
     from relay.cli.reach import Nobody
 
     _upstream(config, name)
-    return wiring.token_source(name, config, observer=Nobody(), state_key=_key(state_key))
+    return wiring.token_source(name, config, observer=Nobody(), state_key=key_of(state_key))
 
 
-def _key(file: Path | None) -> str | None:
+def key_of(file: Path | None) -> str | None:
     from relay.config.secrets import Secret
 
     return None if file is None else Secret("file", str(file)).reveal()

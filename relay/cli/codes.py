@@ -256,6 +256,7 @@ def try_(
 
     Exit code 0: all of them are; 1: one is not, or the configuration is bad; 2: usage.
     """
+    from relay.config import compile as compiled
     from relay.config.load import load
 
     try:
@@ -272,7 +273,7 @@ def try_(
             {
                 "version": 1,
                 "enabled": loaded.session_codes.enabled,
-                "ways": _ways(loaded),
+                "ways": list(compiled.session_code_ways(loaded)),
                 "files": [each.document() for each in judged],
             }
         )
@@ -330,14 +331,10 @@ class Judged:
         }
 
 
-def _ways(config: Config) -> list[str]:
-    codes = config.session_codes
-    ways = [codes.own, codes.vendor] if codes.via_own_smtp else [codes.vendor, codes.own]
-    return ways if codes.fallback else ways[:1]
-
-
 def _way(config: Config) -> Iterator[str]:
-    first, *other = _ways(config)
+    from relay.config import compile as compiled
+
+    first, *other = compiled.session_code_ways(config)
     if not config.session_codes.enabled:
         return
     if other:

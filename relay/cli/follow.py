@@ -99,8 +99,7 @@ def _door(config: Config, snapshot: dict[str, Any]) -> Relay:
     for listener in snapshot["listeners"]:
         for written in listener["addresses"] if listener["name"] in usable else ():
             address = listen_address(written)
-            here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
-            places.append((here, address.port))
+            places.append((address.from_here, address.port))
     if not places:
         raise RelayError(
             "no listener takes mail from this machine without a password and TLS: add one, as {listen: 127.0.0.1:25}"

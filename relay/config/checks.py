@@ -28,6 +28,7 @@ from relay.policy.decide import SESSION_CODES
 from relay.policy.fields import placeholders
 from relay.policy.link_local import is_link_local
 
+_REFERENCE = "{credential: NAME}, {file: PATH} or {env: NAME}"
 _WIDEST = {4: 8, 6: 32}
 
 
@@ -250,9 +251,7 @@ def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
         yield from _token(path, upstream)
         return
     if upstream.username is not None and upstream.password is None:
-        yield Finding(
-            secret, "missing, as there is a username", "{credential: NAME}, {file: PATH} or {env: NAME}", (username,)
-        )
+        yield Finding(secret, "missing, as there is a username", _REFERENCE, (username,))
     if upstream.password is not None and upstream.username is None:
         yield Finding(username, "missing, as there is a password", "", (secret,))
     if upstream.username is None and upstream.password is None and upstream.auth != "none":
@@ -298,11 +297,8 @@ def _token(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
         if terms.key is not None and terms.certificate is None:
             yield Finding((*oauth2, "key"), "a key without its certificate", "add certificate", (certificate,))
         if terms.grant == "client_credentials" and terms.certificate is None and terms.client_secret is None:
-            hint = "{credential: NAME}, {file: PATH} or {env: NAME}; or a certificate"
+            hint = f"{_REFERENCE}; or a certificate"
             yield Finding(secret, "missing, as grant is client_credentials", hint, (certificate,))
-
-
-_REFERENCE = "{credential: NAME}, {file: PATH} or {env: NAME}"
 
 
 def _grants(

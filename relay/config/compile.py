@@ -47,14 +47,19 @@ def _route(name: str, config: Config) -> decide.Route:
     return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority], route.in_doubt == "hold")
 
 
-def _session_code_route(config: Config) -> decide.Route:
-    """The chosen way first, then the other; the shorter lifetime."""
-    codes, route = config.session_codes, config.routes[SESSION_CODES]
+def session_code_ways(config: Config) -> tuple[str, ...]:
+    """The upstreams of session codes, where they are enabled: the chosen way first, then the other."""
+    codes = config.session_codes
     ways = (codes.own, codes.vendor) if codes.via_own_smtp else (codes.vendor, codes.own)
+    return ways if codes.fallback else ways[:1]
+
+
+def _session_code_route(config: Config) -> decide.Route:
+    """Of the two lifetimes the shorter one."""
+    codes, route = config.session_codes, config.routes[SESSION_CODES]
     schedule = Schedule(route.retry, min(route.lifetime, codes.lifetime))
-    upstreams = ways if codes.fallback else ways[:1]
     priority = decide.PRIORITIES[route.priority]
-    return decide.Route(SESSION_CODES, upstreams, schedule, priority, route.in_doubt == "hold")
+    return decide.Route(SESSION_CODES, session_code_ways(config), schedule, priority, route.in_doubt == "hold")
 
 
 def _rule(rule: SenderRule, number: int) -> rules.SenderRule:

@@ -65,6 +65,11 @@ class ListenAddress:
         except ValueError:
             return None
 
+    @property
+    def from_here(self) -> str:
+        """The host under which this machine reaches it."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
     def __str__(self) -> str:
         if self.kind != "tcp":
             return f"{self.kind}:{self.host}"

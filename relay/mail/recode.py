@@ -127,7 +127,8 @@ class Survey:
         self._parts[head.number] = head.part
         self._lines = LineLengths()
         usual = head.raw.isascii() and len(head.raw) <= LineLengths.LONGEST
-        if not usual and _narrowed(head, self._terms) != fields(head.raw)[0]:
+        found = [] if usual else fields(head.raw)[0]
+        if not usual and _narrowed(head, found, self._terms) != found:
             self._headers = True
             self._wide = self._wide or not head.raw.isascii()
             self._long = self._long or len(head.raw) > LineLengths.LONGEST
@@ -146,8 +147,7 @@ class Survey:
         if not needs:
             return
         self._marks[number] |= needs
-        for around in self._walker.enclosing:
-            self._marks[around] |= _ENCLOSES
+        self._enclose()
         self._encode(number, self._parts[number])
 
     def _aside(self, of: int, data: bytes) -> None:
@@ -231,7 +231,7 @@ class Recoder:
     def _head(self, head: Head) -> bytes:
         plan, number, part = self._plan, head.number, head.part
         before, end = fields(head.raw)
-        found = _narrowed(head, plan.terms)
+        found = _narrowed(head, before, plan.terms)
         if self._encoding is not None:
             found = _declared(found, self._encoding.name)
             if part.message and not any(name_of(field) == b"mime-version" for field in found):
@@ -259,9 +259,8 @@ class Recoder:
         return kept
 
 
-def _narrowed(head: Head, terms: Terms) -> list[bytes]:
-    """The fields of a header, each as it may go. Those of a CLOSED part, which may be cut off, stay."""
-    found, _ = fields(head.raw)
+def _narrowed(head: Head, found: list[bytes], terms: Terms) -> list[bytes]:
+    """The fields that were found in `head`, each as it may go. Those of a CLOSED part, which may be cut off, stay."""
     if head.part.kind is Kind.CLOSED and head.number:
         return found
     if terms.headers and not head.raw.isascii():

@@ -61,13 +61,12 @@ class Take(Operation[list[Lease]]):
         among = (self._route, priority)
         clients = self._clients(work, priority, limit)
         share = -(-limit // len(clients))  # rounded up
-        shares = [list(work.execute("select_due", (*among, client, share))) for client in clients]
-        rows = [row for turn in zip_longest(*shares) for row in turn if row is not None]
-        while len(rows) < limit and any(len(part) == share for part in shares):
-            # Some had fewer than their share: the others get what is left over.
-            share *= 2
+        while True:
             shares = [list(work.execute("select_due", (*among, client, share))) for client in clients]
             rows = [row for turn in zip_longest(*shares) for row in turn if row is not None]
+            if len(rows) >= limit or not any(len(part) == share for part in shares):
+                break
+            share *= 2  # some had fewer than their share: the others get what is left over
         self._turns[among] = rows[:limit][-1][CLIENT]
         return rows[:limit]
 

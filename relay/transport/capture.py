@@ -11,14 +11,12 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
-
-PIECE = 256 * 1024
 
 
 class CaptureTransport:
@@ -91,7 +89,7 @@ class CaptureTransport:
                 file.flush()
                 os.fsync(file.fileno())
             with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-                for piece in _pieces(request):
+                for piece in request.pieces():
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
@@ -121,17 +119,6 @@ class CaptureTransport:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _pieces(request: DeliveryRequest) -> Iterator[bytes]:
-    yield request.head
-    offset = request.body_offset
-    while offset < request.content.size:
-        piece = request.content.read(offset, PIECE)
-        if not piece:
-            raise OSError(f"the content of {request.queue_id} ends before its size")
-        offset += len(piece)
-        yield piece
 
 
 def _envelope(request: DeliveryRequest) -> bytes:

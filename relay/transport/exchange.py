@@ -33,10 +33,9 @@ from relay.policy.fields import Template
 from relay.policy.pattern import CodePattern
 from relay.transport.answer import Answer, OnClientError, delivery
 from relay.transport.credentials import Credentials
-from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.tls import explain
 
-PIECE = 256 * 1024
 MOST_OF_AN_ANSWER = 64 * 1024
 REST_OF_AN_ANSWER = 5.0  # seconds for what follows the status
 GOODBYE = 1.0  # seconds for the end of TLS
@@ -309,16 +308,7 @@ class _Content:
         if self.made is not None:
             yield self.made
             return
-        request, content = self.request, self.request.content
-        piece, offset = request.head, request.body_offset
-        if piece:
-            yield piece
-        while offset < content.size:
-            piece = content.read(offset, PIECE)
-            if not piece:
-                raise OSError(f"the content of {request.queue_id} ends before its size")
-            offset += len(piece)
-            yield piece
+        yield from filter(None, self.request.pieces())
 
 
 class _OneConnection(aiohttp.BaseConnector):

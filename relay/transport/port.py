@@ -6,7 +6,7 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Outcome, Stage, Trouble
+
+PIECE = 256 * 1024  # octets that are read at once
 
 CALLED_OFF = Deferred(Stage.DATA, Trouble.TRANSIENT, "the message goes by another way")
 
@@ -64,6 +66,17 @@ class DeliveryRequest:
     @property
     def size(self) -> int:
         return len(self.head) + self.content.size - self.body_offset
+
+    def pieces(self) -> Iterator[bytes]:
+        """The message as it leaves, the head first. Raises OSError where the content cannot be read to its end."""
+        yield self.head
+        offset = self.body_offset
+        while offset < self.content.size:
+            piece = self.content.read(offset, PIECE)
+            if not piece:
+                raise OSError(f"the content of {self.queue_id} ends before its size")
+            offset += len(piece)
+            yield piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from relay.transport.commands import WHOLE
 from relay.transport.offers import Offers
 from relay.transport.port import DeliveryRequest, Reencoding
 
-_PIECE = 256 * 1024
 _ON_THE_SPOT = 32 * 1024  # octets; more, in lines made for it, would keep everybody else waiting
 
 
@@ -33,7 +32,7 @@ async def acceptable(request: DeliveryRequest, offers: Offers) -> tuple[Delivery
     )
     if request.content.in_memory and request.size <= WHOLE:
         # Most of it is ASCII, and that is seen at once.
-        if not request.encode_long_lines and all(piece.isascii() for piece in _pieces(request)):
+        if not request.encode_long_lines and all(piece.isascii() for piece in request.pieces()):
             return request, None
         if request.size <= _ON_THE_SPOT:
             return _fitted(request, terms)
@@ -42,7 +41,7 @@ async def acceptable(request: DeliveryRequest, offers: Offers) -> tuple[Delivery
 
 def _fitted(request: DeliveryRequest, terms: Terms) -> tuple[DeliveryRequest, Reencoding | None] | Reply:
     survey = Survey(terms)
-    for piece in _pieces(request):
+    for piece in request.pieces():
         survey.feed(piece)
     plan = survey.end()
     if plan.refusal:
@@ -65,21 +64,9 @@ def _fitted(request: DeliveryRequest, terms: Terms) -> tuple[DeliveryRequest, Re
     return replace(request, head=head, content=body, body_offset=0), done
 
 
-def _pieces(request: DeliveryRequest) -> Iterator[bytes]:
-    """The message as it would leave; the head is the first piece."""
-    yield request.head
-    content, offset = request.content, request.body_offset
-    while offset < content.size:
-        piece = content.read(offset, _PIECE)
-        if not piece:
-            raise OSError(f"the content of {request.queue_id} ends before its size")
-        yield piece
-        offset += len(piece)
-
-
 def _recoded(request: DeliveryRequest, plan: Plan) -> Iterator[bytes]:
     recoder = Recoder(plan)
-    for piece in _pieces(request):
+    for piece in request.pieces():
         yield recoder.feed(piece)
     yield recoder.end()
 

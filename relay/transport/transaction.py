@@ -33,12 +33,11 @@ from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trou
 from relay.mail.reply import Reply
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
-from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
+from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.reencode import acceptable
 from relay.transport.replies import ReplyReader, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 
-PIECE = 256 * 1024
 # Over TLS the layer below may hold a whole write unseen; content beyond this goes piece by piece,
 # so that it stays known whether the dot has left.
 WHOLE_OVER_TLS = 16 * 1024

@@ -172,12 +172,11 @@ async def _banner(listener: SmtpListener, address: ListenAddress) -> bytes:
     if address.kind == "unix":
         reader, writer = await asyncio.open_unix_connection(address.host)
     else:
-        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
         context = None
         if listener.tls == "implicit":
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        reader, writer = await asyncio.open_connection(here, address.port, ssl=context)
+        reader, writer = await asyncio.open_connection(address.from_here, address.port, ssl=context)
     try:
         banner = await reader.readline()
         writer.write(b"QUIT\r\n")

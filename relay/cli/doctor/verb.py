@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import textwrap
 from collections.abc import Coroutine, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from relay.cli import reach
-from relay.cli.auth import KeyOption
+from relay.cli.auth import KeyOption, key_of
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
 from relay.cli.serve import sentence
@@ -47,7 +46,7 @@ def doctor(
     try:
         loaded = reach.load_as_service(config)
         with progress("Looking at this machine, the upstreams and DNS"):
-            chapters = asyncio.run(_examined(loaded, auth, nameserver, _key(state_key)))
+            chapters = asyncio.run(_examined(loaded, auth, nameserver, key_of(state_key)))
     except RelayError as error:
         refuse(sentence(error))
     if as_json:
@@ -98,12 +97,6 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
         if one["name"] == name and not one["up"] and answer is not None and answer["stage"] == "auth":
             return Answer(**{**answer, "at": of_json(answer["at"])})
     return None
-
-
-def _key(file: Path | None) -> str | None:
-    from relay.config.secrets import Secret
-
-    return None if file is None else Secret("file", str(file)).reveal()
 
 
 # What is shown
