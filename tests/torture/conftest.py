@@ -1,0 +1,54 @@
+"""`size`, `figures` and `promise`: short and long forms of a test, what it saw, and what it is about.
+
+RELAY_TORTURE=long runs the long forms. RELAY_TORTURE_KEEP=1 keeps in `results.json` what was seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from tests.torture.results import Result, keep, promise_of
+
+LONG = os.environ.get("RELAY_TORTURE") == "long"
+KEEP = os.environ.get("RELAY_TORTURE_KEEP") == "1"
+HOUR_AND_A_HALF = 5400
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "promise(text): the promise that a test of tests/torture attacks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if LONG and "/torture/" in item.path.as_posix():
+            item.add_marker(pytest.mark.timeout(HOUR_AND_A_HALF))
+
+
+@pytest.fixture
+def size() -> Callable[..., Any]:
+    """`size(20, 200)`: the first in the short form, the second in the long one."""
+    return lambda short, long: long if LONG else short
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say what was seen, in a few words with figures: it stands in docs/reliability.md."""
+    said = request.node.stash.setdefault(_FIGURES, [])
+    return said.append
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if KEEP and report.when == "call" and promise_of(item):
+        said = "; ".join(item.stash.get(_FIGURES, []))
+        if report.skipped:
+            said = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        keep(Result(item.nodeid, promise_of(item), report.outcome, LONG, report.duration, said))
+    return report
