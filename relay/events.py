@@ -6,12 +6,12 @@ session-code mail carry reply codes only, never a text of the upstream (it may q
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from relay.mail.outcome import Refusal, Stage, Trouble
 from relay.mail.quirk import Quirk
+from relay.values import frozen
 
 
 class Event:
@@ -29,13 +29,13 @@ class Observer(Protocol):
 # The door
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectionAccepted(Event):
     listener: str
     client: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectionDenied(Event):
     """`reason`: denied_limit, denied_address, tls_error or not_smtp."""
 
@@ -45,7 +45,7 @@ class ConnectionDenied(Event):
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionEnded(Event):
     """`why`: "quit", "eof", "reset", "timeout", "shutdown", "errors", "limit"."""
 
@@ -55,7 +55,7 @@ class SessionEnded(Event):
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AuthenticationJudged(Event):
     """AUTH at the door. `result`: ok, bad (refused) or error (malformed). `user` is what the client said."""
 
@@ -66,7 +66,7 @@ class AuthenticationJudged(Event):
     result: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientDescribed(Event):
     """What a client said of itself, once in a session, at its first message. `software`: its X-Mailer or User-Agent."""
 
@@ -76,7 +76,7 @@ class ClientDescribed(Event):
     software: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class QuirksTolerated(Event):
     """A command, a message or the end of a session deviated from the standards, and was taken all the same."""
 
@@ -85,7 +85,7 @@ class QuirksTolerated(Event):
     quirks: tuple[Quirk, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageQueued(Event):
     """The commit is done and the client hears 250. `seconds`: final dot to reply. `reverse_path` "" is `<>`.
 
@@ -105,7 +105,7 @@ class MessageQueued(Event):
     because: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageRefused(Event):
     """A content transaction that was not accepted.
 
@@ -125,7 +125,7 @@ class MessageRefused(Event):
     because: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommandRefused(Event):
     """A command got a 5xx: syntax, sequence, an address or a recipient that cannot be. `text` is ours."""
 
@@ -137,7 +137,7 @@ class CommandRefused(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoopDetected(Event):
     listener: str
     client: str
@@ -147,7 +147,7 @@ class LoopDetected(Event):
 # Delivery
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SenderDecided(Event):
     """A sender rule spoke at an attempt. `result`: rewritten, unchanged, or repaired (the original is refused).
 
@@ -161,7 +161,7 @@ class SenderDecided(Event):
     signatures_removed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamRefused(Event):
     """A reply of an upstream that was no success, once for each class in a transaction; also where another sender
     was taken after it. `refusal` is of `mail.outcome.Refusal`."""
@@ -175,7 +175,7 @@ class UpstreamRefused(Event):
     status: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SenderJudged(Event):
     """An upstream refuses this original sender, and takes it as its rule makes it: until then it goes so at once.
 
@@ -190,7 +190,7 @@ class SenderJudged(Event):
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SenderForgotten(Event):
     """The upstream took the sender unchanged again (`why` "taken"), it refused what the rule makes of it as well ("in
     vain"), or a person wants it asked anew ("operator")."""
@@ -201,7 +201,7 @@ class SenderForgotten(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SenderPinned(Event):
     """A person says that the upstream refuses this sender, for good."""
 
@@ -210,7 +210,7 @@ class SenderPinned(Event):
     author: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageReencoded(Event):
     """The upstream could not take the message as it was. `why`: no 8BITMIME, long lines, or both; `parts` of it were
     encoded (0: only header fields). `signatures_removed` counts the DKIM-Signature fields that broke.
@@ -223,7 +223,7 @@ class MessageReencoded(Event):
     signatures_removed: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AttemptEnded(Event):
     """One transaction, or one failed connect, at one upstream; not told of one that was called off.
 
@@ -238,7 +238,7 @@ class AttemptEnded(Event):
     trouble: Trouble | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HedgeBegun(Event):
     """`upstream` was not ready for a session code after `seconds`: `beside` has its chance as well, one sends."""
 
@@ -249,7 +249,7 @@ class HedgeBegun(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecipientDelivered(Event):
     """`delay`: seconds since acceptance."""
 
@@ -266,7 +266,7 @@ class RecipientDelivered(Event):
     session_code: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecipientDeferred(Event):
     """`code` 0: no reply was given, `text` says what happened. `in_doubt`: it may be delivered twice."""
 
@@ -285,7 +285,7 @@ class RecipientDeferred(Event):
     session_code: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecipientFailed(Event):
     """Refused for good, or a session code left in doubt twice (`in_doubt`: it may have been delivered), or an
     operator had it returned to its sender (`stage` None, `code` 0: no upstream said so).
@@ -307,7 +307,7 @@ class RecipientFailed(Event):
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecipientExpired(Event):
     queue_id: str
     recipient: str
@@ -318,7 +318,7 @@ class RecipientExpired(Event):
     session_code: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecipientCancelled(Event):
     """An operator took it out of the queue; nobody else is told."""
 
@@ -330,7 +330,7 @@ class RecipientCancelled(Event):
     session_code: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntryHeld(Event):
     """It waits for a person. `rule`: the sender rule that holds it, or "" when an operator does, or when it is
     `in_doubt`: nobody knows whether it was delivered, and its route holds such mail."""
@@ -341,7 +341,7 @@ class EntryHeld(Event):
     in_doubt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntryChanged(Event):
     """An operator acted on an entry. `verb`: retry, release, reroute (to `route`) or bounce (it will be)."""
 
@@ -350,7 +350,7 @@ class EntryChanged(Event):
     route: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotificationQueued(Event):
     """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
 
@@ -360,7 +360,7 @@ class NotificationQueued(Event):
     reader: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotificationCollected(Event):
     """The reader had many reports in the last hour: this one waits for a summary. `kind`: failure or delay."""
 
@@ -369,7 +369,7 @@ class NotificationCollected(Event):
     reader: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotificationSuppressed(Event):
     """Nobody could or wanted to be told (null reverse-path, NOTIFY=NEVER, a bounce that failed)."""
 
@@ -380,7 +380,7 @@ class NotificationSuppressed(Event):
 # Upstreams
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamConnected(Event):
     """`certificate_expires`: the end of theirs, None without TLS."""
 
@@ -388,7 +388,7 @@ class UpstreamConnected(Event):
     certificate_expires: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamSetAside(Event):
     """It is left alone for so many seconds. `refusal`: what its reply spoke of, None without one."""
 
@@ -402,7 +402,7 @@ class UpstreamSetAside(Event):
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamThrottled(Event):
     """It asked for less: mail waits for it so many seconds, and then goes over at most so many connections."""
 
@@ -415,12 +415,12 @@ class UpstreamThrottled(Event):
     connections: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamRestored(Event):
     upstream: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenFetched(Event):
     """A new OAuth2 token was had for an upstream."""
 
@@ -428,7 +428,7 @@ class TokenFetched(Event):
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenRefused(Event):
     """No new OAuth2 token was to be had. `permanent`: asking again will not change that; `text` holds no secret."""
 
@@ -440,7 +440,7 @@ class TokenRefused(Event):
 # The store
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BatchCommitted(Event):
     """One group commit: how many operations, how long."""
 
@@ -448,7 +448,7 @@ class BatchCommitted(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoreFailed(Event):
     """`reason`: full, io, busy, corrupt or other."""
 
@@ -456,12 +456,12 @@ class StoreFailed(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoreRecovered(Event):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntrySetAside(Event):
     """An entry that cannot be read was taken out of the way; it is kept for a person to look at."""
 
@@ -469,7 +469,7 @@ class EntrySetAside(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntriesFound(Event):
     """What lay in the queue at the start; `leases` of a dead process were taken back."""
 
@@ -481,7 +481,7 @@ class EntriesFound(Event):
 # What needs a person
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AlarmRaised(Event):
     """Something needs a person. `cause` names it for good (auth-refused:own), `text`: what is wrong, what to do.
 
@@ -493,7 +493,7 @@ class AlarmRaised(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AlarmCleared(Event):
     cause: str
 
@@ -501,44 +501,44 @@ class AlarmCleared(Event):
 # The house
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RelayStarted(Event):
     version: str
     listeners: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RelayStopping(Event):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RelayStopped(Event):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfigReloaded(Event):
     """`needs_restart` names keys whose change waits for a restart."""
 
     needs_restart: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReloadRefused(Event):
     """The file is bad; the running configuration stays."""
 
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Warned(Event):
     """Something legal but unwise, or soon a trouble: a sentence for the operator."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExceptionCaught(Event):
     """A bug was caught at a bulkhead. `component`: session, accept, attempt, observer, web, daemon, queue, other."""
 

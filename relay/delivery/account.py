@@ -6,7 +6,6 @@ However many upstreams lead to an account, in however many routes, it has one pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -14,11 +13,12 @@ from relay.delivery.pace import Pace
 from relay.delivery.places import Places
 from relay.policy.pacing import Limit
 from relay.queue.store import QueueStore
+from relay.values import frozen
 
 TOPIC = "pace"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """What an account may do: the strictest of what its upstreams say. `codes`: session codes go this way as well."""
 
@@ -27,7 +27,7 @@ class Terms:
     codes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Account:
     pace: Pace
     places: Places

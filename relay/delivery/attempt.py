@@ -8,7 +8,7 @@ a way left in doubt goes by no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -22,11 +22,12 @@ from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
 from relay.policy.decide import DEFAULT, Accept, Policy, decide
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import Gate
+from relay.values import frozen
 
 _IN_CONTENT = (Stage.BODY, Stage.DOT)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempted:
     """`outcomes` answer to `lease.pending`, one each; `upstream` names the last one that was asked.
 

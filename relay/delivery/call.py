@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
@@ -32,13 +31,14 @@ from relay.policy.rules import SenderRule
 from relay.policy.verdict import Sender
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
+from relay.values import frozen
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 NOT_YET = Deferred(Stage.MAIL, Trouble.TRANSIENT, "whether its sender is taken is being found out with another message")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Way:
     """A way out, and how it is taken."""
 

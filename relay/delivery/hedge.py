@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from relay.mail.outcome import Outcome
 from relay.transport import port
+from relay.values import frozen
 
 HEDGE_AFTER = 1.5
 """Seconds that the chosen way has for itself. A far provider needs up to one for DNS, TCP, TLS and AUTH, a lost SYN
@@ -28,7 +28,7 @@ costs one; so a way that is well is not hedged, and a code whose way is not is o
 Answers = tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """One way out for some recipients: `begin` starts the transaction, whose end is None where it was not tried."""
 

@@ -16,7 +16,6 @@ are collected for a summary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from relay.delivery.own import own_entry
@@ -26,12 +25,13 @@ from relay.mail.address import Address
 from relay.mail.dsn_text import Action, Fate
 from relay.policy.decide import DELAY_WARNING, Policy, Route
 from relay.queue.model import Entry, Kind, Told
+from relay.values import frozen
 
 _WANTED = {Action.FAILED: "failure", Action.RELAYED: "success", Action.DELAYED: "delay"}
 _KIND = {Action.FAILED: "failure", Action.RELAYED: "relayed", Action.DELAYED: "delay"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Audience:
     """What is known of the readers now: the `address` of the sender rule that spoke, and who has enough for an hour."""
 
@@ -42,7 +42,7 @@ class Audience:
 NOBODY = Audience()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notices:
     """`entries` are to be queued, `told` to be kept, `events` say so. `warned`: the sender is told of a delay."""
 

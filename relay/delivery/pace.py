@@ -14,7 +14,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +21,7 @@ from relay.errors import StoreUnavailable
 from relay.mail.outcome import Stage
 from relay.policy import pacing
 from relay.policy.pacing import Limit, Uses
+from relay.values import frozen
 
 AHEAD = 2.0  # seconds for which a block that was written down may be used
 MOST_AHEAD = 256
@@ -32,7 +32,7 @@ LONGEST_HOLD = 25 * pacing.HOUR  # a hold beyond it comes from a clock that was 
 Write = Callable[[datetime, str], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hold:
     """An upstream that said its quota is used up: until when it is left alone, and what it said."""
 

@@ -31,7 +31,6 @@ clock alone. What is kept and told about session codes are codes of replies, nev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -52,6 +51,7 @@ from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.policy.refusal import OF_THE_ACCOUNT
 from relay.queue.model import Kind, Lease, Pending, Result, Settlement, State
+from relay.values import frozen
 
 OTHERS_FIRST = timedelta(minutes=1)
 _NO_REPLY = Reply(0, "", "")
@@ -60,7 +60,7 @@ _MAY_BE_DELIVERED = f"no answer after the end of the message: {_DOUBT}"
 _BOUNCED = "returned by the administrator of this relay"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settled:
     """`events` are to be told once `settlement` is committed."""
 
@@ -68,7 +68,7 @@ class Settled:
     events: tuple[Event, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempt:
     """The attempt that is being settled. `rule` is the sender rule that spoke, `upstream` where it went."""
 
@@ -97,7 +97,7 @@ class Attempt:
         return max(0.0, (self.now - self.lease.entry.submission.received_at).total_seconds())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Judgement:
     """What one outcome leads to. `fate` None: nobody needs to be told."""
 

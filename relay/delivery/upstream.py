@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relay.delivery.account import Account
 from relay.delivery.health import NEVER, Health
@@ -23,13 +23,14 @@ from relay.policy.refusal import Table
 from relay.policy.retry import Schedule
 from relay.queue.bell import Bell
 from relay.transport.port import Connection, Delivery, DeliveryRequest, Transport
+from relay.values import frozen
 
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
 GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
 _BY_CODE = Table()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamLimits:
     max_connections: int = 3
     max_recipients: int = 100

@@ -17,7 +17,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
@@ -36,6 +36,7 @@ from relay.policy.decide import DEFAULT, SESSION_CODES, Accept, Policy
 from relay.queue.bell import Bell
 from relay.queue.model import Lease, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
+from relay.values import frozen
 
 FRESH_BYTES = 16 * 1024 * 1024  # content of fresh entries that wait in memory for a runner
 FRESH_ENTRIES = 1000
@@ -50,7 +51,7 @@ _LOCAL_ERROR = Deferred(Stage.MAIL, Trouble.TRANSIENT, "local error while prepar
 _Work = tuple[Lease, Accept | None, Policy | None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class House:
     """What all workers share. `policy` gives the current one; `steady` is False while a clock jump is digested.
 

@@ -9,14 +9,14 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from relay.ingress import replies
+from relay.values import frozen
 
 OFFERED = b"PLAIN LOGIN"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tried:
     """How an AUTH ended: the reply, the name that was told, and ok, bad or error."""
 

@@ -20,15 +20,16 @@ import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from relay.values import frozen
 
 SETTLED = 2.0  # seconds without a change, for programs that write where they should rename
 LONGEST_NAME = 200  # octets of a name; we put 13 before it or 14 behind
 TAKEN, BAD = ".taken", "bad"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claimed:
     """A file of ours: the entry that it becomes, and its name (with the octets that are no UTF-8 as surrogates)."""
 

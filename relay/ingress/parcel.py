@@ -10,7 +10,6 @@ Everything here blocks, and is called on a thread.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from relay.ingress.data import LONGEST_CR_RUN, normalise
 from relay.mail import addressees, author
@@ -18,6 +17,7 @@ from relay.mail.address import Address
 from relay.mail.addressees import BadAddressees
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.header import Header, split, value
+from relay.values import frozen
 
 PIECE = 256 * 1024
 _MARK = b"\xef\xbb\xbf"  # UTF-8, as Windows likes to say at the beginning
@@ -35,7 +35,7 @@ class BadParcel(ValueError):
 _TOO_LARGE = BadParcel("larger than max_message_size", code=552, status="5.3.4")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bounds:
     """What is taken."""
 

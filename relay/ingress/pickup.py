@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from traceback import format_exception
@@ -35,6 +34,7 @@ from relay.mail.reply import sanitise
 from relay.policy.submission import Peer, Submission
 from relay.queue.spool import Spool, SpoolWriter
 from relay.queue.store import QueueStore
+from relay.values import frozen
 
 PEER = Peer("pickup")
 LISTED = 1_000  # files looked at before the folder is listed again
@@ -44,7 +44,7 @@ FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errn
 AGAIN = 30.0  # seconds until the next try where a file could not be kept, or not be moved
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PickupSettings:
     """What a pickup listener is configured to do."""
 

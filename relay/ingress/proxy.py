@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+from relay.values import frozen
 
 LONGEST_LINE = 107  # octets of a version 1 header, with CRLF
 LONGEST_BLOCK = 4096  # octets of a version 2 header; the addresses take 232 at most, the rest are TLVs
@@ -26,7 +27,7 @@ class BadHeader(ValueError):
     """No PROXY header; the text says why, and quotes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProxyHeader:
     """`client` is the address in plain form, None when the load balancer speaks for itself."""
 

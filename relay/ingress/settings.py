@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 
 from relay.policy.rate import Rate
+from relay.values import frozen
 
 KIB = 1024
 IN_MEMORY = 256 * KIB  # a message up to this size is kept in memory while it arrives
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """Bounds of a listener; times in seconds. `messages` None: unlimited per session.
 
@@ -36,7 +36,7 @@ class Limits:
     client_rate: Rate | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenerSettings:
     """`tls` is "none", "starttls" or "implicit"; `auth` "none", "any" or "users".
 

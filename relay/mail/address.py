@@ -6,10 +6,10 @@ quotes included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """A mailbox. `domain` is "" for a local part alone, as in `RCPT TO:<postmaster>`."""
 

@@ -9,8 +9,9 @@ right behind it. See `mail.header.split`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Protocol
+
+from relay.values import frozen
 
 
 class Content(Protocol):
@@ -36,7 +37,7 @@ class Content(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MemoryContent:
     """A message held in memory."""
 
@@ -59,7 +60,7 @@ class MemoryContent:
         return self.data[offset : offset + length]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileContent:
     """A message that lies in a file (a spool file of the queue); the head is kept beside it."""
 

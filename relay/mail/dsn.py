@@ -15,7 +15,6 @@ import quopri
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 
@@ -27,6 +26,7 @@ from relay.mail.envelope import Envelope
 from relay.mail.header import Header, value
 from relay.mail.notice import addr_spec, encoded, quoted_printable
 from relay.mail.reply import sanitise
+from relay.values import frozen
 
 RETURNED = "5.7.0"
 """The status of what an operator has returned (RFC 3463, section 3.8): a decision of policy, and nearer to none of
@@ -41,7 +41,7 @@ _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _TELLS = (b"subject", b"topic", b"comments", b"keywords", b"summary", b"description", b"preview")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Original:
     """The message that a report is about. `attempts` is how often it was tried, `content` the whole of it."""
 

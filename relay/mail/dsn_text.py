@@ -8,13 +8,13 @@ one line, without control characters; nothing here reads the body of a message.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Refusal
 from relay.mail.reply import Reply, sanitise
+from relay.values import frozen
 
 
 class Action(StrEnum):
@@ -25,7 +25,7 @@ class Action(StrEnum):
     RELAYED = "relayed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fate:
     """What became of one recipient.
 
@@ -46,7 +46,7 @@ class Fate:
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Words:
     """One language of the report."""
 
@@ -189,7 +189,7 @@ _ADVICE = {
 _TRY_THIS = {DUTCH.subject: "Wat u kunt doen", ENGLISH.subject: "What you can do"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Telling:
     """What a report tells besides the fates.
 

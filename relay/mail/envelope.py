@@ -6,12 +6,11 @@ or honoured by our own notifications.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from relay.mail.address import Address
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipient:
     """One RCPT TO: the unit of fate.
 
@@ -24,7 +23,7 @@ class Recipient:
     orcpt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Envelope:
     """`reverse_path` None is the null reverse-path `<>`. `ret` is None, "full" or "hdrs"; `envid` raw xtext."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from relay.values import frozen
 
 # There is one way to read a header, so nothing is ever tried twice: single characters are possessive, and behind
 # a repeated group nothing can fail. (Possessive groups match wrongly before Python 3.11.5, cpython#106052.) White
@@ -64,7 +65,7 @@ def folded(name: bytes, words: Sequence[bytes]) -> bytes:
     return b"\r\n".join([*lines, b""])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """The fields of a header, and `rest`: what follows the last one (the empty line, or nothing)."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from relay.mail.header import unfold
+from relay.values import frozen
 
 DEPTH = 100  # parts inside of parts
 PARTS = 10_000
@@ -41,7 +41,7 @@ class Kind(Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """What a header says of its part.
 
@@ -90,7 +90,7 @@ class Delimiter(NamedTuple):
 Event = Head | Body | Aside | Delimiter
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Open:
     """A multipart or an attached message whose end has not come."""
 

@@ -5,10 +5,11 @@ What happens to mail is an outcome, not an exception. `Stage` says how far an at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from relay.mail.reply import Reply
+from relay.values import frozen
 
 
 class Stage(StrEnum):
@@ -60,7 +61,7 @@ class Refusal(StrEnum):
     PERMANENT = "permanent"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivered:
     """The next hop took responsibility. `reported`: it offered DSN and got the DSN parameters."""
 
@@ -68,7 +69,7 @@ class Delivered:
     reported: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deferred:
     """Not now. `in_doubt`: the final dot was sent and no answer came, so it may have been taken.
 
@@ -87,7 +88,7 @@ class Deferred:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """Refused for good: a 5xx to MAIL, RCPT, DATA or the content; or nothing can carry it.
 

@@ -10,12 +10,12 @@ another address than we do. Each tolerance is told as a quirk.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 from relay.mail.address import Address
 from relay.mail.quirk import Quirk
 from relay.mail.reply import Reply
+from relay.values import frozen
 
 LONGEST_LOCAL = 128  # octets; RFC 5321, section 4.5.3.1.1 has 64, which VERP addresses exceed
 LONGEST_DOMAIN = 255
@@ -44,7 +44,7 @@ class PathError(ValueError):
         super().__init__(reply.text)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Path:
     """What stood behind MAIL or RCPT. `address` None is the null reverse-path `<>`.
 

@@ -12,18 +12,18 @@ whole message impossible (`Plan.refusal`): RFC 6152, section 3. DKIM-Signature f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from relay.mail.mime import Aside, Body, Delimiter, Event, Head, Kind, Part, Walker, fields, name_of
 from relay.mail.narrow import in_ascii, in_short_lines
 from relay.mail.signature import signed
 from relay.mail.transfer import Base64, Encoding, LineLengths, QuotedPrintable, Requoted, Rewrapped
+from relay.values import frozen
 
 _ENCODE, _ENCLOSES, _OPENED, _ENDED, _WIDE, _LONG, _ODD = 1, 2, 4, 8, 16, 32, 64
 _SAME_LENGTH = bytes(octet if octet < 0x80 else ord("?") for octet in range(256))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """What the upstream does not take: 8-bit octets in bodies, 8-bit octets in headers, long lines."""
 
@@ -32,7 +32,7 @@ class Terms:
     long_lines: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What a survey found. `parts`: how many are to be encoded; `wide`: 8-bit octets are among the reasons, `long`:
     long lines are. `refusal` says why it cannot be done, or is ""."""

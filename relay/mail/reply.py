@@ -6,10 +6,10 @@ becomes a `Reply`: printable text only, at most 1 KiB, so that it can go to log,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """`status` is an enhanced status code "5.7.1", or "" where the reply has none."""
 

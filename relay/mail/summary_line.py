@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +15,10 @@ from relay.mail.address import Address
 from relay.mail.dsn_text import Action, Fate
 from relay.mail.envelope import Recipient
 from relay.mail.reply import Reply, sanitise
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """The message `queue_id`, accepted at `received_at`; `at` is when `fates` befell it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 from relay.mail.address import Address
@@ -15,6 +14,7 @@ from relay.policy.rules import SenderRule
 from relay.policy.session_code import SessionCodes as SessionCodes  # a part of Policy: known from here as well
 from relay.policy.session_code import is_session_code
 from relay.policy.submission import Submission
+from relay.values import frozen
 
 DEFAULT = "default"  # the route that always exists
 SESSION_CODES = "session-codes"  # the route of session codes
@@ -23,7 +23,7 @@ DELAY_WARNING = timedelta(hours=4)
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Route:
     """A name that leads to upstreams (in order) and a schedule. A lower `priority` goes first.
 
@@ -37,7 +37,7 @@ class Route:
     hold_in_doubt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """All that decisions depend on. A reload makes a new one; `is` tells whether it changed.
 
@@ -58,7 +58,7 @@ class Policy:
     bounces_to: str = "sender"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accept:
     """`rule` is the sender rule that spoke, or None; `rule.hold` keeps the message for a person.
 
@@ -72,7 +72,7 @@ class Accept:
     lifetime: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reject:
     reply: Reply
     because: tuple[str, ...]

@@ -6,8 +6,6 @@ with a session code, the Subject and what repeats it is not shown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from relay.mail.header import Header
 from relay.mail.reply import Reply
 from relay.policy.decide import Accept, Policy, Reject, judge
@@ -16,13 +14,14 @@ from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
 from relay.policy.session_code import SessionCodes
 from relay.policy.submission import Submission
+from relay.values import frozen
 
 NOT_SHOWN = "(not shown: session code)"
 # Subject, and the fields in which some software says it again.
 _TELLING = frozenset({b"subject", b"thread-topic", b"comments", b"keywords"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntryTried:
     """One entry of `session_codes.match`, and whether all of its conditions held."""
 
@@ -31,7 +30,7 @@ class EntryTried:
     held: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuleTried:
     """One sender rule. `spoke`: it is the first that matches; only that one has an effect."""
 
@@ -41,7 +40,7 @@ class RuleTried:
     spoke: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """`rejected` is the reply of a rejection, and `route` and `rendered` are None then.
 

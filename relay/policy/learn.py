@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from relay.mail import encoding
 from relay.mail.header import value
 from relay.policy.match import View
+from relay.values import frozen
 
 MAILERS = ("X-Mailer", "User-Agent")
 LONGEST_SUBJECT = 500  # of a subject that is worth a pattern
@@ -25,7 +25,7 @@ _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _KIB = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proposed:
     """A condition: its key as in the configuration ("header" with the field's name in `field`), and why it is there."""
 
@@ -35,7 +35,7 @@ class Proposed:
     field: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """An entry for `samples` (their places). `broad`: what else it would match, where that is much."""
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from relay.policy.rate import Rate
+from relay.values import frozen
 
 GRAINS = 60
 MARGIN = 1.0  # seconds, or a grain where that is less
@@ -24,7 +24,7 @@ Uses = tuple[tuple[float, int], ...]
 """(until, count), oldest first: so many, none of them later than `until`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limit:
     """At most `count` within any `seconds`, `kept` of them for session codes; of transactions, or of recipients."""
 

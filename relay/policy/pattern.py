@@ -8,12 +8,13 @@ no pattern can stop the loop; at most 2 000 characters of a value are looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 import re2
 
 from relay.policy.rules import Pattern
+from relay.values import frozen
 
 LONGEST = 2_000
 
@@ -29,7 +30,7 @@ class _Compiled(Protocol):
     def search(self, text: str) -> Mapping[int, str | None] | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Literal:
     """A glob without wildcards: the comparison of the hot path."""
 
@@ -40,7 +41,7 @@ class Literal:
         return value[:LONGEST].casefold() == self.folded
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ending:
     """A glob such as `*@example.nl`, the most frequent one with a wildcard."""
 
@@ -51,7 +52,7 @@ class Ending:
         return value[:LONGEST].casefold().endswith(self.folded)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Glob:
     """Any other glob; `compiled` expects a folded value."""
 
@@ -62,7 +63,7 @@ class Glob:
         return _found(self.compiled, value[:LONGEST].casefold())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expression:
     """An RE2 expression between slashes."""
 
@@ -73,7 +74,7 @@ class Expression:
         return _found(self.compiled, value[:LONGEST])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CodePattern:
     """Where a session code stands in a text: what group 1 of an RE2 expression matches, the first time."""
 

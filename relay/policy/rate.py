@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """At most `count` within any `seconds`."""
 

@@ -14,10 +14,11 @@ What follows from a class, whatever the code:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
+from relay.values import frozen
 
 OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
 """Classes that say nothing about the message: who sends it is not to send now."""
@@ -27,7 +28,7 @@ _NAMES = re.compile(r'<[^<>]*>|"[^"]*"|\S*@\S*')
 """Addresses, and what is quoted: anybody can choose such words, so they tell nothing about a reply."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """A line of a table: all that is given must fit. `codes` "5" is any 5xx, `statuses` "7.60" is any x.7.60;
     `texts` are any of these in the text, in lower case, without addresses and what is quoted. None: not asked.
@@ -54,7 +55,7 @@ class Line:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Told:
     """What a reply speaks of; `confirm` and `waits` as in the line that fitted."""
 
@@ -63,7 +64,7 @@ class Told:
     waits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """Lines in the order they are asked. Without any, code and stage alone tell."""
 

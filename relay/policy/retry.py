@@ -5,15 +5,16 @@ The last interval repeats until the lifetime ends (RFC 5321, section 4.5.4.1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from relay.values import frozen
 
 IN_DOUBT_LONGEST = timedelta(minutes=15)
 SET_ASIDE_LONGEST = timedelta(minutes=5)
 ASKED_LONGEST = timedelta(minutes=15)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Schedule:
     """`intervals` is not empty; `intervals[n]` follows the attempt n + 1."""
 

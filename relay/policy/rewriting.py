@@ -13,7 +13,6 @@ missing; Bcc, Resent-Bcc and Return-Path are removed. All else leaves byte for b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 from relay.mail import trace
@@ -25,6 +24,7 @@ from relay.mail.signature import signed
 from relay.policy.decide import Accept, Policy
 from relay.policy.rules import Rewrite
 from relay.policy.submission import Submission
+from relay.values import frozen
 
 _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
@@ -34,7 +34,7 @@ _LINE = 900  # octets of a value that still fit a line of 998 (RFC 5322, section
 _CACHED = 2048
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rendered:
     """A message as it leaves: `head` (complete, with its empty line), then the content from `body_offset` on.
 
@@ -114,7 +114,7 @@ def render(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Authorship:
     """What a rule makes of From and Reply-To.
 

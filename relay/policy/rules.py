@@ -5,12 +5,12 @@ All conditions of a match must hold; within one condition any pattern will do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from relay.mail.address import Address
+from relay.values import frozen
 
 
 class Pattern(Protocol):
@@ -22,7 +22,7 @@ class Pattern(Protocol):
     def matches(self, value: str) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Match:
     """The conditions of a sender rule or of a session-code entry; None: not asked.
 
@@ -44,7 +44,7 @@ class Match:
     recipients: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rewrite:
     """What a sender rule does: the author becomes `address`.
 
@@ -58,7 +58,7 @@ class Rewrite:
     envelope: str | Address = "address"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SenderRule:
     """`rewrite` None: the sender stays. `route` is the way out for this sender, or None.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from relay.policy.match import View, matches
 from relay.policy.rules import Match
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionCodes:
     """How session codes are known and what becomes of them.
 

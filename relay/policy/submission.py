@@ -6,13 +6,13 @@ configuration at each attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from relay.mail.envelope import Envelope
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peer:
     """The client's side of a connection.
 
@@ -29,7 +29,7 @@ class Peer:
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Submission:
     """`head` is the content's header block (`mail.content`); `size` counts the whole content."""
 

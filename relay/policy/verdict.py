@@ -8,15 +8,15 @@ says (`remember`), or for good where a person pinned it; once it is over the sen
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 
 from relay.policy.match import View
+from relay.values import frozen
 
 TOPIC = "sender"  # of the store's memory
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sender:
     """`reverse_path` "<>" is the null one; `author` is the first, "" where From has no usable address."""
 
@@ -33,7 +33,7 @@ class Sender:
         return self.author or self.reverse_path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """`sender` is refused at `upstream`, since `since`. `until` None: a person pinned it.
 

@@ -7,7 +7,6 @@ lease, if anything of the entry is left then; after a crash, when the store is o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
@@ -15,11 +14,12 @@ from relay.queue.books import Books, Change
 from relay.queue.listing import Acted, Did, Verb
 from relay.queue.rows import HELD, LEASED, SET_ASIDE, TO_BOUNCE, Row, address_text
 from relay.queue.work import Operation, Work
+from relay.values import frozen
 
 _DAMAGED = "it cannot be read: cancel it, or release it once the cause is gone"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Found:
     """An entry as an act finds it. `held` recipients wait for a person, `open` ones for an attempt."""
 

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +19,14 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.queue.listing import Saved
 from relay.queue.spool import Spool
 from relay.queue.work import Work
+from relay.values import frozen
 
 AT_ONCE = 4 * 1024 * 1024  # octets of content, in one transaction
 ENTRIES_AT_ONCE = 500
 HISTORY_AT_ONCE = 5000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """Where a copy comes to lie, and where it is made."""
 

@@ -7,13 +7,13 @@ callers. So at the moment the next batch is handed over, the books say what the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from relay.events import EntrySetAside, Event, Observer
 from relay.queue.model import Entry, Lease, Ledger, Settlement, State
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetAside:
     """An entry that could not be read. It waits for a person: its recipients count as held."""
 
@@ -23,7 +23,7 @@ class SetAside:
     recipients: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """What became of one entry that nobody has leased: how many recipients more (or less) are where.
 
@@ -43,7 +43,7 @@ class Change:
     session_code: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Count:
     """What the disk says of all that nobody has leased: recipients by their state in the ledger, and octets."""
 

@@ -7,7 +7,6 @@ on other threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,11 +14,12 @@ from relay.queue.books import Count
 from relay.queue.listing import Saved
 from relay.queue.spool import Spool
 from relay.queue.work import Operation, Work
+from relay.values import frozen
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """A lease as the books have it: what its row has to say."""
 
@@ -30,7 +30,7 @@ class Kept:
     pending: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mend:
     """After a commit of unknown fate: what is leased, and the keys of what must not be there, and of what is to be
     there for nobody, if it is (`Books.withheld`).
@@ -44,7 +44,7 @@ class Mend:
     withheld: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """What became of a batch. `trouble` is (reason, text) when the machine failed; `sure`: nothing of it is kept.
 

@@ -5,11 +5,11 @@ Nothing here holds content; of session codes, replies are codes only, as everywh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from relay.queue.model import Kind
+from relay.values import frozen
 
 
 class Place(StrEnum):
@@ -34,7 +34,7 @@ class Verb(StrEnum):
     REROUTE = "reroute"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """Which entries; None or "": any. `to` and `from_` are globs (`*`, `?`), case-insensitive, on bare addresses.
 
@@ -48,7 +48,7 @@ class Wanted:
     since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Addressee:
     """A recipient and its fate so far: `state` is a `queue.model.State`, or "active" while it is leased."""
 
@@ -59,7 +59,7 @@ class Addressee:
     ended_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listed:
     """An entry, or a finished message (`place` FINISHED, then `ended_at` is set).
 
@@ -90,7 +90,7 @@ class Listed:
     damage: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tried:
     """One attempt that did not finish a recipient: when, and what it said. `address` is the recipient's."""
 
@@ -101,7 +101,7 @@ class Tried:
     reply: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shown:
     """Everything about one message. `head` is its header block, without the subject of a session code.
 
@@ -128,7 +128,7 @@ class Did(StrEnum):
     UNKNOWN = "unknown"  # no such entry (any more)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Acted:
     """What became of one entry. `why` is a sentence for IMPOSSIBLE and NOTHING, else ""."""
 
@@ -137,7 +137,7 @@ class Acted:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing:
     """How many messages of a route are at a place of the queue, and the oldest acceptance among them.
 
@@ -151,7 +151,7 @@ class Standing:
     in_doubt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Saved:
     """What a backup holds: session codes are left out."""
 

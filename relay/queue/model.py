@@ -11,6 +11,7 @@ from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
 from relay.policy.submission import Submission
+from relay.values import frozen
 
 
 class State(StrEnum):
@@ -31,7 +32,7 @@ class Kind(StrEnum):
     BOUNCE = "bounce"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One message in the queue.
 
@@ -60,7 +61,7 @@ class Entry:
         return self.submission.queue_id
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pending:
     """A recipient that still waits: its place in the envelope, and what the last attempt said.
 
@@ -75,7 +76,7 @@ class Pending:
     in_doubt_at: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lease:
     """The pending recipients of one entry, ours until settled or given back.
 
@@ -89,7 +90,7 @@ class Lease:
     bounced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     """What an attempt made of one recipient. `state` PENDING: it waits for the next attempt.
 
@@ -106,7 +107,7 @@ class Result:
     upstream: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Told:
     """A report about the message `queue_id` for `reader`, made `at` that moment.
 
@@ -119,7 +120,7 @@ class Told:
     line: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reader:
     """Whom we write to: when messages of ours to `address` were `sent`, and how many reports wait for a summary."""
 
@@ -128,7 +129,7 @@ class Reader:
     collected: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settlement:
     """What an attempt changes, in one transaction: results, the next attempt, and notifications of ours.
 
@@ -150,7 +151,7 @@ class Settlement:
     told: tuple[Told, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory:
     """What is known over restarts about `key`: a moment, and `value`, a text of whoever remembers it."""
 
@@ -184,7 +185,7 @@ class Ledger:
         return self.found + self.accepted == ended + self.pending + self.deferred + self.active + self.held
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class QueueView:
     """The queue at one moment, read beside the writer: messages and the oldest acceptance by route, bytes in all.
 

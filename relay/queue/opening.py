@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from relay.queue.acting import apply_wishes
 from relay.queue.books import Change, SetAside
 from relay.queue.model import Ledger
@@ -11,9 +9,10 @@ from relay.queue.rows import SET_ASIDE
 from relay.queue.spool import Spool
 from relay.queue.taking import set_aside
 from relay.queue.work import Work
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """What lay in the queue."""
 

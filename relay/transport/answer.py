@@ -18,7 +18,7 @@ mail only; what is said of the upstream as a whole has no word of it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -27,6 +27,7 @@ from typing import Literal
 from relay.mail.outcome import Deferred, Delivered, Failed, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.transport.port import Delivery
+from relay.values import frozen
 
 OnClientError = Literal["fail", "next"]
 
@@ -35,7 +36,7 @@ _LONGEST = 86_400.0
 _SAID = 300  # characters
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """`body` is what was read of it, "" unless it is JSON; `date` the endpoint's clock."""
 

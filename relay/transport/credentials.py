@@ -9,15 +9,17 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from relay.values import frozen
 
 Auth = Literal["none", "bearer", "basic", "header", "hmac-sha256"]
 
 TIMESTAMP, SIGNATURE = "X-Relay-Timestamp", "X-Relay-Signature"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credentials:
     """`secret`: the token, the password, the value of `header`, or what is signed with."""
 

@@ -16,7 +16,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
@@ -35,6 +35,7 @@ from relay.transport.answer import Answer, OnClientError, delivery
 from relay.transport.credentials import Credentials
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.tls import explain
+from relay.values import frozen
 
 MOST_OF_AN_ANSWER = 64 * 1024
 REST_OF_AN_ANSWER = 5.0  # seconds for what follows the status
@@ -43,7 +44,7 @@ _OF_CERTIFICATES = ("_CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FA
 _PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """What is asked, and how. `template` None: the message itself goes, not fields of it. `total`: seconds from the
     first octet of a request to the status of its answer."""
@@ -287,7 +288,7 @@ def idempotency_key(request: DeliveryRequest) -> str:
     return f"{request.queue_id}-{place + 1}" if place else request.queue_id
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Content:
     """The body of a request: `made`, or else the message as it leaves, which may lie in a file."""
 

@@ -15,7 +15,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import cast
 
 from aiohttp.client_proto import ResponseHandler
@@ -29,9 +29,10 @@ from relay.transport.credentials import Auth, Credentials
 from relay.transport.exchange import HttpsConnection, Terms
 from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, end_of, explain
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HttpsSettings:
     """One upstream. `secret` reveals what `auth` needs, is asked at each connect, and may raise RelayError.
 

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.token_http import TokenHttp, TokenTrouble
+from relay.values import frozen
 
 Reveal = Callable[[], str]
 
@@ -73,7 +74,7 @@ class OAuth2Terms:
         return DELEGATED_SCOPE if self.delegated else APP_SCOPE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fetched:
     """A fresh token, good for `lifetime` seconds; and the refresh token to use from now on, "" where there is none."""
 
@@ -187,7 +188,7 @@ def _pem(path: str, kind: str) -> str:
     raise RelayError(f"{path} has no {kind.lower()} in PEM form")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeviceLogin:
     """A login that a person finishes in a browser: `url` and `code` to show, until `expires_in` seconds have gone."""
 
@@ -272,7 +273,7 @@ def _service_account(terms: OAuth2Terms) -> dict[str, Any]:
     return {**info, "token_uri": terms.token_url}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BrowserLogin:
     """A login whose end a person pastes: the URL that the browser was sent to."""
 

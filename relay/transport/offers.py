@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Offers:
     """`size`: None when SIZE is not offered; 0 when it is, without a limit (RFC 1870, section 4)."""
 

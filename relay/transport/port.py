@@ -7,13 +7,13 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Outcome, Stage, Trouble
+from relay.values import frozen
 
 PIECE = 256 * 1024  # octets that are read at once
 
@@ -35,7 +35,7 @@ class Gate(Protocol):
     def __call__(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeliveryRequest:
     """One transaction: `head` (complete, with its empty line) goes first, then the octets of
     `content` from `body_offset` on.
@@ -79,7 +79,7 @@ class DeliveryRequest:
             yield piece
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reencoding:
     """A message had to be re-encoded: `why`, how many of its parts, and how many signatures that broke."""
 
@@ -88,7 +88,7 @@ class Reencoding:
     signatures_removed: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivery:
     """The end of one transaction: one outcome for each recipient, in order.
 

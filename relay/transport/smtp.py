@@ -17,7 +17,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -36,6 +36,7 @@ from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
 from relay.transport.transaction import SmtpConnection, Timeouts
+from relay.values import frozen
 
 if TYPE_CHECKING:  # who logs in with a password needs none of it
     from relay.transport.tokens import Token, TokenSource
@@ -43,7 +44,7 @@ if TYPE_CHECKING:  # who logs in with a password needs none of it
 MECHANISMS = ("plain", "login", "cram-md5")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SmtpSettings:
     """One upstream. `password` reveals the secret, is asked at each connect, and may raise RelayError.
 
@@ -73,7 +74,7 @@ class SmtpSettings:
         return TlsTerms(self.tls_verify, self.tls_ca, self.tls_certificate, self.tls_key)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heard:
     """What a connection learned before AUTH: the TLS version ("": none), what `getpeercert` returned, EHLO's answer.
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from relay.values import frozen
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h; ssl has no names for them.
 _EXPIRED, _NOT_YET, _SELF_SIGNED, _WRONG_NAME, _WRONG_ADDRESS = 10, 9, 18, 62, 64
 _UNKNOWN_AUTHORITY = frozenset({2, 19, 20, 21})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TlsTerms:
     """`ca` replaces the system's store; `certificate` and `key` are the client's own. Paths of PEM files."""
 

@@ -13,11 +13,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
+from relay.values import frozen
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -27,7 +28,7 @@ SHORTEST_KEY = 32
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """`identity`: whose it is, so that another account never gets it. Moments are Unix times.
 
@@ -75,7 +76,7 @@ class TokenFile:
             octets = self._decrypted(octets)
         try:
             document = json.loads(octets)
-            kept = Kept(**{name: document[name] for name in Kept.__slots__})
+            kept = Kept(**{one.name: document[one.name] for one in fields(Kept)})
         except (ValueError, TypeError, KeyError):
             raise RelayError(f"{self.path} holds no tokens (remove it)") from None
         if plain and self._key is not None:

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, cast
@@ -26,6 +26,7 @@ from typing import Any, cast
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.tls import explain
+from relay.values import frozen
 
 SILENCE = 10.0  # seconds without an octet
 WHOLE = 25.0  # seconds for a request, all in all
@@ -54,7 +55,7 @@ class TokenTrouble(RelayError):
         super().__init__(text)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What came back; `status_code`, `text` and `headers` are what msal wants of one, `data` what google-auth does."""
 

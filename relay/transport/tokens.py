@@ -15,7 +15,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from relay.mail.reply import sanitise
 from relay.transport.oauth2 import Fetched, OAuth2Terms, digest, fetch
 from relay.transport.token_file import Kept, TokenFile
 from relay.transport.token_http import TokenTrouble
+from relay.values import frozen
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ _YOUNG = 30.0  # seconds: a new token would say the same
 PAUSES = (30.0, 60.0, 120.0, 300.0)  # seconds after a failure; the last one repeats
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Token:
     """Moments are Unix times."""
 

@@ -25,7 +25,7 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
@@ -37,6 +37,7 @@ from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.reencode import acceptable
 from relay.transport.replies import ReplyReader, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
+from relay.values import frozen
 
 # Over TLS the layer below may hold a whole write unseen; content beyond this goes piece by piece,
 # so that it stays known whether the dot has left.
@@ -47,7 +48,7 @@ REFRESH = 5.0  # seconds for the answer to NOOP
 _RESET = struct.pack("ii", 1, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timeouts:
     """Seconds. `greeting` is for banner, EHLO, STARTTLS, TLS and AUTH each; `progress`: no octet could be sent."""
 
