@@ -87,6 +87,7 @@ class House:
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+        self._waking: asyncio.Task[None] | None = None
 
     # Start
 
@@ -129,7 +130,6 @@ class House:
                 observer=self.observer,
                 size_limit=lambda route: self._size_limit([route]),
             )
-            await self.store.make_due(now=wiring.now())
             self.folders = Folders(self._pickup)
             await self.folders.open(config)
             self.doors = Doors(self._door, self.observer)
@@ -217,8 +217,8 @@ class House:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                view = await self.store.view()
-                self.workers.sync(group, (*view.messages, *view.held))
+                self.workers.sync(group, await self.store.routes())
+                self._wake_all()
                 await self.doors.start()
                 self.folders.start(group)
                 self.started.set()
@@ -239,6 +239,8 @@ class House:
                 ]
                 await self._stop.wait()
                 async with self._changing:  # a reload under way ends first
+                    if self._waking is not None:
+                        self._waking.cancel()
                     await self._drain()
                 for task in background:
                     task.cancel()
@@ -404,7 +406,9 @@ class House:
         for upstream in gone:  # attempts under way hold the object itself; nobody new finds it
             await upstream.close()
         self._gone = [upstream for upstream in (*self._gone, *gone) if upstream.connections != (0, 0)]
-        await self._try_everything()
+        # What made mail wait may be mended.
+        self.try_now()
+        self._wake_all()
         self._keep_warm()
         self._warn_of(config)
         needs_restart = _needs_restart(old, config)
@@ -419,13 +423,18 @@ class House:
             upstream.transport.reload()
         return upstream
 
-    async def _try_everything(self) -> None:
-        """What made mail wait may be mended."""
+    def _wake_all(self) -> None:
+        """Whatever waits for its time is tried now. Where that is very much it takes a while, and nobody waits for it."""
+        assert self._group is not None
+        if self._waking is not None:
+            self._waking.cancel()
+        self._waking = self._group.create_task(self._make_due())
+
+    async def _make_due(self) -> None:
         try:
-            await self.store.make_due(now=wiring.now())
+            await self.store.make_due(now=wiring.now(), woken=self.wake)
         except StoreUnavailable:
             pass  # the store has told everybody; mail is tried when it would have been
-        self.try_now()
 
     def _warn_of(self, config: model.Config) -> None:
         for warning in advice.warnings(config):

@@ -256,8 +256,7 @@ class Worker:
                         now=house.now(),
                         session_codes_only=not self._mail_may_expire(),
                     )
-                    for lease in leases:
-                        await self._end(lease)
+                    await asyncio.gather(*map(self._end, leases))
                     if not leases:
                         break
             except StoreUnavailable:

@@ -47,9 +47,10 @@ from relay.queue.writer import GroupCommit
 T = TypeVar("T")
 
 WIPE_AFTER = 1.0  # seconds from the settling of a session code to the wiping of the log: at most 5
-FORGET_AT_ONCE = 1000  # messages of one transaction of `forget`, likewise
+FORGET_AT_ONCE = 500  # messages of one transaction of `forget`, likewise
+FORGET_RESTS = 2  # times as long as a slice took: mail that comes and goes meanwhile has most of the disk
 ALL_KEYS = 1 << 62
-WAKE_AT_ONCE = 5000  # entries of one transaction of `make_due`, so that no commit waits for all of them
+WAKE_AT_ONCE = 1000  # entries of one transaction of `make_due`, so that no commit waits for all of them
 
 
 class GroupedStore:
@@ -177,13 +178,16 @@ class GroupedStore:
     async def give_back(self, leases: Sequence[Lease]) -> Sequence[str]:
         return await self._submit(self._give_back(leases)) if leases else ()
 
-    async def make_due(self, *, now: datetime, route: str | None = None) -> None:
+    async def make_due(
+        self, *, now: datetime, route: str | None = None, woken: Callable[[], None] = lambda: None
+    ) -> None:
         until = await self._disk.read(reading.last_sleeping)
         if until is None:
             return
         # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
         while await self._submit(MakeDue(route, microseconds(now), until, WAKE_AT_ONCE)) == WAKE_AT_ONCE:
-            pass
+            woken()
+        woken()
 
     async def next_due(self, route: str) -> datetime | None:
         first = await self._disk.read(reading.first(route))
@@ -193,6 +197,9 @@ class GroupedStore:
         return min(moment(at), self._now()) if due else moment(at)
 
     # The operator's questions
+
+    async def routes(self) -> Sequence[str]:
+        return await self._disk.read(reading.routes)
 
     async def view(self) -> QueueView:
         messages: dict[str, int] = {}
@@ -214,7 +221,12 @@ class GroupedStore:
         return reading.gathered((*waiting, *active))
 
     async def find(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Listed]:
-        found = await self._disk.read(reading.latest(wanted, limit=limit))
+        found: list[Listed] = []
+        before: int | None = ALL_KEYS
+        while before is not None and len(found) < limit:
+            slice_of = reading.latest(wanted, before=before, limit=limit - len(found))
+            some, before = await self._disk.read(slice_of)
+            found += some
         if wanted.place in (None, Place.FINISHED):
             found += await self._find_finished(wanted, limit)
         return sorted(found, key=lambda listed: -listed.key)[:limit]
@@ -280,9 +292,12 @@ class GroupedStore:
             keys = await self._disk.read(slice_of)
             if not keys:
                 return forgotten
+            began = time.perf_counter()
             await self._submit(Forget(keys))
             above = keys[-1]
             forgotten += len(keys)
+            if len(keys) == FORGET_AT_ONCE:
+                await asyncio.sleep(FORGET_RESTS * (time.perf_counter() - began))
 
     async def backup(self, path: Path) -> Saved:
         if self._closing is not None:
@@ -309,7 +324,12 @@ class GroupedStore:
             saving.exception()  # whoever waits for it is told; nobody may be
 
     async def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Listed]:
-        return await self._disk.read(reading.listed(wanted, after=after, limit=limit))
+        found: list[Listed] = []
+        begin: int | None = after
+        while begin is not None and len(found) < limit:
+            some, begin = await self._disk.read(reading.listed(wanted, after=begin, limit=limit - len(found)))
+            found += some
+        return found
 
     async def check(self) -> None:
         await self._submit(Check())

@@ -25,6 +25,12 @@ class Found:
     changes: list[Change]
 
 
+def found_recipients(work: Work, *, leased: bool) -> dict[str, int]:
+    """Those that wait, by their state in the ledger; `leased`: those of entries that somebody has leased as well."""
+    counts = next(work.execute("found_recipients", (leased,)))
+    return dict(zip(("pending", "deferred", "held"), counts, strict=True))
+
+
 def look_around(work: Work, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
     """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
 
@@ -32,7 +38,7 @@ def look_around(work: Work, spool: Spool, now: int, *, history: bool) -> tuple[F
     """
     entries, octets, last_key, leases = next(work.execute("found_entries"))
     last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
-    recipients: dict[str, int] = dict(work.execute("found_recipients", (True,)))
+    recipients = found_recipients(work, leased=True)
     changes: list[Change] = []
     work.execute("forget_summarised")
     if leases:

@@ -31,7 +31,7 @@ from relay.queue.rows import (
 )
 from relay.queue.work import Work
 
-SLICE = 50_000  # messages of the history that one transaction looks at
+SLICE = 50_000  # messages of the queue or of the history that one transaction looks at
 SUMMARY_OCTETS = 512 * 1024  # of the lines of one summary
 _ANY_PLACE = -1
 _WAITING = (DUE, SLEEPING, TO_BOUNCE)
@@ -66,13 +66,23 @@ def any_over(route: str, now: int, *, session_codes_only: bool) -> Callable[[Wor
     """Whether an entry of `route` is to be bounced, or past its lifetime."""
 
     def look(read: Work) -> bool:
-        asked = (("any_expired", (route, now, session_codes_only)), ("any_to_bounce", (route,)))
-        return any(
-            next(read.execute(name, bindings), None) is not None
-            for name, bindings in (*asked, ("any_held_code", (route, now)))
-        )
+        expired = "any_expired_code" if session_codes_only else "any_expired"
+        asked = ((expired, (route, now)), ("any_to_bounce", (route,)), ("any_held_code", (route, now)))
+        return any(next(read.execute(name, bindings), None) is not None for name, bindings in asked)
 
     return look
+
+
+def routes(read: Work) -> list[str]:
+    """The routes that mail waits under which nobody has leased."""
+    found: dict[str, None] = {}
+    indexes = (("next_route_due", ()), ("next_route_sleeping", ()))
+    for name, bindings in (*indexes, *(("next_route_apart", (place,)) for place in (HELD, SET_ASIDE, TO_BOUNCE))):
+        row = next(read.execute(name, (*bindings, "")), None)
+        while row is not None:
+            found[row[0]] = None
+            row = next(read.execute(name, (*bindings, row[0])), None)
+    return list(found)
 
 
 def standing(read: Work) -> list[Standing]:
@@ -117,23 +127,28 @@ def _together(one: Standing, other: Standing) -> Standing:
 # Lists
 
 
-def listed(wanted: Wanted, *, after: int, limit: int) -> Callable[[Work], list[Listed]]:
-    """Of the queue, oldest first."""
-    return _queue("list_entries", wanted, after, limit)
+Found = tuple[list[Listed], int | None]
+"""What a slice of the queue has, and where the next one begins, if there may be one."""
 
 
-def latest(wanted: Wanted, *, limit: int) -> Callable[[Work], list[Listed]]:
-    """Of the queue, newest first."""
-    return _queue("latest_entries", wanted, 0, limit)
+def listed(wanted: Wanted, *, after: int, limit: int) -> Callable[[Work], Found]:
+    """Of a slice of the queue, oldest first."""
+    return _queue("list_entries", "slice_upwards", wanted, after, limit)
 
 
-def _queue(name: str, wanted: Wanted, after: int, limit: int) -> Callable[[Work], list[Listed]]:
-    def look(read: Work) -> list[Listed]:
-        if wanted.place is Place.FINISHED:
-            return []
+def latest(wanted: Wanted, *, before: int, limit: int) -> Callable[[Work], Found]:
+    """Of a slice of the queue, newest first."""
+    return _queue("latest_entries", "slice_downwards", wanted, before, limit)
+
+
+def _queue(name: str, slice_: str, wanted: Wanted, begin: int, limit: int) -> Callable[[Work], Found]:
+    def look(read: Work) -> Found:
+        end: int | None = next(read.execute(slice_, (begin, SLICE)))[0]
+        if end is None or wanted.place is Place.FINISHED:
+            return [], None
         places, tried = (_ANY_PLACE, None) if wanted.place is None else _PLACES[wanted.place]
         asked = (wanted.route or None, _since(wanted), _like(wanted.from_), _like(wanted.to))
-        return _entries(read, list(read.execute(name, (after, places, tried, *asked, limit))))
+        return _entries(read, list(read.execute(name, (begin, places, tried, *asked, limit, end)))), end
 
     return look
 

@@ -35,7 +35,7 @@ from relay.queue.disk import Mend, Report
 from relay.queue.grouped import GroupedStore
 from relay.queue.listing import Saved
 from relay.queue.lock import Lock
-from relay.queue.opening import Found, look_around
+from relay.queue.opening import Found, found_recipients, look_around
 from relay.queue.operations import Wipe
 from relay.queue.rows import PAGE_SIZE, Row, microseconds
 from relay.queue.spool import Spool
@@ -118,7 +118,7 @@ class _Transaction:
         for kept in mend.leased:
             self.execute("keep_lease", (kept.attempts, kept.route, kept.wish, kept.key))
             self.execute("keep_recipients", (self.keys(kept.pending), kept.key))
-        return Count(dict(self.execute("found_recipients", (False,))), next(self.execute("octets_not_leased"))[0])
+        return Count(found_recipients(self, leased=False), next(self.execute("octets_not_leased"))[0])
 
 
 class Database:

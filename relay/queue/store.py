@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -72,12 +72,21 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def make_due(self, *, now: datetime, route: str | None = None) -> None:
-        """Waiting entries (of `route`, or all) become due: after a start, a reload, or an upstream's return."""
+    async def make_due(
+        self, *, now: datetime, route: str | None = None, woken: Callable[[], None] = lambda: None
+    ) -> None:
+        """Waiting entries (of `route`, or all) become due: after a start, a reload, or an upstream's return.
+
+        A slice at a time; `woken` is called after each.
+        """
         ...
 
     async def next_due(self, route: str) -> datetime | None:
         """When the next waiting entry of `route` is due, or None when nothing waits."""
+        ...
+
+    async def routes(self) -> Sequence[str]:
+        """The routes that mail waits under which nobody has leased; cheap however much that is."""
         ...
 
     async def view(self) -> QueueView:

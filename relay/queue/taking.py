@@ -12,6 +12,8 @@ from relay.queue.rows import CLIENT, TO_BOUNCE, Row, Unreadable, entry_of, pendi
 from relay.queue.spool import Spool
 from relay.queue.work import Operation, Work
 
+WAKE_AT_ONCE = 500  # more than is leased at once, so that all that slept is awake before long; and no commit waits
+
 Turns = dict[tuple[str, int], str]
 """By route and priority, whose entry was leased last: the next is the turn of the client after it."""
 
@@ -45,7 +47,7 @@ class Take(Operation[list[Lease]]):
                 break
 
     def _select(self, work: Work, limit: int) -> Sequence[Row]:
-        work.execute("wake", (self._route, self._now))
+        work.execute("wake", (self._route, self._now, max(limit, WAKE_AT_ONCE)))
         rows: list[Row] = []
         above = -1
         while len(rows) < limit:
@@ -134,7 +136,8 @@ class TakeExpired(Take):
     def _select(self, work: Work, limit: int) -> Sequence[Row]:
         rows = list(work.execute("select_to_bounce", (self._route, limit)))
         over = (self._route, self._now)
-        rows += work.execute("select_expired", (*over, self._session_codes_only, limit - len(rows)))
+        expired = "select_expired_codes" if self._session_codes_only else "select_expired"
+        rows += work.execute(expired, (*over, limit - len(rows)))
         rows += work.execute("select_held_codes", (*over, limit - len(rows)))
         for row in rows:
             if row[8] and (held := work.changed("release_recipients", (row[0],))):

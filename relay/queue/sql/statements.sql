@@ -44,7 +44,8 @@ SELECT wish, (SELECT count(*) FROM recipient WHERE entry = id AND state = 'held'
 UPDATE entry SET place = ?, next_attempt_at = ?, route = ?, warned = warned OR ?, wish = ? WHERE id = ?;
 
 -- name: wake
-UPDATE entry SET place = 0 WHERE place = 1 AND route = ? AND next_attempt_at <= ?;
+UPDATE entry SET place = 0
+WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?);
 
 -- Whose turn it is, each found by one step in an index.
 -- name: next_priority
@@ -61,7 +62,12 @@ SELECT * FROM entry WHERE place = 0 AND route = ? AND priority = ? AND client = 
 
 -- name: select_expired
 SELECT * FROM entry
-WHERE place IN (0, 1) AND route = ? AND expires_at <= ? AND session_code >= ?
+WHERE place IN (0, 1) AND route = ? AND expires_at <= ?
+ORDER BY expires_at, id LIMIT ?;
+
+-- name: select_expired_codes
+SELECT * FROM entry
+WHERE place IN (0, 1) AND session_code = 1 AND route = ? AND expires_at <= ?
 ORDER BY expires_at, id LIMIT ?;
 
 -- name: select_to_bounce
@@ -215,13 +221,26 @@ SELECT next_attempt_at FROM entry WHERE place = 0 AND route = ? LIMIT 1;
 SELECT next_attempt_at FROM entry WHERE place = 1 AND route = ? ORDER BY next_attempt_at LIMIT 1;
 
 -- name: any_expired
-SELECT 1 FROM entry WHERE place IN (0, 1) AND route = ? AND expires_at <= ? AND session_code >= ? LIMIT 1;
+SELECT 1 FROM entry WHERE place IN (0, 1) AND route = ? AND expires_at <= ? LIMIT 1;
+
+-- name: any_expired_code
+SELECT 1 FROM entry WHERE place IN (0, 1) AND session_code = 1 AND route = ? AND expires_at <= ? LIMIT 1;
 
 -- name: any_to_bounce
 SELECT 1 FROM entry WHERE place > 2 AND place = 5 AND route = ? LIMIT 1;
 
 -- name: any_held_code
 SELECT 1 FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code = 1 AND expires_at <= ? LIMIT 1;
+
+-- The routes that mail waits under: each is found by one step in an index.
+-- name: next_route_due
+SELECT route FROM entry WHERE place = 0 AND route > ? ORDER BY route LIMIT 1;
+
+-- name: next_route_sleeping
+SELECT route FROM entry WHERE place = 1 AND route > ? ORDER BY route LIMIT 1;
+
+-- name: next_route_apart
+SELECT route FROM entry WHERE place > 2 AND place = ? AND route > ? ORDER BY route LIMIT 1;
 
 -- name: standing_due
 SELECT route, count(*), count(*) FILTER (WHERE attempts > 0),
@@ -247,10 +266,17 @@ SELECT route, attempts > 0, received_at FROM entry WHERE place > 2 AND place = 5
 -- name: received_at
 SELECT received_at FROM entry WHERE id = ?;
 
--- ?2 is a set of places (1 << place), ?3 whether they were tried.
+-- Very many are looked at a slice at a time; where one that begins at ?1 ends.
+-- name: slice_upwards
+SELECT max(id) FROM (SELECT id FROM entry WHERE id > ?1 ORDER BY id LIMIT ?2);
+
+-- name: slice_downwards
+SELECT min(id) FROM (SELECT id FROM entry WHERE id < ?1 ORDER BY id DESC LIMIT ?2);
+
+-- ?1 and ?9 are the ends of the slice, ?2 is a set of places (1 << place), ?3 whether they were tried.
 -- name: list_entries
 SELECT * FROM entry
-WHERE id > ?1 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
+WHERE id > ?1 AND id <= ?9 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
   AND (?4 IS NULL OR route = ?4) AND (?5 IS NULL OR received_at >= ?5)
   AND (?6 IS NULL OR CASE ?6 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?6 ESCAPE '\' END)
   AND (?7 IS NULL OR EXISTS (SELECT 1 FROM recipient WHERE entry = id AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
@@ -258,7 +284,7 @@ ORDER BY id LIMIT ?8;
 
 -- name: latest_entries
 SELECT * FROM entry
-WHERE id > ?1 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
+WHERE id < ?1 AND id >= ?9 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
   AND (?4 IS NULL OR route = ?4) AND (?5 IS NULL OR received_at >= ?5)
   AND (?6 IS NULL OR CASE ?6 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?6 ESCAPE '\' END)
   AND (?7 IS NULL OR EXISTS (SELECT 1 FROM recipient WHERE entry = id AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
@@ -391,12 +417,13 @@ SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0), count(*) FILTER (
 -- name: last_key_of_history
 SELECT coalesce(max(key), 0) FROM history;
 
+-- One pass, and no sorting: pending, deferred, held.
 -- name: found_recipients
-SELECT CASE WHEN place IN (3, 4) OR state = 'held' THEN 'held' WHEN attempts > 0 THEN 'deferred' ELSE 'pending' END AS waits_as,
-       count(*)
+SELECT count(*) FILTER (WHERE attempts = 0 AND state <> 'held' AND place NOT IN (3, 4)),
+       count(*) FILTER (WHERE attempts > 0 AND state <> 'held' AND place NOT IN (3, 4)),
+       count(*) FILTER (WHERE state = 'held' OR place IN (3, 4))
 FROM recipient JOIN entry ON entry.id = recipient.entry
-WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') AND (place <> 2 OR state = 'held' OR ?)
-GROUP BY waits_as;
+WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') AND (place <> 2 OR state = 'held' OR ?);
 
 -- name: octets_not_leased
 SELECT coalesce(sum(size), 0) FROM entry WHERE place <> 2;
