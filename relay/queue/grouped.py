@@ -181,12 +181,11 @@ class GroupedStore:
     async def make_due(
         self, *, now: datetime, route: str | None = None, woken: Callable[[], None] = lambda: None
     ) -> None:
-        until = await self._disk.read(reading.last_sleeping)
-        if until is None:
-            return
-        # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
-        while await self._submit(MakeDue(route, microseconds(now), until, WAKE_AT_ONCE)) == WAKE_AT_ONCE:
-            woken()
+        for name, until in await self._disk.read(reading.sleeping):
+            if route in (None, name):
+                # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
+                while await self._submit(MakeDue(name, microseconds(now), until, WAKE_AT_ONCE)) == WAKE_AT_ONCE:
+                    woken()
         woken()
 
     async def next_due(self, route: str) -> datetime | None:
@@ -222,11 +221,14 @@ class GroupedStore:
 
     async def find(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Listed]:
         found: list[Listed] = []
-        before: int | None = ALL_KEYS
-        while before is not None and len(found) < limit:
-            slice_of = reading.latest(wanted, before=before, limit=limit - len(found))
-            some, before = await self._disk.read(slice_of)
+        before = ALL_KEYS
+        for among in reading.slices():
+            slice_of = reading.latest(wanted, before=before, among=among, limit=limit - len(found))
+            some, end = await self._disk.read(slice_of)
             found += some
+            if end is None or len(found) >= limit:
+                break
+            before = end
         if wanted.place in (None, Place.FINISHED):
             found += await self._find_finished(wanted, limit)
         return sorted(found, key=lambda listed: -listed.key)[:limit]
@@ -234,11 +236,14 @@ class GroupedStore:
     async def _find_finished(self, wanted: Wanted, limit: int) -> list[Listed]:
         """A slice at a time: a rare address makes it look at all of the history."""
         found: list[Listed] = []
+        last: int | None
         least, last = await self._disk.read(reading.ends_of_history)
-        while last >= least and len(found) < limit and last:
-            above = last - reading.SLICE
-            found += await self._disk.read(reading.finished(wanted, above=above, up_to=last, limit=limit - len(found)))
-            last = above
+        for among in reading.slices():
+            if not last or last < least or len(found) >= limit:
+                break
+            slice_of = reading.finished(wanted, above=last - among, up_to=last, limit=limit - len(found))
+            some, last = await self._disk.read(slice_of)
+            found += some
         return found
 
     async def match(self, prefix: str) -> Sequence[str]:
@@ -325,10 +330,13 @@ class GroupedStore:
 
     async def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Listed]:
         found: list[Listed] = []
-        begin: int | None = after
-        while begin is not None and len(found) < limit:
-            some, begin = await self._disk.read(reading.listed(wanted, after=begin, limit=limit - len(found)))
+        for among in reading.slices():
+            slice_of = reading.listed(wanted, after=after, among=among, limit=limit - len(found))
+            some, end = await self._disk.read(slice_of)
             found += some
+            if end is None or len(found) >= limit:
+                break
+            after = end
         return found
 
     async def check(self) -> None:

@@ -363,11 +363,11 @@ class ForgetTold(Operation[None]):
 
 
 class MakeDue(Operation[int]):
-    """One slice: at most `limit` entries that sleep until `until` or less. The result says how many woke."""
+    """One slice: at most `limit` entries of `route` that sleep until `until` or less. The result says how many woke."""
 
     __slots__ = ("_limit", "_now", "_route", "_until", "_woken")
 
-    def __init__(self, route: str | None, now: int, until: int, limit: int) -> None:
+    def __init__(self, route: str, now: int, until: int, limit: int) -> None:
         super().__init__()
         self._route = route
         self._now = now
@@ -376,11 +376,7 @@ class MakeDue(Operation[int]):
         self._woken = 0
 
     def run(self, work: Work) -> None:
-        rest = (self._until, self._limit)
-        if self._route is None:
-            self._woken = work.changed("make_due", (self._now, *rest))
-        else:
-            self._woken = work.changed("make_route_due", (self._now, self._route, *rest))
+        self._woken = work.changed("make_due", (self._now, self._route, self._until, self._limit))
 
     def apply(self, books: Books) -> int:  # noqa: ARG002
         return self._woken

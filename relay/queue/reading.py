@@ -6,7 +6,7 @@ What is shown of an entry never fails for a column that makes no sense: who look
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 
@@ -31,6 +31,7 @@ from relay.queue.rows import (
 )
 from relay.queue.work import Work
 
+_FIRST_SLICES = (1000, 8000)
 SLICE = 50_000  # messages of the queue or of the history that one transaction looks at
 SUMMARY_OCTETS = 512 * 1024  # of the lines of one summary
 _ANY_PLACE = -1
@@ -57,9 +58,10 @@ def first(route: str) -> Callable[[Work], tuple[bool, int] | None]:
     return look
 
 
-def last_sleeping(read: Work) -> int | None:
-    last: int | None = next(read.execute("last_sleeping"))[0]
-    return last
+def sleeping(read: Work) -> list[tuple[str, int]]:
+    """The routes under which mail sleeps, and until when the last of it does."""
+    names = _names_by(read, "next_route_sleeping")
+    return [(route, next(read.execute("last_sleeping", (route,)))[0]) for route in names]
 
 
 def any_over(route: str, now: int, *, session_codes_only: bool) -> Callable[[Work], bool]:
@@ -68,21 +70,23 @@ def any_over(route: str, now: int, *, session_codes_only: bool) -> Callable[[Wor
     def look(read: Work) -> bool:
         expired = "any_expired_code" if session_codes_only else "any_expired"
         asked = ((expired, (route, now)), ("any_to_bounce", (route,)), ("any_held_code", (route, now)))
-        return any(next(read.execute(name, bindings), None) is not None for name, bindings in asked)
+        return any(_any(read, name, bindings) for name, bindings in asked)
 
     return look
 
 
 def routes(read: Work) -> list[str]:
     """The routes that mail waits under which nobody has leased."""
-    found: dict[str, None] = {}
-    indexes = (("next_route_due", ()), ("next_route_sleeping", ()))
-    for name, bindings in (*indexes, *(("next_route_apart", (place,)) for place in (HELD, SET_ASIDE, TO_BOUNCE))):
-        row = next(read.execute(name, (*bindings, "")), None)
-        while row is not None:
-            found[row[0]] = None
-            row = next(read.execute(name, (*bindings, row[0])), None)
-    return list(found)
+    apart = [name for place in (HELD, SET_ASIDE, TO_BOUNCE) for name in _names_by(read, "next_route_apart", place)]
+    return list(dict.fromkeys((*_names_by(read, "next_route_due"), *_names_by(read, "next_route_sleeping"), *apart)))
+
+
+def _names_by(read: Work, statement: str, *bindings: int) -> Iterator[str]:
+    """One after the other, each by a step of its own."""
+    row = next(read.execute(statement, (*bindings, "")), None)
+    while row is not None:
+        yield row[0]
+        row = next(read.execute(statement, (*bindings, row[0])), None)
 
 
 def standing(read: Work) -> list[Standing]:
@@ -128,29 +132,55 @@ def _together(one: Standing, other: Standing) -> Standing:
 
 
 Found = tuple[list[Listed], int | None]
-"""What a slice of the queue has, and where the next one begins, if there may be one."""
+"""What a slice of the queue or the history has, and where the next one begins, if there may be one."""
 
 
-def listed(wanted: Wanted, *, after: int, limit: int) -> Callable[[Work], Found]:
+def slices() -> Iterator[int]:
+    """How many messages to look at: few at first, since what is asked for is mostly near."""
+    yield from _FIRST_SLICES
+    while True:
+        yield SLICE
+
+
+def listed(wanted: Wanted, *, after: int, among: int, limit: int) -> Callable[[Work], Found]:
     """Of a slice of the queue, oldest first."""
-    return _queue("list_entries", "slice_upwards", wanted, after, limit)
 
-
-def latest(wanted: Wanted, *, before: int, limit: int) -> Callable[[Work], Found]:
-    """Of a slice of the queue, newest first."""
-    return _queue("latest_entries", "slice_downwards", wanted, before, limit)
-
-
-def _queue(name: str, slice_: str, wanted: Wanted, begin: int, limit: int) -> Callable[[Work], Found]:
     def look(read: Work) -> Found:
-        end: int | None = next(read.execute(slice_, (begin, SLICE)))[0]
+        end = _end_of_slice(read, "slice_upwards", after, among)
         if end is None or wanted.place is Place.FINISHED:
             return [], None
-        places, tried = (_ANY_PLACE, None) if wanted.place is None else _PLACES[wanted.place]
-        asked = (wanted.route or None, _since(wanted), _like(wanted.from_), _like(wanted.to))
-        return _entries(read, list(read.execute(name, (begin, places, tried, *asked, limit, end)))), end
+        return _found(read, "list_entries", wanted, (after, end), limit), end
 
     return look
+
+
+def latest(wanted: Wanted, *, before: int, among: int, limit: int) -> Callable[[Work], Found]:
+    """Of a slice of the queue, newest first."""
+    since = _since(wanted)
+
+    def look(read: Work) -> Found:
+        end = _end_of_slice(read, "slice_downwards", before, among)
+        if end is None or wanted.place is Place.FINISHED:
+            return [], None
+        found = _found(read, "latest_entries", wanted, (before, end), limit)
+        return found, end if since is None or _any(read, "any_entry_since", (before, end, since)) else None
+
+    return look
+
+
+def _end_of_slice(read: Work, name: str, begin: int, among: int) -> int | None:
+    end: int | None = next(read.execute(name, (begin, among - 1)))[0]
+    return end
+
+
+def _found(read: Work, name: str, wanted: Wanted, ends: tuple[int, int], limit: int) -> list[Listed]:
+    places, tried = (_ANY_PLACE, None) if wanted.place is None else _PLACES[wanted.place]
+    asked = (wanted.route or None, _since(wanted), _like(wanted.from_), _like(wanted.to))
+    return _entries(read, list(read.execute(name, (ends[0], places, tried, *asked, limit, ends[1]))))
+
+
+def _any(read: Work, name: str, bindings: Sequence[object]) -> bool:
+    return next(read.execute(name, bindings), None) is not None
 
 
 def ends_of_history(read: Work) -> tuple[int, int]:
@@ -159,12 +189,18 @@ def ends_of_history(read: Work) -> tuple[int, int]:
     return least, last
 
 
-def finished(wanted: Wanted, *, above: int, up_to: int, limit: int) -> Callable[[Work], list[Listed]]:
+def finished(wanted: Wanted, *, above: int, up_to: int, limit: int) -> Callable[[Work], Found]:
     """Of the history, newest first, with `above` < key <= `up_to`."""
-    to = _like(wanted.to)
+    since, to = _since(wanted), _like(wanted.to)
     sieve = None if to is None else _sieve(wanted.to)
-    asked = (wanted.route or None, _since(wanted), _like(wanted.from_), to, sieve)
-    return lambda read: [_finished(row) for row in read.execute("find_history", (above, up_to, *asked, limit))]
+    asked = (wanted.route or None, since, _like(wanted.from_), to, sieve)
+
+    def look(read: Work) -> Found:
+        found = [_finished(row) for row in read.execute("find_history", (above, up_to, *asked, limit))]
+        goes_on = since is None or _any(read, "any_finished_since", (above, up_to, since))
+        return found, above if goes_on else None
+
+    return look
 
 
 def named(prefix: str) -> Callable[[Work], list[str]]:
@@ -240,9 +276,14 @@ def first_since(at: int) -> Callable[[Work], int | None]:
     """The key of the first message of the history that was accepted at that moment or later."""
 
     def look(read: Work) -> int | None:
-        for (key,) in read.execute("history_since", (at,)):
-            return int(key)
-        return None
+        low, high = ends_of_history(read)
+        high += 1
+        # Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
+        while low < high:
+            middle = (low + high) // 2
+            key, received_at = next(read.execute("first_of_history", (middle,)), (high, at))
+            low, high = (low, middle) if received_at >= at else (key + 1, high)
+        return None if next(read.execute("first_of_history", (low,)), None) is None else low
 
     return look
 

@@ -275,7 +275,6 @@ INDEXED = {
     "next_route_apart": "COVERING INDEX apart",
     "spool_files": "spooled",
     "make_due": "sleeping",
-    "make_route_due": "sleeping",
     "last_sleeping": "sleeping",
     "first_due": "due",
     "first_sleeping": "sleeping",
@@ -293,7 +292,7 @@ INDEXED = {
     "names_in_history": "COVERING INDEX history_names",
     "history_named": "history_names",
     "ended_before": "PRIMARY KEY",
-    "history_since": "history",
+    "first_of_history": "PRIMARY KEY",
 }
 
 

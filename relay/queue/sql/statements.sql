@@ -193,10 +193,6 @@ DELETE FROM told WHERE at < ? AND (line IS NULL OR summary IS NOT NULL);
 
 -- name: make_due
 UPDATE entry SET place = 0, next_attempt_at = ?
-WHERE id IN (SELECT id FROM entry WHERE place = 1 AND next_attempt_at <= ? LIMIT ?);
-
--- name: make_route_due
-UPDATE entry SET place = 0, next_attempt_at = ?
 WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ? LIMIT ?);
 
 -- Questions.
@@ -212,7 +208,7 @@ SELECT queue_id, at, line FROM told
 WHERE reader = ? AND line IS NOT NULL AND summary IS NULL ORDER BY queue_id, at LIMIT ?;
 
 -- name: last_sleeping
-SELECT max(next_attempt_at) FROM entry WHERE place = 1;
+SELECT max(next_attempt_at) FROM entry WHERE place = 1 AND route = ?;
 
 -- name: first_due
 SELECT next_attempt_at FROM entry WHERE place = 0 AND route = ? LIMIT 1;
@@ -266,20 +262,22 @@ SELECT route, attempts > 0, received_at FROM entry WHERE place > 2 AND place = 5
 -- name: received_at
 SELECT received_at FROM entry WHERE id = ?;
 
--- Very many are looked at a slice at a time; where one that begins at ?1 ends.
+-- Very many are looked at a slice at a time: where one of ?2 and one more ends that begins at ?1.
 -- name: slice_upwards
-SELECT max(id) FROM (SELECT id FROM entry WHERE id > ?1 ORDER BY id LIMIT ?2);
+SELECT coalesce((SELECT id FROM entry WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2), (SELECT max(id) FROM entry WHERE id > ?1));
 
 -- name: slice_downwards
-SELECT min(id) FROM (SELECT id FROM entry WHERE id < ?1 ORDER BY id DESC LIMIT ?2);
+SELECT coalesce((SELECT id FROM entry WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2), (SELECT min(id) FROM entry WHERE id < ?1));
 
 -- ?1 and ?9 are the ends of the slice, ?2 is a set of places (1 << place), ?3 whether they were tried.
+-- An address without a domain is kept with its "@".
 -- name: list_entries
 SELECT * FROM entry
 WHERE id > ?1 AND id <= ?9 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
   AND (?4 IS NULL OR route = ?4) AND (?5 IS NULL OR received_at >= ?5)
   AND (?6 IS NULL OR CASE ?6 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?6 ESCAPE '\' END)
-  AND (?7 IS NULL OR EXISTS (SELECT 1 FROM recipient WHERE entry = id AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
+  AND (?7 IS NULL OR id IN (SELECT entry FROM recipient WHERE entry > ?1 AND entry <= ?9
+       AND (address LIKE ?7 ESCAPE '\' OR address LIKE ?7 || '@' ESCAPE '\') AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
 ORDER BY id LIMIT ?8;
 
 -- name: latest_entries
@@ -287,8 +285,16 @@ SELECT * FROM entry
 WHERE id < ?1 AND id >= ?9 AND 1 << place & ?2 AND (?3 IS NULL OR (attempts > 0) = ?3)
   AND (?4 IS NULL OR route = ?4) AND (?5 IS NULL OR received_at >= ?5)
   AND (?6 IS NULL OR CASE ?6 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?6 ESCAPE '\' END)
-  AND (?7 IS NULL OR EXISTS (SELECT 1 FROM recipient WHERE entry = id AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
+  AND (?7 IS NULL OR id IN (SELECT entry FROM recipient WHERE entry < ?1 AND entry >= ?9
+       AND (address LIKE ?7 ESCAPE '\' OR address LIKE ?7 || '@' ESCAPE '\') AND rtrim(address, '@') LIKE ?7 ESCAPE '\'))
 ORDER BY id DESC LIMIT ?8;
+
+-- Keys follow the time of acceptance: before a slice that is too old all of it lies further back.
+-- name: any_entry_since
+SELECT 1 FROM entry WHERE id < ? AND id >= ? AND received_at >= ? LIMIT 1;
+
+-- name: any_finished_since
+SELECT 1 FROM history WHERE key > ? AND key <= ? AND received_at >= ? LIMIT 1;
 
 -- ?7 is a sieve for the text of `recipients`; what it lets through is looked at address by address, with ?6.
 -- name: find_history
@@ -325,9 +331,8 @@ SELECT substr(body, 1, head_length) FROM content WHERE entry = ?;
 -- name: select_attempts
 SELECT attempt, at, n, upstream, reply FROM attempt WHERE entry = ? ORDER BY attempt, n;
 
--- Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
--- name: history_since
-SELECT key FROM history WHERE received_at >= ? ORDER BY key LIMIT 1;
+-- name: first_of_history
+SELECT key, received_at FROM history WHERE key >= ? ORDER BY key LIMIT 1;
 
 -- name: ended_before
 SELECT key FROM history WHERE key > ? AND key < ? AND ended_at < ? ORDER BY key LIMIT ?;
