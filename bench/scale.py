@@ -47,7 +47,6 @@ TURNS = 5
 FRESH = 20_000  # messages of the end-to-end run
 REPEATS = 5  # of each command
 LEFT_LEASED = 100  # by the relay that was killed
-LOG_LIMIT = 256  # MiB
 COMMANDS = {
     "status": ["status"],
     "queue list": ["queue", "list"],
@@ -309,10 +308,11 @@ def report(figures: Figures) -> Iterator[str]:
     for name, took in full["commands"].items():
         yield f"| `relay {name}` | | {_span(took)} | |"
     yield ""
-    yield f"Drained at {figures['drained']:.0f}/s, fresh mail goes end to end at {figures['fresh']:.0f}/s "
-    yield f"({figures['drained'] / figures['fresh']:.0%}); write-ahead log at most {figures['log']:.0f} MiB, "
-    yield f"{figures['resident']:.0f} MiB resident; of one client, nothing went more than {figures['overtaken']} places early. "
-    yield f"(The queue was filled by the store's API, at {figures['filled']:.0f}/s.)"
+    drained = figures["drained"] / figures["fresh"]
+    yield f"Drained at {figures['drained']:.0f}/s; fresh mail goes end to end at {figures['fresh']:.0f}/s ({drained:.0%})."
+    yield f"Meanwhile the write-ahead log had at most {figures['log']:.0f} MiB, and {figures['resident']:.0f} MiB were"
+    yield f"resident. Of one client, nothing went more than {figures['overtaken']} places early. The store's API filled the"
+    yield f"queue at {figures['filled']:.0f}/s."
 
 
 def _span(took: list[float]) -> str:

@@ -424,7 +424,7 @@ class House:
         return upstream
 
     def _wake_all(self) -> None:
-        """Whatever waits for its time is tried now. Where that is very much it takes a while, and nobody waits for it."""
+        """Whatever waits for its time is tried now. Where that is very much it takes a while; nobody waits for it."""
         assert self._group is not None
         if self._waking is not None:
             self._waking.cancel()

@@ -37,11 +37,15 @@ DAY = 86_400_000_000
 _HISTORY = """
     WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :rows)
     INSERT INTO history
-    SELECT n, printf('0%011X', n), :first + n * :step, :first + n * :step + 1000000, 'legacy', '192.0.2.' || n % 5, NULL,
-           'default', 'jan@example.nl', 2048, 1, 0, 'mail', '["default"]',
-           json_array(json_array('h' || n || '@example.org', 'delivered', '250 2.0.0 Ok', 'own', :first + n * :step + 1000000))
+    SELECT n, printf('0%011X', n), :first + n * :step, :first + n * :step + 1000000, 'legacy', '192.0.2.' || n % 5,
+           NULL, 'default', 'jan@example.nl', 2048, 1, 0, 'mail', '["default"]',
+           json_array(json_array('h' || n || '@example.org', 'delivered', '250 2.0.0 Ok', 'own',
+                                 :first + n * :step + 1000000))
     FROM n
-"""  # fmt: skip
+"""
+_SLEEP = """
+    UPDATE entry SET place = 1, attempts = 1, next_attempt_at = ?1 + (?2 - ?1) * (id % 1000) / 1000 WHERE place = 0
+"""
 
 
 class Nobody:
@@ -92,8 +96,5 @@ def sleep_until(path: Path, *, first: datetime, last: datetime) -> None:
     """All that waits was tried once and is to be tried again between these moments, whose relay is not running."""
     with contextlib.closing(apsw.Connection(str(path))) as connection:
         begin, end = int(first.timestamp() * 1e6), int(last.timestamp() * 1e6)
-        connection.execute(
-            "UPDATE entry SET place = 1, attempts = 1, next_attempt_at = ?1 + (?2 - ?1) * (id % 1000) / 1000 WHERE place = 0",
-            (begin, end),
-        )
+        connection.execute(_SLEEP, (begin, end))
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import apsw
 import pytest
 
 from relay.events import BatchCommitted, Event, Observer
@@ -118,7 +117,9 @@ DEEDS: dict[str, Callable[[SqliteStore], Awaitable[Any]]] = {
     "ten that are deferred": lambda store: deliver(store, later=True),
     "ten that are given back": give_back,
     "is anything past its lifetime?": lambda store: store.lease_expired("default", limit=9, now=now()),
-    "is a session code?": lambda store: store.lease_expired("default", limit=9, now=now() + 999 * HOUR, session_codes_only=True),
+    "is a session code?": lambda store: store.lease_expired(
+        "default", limit=9, now=now() + 999 * HOUR, session_codes_only=True
+    ),
     "when is the next due?": lambda store: store.next_due("default"),
     "under which routes does mail wait?": lambda store: store.routes(),
     "the oldest hundred": lambda store: store.list(Wanted()),
@@ -328,5 +329,5 @@ async def test_what_waited_is_drained_once_and_the_oldest_first_in_little_memory
     assert longest < MOST_LOG
     figures(
         f"{many} drained, each once, none more than {off} places off its turn; memory {grown_at_start / MIB:.0f} MiB"
-        f" above an empty relay's at the start and {grown / MIB:.0f} at the end, write-ahead log {longest / MIB:.0f} MiB"
+        f" above an empty relay's at the start, {grown / MIB:.0f} at the end, write-ahead log {longest / MIB:.0f} MiB"
     )
