@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
@@ -27,8 +28,8 @@ class Pages:
         self._control: ControlSocket | None = None
 
     async def open(self) -> None:
-        from relay.web import app, control  # aiohttp takes longer to import than everything else together
-
+        # aiohttp takes longer to import than everything else together: mail goes on meanwhile.
+        app, control = await asyncio.to_thread(_web)
         house = self._house
         admin = house.config.admin
         if admin.listen is not None:
@@ -83,3 +84,9 @@ class Pages:
                 await self._house.store.check()
             systemd.notify("WATCHDOG=1")
             await asyncio.sleep(period)
+
+
+def _web() -> tuple[ModuleType, ModuleType]:
+    from relay.web import app, control
+
+    return app, control
