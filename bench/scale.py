@@ -308,11 +308,11 @@ def report(figures: Figures) -> Iterator[str]:
     for name, took in full["commands"].items():
         yield f"| `relay {name}` | | {_span(took)} | |"
     yield ""
-    drained = figures["drained"] / figures["fresh"]
-    yield f"Drained at {figures['drained']:.0f}/s; fresh mail goes end to end at {figures['fresh']:.0f}/s ({drained:.0%})."
+    drained, fresh = figures["drained"], figures["fresh"]
+    yield f"Drained at {drained:.0f}/s; fresh mail goes end to end at {fresh:.0f}/s ({drained / fresh:.0%})."
     yield f"Meanwhile the write-ahead log had at most {figures['log']:.0f} MiB, and {figures['resident']:.0f} MiB were"
-    yield f"resident. Of one client, nothing went more than {figures['overtaken']} places early. The store's API filled the"
-    yield f"queue at {figures['filled']:.0f}/s."
+    yield f"resident. Of one client, nothing went more than {figures['overtaken']} places early."
+    yield f"(The queue was filled by the store's API, at {figures['filled']:.0f}/s.)"
 
 
 def _span(took: list[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
@@ -32,8 +33,8 @@ class Pages:
         self._look_again_at = 0.0
 
     async def open(self) -> None:
-        from relay.web import app, control  # aiohttp takes longer to import than everything else together
-
+        # aiohttp takes longer to import than everything else together: mail goes on meanwhile.
+        app, control = await asyncio.to_thread(_web)
         house = self._house
         admin = house.config.admin
         if admin.listen is not None:
@@ -97,3 +98,9 @@ class Pages:
                 await self._house.store.check()
             systemd.notify("WATCHDOG=1")
             await asyncio.sleep(period)
+
+
+def _web() -> tuple[ModuleType, ModuleType]:
+    from relay.web import app, control
+
+    return app, control

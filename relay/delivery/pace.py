@@ -78,6 +78,7 @@ class Pace:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.limits: tuple[Limit, ...] = ()
+        self.most_recipients = UNLIMITED  # of one transaction: more than this may never leave at once
         self.held: Hold | None = None
         self._now = now
         self._write_down = write
@@ -97,24 +98,23 @@ class Pace:
     def configure(self, limits: Sequence[Limit]) -> None:
         """What counted already goes on counting, where a limit is of the same length."""
         self.limits = tuple(limits)
-        self._uses = {_span(limit): self._uses.get(_span(limit), ()) for limit in self.limits}
-
-    @property
-    def most_recipients(self) -> int:
-        """Of one transaction: more than this may never leave at once."""
         of_recipients = [limit.most(session_code=False) for limit in self.limits if limit.of_recipients]
-        return min(of_recipients, default=UNLIMITED)
+        self.most_recipients = min(of_recipients, default=UNLIMITED)
+        self._uses = {_span(limit): self._uses.get(_span(limit), ()) for limit in self.limits}
 
     # What may leave
 
     def room(self, *, session_code: bool = False) -> int:
         """How many transactions may begin now."""
+        if not self.limits:
+            return UNLIMITED
         now = self._clock()
-        free = [self._free(limit, now, session_code=session_code) for limit in self.limits]
-        return max(0, min(free, default=UNLIMITED))
+        return max(0, min([self._free(limit, now, session_code=session_code) for limit in self.limits]))
 
     def ready_in(self, *, session_code: bool = False) -> float:
         """Seconds until a transaction may begin; 0 now. What is claimed counts as used."""
+        if not self.limits:
+            return 0.0
         now = self._clock()
         waits = 0.0
         for limit in self.limits:
@@ -181,10 +181,11 @@ class Pace:
                         await self._pay(recipients)
         finally:
             self._unclaim(recipients)
-            now = self._clock()
-            for limit in self.limits:
-                count = recipients if limit.of_recipients else 1
-                self._uses[_span(limit)] = pacing.noted(limit, self._uses[_span(limit)], now, count)
+            if self.limits:
+                now = self._clock()
+                for limit in self.limits:
+                    count = recipients if limit.of_recipients else 1
+                    self._uses[_span(limit)] = pacing.noted(limit, self._uses[_span(limit)], now, count)
             self._ahead[0] -= 1
             self._ahead[1] -= recipients
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
 
+from relay.mail.address import Address
 from relay.mail.envelope import Envelope
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -58,17 +59,15 @@ def received(submission: Traced, hostname: str) -> bytes:
     """
     begin, end = _frame(submission.peer, hostname)
     recipients = submission.envelope.recipients
-    if len(recipients) == 1:
-        address = str(recipients[0].address)
-        if _MAILBOX.match(address):
-            return b"%b%b%b\r\n for <%b>; %b\r\n" % (
-                begin,
-                submission.queue_id.encode(),
-                end,
-                address.encode(),
-                date(submission.received_at),
-            )
-    return b"%b%b%b; %b\r\n" % (begin, submission.queue_id.encode(), end, date(submission.received_at))
+    reader = _reader(recipients[0].address) if len(recipients) == 1 else b""
+    return b"%b%b%b%b; %b\r\n" % (begin, submission.queue_id.encode(), end, reader, date(submission.received_at))
+
+
+@lru_cache(maxsize=1024)
+def _reader(address: Address) -> bytes:
+    """For whom it is, where that can be said in a header."""
+    written = str(address)
+    return b"\r\n for <%b>" % written.encode() if _MAILBOX.match(written) else b""
 
 
 @lru_cache(maxsize=256)

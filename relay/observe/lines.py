@@ -20,7 +20,6 @@ LONGEST = 1024
 """Octets of a value, before escaping."""
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII but space, quote, = and backslash
-_Values = dict[str, str | int | float]
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -43,23 +42,23 @@ class Lines:
         level = wording.level_of(event) if wording.raised else wording.level
         if level > threshold:
             return ""
-        values = _values(event, wording)
         prefix = f"<{level:d}>" if self._journal else ""
         if self._json:
-            return prefix + self._object(at, level, wording.word, values)
-        return prefix + self._text(at, level, wording.word, values)
+            return prefix + self._object(at, level, event, wording)
+        before = f"{level.word} {wording.word}" if self._journal else f"{self._time(at)} {level.word} {wording.word}"
+        shown = _shown(event, wording)
+        return f"{prefix}{before} {shown}\n" if shown else f"{prefix}{before}\n"
 
-    def _text(self, at: int, level: Level, word: str, values: _Values) -> str:
-        parts = [level.word, word] if self._journal else [self._time(at), level.word, word]
-        return " ".join([*parts, *map(_shown, values.items())]) + "\n"
-
-    def _object(self, at: int, level: Level, word: str, values: _Values) -> str:
-        whole: _Values = {"time": self._time(at), "level": level.word, "event": word}
-        for field, value in values.items():
-            if isinstance(value, str):
-                whole[field] = printable(value)
-            else:
+    def _object(self, at: int, level: Level, event: Event, wording: Wording) -> str:
+        whole: dict[str, str | int | float] = {"time": self._time(at), "level": level.word, "event": wording.word}
+        for field, getter in wording.fields:
+            value = getter(event)
+            if value is None or value == "":
+                continue
+            if isinstance(value, int | float):
                 whole[field] = round(value, 3) if isinstance(value, float) else value
+            else:
+                whole[field] = printable(cut(str(value)))
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n"
 
     def _time(self, at: int) -> str:
@@ -73,23 +72,23 @@ class Lines:
 
 def details(event: Event) -> str:
     """The fields of `event` as its line has them: what follows the event's word."""
-    return " ".join(map(_shown, _values(event, WORDINGS[type(event)]).items()))
+    return _shown(event, WORDINGS[type(event)])
 
 
-def _values(event: Event, wording: Wording) -> _Values:
-    values: _Values = {}
+def _shown(event: Event, wording: Wording) -> str:
+    parts: list[str] = []
     for field, getter in wording.fields:
         value = getter(event)
-        if value is not None and value != "":
-            values[field] = value if isinstance(value, int | float) else cut(str(value))
-    return values
-
-
-def _shown(item: tuple[str, str | int | float]) -> str:
-    field, value = item
-    if isinstance(value, str):
-        return f"{field}={value if _BARE.fullmatch(value) else quoted(value)}"
-    return f"{field}={value:.3f}" if isinstance(value, float) else f"{field}={value}"
+        if value is None or value == "":
+            continue
+        if isinstance(value, float):
+            parts.append(f"{field}={value:.3f}")
+        elif isinstance(value, int):
+            parts.append(f"{field}={value}")
+        else:
+            text = cut(str(value))
+            parts.append(f"{field}={text}" if _BARE.fullmatch(text) else f"{field}={quoted(text)}")
+    return " ".join(parts)
 
 
 def cut(value: str) -> str:

@@ -56,8 +56,10 @@ class Level(IntEnum):
 
     @property
     def word(self) -> str:
-        return self.name.lower()
+        return _WORDS[self]
 
+
+_WORDS = {level: level.name.lower() for level in Level}
 
 E = TypeVar("E", bound=events.Event)
 

@@ -8,5 +8,10 @@ from collections.abc import Iterable
 def largest(limits: Iterable[int | None]) -> int | None:
     """The largest of the upstreams' limits: what is beyond it none of them can carry. None where the limit of one is
     not known, or there is none: it may carry anything."""
-    known = list(limits)
-    return None if None in known else max([limit for limit in known if limit is not None], default=None)
+    known: int | None = None
+    for limit in limits:  # asked at every message
+        if limit is None:
+            return None
+        if known is None or limit > known:
+            known = limit
+    return known

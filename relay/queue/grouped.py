@@ -365,11 +365,11 @@ class GroupedStore:
         self._last_key += 1
         return self._last_key
 
-    async def _submit(self, operation: Operation[T]) -> T:
+    def _submit(self, operation: Operation[T]) -> asyncio.Future[T]:
         if self._closing is not None:
             operation.undo(self._books)
             raise StoreUnavailable("other", "the queue is closed")
-        return await self._begin(operation)
+        return self._begin(operation)
 
     def _begin(self, operation: Operation[T]) -> asyncio.Future[T]:
         operation.future = self._loop.create_future()
