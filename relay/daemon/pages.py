@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sick
 
 
+def _import() -> None:
+    """aiohttp takes longer to import than everything else together: on a thread, mail does not wait for it."""
+    from relay.web import app, control  # noqa: F401  # found again by `open`
+
+    # As in `cli.serve`: these live as long as the process, and no collection need look at them.
+    gc.freeze()
+
+
 class Pages:
     """`open` them once mail is served: mail does not wait for pages, and goes on without them."""
 
@@ -27,7 +36,8 @@ class Pages:
         self._control: ControlSocket | None = None
 
     async def open(self) -> None:
-        from relay.web import app, control  # aiohttp takes longer to import than everything else together
+        await asyncio.to_thread(_import)
+        from relay.web import app, control
 
         house = self._house
         admin = house.config.admin
