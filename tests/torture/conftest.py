@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios.conftest import certificates, site  # noqa: F401  # they stand here as well
 from tests.torture.results import Result, keep, promise_of
 
 LONG = os.environ.get("RELAY_TORTURE") == "long"
