@@ -14,20 +14,19 @@ from tests.torture.results import Result, kept
 _HEAD = """\
 # What the relay promises, and how that was attacked
 
-Mail that was answered with 250 is kept, whatever becomes of the process, the disk, the machine or the provider. Each row
-below is a test that attacks this, with what it saw when it was last run in its long form. `make test` runs a short
-form of every one; the long forms take an hour or so and need root for some (small disks, read-only disks, faults at a
-system call):
+Mail that was answered with 250 is kept, whatever becomes of the process, the disk, the machine or the provider. Each
+row below is a test that attacks this, with what it saw when it was last run. `make test` runs a short form of every
+one; the long forms take an hour or so and need root for some (small disks, read-only disks, faults at a system call):
 
     make torture                                    # all, one at a time; writes this page
     make torture ARGS=tests/torture/test_kill.py    # some
 
-This page is made by `make torture` from `tests/torture/results.json`. The order is that of the tests' files.
-What an upstream can do wrong has a page of its own, [faults](faults.md); how fast all this is, [benchmarks](benchmarks.md).
+This page is made by `make torture` from `tests/torture/results.json`. What an upstream can do wrong has a page of its
+own, [faults](faults.md); how fast all this is stands in [benchmarks](benchmarks.md).
 
-What is not promised: that nothing arrives twice. Where the answer to the end of a message is lost, nobody can know whether
-it was taken, and it is sent again, with the same Message-ID (`in_doubt: hold` leaves that to a person). And a disk that
-says it has written what it has not, no program can see through.
+What is not promised: that nothing arrives twice. Where the answer to the end of a message is lost, nobody can know
+whether it was taken, and it is sent again, with the same Message-ID (`in_doubt: hold` leaves that to a person). And a
+disk that says it has written what it has not, no program can see through.
 """
 
 
