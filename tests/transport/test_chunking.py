@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -355,6 +357,40 @@ def test_a_message_that_has_not_left_whole_is_not_in_doubt(run: Run, certificate
             await connection.close()
 
     run(main())
+
+
+def test_a_message_that_found_the_connection_gone_has_not_begun(run: Run) -> None:
+    """The reset had come, and nobody had looked: so another connection may be tried at once."""
+    go = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def speak() -> None:
+        peer, _ = listening.accept()
+        with peer:
+            peer.sendall(b"220 upstream.example\r\n")
+            peer.recv(1024)
+            peer.sendall(b"250-upstream.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+            go.wait(20)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def main() -> None:
+        upstream = ScriptedUpstream()
+        upstream.port = listening.getsockname()[1]
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        line = Line(upstream)
+        connection = await line.connection()
+        go.set()
+        speaker.join()  # and the loop has no turn before the write
+        delivery = await connection.deliver(at_once())
+        assert delivery.sick is not None
+        assert (delivery.sick.stage, delivery.sick.trouble) == (Stage.MAIL, Trouble.DROPPED)
+        assert not delivery.sick.in_doubt
+        assert line.given_up == []
+        await connection.close()
+
+    with listening:
+        run(main())
 
 
 def test_a_message_given_up_does_not_arrive_from_the_buffers_of_the_kernel(run: Run) -> None:
