@@ -519,10 +519,18 @@ def test_an_upstream_that_took_one_may_break_at_another(run: Run) -> None:
         {"at_once": False},
         {"patience": 5.0},
         {"message": MESSAGE + b"x" * WHOLE},
+        {"message": MESSAGE + b"x" * (WHOLE - len(MESSAGE))},
         {"message": MESSAGE + b"Rcpt To:<piet@example.org>\r\n"},
         {"message": b"Subject: RCPT TO:<piet@example.org>\r\n\r\nhello\r\n"},
     ],
-    ids=["not asked for", "patience", "large", "a body that speaks SMTP", "a header that speaks SMTP"],
+    ids=[
+        "not asked for",
+        "patience",
+        "large",
+        "large with its envelope",
+        "a body that speaks SMTP",
+        "a header that speaks SMTP",
+    ],
 )
 def test_what_may_not_go_at_once_goes_by_data(run: Run, terms: dict[str, Any]) -> None:
     async def play(upstream: ScriptedUpstream, line: Line) -> None:
