@@ -21,6 +21,7 @@ def describe(folder: Path) -> dict[str, str]:
     return {
         "Processor": f"{_processor()}, {os.cpu_count()} cores",
         "Kernel": f"{platform.system()} {platform.release()}",
+        "Load before": f"{os.getloadavg()[0]:.1f} (average of a minute; figures of a busy machine say little)",
         "Disk": f"{sync_time(folder):.2f} ms to write 16 KiB and fdatasync (median of {WRITES})",
         "Python": f"{platform.python_version()} ({os.path.realpath(sys.executable)})",
         "SQLite": _sqlite(),

@@ -19,7 +19,17 @@ PERFORMANCE = PATH.with_name("performance.md")
 NAMES = {"postfix": "Postfix", "naive": "40 lines of aiosmtpd", "relay": "the relay"}
 NOTHING = "–"
 
-Rows = Iterable[list[str]]
+Row = tuple[str, str, str]  # what it says, the workload, the figure of it
+LATENCIES: tuple[Row, ...] = (
+    ("until it is at the upstream: half of them", "lat", "arrived_p50_ms"),
+    ("until it is at the upstream: 99 of 100", "lat", "arrived_p99_ms"),
+    ("until the 250: half of them", "lat", "accepted_p50_ms"),
+    ("until the 250: 99 of 100", "lat", "accepted_p99_ms"),
+)
+IDLE: tuple[Row, ...] = (
+    ("start to the first 220, ms", "idle", "cold_ms"),
+    ("memory, MB (PSS)", "idle", "idle_mb"),
+)
 
 
 def render(results: Results) -> str:
@@ -55,7 +65,7 @@ def _aims(results: Results) -> str:
                 aim.says + (", × Postfix" if aim.ratio else ""),
                 aim.goal(aim.aim),
                 NOTHING if aim.stretch is None else aim.goal(aim.stretch),
-                _spread(spread),
+                NOTHING if spread is None else _spread(spread) + aim.unit,
                 "not measured" if spread is None else aim.verdict(spread),
             ]
         )
@@ -69,39 +79,45 @@ How it does with 100 000 messages waiting is measured by the torture suite, not 
 
 
 def _scene(results: Results, scene: Scene, title: str) -> str:
-    streams = [name for name in scene.workloads if isinstance(WORKLOADS[name], Stream)]
-    parts = [
-        _peers_table(results, scene, "messages a second", "rate", streams),
-        _peers_table(results, scene, "processor time for a message, ms", "processor_ms", streams),
-        _peers_table(results, scene, "memory at most, MB", "peak_mb", streams, ratio=False),
+    streams = {name: one for name in scene.workloads if isinstance(one := WORKLOADS[name], Stream)}
+    small = [(one.says, name, "rate") for name, one in streams.items() if not one.large]
+    large = [(one.says, name, "octet_rate") for name, one in streams.items() if one.large]
+    tables = [
+        _peers_table(results, scene, "messages a second", small),
+        _peers_table(results, scene, "MB a second", large),
+        _peers_table(results, scene, "one message at a time (4 KiB), ms", LATENCIES),
         _peers_table(
-            results, scene, "until it is at the upstream, ms: half of the messages", "arrived_p50_ms", ["lat"]
+            results,
+            scene,
+            "processor time for a message, ms",
+            [(one.says, name, "processor_ms") for name, one in streams.items()],
         ),
-        _peers_table(results, scene, "until it is at the upstream, ms: 99 of 100", "arrived_p99_ms", ["lat"]),
-        _peers_table(results, scene, "until the 250, ms: half of the messages", "accepted_p50_ms", ["lat"]),
-        _peers_table(results, scene, "until the 250, ms: 99 of 100", "accepted_p99_ms", ["lat"]),
-        _peers_table(results, scene, "start to the first 220, ms", "cold_ms", ["idle"], ratio=False),
-        _peers_table(results, scene, "memory when idle, MB (PSS)", "idle_mb", ["idle"], ratio=False),
+        _peers_table(
+            results,
+            scene,
+            "memory at most, MB",
+            [(one.says, name, "peak_mb") for name, one in streams.items()],
+            ratio=False,
+        ),
+        _peers_table(results, scene, "a fresh process, an empty queue", IDLE, ratio=False),
     ]
-    tables = "\n".join(part for part in parts if part)
-    return f"## {title}\n\n{tables}" if tables else ""
+    found = "\n".join(table for table in tables if table)
+    return f"## {title}\n\n{found}" if found else ""
 
 
-def _peers_table(
-    results: Results, scene: Scene, says: str, figure: str, workloads: list[str], *, ratio: bool = True
-) -> str:
-    """A row for each workload; "" where nothing of it was measured."""
+def _peers_table(results: Results, scene: Scene, head: str, rows: Iterable[Row], *, ratio: bool = True) -> str:
+    """A column for each peer; "" where nothing of it was measured."""
     others = [peer for peer in scene.peers if peer != BASE]
-    rows = []
-    for workload in workloads:
+    lines = []
+    for says, workload, figure in rows:
         cells = [_spread(results.spread(scene.table, workload, peer, figure)) for peer in scene.peers]
         if set(cells) == {NOTHING}:
             continue
         if ratio:
             cells += [_spread(results.ratio(scene.table, workload, peer, figure)) for peer in others]
-        rows.append([WORKLOADS[workload].says, *cells])
+        lines.append([says, *cells])
     ratios = [f"{NAMES[peer]}, × Postfix" for peer in others] if ratio else []
-    return _table([says, *(NAMES[peer] for peer in scene.peers), *ratios], rows) if rows else ""
+    return _table([head, *(NAMES[peer] for peer in scene.peers), *ratios], lines) if lines else ""
 
 
 def _distance(results: Results) -> str:
@@ -150,7 +166,7 @@ def _method(results: Results) -> str:
 {machine}"""
 
 
-def _table(head: list[str], rows: Rows) -> str:
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

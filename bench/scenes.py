@@ -54,7 +54,7 @@ PLAIN = Scene(
 TLS = Scene(
     table="tls",
     says="with STARTTLS and AUTH PLAIN on the way out",
-    workloads=("small20", "s100", "single", "lat", "large"),
+    workloads=("small20", "s100", "lat", "large"),
     tls=True,
     postfix_connections=50,
 )

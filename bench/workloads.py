@@ -30,16 +30,17 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """`size` octets a message, over `sessions` at a time; `reuse`: many messages in a connection, else one.
-
-    `messages`: as many in each run; None: as many as take the seconds that are asked for.
-    """
+    """`size` octets a message, over `sessions` at a time; `reuse`: many messages in a connection, else one."""
 
     says: str
     size: int
     sessions: int
     reuse: bool = True
-    messages: int | None = None
+
+    @property
+    def large(self) -> bool:
+        """Octets a second say more than messages a second."""
+        return self.size >= 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ WORKLOADS: dict[str, Workload] = {
     "small20n": Stream("4 KiB, 20 at a time, one connection for each message", 4096, 20, reuse=False),
     "single": Stream("4 KiB, 1 session", 4096, 1),
     "lat": Latency("4 KiB, one message at a time", 4096, 200),
-    "large": Stream("5 MiB, 4 sessions", 5 * 1024 * 1024, 4, messages=20),
+    "large": Stream("5 MiB, 4 sessions", 5 * 1024 * 1024, 4),
 }
 
 
@@ -88,17 +89,18 @@ def measure(bench: Bench, workload: Workload, messages: int) -> Figures:
 
 
 def amount(bench: Bench, workload: Workload, seconds: float) -> int:
-    """How many messages take this peer about so long, found out by a few runs that do not count. Raises Failed."""
+    """How many messages take this peer about so long. Raises Failed.
+
+    Found out by runs that do not count, until they get no faster: at first processes are started, caches filled.
+    """
     if not isinstance(workload, Stream):
         return 0
-    if workload.messages is not None:
-        _stream(bench, workload, workload.sessions)
-        return workload.messages
-    messages, took = workload.sessions, 0.0
-    while took < min(0.5, seconds / 2):
-        messages = messages * 4 if took else max(20, messages)
-        took = messages / _stream(bench, workload, messages)["rate"]
-    return max(20, int(messages / took * seconds))
+    slower, rate = 0.0, _stream(bench, workload, workload.sessions)["rate"]
+    while rate > 1.5 * slower:
+        slower = rate
+        messages = max(workload.sessions, int(rate * seconds / 3))
+        rate = _stream(bench, workload, messages)["rate"]
+    return max(workload.sessions, int(max(rate, slower) * seconds))
 
 
 def _stream(bench: Bench, workload: Stream, messages: int) -> Figures:
