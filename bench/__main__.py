@@ -53,6 +53,9 @@ def main(words: list[str]) -> int:
         for scene in SCENES:
             if not asked.tables or any(scene.table.startswith(table) for table in asked.tables):
                 seen += runner.run(scene)
+    if not seen:
+        say("Nothing was measured; nothing is written.")
+        return 1
     command = shlex.join(["make", "bench", *([f"ARGS={shlex.join(words)}"] if words else [])])
     found = results.Results(datetime.now(UTC).date().isoformat(), command, about, tuple(runner.lacking), tuple(seen))
     if asked.dry:

@@ -16,7 +16,7 @@ from bench.workloads import WORKLOADS, Stream
 
 PATH = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PERFORMANCE = PATH.with_name("performance.md")
-NAMES = {"postfix": "Postfix", "naive": "40 lines of aiosmtpd", "relay": "the relay"}
+NAMES = {"postfix": "Postfix", "naive": "naive relay", "relay": "the relay"}
 NOTHING = "–"
 
 Row = tuple[str, str, str]  # what it says, the workload, the figure of it
@@ -157,7 +157,8 @@ def _method(results: Results) -> str:
 - Postfix: the same rewriting by `sender_canonical_maps`, {PLAIN.postfix_connections} connections, its connection cache
   on, with TLS by `tlsproxy`, log to a file (`bench/postfix.py`). 250 after an fsync of the queue file. With a distant
   upstream both may open the same number of connections.
-- 40 lines of aiosmtpd and aiosmtplib (`bench/naive.py`): no queue; the upstream has the message before the 250.
+- The naive relay (`bench/naive.py`): forty lines of aiosmtpd, aiosmtplib and `email`, without a queue; the upstream has
+  the message before the 250.
 - TLS: both use STARTTLS and AUTH PLAIN, and both keep their connections. The relay verifies the certificate and the
   name, Postfix the certificate at level `encrypt` (it goes on where that fails).
 - Processor time is that of all processes of a peer (cgroup v2), memory the resident set of all of them, looked at five

@@ -71,7 +71,14 @@ class Running:
 
     def start(self) -> None:
         """Raises Lacking where it does not come up."""
-        self._group.mkdir(exist_ok=True)
+        self._group.mkdir()
+        try:
+            self.cold = self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> float:
         into_group = ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._group / "cgroup.procs"))
         with self._log.open("ab") as log:
             begun = time.monotonic()
@@ -85,10 +92,9 @@ class Running:
         while not _greets(self.peer.port):
             if time.monotonic() > begun + PATIENCE or self._process.poll() is not None:
                 said = self._log.read_text(errors="replace").strip().splitlines()
-                self.stop()
                 raise Lacking(f"{self.peer.name} did not start: {said[-1] if said else 'it said nothing'}.")
             time.sleep(0.002)
-        self.cold = (time.monotonic() - begun) * 1e3
+        return (time.monotonic() - begun) * 1e3
 
     def stop(self) -> None:
         """All of its processes, by force in the end; nothing where it does not run."""
@@ -106,6 +112,7 @@ class Running:
                     self._process.poll()
                 time.sleep(0.02)
         if self._process is not None:
+            self._process.kill()  # it may not have been in the group yet
             self._process.wait()
         self._group.rmdir()
 
