@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check torture format setup clean
+.PHONY: demo test bench check torture format setup clean
 
 demo: $(VENV)/.ready
 	$(BIN)/relay demo
@@ -23,6 +23,11 @@ check: $(VENV)/.ready
 torture: $(VENV)/.ready
 	RELAY_TORTURE=long RELAY_TORTURE_KEEP=1 $(BIN)/pytest -n 0 -v $(or $(ARGS),tests/torture)
 	$(BIN)/python -m tests.torture.page > docs/reliability.md
+
+# The relay beside Postfix: ten minutes on a machine with nothing else to do, as root, with postfix, gcc and libssl-dev.
+# Writes docs/benchmarks.md. ARGS="-w small20,lat -r 1": only these, once; ARGS=--dry writes nothing, ARGS=--help.
+bench: $(VENV)/.ready
+	$(BIN)/python -m bench $(ARGS)
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

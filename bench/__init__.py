@@ -1,0 +1,6 @@
+"""What measures the relay. `python -m bench` (`make bench`) is the comparison with Postfix; start reading there.
+
+`scenes` has the tables, `workloads` what is done, `runner` the order of it; `postfix`, `naive` and `ours` lay out the
+peers, `peer` runs them, `sink` is the upstream; `results`, `aims` and `page` make docs/benchmarks.md.
+`hostile` and `operator` are measurements of their own.
+"""
