@@ -46,6 +46,7 @@ from relay.queue.writer import GroupCommit
 
 T = TypeVar("T")
 
+ANOTHER_SOON = 0.02  # seconds from the last message put, within which another is likely
 WIPE_AFTER = 1.0  # seconds from the settling of a session code to the wiping of the log: at most 5
 FORGET_AT_ONCE = 500  # messages of one transaction of `forget`, likewise
 FORGET_RESTS = 2  # times as long as a slice took: mail that comes and goes meanwhile has most of the disk
@@ -89,9 +90,14 @@ class GroupedStore:
         self._wipe_timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._saving: asyncio.Future[Saved] | None = None
+        self._put_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._commits: GroupCommit[Operation[Any], Mend | None, Report] = GroupCommit(
-            commit=disk.commit, prepare=self._mend, apply=self._apply, afterwards=disk.afterwards
+            commit=disk.commit,
+            prepare=self._mend,
+            apply=self._apply,
+            afterwards=disk.afterwards,
+            more_to_come=lambda: self._loop.time() - self._put_at < ANOTHER_SOON,
         )
 
     @property
@@ -129,6 +135,7 @@ class GroupedStore:
     async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
         if leased and held:
             raise ValueError("what waits for a person cannot be leased")
+        self._put_at = self._loop.time()
         return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
@@ -373,7 +380,7 @@ class GroupedStore:
 
     def _begin(self, operation: Operation[T]) -> asyncio.Future[T]:
         operation.future = self._loop.create_future()
-        self._commits.submit(operation)
+        self._commits.submit(operation, patient=operation.patient)
         return operation.future
 
     def _give_back(self, leases: Sequence[Lease]) -> GiveBack:

@@ -105,6 +105,7 @@ class Settle(Operation[Sequence[str]]):
     The result has the routes of what became due by a wish.
     """
 
+    patient = True
     __slots__ = (
         "_changes", "_ended_at", "_history", "_key", "_new", "_next_attempt_at", "_recorded", "_remaining", "_results",
         "_tried_at", "gone", "settlement", "withheld",

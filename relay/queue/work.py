@@ -75,8 +75,11 @@ class Operation(Generic[T]):
     `born` has the keys of the entries that must not be there when it failed, `uncounted` of those it leases
     without counting an attempt; `refused_file` and `ended_files` name the spool
     files that are of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
-    left in the write-ahead log, whether it succeeded or failed.
+    left in the write-ahead log, whether it succeeded or failed. `patient`: nobody waits for it who could do
+    anything meanwhile but wait for its next message.
     """
+
+    patient = False
 
     __slots__ = ("born", "ended_files", "error", "future", "leaves_traces", "refused_file", "uncounted")
 

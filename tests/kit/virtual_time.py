@@ -80,7 +80,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     @property
     def threads_have_work(self) -> bool:
         """True while a thread will come back to the loop. Changes on the loop only, so it is exact there."""
-        return self._threads > 0 or any(writer._busy for writer in self.writers)
+        return self._threads > 0 or any(writer._busy and writer._waiting is None for writer in self.writers)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., T], *args: Any
@@ -129,8 +129,8 @@ def _stores_known() -> Iterator[None]:
     """A store's writer thread is no executor: each announces itself with its first operation."""
     submit = GroupCommit.submit
 
-    def announced(self: GroupCommit[Any, Any, Any], item: Any) -> None:
-        submit(self, item)
+    def announced(self: GroupCommit[Any, Any, Any], item: Any, *, patient: bool = False) -> None:
+        submit(self, item, patient=patient)
         if isinstance(self._loop, VirtualLoop):
             self._loop.writers.add(self)
 

@@ -1,0 +1,73 @@
+"""Group commit: what goes to the thread together, and what waits for company."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from relay.queue.writer import GroupCommit
+
+pytestmark = pytest.mark.asyncio
+
+
+class Commits:
+    """A group commit whose thread only notes what it was given."""
+
+    def __init__(self, *, more_to_come: bool) -> None:
+        self.batches: list[list[str]] = []
+        self.came = asyncio.Event()
+        self.group: GroupCommit[str, None, list[str]] = GroupCommit(
+            commit=lambda items, _: items,
+            prepare=lambda: None,
+            apply=self._apply,
+            afterwards=lambda: None,
+            more_to_come=lambda: more_to_come,
+        )
+
+    def _apply(self, items: list[str]) -> None:
+        self.batches.append(items)
+        self.came.set()
+
+    async def close(self) -> list[list[str]]:
+        await self.group.close()
+        return self.batches
+
+
+async def test_a_settlement_and_the_message_that_comes_after_it_share_a_commit() -> None:
+    commits = Commits(more_to_come=True)
+    commits.group.submit("settle 1", patient=True)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    commits.group.submit("put 2")
+    assert await commits.close() == [["settle 1", "put 2"]]
+
+
+async def test_a_settlement_waits_for_nobody_when_nobody_is_likely_to_come() -> None:
+    commits = Commits(more_to_come=False)
+    commits.group.submit("settle 1", patient=True)
+    await commits.came.wait()
+    commits.group.submit("put 2")
+    assert await commits.close() == [["settle 1"], ["put 2"]]
+
+
+async def test_a_settlement_that_nobody_joins_is_committed_all_the_same() -> None:
+    commits = Commits(more_to_come=True)
+    commits.group.submit("settle 1", patient=True)
+    await commits.came.wait()
+    assert await commits.close() == [["settle 1"]]
+
+
+async def test_a_message_waits_for_no_company() -> None:
+    commits = Commits(more_to_come=True)
+    commits.group.submit("put 1")
+    await commits.came.wait()
+    commits.group.submit("settle 1", patient=True)
+    commits.group.submit("settle 2", patient=True)
+    assert await commits.close() == [["put 1"], ["settle 1", "settle 2"]]
+
+
+async def test_closing_commits_what_still_waits_for_company() -> None:
+    commits = Commits(more_to_come=True)
+    commits.group.submit("settle 1", patient=True)
+    assert await commits.close() == [["settle 1"]]
