@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check format setup clean
+.PHONY: demo test check torture format setup clean
 
 demo: $(VENV)/.ready
 	$(BIN)/relay demo
@@ -18,6 +18,11 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The long forms of tests/torture, one at a time; root for some. Keeps what was seen, in docs/reliability.md.
+torture: $(VENV)/.ready
+	RELAY_TORTURE=long RELAY_TORTURE_KEEP=1 $(BIN)/pytest -n 0 -v $(or $(ARGS),tests/torture)
+	$(BIN)/python -m tests.torture.page > docs/reliability.md
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

@@ -403,6 +403,14 @@ class UpstreamSetAside(Event):
 
 
 @frozen
+class ChunkingGivenUp(Event):
+    """The upstream offers CHUNKING and does not do it well (`why`): mail goes by DATA until a reload."""
+
+    upstream: str
+    why: str
+
+
+@frozen
 class UpstreamThrottled(Event):
     """It asked for less: mail waits for it so many seconds, and then goes over at most so many connections."""
 

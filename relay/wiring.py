@@ -269,6 +269,7 @@ def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> Sm
         cleartext_auth=settings.cleartext_auth,
         hostname=hostname,
         size_limit=settings.max_message_size,
+        chunking=settings.chunking,
         timeouts=Timeouts(
             connect=times.connect.total_seconds(),
             greeting=times.greeting.total_seconds(),

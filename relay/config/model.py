@@ -366,6 +366,10 @@ class SmtpUpstream(Section):
         "keep",
         description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
     )
+    chunking: bool = setting(
+        True,
+        description="A message goes in one write with its envelope (BDAT) where the server offers that; false: never.",
+    )
     dkim_selectors: tuple[Name, ...] = setting(
         (), description="The selectors that it signs with by DKIM, for `relay doctor`, which looks them up in DNS."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -103,4 +104,6 @@ class Pages:
 def _web() -> tuple[ModuleType, ModuleType]:
     from relay.web import app, control
 
+    # As in `cli.serve`: these live as long as the process, and no collection need look at them.
+    gc.freeze()
     return app, control

@@ -34,6 +34,7 @@ from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
 from relay.values import frozen
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
+MOST_AT_ONCE = 10  # recipients of a message that leaves in one write with its envelope
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 NOT_YET = Deferred(Stage.MAIL, Trouble.TRANSIENT, "whether its sender is taken is being found out with another message")
 
@@ -182,6 +183,7 @@ class Call:
             gate=way.gate,
             session_code=entry.session_code,
             places=tuple([pending.index for pending in part]),
+            at_once=self._bears_doubt(part),
         )
         if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
             return None
@@ -200,6 +202,13 @@ class Call:
         if stage is not None:
             self._tell_of_refusals(upstream.name, delivery.outcomes)
         return delivery.outcomes
+
+    def _bears_doubt(self, part: Sequence[Pending]) -> bool:
+        """Whether it may leave in one write with its envelope. What has been in doubt goes step by step from then on,
+        and a message to many has many replies to lose."""
+        if self._lease.entry.session_code or self._decision.route.hold_in_doubt or len(part) > MOST_AT_ONCE:
+            return False
+        return not any(pending.in_doubt for pending in part)
 
     def _tell_of_the_sender(self, rendered: Rendered) -> None:
         rule = self._decision.rule

@@ -443,4 +443,6 @@ def _connection_was_stale(delivery: Delivery) -> bool:
     sick = delivery.sick
     if sick is None or sick.stage not in (Stage.MAIL, Stage.HTTP):
         return False
+    if sick.stage is Stage.MAIL and sick.in_doubt:  # the message had left with its envelope
+        return False
     return sick.trouble is Trouble.DROPPED or (sick.reply is not None and sick.reply.code == 421)

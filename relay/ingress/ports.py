@@ -16,6 +16,7 @@ from pathlib import Path
 from relay.errors import RelayError
 
 BACKLOG = 1024
+UNREAD = 64 * 1024  # octets of replies that wait in the kernel for a client (which takes twice the figure)
 _FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 
 
@@ -31,7 +32,7 @@ def open_port(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _no_delay(listener)
+        _for_replies(listener)
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -41,11 +42,16 @@ def open_port(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _no_delay(listener: socket.socket) -> None:
-    """Replies leave at once; connections inherit it. (asyncio asks for it only where the socket names its protocol.)"""
+def _for_replies(listener: socket.socket) -> None:
+    """Replies leave at once, and few of them wait in the kernel; connections inherit it.
+
+    (asyncio asks for TCP_NODELAY only where the socket names its protocol. On its own, the kernel would keep megabytes
+    for each client that reads nothing.)
+    """
     if listener.family == socket.AF_UNIX:
         return
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
 
 
 class UnixSocket(socket.socket):
@@ -146,7 +152,7 @@ def passed_sockets(name: str) -> list[socket.socket]:
     # Duplicated, so that a listener can be closed and opened again at a reload.
     sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in found]
     for listener in sockets:
-        _no_delay(listener)
+        _for_replies(listener)
         listener.setblocking(False)
         os.set_inheritable(listener.fileno(), False)
     return sockets

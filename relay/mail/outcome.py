@@ -71,7 +71,7 @@ class Delivered:
 
 @frozen
 class Deferred:
-    """Not now. `in_doubt`: the final dot was sent and no answer came, so it may have been taken.
+    """Not now. `in_doubt`: the whole message was sent and no answer came, so it may have been taken.
 
     `reply` is the upstream's, or None when none was given; `text` then says what happened.
     `upstream_sick`: it says nothing about this message; the upstream is to be set aside. `refusal`: what the

@@ -373,6 +373,13 @@ _line(
     text=lambda e: _joined((e.text, f"mail waits {e.seconds:.0f} s, then over {e.connections} at most")),
 )
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
+_line(
+    events.ChunkingGivenUp,
+    "chunking_given_up",
+    Level.WARNING,
+    "upstream",
+    text=lambda e: f"{e.why}; messages go by DATA until relay reload (or write chunking: false)",
+)
 
 _line(
     events.TokenFetched,

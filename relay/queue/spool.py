@@ -20,6 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from relay.errors import StoreUnavailable
 from relay.mail.content import FileContent
+from relay.queue.folder import make_folder, sync_folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        directory.mkdir(mode=0o700, exist_ok=True)
+        make_folder(directory)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
         self._changing = Lock()
         self._keepers = 0
@@ -89,11 +90,7 @@ class Spool:
                 continue  # gone already, or a failing disk: the next start looks again
 
     def sync(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.directory)
 
     async def on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work` on a thread of the spool; a failing disk becomes StoreUnavailable."""

@@ -32,6 +32,7 @@ from relay.events import EntriesFound, Observer
 from relay.queue.backup import Target, copy
 from relay.queue.books import Books, Count
 from relay.queue.disk import Mend, Report
+from relay.queue.folder import make_folder
 from relay.queue.grouped import GroupedStore
 from relay.queue.listing import Saved
 from relay.queue.lock import Lock
@@ -350,7 +351,7 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool
     path = path.absolute()
     with contextlib.ExitStack() as undo:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             lock = Lock.acquire(path)
             undo.callback(lock.release)
             _make(path)

@@ -15,6 +15,7 @@ class Offers:
     eightbit: bool = False
     smtputf8: bool = False
     dsn: bool = False
+    chunking: bool = False
     size: int | None = None
 
     @classmethod
@@ -29,5 +30,6 @@ class Offers:
             eightbit="8bitmime" in extensions,
             smtputf8="smtputf8" in extensions,
             dsn="dsn" in extensions,
+            chunking="chunking" in extensions,
             size=size,
         )

@@ -45,7 +45,8 @@ class DeliveryRequest:
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
     `session_code`: it may use what is kept for session codes. `encode_long_lines`: lines over 998 octets are not to go
     as they are. `gate`: to be asked before the content goes.
-    `places`: that of each recipient in the envelope of the entry, from 0; the same at each attempt.
+    `places`: that of each recipient in the envelope of the entry, from 0; the same at each attempt. `at_once`: it may
+    leave in one write with its envelope: who asks for that bears that a line which breaks leaves more in doubt.
     """
 
     queue_id: str
@@ -62,6 +63,7 @@ class DeliveryRequest:
     encode_long_lines: bool = False
     gate: Gate | None = None
     places: tuple[int, ...] = ()
+    at_once: bool = False
 
     @property
     def size(self) -> int:

@@ -27,10 +27,11 @@ from aiosmtplib.esmtp import parse_esmtp_extensions
 from aiosmtplib.protocol import SMTPProtocol
 
 from relay.errors import RelayError
-from relay.events import Observer, UpstreamConnected
+from relay.events import ChunkingGivenUp, Observer, UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import sanitise
 from relay.transport import dial, xoauth2
+from relay.transport.chunking import Chunking
 from relay.transport.offers import Offers
 from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stopped import Stopped, reason, stop
@@ -50,7 +51,8 @@ class SmtpSettings:
 
     `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5; "xoauth2": a token. `cleartext_auth`:
     AUTH may go unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address
-    literal. `size_limit` is what is known of it before, and while EHLO does not say.
+    literal. `size_limit` is what is known of it before, and while EHLO does not say. `chunking`: a message may leave in
+    one write with its envelope, where that is offered.
     """
 
     name: str
@@ -68,6 +70,7 @@ class SmtpSettings:
     cleartext_auth: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
     size_limit: int | None = None
+    chunking: bool = True
 
     @property
     def tls_terms(self) -> TlsTerms:
@@ -99,6 +102,9 @@ class SmtpTransport:
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.size_limit
         self._login = asyncio.Lock()
+        self._chunking = Chunking(
+            wanted=settings.chunking, tell=lambda why: observer.observe(ChunkingGivenUp(settings.name, why))
+        )
         self._refused: Deferred | None = None  # what was said of the last login that was refused
 
     @property
@@ -112,9 +118,10 @@ class SmtpTransport:
 
     def reload(self) -> None:
         """Certificates and CAs are read anew before the next connection; secrets always are. Its size limit is heard
-        anew."""
+        anew, and messages go in one write again."""
         self._tls.reload()
         self._size_limit = self._settings.size_limit
+        self._chunking.begin_anew()
         if self.tokens is not None:
             self.tokens.reload()
 
@@ -159,7 +166,7 @@ class SmtpTransport:
             offers = Offers.of(extensions)
             self._size_limit = offers.size or self._settings.size_limit
             certificate = opening.certificate()
-            connection = opening.hand_over(offers)
+            connection = opening.hand_over(offers, self._chunking)
         except BaseException:
             opening.drop()
             raise
@@ -472,13 +479,13 @@ class _Opening(SMTPProtocol):
         if self._violation is not None:
             stop(stage, Trouble.TRANSIENT, self._violation)
 
-    def hand_over(self, offers: Offers) -> SmtpConnection:
+    def hand_over(self, offers: Offers, chunking: Chunking) -> SmtpConnection:
         """From here on the transaction protocol owns the connection."""
         if self._violation is not None or self.transport is None or self._wire is None or self._wire.is_closing():
             self._intact(Stage.AUTH)
             stop(Stage.AUTH, Trouble.DROPPED, "the upstream closed the connection before the first transaction")
         transport = cast(asyncio.Transport, self.transport)
-        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._timeouts)
+        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._timeouts, chunking)
         transport.set_protocol(connection)
         self.transport = None
         return connection

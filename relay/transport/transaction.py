@@ -11,6 +11,9 @@ its transport. What it promises:
 
 Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
 256 KiB in memory in another; else one command at a time. Longer ones go in pieces, at the upstream's pace.
+Where CHUNKING is offered as well, such a message goes in one write with its envelope (`chunking`), if whoever sends it
+bears that (`DeliveryRequest.at_once`): any reply that is missing then leaves it in doubt, unless one that came
+rules out that it was taken. That is so for MAIL refused, all recipients refused, and a 421.
 Where the message may go by another way instead (`port.Gate`), that is asked right before the content, and before
 DATA as well if the other way is under way already: what was called off before DATA costs no connection.
 Content is sent as it is, unless the upstream cannot take it so (`reencode`).
@@ -31,11 +34,12 @@ from typing import cast
 
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
+from relay.transport.chunking import FRESH, Chunking, in_one_write
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.reencode import acceptable
-from relay.transport.replies import ReplyReader, reply_of
+from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 from relay.values import frozen
 
@@ -45,6 +49,7 @@ WHOLE_OVER_TLS = 16 * 1024
 LOOKS = 4
 GOODBYE = 1.0  # seconds for the answer to QUIT
 REFRESH = 5.0  # seconds for the answer to NOOP
+_READ_AS_COMMANDS = "it read a message that it had refused as commands"
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -73,12 +78,14 @@ class SmtpConnection(asyncio.Protocol):
         sock: socket.socket,
         offers: Offers,
         timeouts: Timeouts,
+        chunking: Chunking,
     ) -> None:
         self._transport = transport
         self._wire = wire
         self._sock = sock
         self._offers = offers
         self._timeouts = timeouts
+        self._chunking = chunking
         self._loop = asyncio.get_running_loop()
         self._whole = WHOLE if transport is wire else WHOLE_OVER_TLS
         # Paused is to mean: something has not left this process. (TLS transports pause at "not less than".)
@@ -95,6 +102,9 @@ class SmtpConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._replies: list[bytes] = []
         self._stages: tuple[Stage, ...] = ()
+        self._heard = self._loop.time()
+        self._chunk_refused = False  # and the upstream has not said since that all is well
+        self._out_of_step = False  # more replies came than were asked for, and no goodbye
         self._unfinished = False  # the upstream holds an envelope of ours: RSET goes ahead of the next
         self._patience: float | None = None
         self._in_content = False
@@ -134,6 +144,7 @@ class SmtpConnection(asyncio.Protocol):
             return _unable(request, lines)
         self._in_content = self._dot_written = False
         self._sick = None
+        self._out_of_step = False
         self._stages = (Stage.MAIL,)
         self._replies = []
         if not self._usable:
@@ -141,6 +152,10 @@ class SmtpConnection(asyncio.Protocol):
         self._patience = None if request.patience is None else self._loop.time() + request.patience
         try:
             if self._offers.pipelining:
+                if self._may_go_at_once(request):
+                    data = in_one_write(lines, request)
+                    if data is not None and len(data) <= self._whole:
+                        return await self._at_once(request, data)
                 return await self._pipelined(request, lines)
             return await self._step_by_step(request, lines)
         except BaseException:
@@ -250,6 +265,61 @@ class SmtpConnection(asyncio.Protocol):
             replies += await self._ask_for_data(request, replies)
         return await self._judge(request, replies)
 
+    def _may_go_at_once(self, request: DeliveryRequest) -> bool:
+        """A gate, patience and RSET all want an answer before the content; so does an upstream that may have gone."""
+        return (
+            request.at_once
+            and self._offers.chunking
+            and self._chunking.in_use
+            and request.size <= self._whole
+            and request.content.in_memory
+            and request.gate is None
+            and request.patience is None
+            and not self._unfinished
+            and self._loop.time() - self._heard < FRESH
+            and self._sick is None
+        )
+
+    async def _at_once(self, request: DeliveryRequest, data: bytes) -> Delivery:
+        """Envelope and content in one write, then the replies; `data` is all of it."""
+        waiter = self._expect(_stages(len(request.recipients), rset=False, last=Stage.DOT))
+        self._in_content = True
+        self._write_end(data)
+        self._restart_clock()
+        await waiter
+        replies, broke = self._replies, self._sick
+        outcomes = self._of_envelope(request, replies)
+        if broke is None:
+            self._judge_chunk(request, replies[-1], outcomes)
+        elif broke.reply is None and self._dot_written and not self._chunking.proven:
+            self._chunking.give_up("a message that was sent by BDAT was not answered, and none was taken before")
+        return self._delivery(outcomes)
+
+    def _judge_chunk(self, request: DeliveryRequest, answer: bytes, outcomes: list[Outcome | None]) -> None:
+        """What the reply to BDAT means for those recipients that were taken; others have their outcome."""
+        wanted = self._sick is None and None in outcomes
+        if _positive(answer):
+            if wanted:
+                self._chunking.proven = True
+                final: Outcome | None = Delivered(reply_of(answer), reports(request, self._offers))
+                outcomes[:] = [outcome or final for outcome in outcomes]
+            self._unfinished = not wanted  # it has taken what it refused: nobody knows what it makes of that
+            return
+        self._unfinished = self._chunk_refused = True  # until RSET (RFC 3030, section 2)
+        if self._paused:
+            self.abort()  # refused in mid-content: whether it reads the rest as content, nobody knows
+        if wanted:
+            final = self._refused(Stage.DOT, answer)
+            if answer.startswith(b"50"):
+                # It speaks of the command, and never of a message: MAIL and a recipient were taken.
+                text = f"answered BDAT with {code_of(answer)}"
+                self._chunking.give_up(f"it offered CHUNKING, and {text}")
+                self.abort()
+                final = Deferred(Stage.DOT, Trouble.TRANSIENT, f"the upstream {text}")
+            outcomes[:] = [outcome or final for outcome in outcomes]
+        if self._out_of_step:
+            self._chunking.give_up(_READ_AS_COMMANDS)
+
     async def _ask_for_data(self, request: DeliveryRequest, replies: list[bytes]) -> list[bytes]:
         """The reply to DATA; none where nobody would receive it, or it was called off."""
         if self._sick is not None or not replies or not _positive(replies[0]) or not any(map(_positive, replies[1:])):
@@ -265,13 +335,9 @@ class SmtpConnection(asyncio.Protocol):
         called off.
         """
         count = len(request.recipients)
+        outcomes = self._of_envelope(request, replies)
         if not replies:
-            return self._delivery([None] * count)
-        if not _positive(replies[0]):
-            outcomes: list[Outcome | None] = [self._refused(Stage.MAIL, replies[0])] * count
-        else:
-            outcomes = [None if _positive(raw) else self._refused(Stage.RCPT, raw) for raw in replies[1 : count + 1]]
-            outcomes += [None] * (count - len(outcomes))
+            return self._delivery(outcomes)
         answer = replies[count + 1] if len(replies) == count + 2 else None
         wanted = None in outcomes
         if self._sick is not None or answer is None:
@@ -295,6 +361,15 @@ class SmtpConnection(asyncio.Protocol):
                 final = self._after_content(request, self._replies[0])
                 outcomes = [outcome or final for outcome in outcomes]
         return self._delivery(outcomes)
+
+    def _of_envelope(self, request: DeliveryRequest, replies: list[bytes]) -> list[Outcome | None]:
+        """What the replies to MAIL and RCPT made of each recipient so far; None: nothing yet."""
+        count = len(request.recipients)
+        if replies and not _positive(replies[0]):
+            return [self._refused(Stage.MAIL, replies[0])] * count
+        said = replies[1 : count + 1]
+        outcomes = [None if _positive(raw) else self._refused(Stage.RCPT, raw) for raw in said]
+        return outcomes + [None] * (count - len(outcomes))
 
     def _after_content(self, request: DeliveryRequest, raw: bytes) -> Outcome | None:
         if not self._dot_written:
@@ -320,7 +395,10 @@ class SmtpConnection(asyncio.Protocol):
 
     def _reset_is_good(self, raw: bytes) -> bool:
         if not _positive(raw):
+            if self._chunk_refused:
+                self._chunking.give_up(_READ_AS_COMMANDS)
             self._break(Trouble.TRANSIENT, "the upstream refused RSET", at=Stage.MAIL)
+        self._chunk_refused = False
         return _positive(raw)
 
     def _delivery(self, outcomes: list[Outcome | None]) -> Delivery:
@@ -422,25 +500,39 @@ class SmtpConnection(asyncio.Protocol):
             self._drained.set_result(None)
 
     def _stage(self) -> Stage:
-        if self._in_content:
-            return Stage.DOT if self._dot_written and not self._paused else Stage.BODY
+        if self._in_content and (self._paused or not self._dot_written):
+            # A write that failed at once sent nothing: with its envelope, a message has not begun then.
+            return Stage.BODY if self._paused or self._stages[0] is Stage.DOT else Stage.MAIL
         return self._stages[min(len(self._replies), len(self._stages) - 1)]
 
     def _break(self, trouble: Trouble, text: str, *, at: Stage | None = None, reply: Reply | None = None) -> None:
         """The connection is of no more use; whoever has no outcome yet is deferred."""
         if self._sick is None:
             stage = at or self._stage()
-            in_doubt = self._in_content and stage is Stage.DOT and reply is None
+            in_doubt = reply is None and self._may_have_been_taken()
             self._sick = Deferred(stage, trouble, text, reply, in_doubt=in_doubt, upstream_sick=True)
         self.abort()
         self._wake()
 
+    def _may_have_been_taken(self) -> bool:
+        """Whether the end of the message has left, and no reply rules out that it was taken."""
+        if not (self._in_content and self._dot_written) or self._paused:
+            return False
+        said = list(zip(self._stages, self._replies, strict=False))
+        if any(_negative(raw) for stage, raw in said if stage is not Stage.RCPT):
+            return False
+        refused = [raw for stage, raw in said if stage is Stage.RCPT and _negative(raw)]
+        return not refused or len(refused) < self._stages.count(Stage.RCPT)
+
     # What the network does
 
     def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
         waiter = self._waiter
         if waiter is None or waiter.done():
             # Unasked, or more than was asked for: a goodbye, or replies out of step.
+            if self._chunk_refused and not data.startswith(b"421"):
+                self._chunking.give_up(_READ_AS_COMMANDS)
             self._usable = False
             self.abort()
             return
@@ -459,13 +551,14 @@ class SmtpConnection(asyncio.Protocol):
             elif replies:
                 self._restart_clock()
         elif len(replies) > missing or not self._reader.clean:
-            self._too_much()
+            self._too_much(replies[missing:])
         else:
             self._wake()
 
-    def _too_much(self) -> None:
+    def _too_much(self, more: list[bytes]) -> None:
         """More came than was asked for. A final reply stands all the same; nothing else can be relied on."""
         if self._in_content and self._dot_written:
+            self._out_of_step = not any(raw.startswith(b"421") for raw in more)
             self.abort()
             self._wake()
         else:
@@ -605,9 +698,13 @@ def _held_by_kernel(sock: socket.socket) -> int:
 
 
 @lru_cache(maxsize=256)
-def _stages(recipients: int, rset: bool) -> tuple[Stage, ...]:
+def _stages(recipients: int, rset: bool, last: Stage = Stage.DATA) -> tuple[Stage, ...]:
     start = (Stage.MAIL, Stage.MAIL) if rset else (Stage.MAIL,)
-    return (*start, *[Stage.RCPT] * recipients, Stage.DATA)
+    return (*start, *[Stage.RCPT] * recipients, last)
+
+
+def _negative(raw: bytes) -> bool:
+    return raw[0] in b"45"
 
 
 def _positive(raw: bytes) -> bool:

@@ -166,6 +166,32 @@ async def test_what_an_endpoint_did_not_take_goes_to_the_next(house: DeliveryHou
 
 
 @pytest.mark.asyncio
+async def test_a_message_may_leave_at_once_unless_doubt_would_do_harm(house: DeliveryHouse) -> None:
+    """In one write with its envelope, a broken line leaves more in doubt."""
+    requests = house.ways["own"].requests
+    many = [f"{number}@example.com" for number in range(11)]
+    for lease, may in (
+        (leased(), True),
+        (leased(*many[:10]), True),
+        (leased(*many), False),
+        (in_doubt(leased("a@example.com", "b@example.com"), "own"), False),
+    ):
+        await tried(house, lease)
+        assert requests[-1].at_once is may
+    held = replace(house.policy.routes["default"], hold_in_doubt=True)
+    house.policy = replace(house.policy, routes={**house.policy.routes, "default": held})
+    await tried(house, leased())
+    assert not requests[-1].at_once
+
+
+@pytest.mark.asyncio
+async def test_a_session_code_never_leaves_at_once(house: DeliveryHouse) -> None:
+    """It can be called back until DATA."""
+    await tried(house, leased(code=True))
+    assert [request.at_once for way in house.ways.values() for request in way.requests] == [False]
+
+
+@pytest.mark.asyncio
 async def test_a_request_knows_the_place_of_its_recipients_at_each_attempt(house: DeliveryHouse) -> None:
     lease = leased("a@example.com", "b@example.com", "c@example.com")
     await tried(house, replace(lease, pending=lease.pending[1:]))

@@ -37,6 +37,8 @@ def _act(fault: str, stage: Stage) -> Fault:
             return "454 4.7.0 later" if stage is Stage.AUTH else "451 4.3.0 later"
         case "5xx":
             return "535 5.7.8 never" if stage is Stage.AUTH else "554 5.3.0 never"
+        case "502":
+            return "502 5.5.1 not implemented"
         case "5xx, 8-bit text":
             return b"554 5.3.0 " + _TEXT_8_BIT + b"\r\n"
         case "other 2xx":

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Stage
-from tests.faults.table import FAULTS, REASONS, STAGES, TABLE, Cell, End
+from tests.faults.table import REASONS, STAGES, TABLE, TABLE_AT_ONCE, Cell, End
 
 _HEAD = """\
 # When an upstream does wrong
@@ -37,6 +37,7 @@ _FAULTS = {
     "421": "says 421",
     "4xx": "says any other 4xx",
     "5xx": "says a 5xx",
+    "502": "says that it does not know the command",
     "5xx, 8-bit text": "says a 5xx with octets beyond ASCII",
     "other 2xx": "says yes with another code: 299 for 250; at DATA 250 for 354",
     "3xx": "says 354 where 2xx is due, 334 without end at AUTH; at DATA 399 for 354",
@@ -49,6 +50,19 @@ _FAULTS = {
     "half a line": "says half a line, then closes",
     "silence": "says nothing, or no longer reads (body)",
 }
+_AT_ONCE = """\
+Where the upstream offers CHUNKING (and PIPELINING), a message of up to 256 KiB (16 KiB over TLS) goes in one write:
+MAIL, RCPT, BDAT and the content. It costs one round trip instead of two. The price is that any answer that is missing
+then leaves it in doubt, unless one that came rules out that it was taken: MAIL refused, all recipients refused, a 421.
+So it is not done for session codes, on a route with `in_doubt: hold`, for more than 10 recipients, for what has been
+in doubt before, nor on a connection that was silent for 5 seconds; and never with `chunking: false` at the upstream.
+What is not listed here is as above.
+"""
+_AFTER_AT_ONCE = """\
+An upstream that answers BDAT with a 50x does not know it after all; one that gives no answer to the first message that
+it gets so, or reads a message that it refused as commands, does not do it well. It gets all mail by DATA from then on,
+until a reload, and the log says so (`chunking_given_up`).
+"""
 _WRITTEN = {Stage.STARTTLS: "STARTTLS", Stage.TLS: "TLS handshake", Stage.BODY: "content", Stage.DOT: "final dot"}
 _NOTES = """\
 In the TLS handshake all replies are alike: plain text, where none may be. What a test sends at *content* comes while
@@ -64,16 +78,21 @@ def faults_page() -> str:
     first = [stage for stage in STAGES if stage in BEFORE_A_TRANSACTION]
     rest = [stage for stage in STAGES if stage not in BEFORE_A_TRANSACTION]
     reasons = "".join(f"{_footnote(key)} {text}\n" for key, text in REASONS.items())
+    at_once = list(dict.fromkeys(stage for stage, _ in TABLE_AT_ONCE))
     return (
         f"{_HEAD}\n## Before a transaction\n\n{_grid(first)}\n{reasons}"
-        f"\n## In a transaction\n\n{_grid(rest)}\n{_NOTES}\n## The faults\n\n{_meanings()}"
+        f"\n## In a transaction\n\n{_grid(rest)}\n{_NOTES}"
+        f"\n## In a transaction of one write\n\n{_AT_ONCE}\n{_grid(at_once, TABLE_AT_ONCE)}\n{_AFTER_AT_ONCE}"
+        f"\n## The faults\n\n{_meanings()}"
     )
 
 
-def _grid(stages: Sequence[Stage]) -> str:
-    head = ["the upstream's fault", *(_WRITTEN.get(stage, stage.upper()) for stage in stages)]
+def _grid(stages: Sequence[Stage], table: Mapping[tuple[Stage, str], Cell] = TABLE) -> str:
+    written = _WRITTEN if table is TABLE else {Stage.DOT: "BDAT"}
+    head = ["the upstream's fault", *(written.get(stage, stage.upper()) for stage in stages)]
     rows = [head, ["---"] * len(head)]
-    rows += [[fault, *(_words(TABLE[stage, fault]) for stage in stages)] for fault in FAULTS]
+    faults = dict.fromkeys(fault for _, fault in table)
+    rows += [[fault, *(_words(table[stage, fault]) for stage in stages)] for fault in faults]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -92,7 +111,7 @@ def _footnote(key: str) -> str:
 
 
 def _meanings() -> str:
-    return "".join(f"- **{fault}**: the upstream {_FAULTS[fault]}.\n" for fault in FAULTS)
+    return "".join(f"- **{fault}**: the upstream {_FAULTS[fault]}.\n" for fault in _FAULTS)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,28 @@ half a line        later:drop later:drop later:drop later:drop doubt:drop
 silence            later:time later:time later:time later:time doubt:time
 """
 
+# The message left in one write with its envelope (CHUNKING): whatever reply is missing, it may have been taken.
+_GRID_AT_ONCE = """
+                   mail       rcpt       dot
+drop               doubt:drop doubt:drop doubt:drop
+close              doubt:drop doubt:drop doubt:drop
+421                aside:temp aside:temp aside:temp
+4xx                later:temp later:temp later:temp
+5xx                fails:perm fails:perm fails:perm
+5xx, 8-bit text    fails:perm fails:perm fails:perm
+502                fails:perm fails:perm later:temp
+other 2xx          ok         ok         ok
+3xx                doubt:temp doubt:temp doubt:temp
+several lines      ok         ok         ok
+8-bit text         ok         ok         ok
+NUL                doubt:temp doubt:temp doubt:temp
+mixed codes        doubt:temp doubt:temp doubt:temp
+oversized          doubt:temp doubt:temp doubt:temp
+garbage            doubt:temp doubt:temp doubt:temp
+half a line        doubt:drop doubt:drop doubt:drop
+silence            doubt:time doubt:time doubt:time
+"""
+
 
 class End(StrEnum):
     """What becomes of the recipient, in the words of the page."""
@@ -105,9 +127,9 @@ def _cell(word: str) -> Cell:
     return Cell(_ENDS[end], _TROUBLES[trouble] if trouble else None)
 
 
-def _read() -> dict[tuple[Stage, str], Cell]:
+def _read(grid: str) -> dict[tuple[Stage, str], Cell]:
     table = {}
-    for part in _GRID.strip("\n").split("\n\n"):
+    for part in grid.strip("\n").split("\n\n"):
         head, *rows = part.splitlines()
         stages = [Stage(word) for word in head.split()]
         for row in rows:
@@ -117,8 +139,11 @@ def _read() -> dict[tuple[Stage, str], Cell]:
     return table
 
 
-TABLE = _read()
+TABLE = _read(_GRID)
 """Every cell, by stage and fault."""
+
+TABLE_AT_ONCE = _read(_GRID_AT_ONCE)
+"""The same where the message leaves in one write with its envelope."""
 
 STAGES = tuple(dict.fromkeys(stage for stage, _ in TABLE))
 FAULTS = tuple(dict.fromkeys(fault for _, fault in TABLE))

@@ -29,7 +29,7 @@ from relay.mail.outcome import BEFORE_A_TRANSACTION, Stage, Trouble
 from relay.queue.model import Ledger
 from tests.faults.acts import act
 from tests.faults.house import QUICK, SmtpHouse
-from tests.faults.table import FAULTS, STAGES, TABLE, Cell, End
+from tests.faults.table import FAULTS, STAGES, TABLE, TABLE_AT_ONCE, Cell, End
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import KEYWORDS, Received, ScriptedUpstream
 from tests.queue.mail import memory
@@ -38,6 +38,8 @@ from tests.transport.parts import PATIENT
 PIET, JAN = "piet@example.com", "jan@example.nl"
 ONE_BY_ONE = tuple(word for word in KEYWORDS if word != "PIPELINING")
 WAYS = {"pipelined": KEYWORDS, "one by one": ONE_BY_ONE, "over TLS": KEYWORDS}
+AT_ONCE = "at once"
+CHUNKING = (*KEYWORDS, "CHUNKING")
 LONG = memory(b"0123456789abcde\r\n" * 350_000)  # more than the kernel takes from an upstream that does not read
 SHORT = 0.25
 _TIMEOUT = {
@@ -58,7 +60,7 @@ class Case:
 
     @property
     def cell(self) -> Cell:
-        return TABLE[self.stage, self.fault]
+        return (TABLE_AT_ONCE if self.way == AT_ONCE else TABLE)[self.stage, self.fault]
 
     @property
     def id(self) -> str:
@@ -72,7 +74,7 @@ def cases() -> list[Case]:
         for (stage, fault), cell in TABLE.items()
         for way in (["one by one"] if stage in BEFORE_A_TRANSACTION else WAYS)
         if cell.end is not None
-    ]
+    ] + [Case(stage, fault, AT_ONCE) for stage, fault in TABLE_AT_ONCE]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,8 @@ class Scene:
 
 def recorded_stages(case: Case) -> tuple[Stage, ...]:
     """A reset may overtake the replies that were sent ahead of it in the same round trip."""
-    if case.fault == "drop" and case.way != "one by one" and case.stage in (Stage.RCPT, Stage.DATA):
+    before_the_end = case.stage in (Stage.RCPT, Stage.DATA) or (case.way == AT_ONCE and case.stage is Stage.DOT)
+    if case.fault == "drop" and case.way != "one by one" and before_the_end:
         return STAGES[STAGES.index(Stage.MAIL) : STAGES.index(case.stage) + 1]
     return (case.stage,)
 
@@ -148,7 +151,7 @@ async def test_a_message_that_meets_a_fault_ends_right(case: Case, tmp_path: Pat
         tls="starttls" if secured else "none",
         certificate=certificates.good if secured else None,
         users={"relay": "open sesame"} if login else None,
-        keywords=WAYS[case.way],
+        keywords=CHUNKING if case.way == AT_ONCE else WAYS[case.way],
     ) as upstream:
         house = await SmtpHouse.of(tmp_path, "own")
         house.lead_to(
@@ -164,6 +167,7 @@ async def test_a_message_that_meets_a_fault_ends_right(case: Case, tmp_path: Pat
             await scene.begin()
             first = await scene.settled()
             taken = len(upstream.messages)
+            assert case.way != AT_ONCE or case.cell.end is End.FAILED or "DATA" not in upstream.commands
             asides = house.watch.of(UpstreamSetAside)
             what_became_of_it(case, first, house)
             what_was_recorded(case, house)
@@ -189,7 +193,7 @@ def what_became_of_it(
             assert isinstance(first, RecipientDelivered)
         case End.FAILED:
             assert isinstance(first, RecipientFailed)
-            assert (first.stage, first.code, first.in_doubt) == (case.stage, 554, False)
+            assert (first.stage, first.code, first.in_doubt) == (case.stage, 502 if case.fault == "502" else 554, False)
             assert first.text.isprintable()
         case _:
             assert isinstance(first, RecipientDeferred)
@@ -240,6 +244,20 @@ def what_arrived(case: Case, messages: list[Received], taken: int) -> None:
 def test_every_fault_meets_every_stage() -> None:
     assert set(TABLE) == {(stage, fault) for stage in STAGES for fault in FAULTS}
     assert set(STAGES) == set(Stage) - {Stage.DNS, Stage.HTTP}
+
+
+def test_what_leaves_at_once_fares_otherwise_only_where_an_answer_is_missing_or_speaks_of_bdat() -> None:
+    assert {fault for _, fault in TABLE_AT_ONCE} == {*FAULTS, "502"}
+    assert {stage for stage, _ in TABLE_AT_ONCE} == {Stage.MAIL, Stage.RCPT, Stage.DOT}
+    for (stage, fault), cell in TABLE_AT_ONCE.items():
+        like = TABLE[stage, "5xx" if fault == "502" else fault]
+        if fault == "502" and stage is Stage.DOT:
+            assert (cell.end, cell.trouble) == (End.DEFERRED, Trouble.TRANSIENT)
+        elif cell.in_doubt:
+            assert like.end in (End.DEFERRED, End.IN_DOUBT)
+            assert cell.trouble is like.trouble
+        else:
+            assert cell == like
 
 
 def test_a_fault_that_leaves_doubt_comes_after_the_dot_and_says_nothing() -> None:

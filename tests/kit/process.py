@@ -36,6 +36,8 @@ async def command(*words: str) -> tuple[int, str, str]:
 class Process:
     """A running `relay serve`."""
 
+    patience = 90.0  # seconds that it may run
+
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.lines: list[str] = []
@@ -52,7 +54,7 @@ class Process:
             )
         )
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(cls.patience):
                 await process.line("started")
                 yield process
         finally:

@@ -6,7 +6,9 @@
         ...deliver to upstream.host, upstream.port...
         received = await upstream.message(1)                     # the first message, byte for byte
 
-Stages: banner, ehlo, starttls, tls, auth, mail, rcpt, data, body (the first octet of content came), dot, rset, quit.
+Stages: banner, ehlo, starttls, tls, auth, mail, rcpt, data, body (the first octet of content came), dot, rset, quit;
+with CHUNKING among the keywords also bdat (the command came, its chunk was not read; after a refusal there it is taken
+for commands), and dot is the reply to the last chunk. After a BDAT that was refused, RSET is due.
 A fault is a reply ("450 4.7.1 later", with or without CRLF; several lines joined by CRLF), raw `bytes`, `DROP`
 (reset), `CLOSE` (orderly end), `SILENCE`, `half("250 o")`, `then_drop("421 bye")`, `STOP_READING` (the usual reply,
 but nothing more is read until `read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
@@ -102,6 +104,7 @@ class Session:
     mail_parameters: tuple[str, ...] = ()
     recipients: list[str] = field(default_factory=list)
     rcpt_parameters: list[tuple[str, ...]] = field(default_factory=list)
+    chunk_refused: bool = False
 
     def forget(self) -> None:
         self.reverse_path = None
@@ -144,6 +147,7 @@ class ScriptedUpstream:
         self.connections = 0
         self.open = 0
         self.resets = 0
+        self.chunks = 0  # messages that came by BDAT to somebody, taken or not
         self.pause = 0.0  # seconds before each read, which then takes at most 64 KiB: a slow upstream
         self.rest = b""  # content of a transaction that never came to its dot
         self.host = "127.0.0.1"
@@ -412,7 +416,7 @@ class ScriptedUpstream:
     async def _on_mail(self, session: Session, argument: str) -> None:
         path, parameters = _path(argument)
         refusal = self.sender_allowed(path) if self.sender_allowed else None
-        if session.reverse_path is not None:
+        if session.reverse_path is not None or session.chunk_refused:
             refusal = "503 5.5.1 nested MAIL"
         elif self.users is not None and session.user is None:
             refusal = "530 5.7.0 authentication required"
@@ -430,7 +434,42 @@ class ScriptedUpstream:
         usual = "354 go ahead" if session.recipients else "554 5.5.1 no valid recipients"
         if not await self._act(session, "data", usual):
             return
-        content = await self._content(session)
+        await self._judge(session, await self._content(session))
+
+    async def _on_bdat(self, session: Session, argument: str) -> None:
+        if "CHUNKING" not in self.keywords:
+            await self._send(session, b"500 5.5.2 what?\r\n")
+            return
+        size, _, last = argument.partition(" ")
+        assert last == "LAST", "a message is one chunk"
+        if self._scripts.get("bdat") and not await self._act(session, "bdat", ""):
+            return
+        chunk = await self._chunk(session, int(size))
+        if not session.recipients:
+            session.chunk_refused = True
+            await self._act(session, "dot", "503 5.5.1 no valid recipients")
+        else:
+            self.chunks += 1
+            session.chunk_refused = not await self._judge(session, chunk)
+
+    async def _chunk(self, session: Session, size: int) -> bytes:
+        data = session.buffer
+        try:
+            if self._scripts.get("body"):
+                while not data:
+                    await self._read(session)
+                await self._act(session, "body", "")
+            while len(data) < size:
+                await self._read(session)
+        except (OSError, EOFError):
+            self.rest = bytes(data)
+            raise
+        chunk = bytes(data[:size])
+        del data[:size]
+        return chunk
+
+    async def _judge(self, session: Session, content: bytes) -> bool:
+        """The answer to the content; True when it was taken."""
         received = Received(
             session.reverse_path or "",
             tuple(session.recipients),
@@ -450,11 +489,13 @@ class ScriptedUpstream:
             # What is accepted is kept before it is said, as elsewhere.
             position = len(self.messages)
             self.messages.append(received)
-            if not await self._act(session, "dot", f"250 2.0.0 queued as {number}"):
+            taken = await self._act(session, "dot", f"250 2.0.0 queued as {number}")
+            if not taken:
                 self.messages.pop(position)
         else:
-            await self._act(session, "dot", refusal)
+            taken = await self._act(session, "dot", refusal)
         await self._note()
+        return taken
 
     async def _content(self, session: Session) -> bytes:
         """Everything up to CRLF.CRLF, unstuffed."""
@@ -479,6 +520,7 @@ class ScriptedUpstream:
 
     async def _on_rset(self, session: Session, _: str) -> None:
         session.forget()
+        session.chunk_refused = False
         self.resets += 1
         await self._act(session, "rset", "250 2.0.0 ok")
 

@@ -6,7 +6,6 @@ import asyncio
 import random
 import signal
 import socket
-import sqlite3
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,16 +27,6 @@ from relay.queue.model import Ledger
 from tests.kit.house import JAN, PIET, Client, RunningHouse, Site, free_port, mail
 from tests.kit.process import Process
 from tests.kit.upstream import DROP, SILENCE, ScriptedUpstream, Session
-from tests.scenarios.test_kill import (
-    CLIENTS,
-    CONNECTIONS,
-    ROUNDS,
-    body,
-    everything_acknowledged_arrives,
-    number_of,
-    twice_only_what_was_in_flight,
-)
-from tests.scenarios.test_kill import Ledger as Told
 
 ELS = "els@example.org"
 CODES = {
@@ -362,58 +351,3 @@ async def test_sigterm_ends_the_patience_and_loses_nothing(site: Site, stage: st
             await house.empty()
             assert house.ledger == Ledger(found=found, delivered=found)
         assert len(own.messages) == before + 1
-
-
-async def send_until_the_end(port: int, told: Told, replies: list[str]) -> None:
-    """One client: mail after mail, until the relay is gone."""
-    try:
-        async with Client.to(port) as client:
-            while True:
-                number = told.number()
-                await client.begin(JAN, [PIET])
-                client.write(mail(str(number), body=body(number)) + b".\r\n")
-                replies.append(await client.reply())
-                if not replies[-1].startswith("250 "):
-                    return
-                told.acknowledge(number)
-    except (OSError, AssertionError):
-        return
-
-
-@pytest.mark.asyncio
-@pytest.mark.timeout(60 + 10 * ROUNDS)
-async def test_kill_9_while_clients_wait_loses_nothing_that_was_acknowledged(site: Site) -> None:
-    port = free_port()
-    told, replies = Told(), list[str]()
-    chance = random.Random()
-    async with site.upstream() as own:
-        way = site.way_to(own, max_connections=CONNECTIONS)
-        configure(site, own, port=port, patience="1s", upstreams={"own": way}, log={"format": "json"})
-        kills = list[int]()
-        for _ in range(ROUNDS):
-            async with Process.serving(site) as relay:
-                clients = [asyncio.create_task(send_until_the_end(port, told, replies)) for _ in range(CLIENTS)]
-                async with asyncio.timeout(30):
-                    await told.until(len(told.acknowledged) + chance.randint(1, 150))
-                relay.signal(signal.SIGKILL)
-                assert await relay.ended() == -signal.SIGKILL
-                await asyncio.gather(*clients)
-                await own.until(lambda: own.open == 0)
-            kills.append(len(own.messages))
-        async with Process.serving(site) as relay:
-            await everything_acknowledged_arrives(own, told)
-            found = int((await relay.line("found"))["text"].split()[0])
-            if found:
-                await relay.line("delivered", found)
-            relay.signal(signal.SIGTERM)
-            assert await relay.ended() == 0
-            assert relay.all("exception") == []
-        twice_only_what_was_in_flight(own, kills)
-    assert sum("relayed as" in reply for reply in replies) > len(replies) / 2
-    for received in own.messages:
-        assert received.content.endswith(b"\r\n\r\n" + body(number_of(received)))
-    with sqlite3.connect(site.queue_path) as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("SELECT count(*) FROM entry").fetchone() == (0,)
-    database.close()
-    assert [path for path in (site.folder / "queue.db.spool").rglob("*") if path.is_file()] == []

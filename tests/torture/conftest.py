@@ -6,11 +6,19 @@ RELAY_TORTURE=long runs the long forms. RELAY_TORTURE_KEEP=1 keeps in `results.j
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from tests.kit.certificates import Certificates
+from tests.kit.house import Site
+from tests.scenarios.conftest import certificates as certificates
+from tests.scenarios.conftest import site as site
+from tests.torture.nursery import Nursery
 from tests.torture.results import Result, keep, promise_of
 
 LONG = os.environ.get("RELAY_TORTURE") == "long"
@@ -41,6 +49,28 @@ def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say what was seen, in a few words with figures: it stands in docs/reliability.md."""
     said = request.node.stash.setdefault(_FIGURES, [])
     return said.append
+
+
+@pytest.fixture
+def quick_site(certificates: Certificates) -> Iterator[Site]:
+    """A site; in the short form it lies in memory, where a sync costs nothing. (What SIGKILL leaves is the same.)"""
+    memory = Path("/dev/shm")
+    where = memory if memory.is_dir() and not LONG else None
+    with tempfile.TemporaryDirectory(prefix="relay-", dir=where) as folder:
+        yield Site(Path(folder), certificates)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def one_nursery() -> AsyncIterator[Nursery]:
+    async with Nursery.open() as nursery:
+        yield nursery
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def nursery(one_nursery: Nursery) -> AsyncIterator[Nursery]:
+    """Relays that may be killed. A test that uses it is marked `asyncio(loop_scope="session")`."""
+    yield one_nursery
+    await one_nursery.clear()
 
 
 @pytest.hookimpl(wrapper=True)
