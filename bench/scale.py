@@ -2,10 +2,10 @@
 
     python -m bench.scale [MESSAGES] [--history ROWS] [--json FILE]      (1 000 000 take about half an hour)
 
-One relay, rewriting nothing, with metrics and log on; its upstream is down at first. The messages (2 KiB) are put into
-the queue by the store's own API and not by SMTP, the history by SQL; all else goes by the doors that everybody uses:
-Postfix's smtp-source hands mail in over 20 sessions, its smtp-sink is the upstream. What is measured, for an empty
-queue and for a full one in the same run:
+Two relays, rewriting nothing, with metrics and log on; their upstream is down at first. The messages (2 KiB) are put
+into the queue by the store's own API and not by SMTP, the history by SQL; all else goes by the doors that everybody
+uses: Postfix's smtp-source hands mail in over 20 sessions, its smtp-sink is the upstream. What is measured, of a relay
+with an empty queue and of one with a full one, in turns:
 
 - start, from exec to the first 220: by then the leases of a relay that was killed are taken back
 - how much mail is taken a second, alone, with a scrape of /metrics every second, and with an operator's commands
@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ COMMANDS = {
     "queue find --to (nobody)": ["queue", "find", "--to", "nobody@*"],
     "queue find --since 1h": ["queue", "find", "--since", "1h"],
 }
+KINDS = ("alone", "scraped every second", "a command every second")
 BESIDE = (["status"], ["queue", "list"], ["queue", "find", "--to", "m0@example.org"])
 
 Figures = dict[str, Any]
@@ -66,11 +67,12 @@ class Site:
     """A folder with a relay's configuration and queue, and the ports it uses."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir()
         self.folder = folder
         self.port, self.upstream_port, self.admin_port = free_port(), free_port(), free_port()
         self.config = folder / "config.yaml"
         self.queue = folder / "queue.db"
-        self.started_in = 0.0
+        self.started_in = self.resident_at_start = 0.0
         self.pid = 0
         terms = {
             "hostname": "relay.example.nl",
@@ -84,7 +86,7 @@ class Site:
         self.config.write_text(json.dumps(terms))
 
     @asynccontextmanager
-    async def serving(self, *, kill: bool = False) -> AsyncIterator[None]:
+    async def serving(self) -> AsyncIterator[None]:
         """A relay until the end of the block; `started_in` has the seconds from exec to its first 220."""
         with (self.folder / "log").open("ab") as log:
             started = time.perf_counter()
@@ -97,10 +99,11 @@ class Site:
                 self.pid = relay.pid
                 while not (self.folder / "admin.sock").exists():
                     await asyncio.sleep(0.02)
+                self.resident_at_start = self.resident
                 yield
             finally:
                 if relay.returncode is None:
-                    relay.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+                    relay.terminate()
                 await relay.wait()
                 (self.folder / "admin.sock").unlink(missing_ok=True)
 
@@ -191,30 +194,38 @@ async def again_and_again(once: Any, pause: float = 1.0) -> AsyncIterator[list[f
         await running
 
 
-async def taking(site: Site) -> Figures:
-    """What the door takes: alone, and with others beside it, one kind after the other."""
+async def taking(sites: Sequence[Site]) -> list[Figures]:
+    """What the doors take, alone and with others beside it: one kind after the other, and the sites in turn."""
+    seen: list[Figures] = [{"taken": {kind: [] for kind in KINDS}, "scrapes": []} for _ in sites]
+    for site in sites:
+        await site.take(TURN // 4)
+    for turn in range(TURNS):
+        for kind in KINDS:
+            for site, figures in zip(sites, seen, strict=True):
+                async with beside(kind, site, turn) as took:
+                    figures["taken"][kind].append(await site.take(TURN))
+                if kind == "scraped every second":
+                    figures["scrapes"] += took
+    for site, figures in zip(sites, seen, strict=True):
+        figures["resident"] = site.resident
+    return seen
+
+
+@asynccontextmanager
+async def beside(kind: str, site: Site, turn: int) -> AsyncIterator[list[float]]:
+    """Whoever else wants something of the relay until the end of the block, and the seconds that each took."""
 
     async def a_scrape() -> None:
         await asyncio.to_thread(site.scrape)
 
-    turn = 0
-
     async def a_command() -> None:
-        nonlocal turn
-        turn += 1
         await site.run(BESIDE[turn % len(BESIDE)])
 
-    await site.take(TURN // 4)
-    rates: dict[str, list[float]] = {"alone": [], "scraped every second": [], "a command every second": []}
-    scrapes: list[float] = []
-    for _ in range(TURNS):
-        rates["alone"].append(await site.take(TURN))
-        async with again_and_again(a_scrape) as took:
-            rates["scraped every second"].append(await site.take(TURN))
-        scrapes += took
-        async with again_and_again(a_command):
-            rates["a command every second"].append(await site.take(TURN))
-    return {"taken": rates, "scrapes": scrapes, "resident": site.resident}
+    if kind == "alone":
+        yield []
+    else:
+        async with again_and_again(a_scrape if kind == "scraped every second" else a_command) as took:
+            yield took
 
 
 async def commands(site: Site) -> dict[str, list[float]]:
@@ -267,27 +278,23 @@ def last_key(queue: Path) -> int:
 
 async def main(messages: int, history: int) -> Figures:
     with tempfile.TemporaryDirectory(prefix="relay-scale-") as name:
-        site = Site(Path(name))
-        async with site.serving():
-            pass  # an empty queue, and what Python compiles is compiled
+        empty, full = (Site(Path(name) / which) for which in ("empty", "full"))
         figures: Figures = {"messages": messages, "history": history}
-        async with site.serving():
-            figures["empty"] = {"start": site.started_in, "resident at start": site.resident, **await taking(site)}
-        for path in site.folder.glob("queue.db*"):
-            if path.is_file():
-                path.unlink()
-        await fill(site.queue, 0)
-        remember(site.queue, history, days=366)  # a day's worth of it is too old
-        figures["filled"] = await fill(site.queue, messages - LEFT_LEASED)
-        await fill(site.queue, LEFT_LEASED, leased=True, first=messages - LEFT_LEASED)
-        before = last_key(site.queue)
-        async with site.serving():
-            full = figures["full"] = {"start": site.started_in, "resident at start": site.resident}
-            full |= await taking(site)
-            full["commands"] = await commands(site)
-            waiting = await site.recipients("relay_queue_recipients")
-            figures |= await drained(site, waiting)
-        figures["overtaken"] = out_of_turn(site.queue, before)
+        await fill(full.queue, 0)
+        remember(full.queue, history, days=366)  # a day's worth of it is too old
+        figures["filled"] = await fill(full.queue, messages - LEFT_LEASED)
+        await fill(full.queue, LEFT_LEASED, leased=True, first=messages - LEFT_LEASED)  # by a relay that was killed
+        before = last_key(full.queue)
+        async with empty.serving():
+            pass  # what Python compiles is compiled
+        async with empty.serving(), full.serving():
+            of_each = await taking((empty, full))
+            for site, which, seen in zip((empty, full), ("empty", "full"), of_each, strict=True):
+                figures[which] = {"start": site.started_in, "resident at start": site.resident_at_start, **seen}
+            figures["full"]["commands"] = await commands(full)
+            waiting = await full.recipients("relay_queue_recipients")
+            figures |= await drained(full, waiting)
+        figures["overtaken"] = out_of_turn(full.queue, before)
     return figures
 
 

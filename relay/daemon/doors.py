@@ -90,6 +90,7 @@ class Doors:
             await self._reopen(in_the_way, old, group)
             raise
         for listener in leaving:
+            listener.stop_accepting()  # at once: after a reload nobody gets in by the way that was
             group.create_task(listener.close())
         return opened
 

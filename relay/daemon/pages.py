@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import time
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -68,10 +67,11 @@ class Pages:
 
     async def _look(self) -> QueueView:
         """A look at a very long queue takes a while: then it serves twenty times as long, whoever asks how often."""
-        now = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        now = clock()
         if self._view is None or now >= self._look_again_at:
             self._view = await self._house.store.view()
-            took = time.monotonic() - now
+            took = clock() - now
             self._look_again_at = now + (took * SELDOM if took > LONG_LOOK else 0.0)
         return self._view
 
