@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
@@ -70,6 +70,7 @@ class Relay:
         self._started = asyncio.Event()
         self.lines: Counter[str] = Counter()
         self.errors: list[str] = []
+        self._last: deque[str] = deque(maxlen=10)
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -86,8 +87,11 @@ class Relay:
         finally:
             if process.returncode is None:
                 process.terminate()
-            await process.wait()
-            await relay._reading
+                await process.wait()
+                await relay._reading
+            else:
+                await relay._reading
+                print(f"the relay ended with {process.returncode}:", *relay._last, sep="\n", file=sys.stderr)
 
     async def _read(self) -> None:
         """Its log is counted, and only what tells of bugs and failing machines is kept."""
@@ -95,6 +99,7 @@ class Relay:
         async for line in self._process.stderr:
             level = json.loads(line)["level"] if line.startswith(b"{") else "no log"
             self.lines[level] += 1
+            self._last.append(line.decode().rstrip())
             if level in ("error", "critical", "no log") and len(self.errors) < 20:
                 self.errors.append(line.decode().rstrip())
             if b'"event": "started"' in line or b'"event":"started"' in line:
