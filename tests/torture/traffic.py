@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
 
-from tests.kit.house import JAN, PIET, Client, mail
+from tests.kit.house import JAN, PATIENCE, PIET, Client, mail
 from tests.kit.upstream import Received
 
 CLIENTS = 4
@@ -104,10 +104,14 @@ class Books:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds; it is looked at whenever a line is written."""
-        async with asyncio.timeout(60):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            missing = sorted(self.acknowledged.keys() - self.arrived())
+            raise AssertionError(f"acknowledged, and not arrived: {missing}") from None
 
     def arrived(self, *, bounce: bool = False) -> set[int]:
         return {arrival.number for arrival in self.arrivals if arrival.bounce is bounce}
