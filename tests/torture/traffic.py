@@ -103,11 +103,11 @@ class Books:
         return len(self.acknowledged) >= count
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds; it is looked at whenever a line is written."""
+        """Wait until it holds; it is looked at whenever a line is written. Too long is `PATIENCE` without a line."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                while not condition():
-                    self._changed.clear()
+            while not condition():
+                self._changed.clear()
+                async with asyncio.timeout(PATIENCE):
                     await self._changed.wait()
         except TimeoutError:
             missing = sorted(self.acknowledged.keys() - self.arrived())
