@@ -84,7 +84,7 @@ async def test_what_was_acknowledged_survives_sigkill_at_random_moments_under_lo
 async def test_a_relay_killed_while_the_upstream_is_down_keeps_the_whole_queue(
     quick_site: Site, nursery: Nursery, size: Callable[..., Any], figures: Callable[[str], None]
 ) -> None:
-    wanted = size(60, 5000)
+    wanted = size(60, 2000)
     books = Books(quick_site.folder)
     async with quick_site.upstream(tls="none", users=None) as own:
         own.content_allowed = books.arrive

@@ -111,7 +111,7 @@ class Books:
                     await self._changed.wait()
         except TimeoutError:
             missing = sorted(self.acknowledged.keys() - self.arrived())
-            raise AssertionError(f"acknowledged, and not arrived: {missing}") from None
+            raise AssertionError(f"{len(missing)} acknowledged, and not arrived: {missing[:20]}") from None
 
     def arrived(self, *, bounce: bool = False) -> set[int]:
         return {arrival.number for arrival in self.arrivals if arrival.bounce is bounce}
