@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kit.house import Site
-from tests.kit.upstream import ScriptedUpstream
+from tests.kit.upstream import KEYWORDS, ScriptedUpstream
 from tests.torture.nursery import Nursery
 from tests.torture.traffic import CLIENTS, Books, endless, faults, send, twice, waiting
 
@@ -32,15 +32,19 @@ def at_the_door(site: Site, own: ScriptedUpstream, **listener: str) -> Path:
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.promise("A relay that is killed under load (SIGKILL) loses no message that it had acknowledged.")
-@pytest.mark.parametrize("direct", [False, True], ids=["", "and the client waits for the upstream's reply"])
+@pytest.mark.parametrize("way", ["queued", "direct", "chunked"])
 async def test_what_was_acknowledged_survives_sigkill_at_random_moments_under_load(
-    direct: bool, quick_site: Site, nursery: Nursery, size: Callable[..., Any], figures: Callable[[str], None]
+    way: str, quick_site: Site, nursery: Nursery, size: Callable[..., Any], figures: Callable[[str], None]
 ) -> None:
-    rounds = size(3, 100)
+    """As ever, with `reply: direct` (the client waits for the upstream's reply), and to an upstream that offers
+    CHUNKING (envelope and message go in one write)."""
+    direct = way == "direct"
+    keywords = (*KEYWORDS, "CHUNKING") if way == "chunked" else KEYWORDS
+    rounds = size(3, 70)
     chance = random.Random()
     books = Books(quick_site.folder)
     kills: list[tuple[int, set[str]]] = []
-    async with quick_site.upstream(tls="none", users=None) as own:
+    async with quick_site.upstream(tls="none", users=None, keywords=keywords) as own:
         own.content_allowed = books.arrive
         door = at_the_door(quick_site, own, **({"reply": "direct", "patience": "1s"} if direct else {}))
         for _ in range(rounds):
@@ -61,6 +65,7 @@ async def test_what_was_acknowledged_survives_sigkill_at_random_moments_under_lo
         )  # also what was kept, and not acknowledged any more
         await relay.stop()
     books.close()
+    assert any(command.startswith("BDAT") for command in own.commands) == (way == "chunked")
     copies = twice(books.arrivals, kills)
     relayed = sum("relayed as" in one.reply for one in books.acknowledged.values())
     assert relayed > len(books.acknowledged) / 2 if direct else relayed == 0
@@ -79,7 +84,7 @@ async def test_what_was_acknowledged_survives_sigkill_at_random_moments_under_lo
 async def test_a_relay_killed_while_the_upstream_is_down_keeps_the_whole_queue(
     quick_site: Site, nursery: Nursery, size: Callable[..., Any], figures: Callable[[str], None]
 ) -> None:
-    wanted = size(60, 5000)
+    wanted = size(60, 2000)
     books = Books(quick_site.folder)
     async with quick_site.upstream(tls="none", users=None) as own:
         own.content_allowed = books.arrive

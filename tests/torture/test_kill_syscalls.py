@@ -49,6 +49,8 @@ async def traced(relay: Relay, call: str, number: int) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(PATIENCE):
             said = await process.stderr.readline()
+        if b"not permitted" in said:
+            pytest.skip("strace may not be attached to a process here")
         assert b"attached" in said, said
         relay.signal(signal.SIGUSR1)
         yield

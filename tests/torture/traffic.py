@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
 
-from tests.kit.house import JAN, PIET, Client, mail
+from tests.kit.house import JAN, PATIENCE, PIET, Client, mail
 from tests.kit.upstream import Received
 
 CLIENTS = 4
@@ -103,11 +103,15 @@ class Books:
         return len(self.acknowledged) >= count
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds; it is looked at whenever a line is written."""
-        async with asyncio.timeout(60):
+        """Wait until it holds; it is looked at whenever a line is written. Too long is `PATIENCE` without a line."""
+        try:
             while not condition():
                 self._changed.clear()
-                await self._changed.wait()
+                async with asyncio.timeout(PATIENCE):
+                    await self._changed.wait()
+        except TimeoutError:
+            missing = sorted(self.acknowledged.keys() - self.arrived())
+            raise AssertionError(f"{len(missing)} acknowledged, and not arrived: {missing[:20]}") from None
 
     def arrived(self, *, bounce: bool = False) -> set[int]:
         return {arrival.number for arrival in self.arrivals if arrival.bounce is bounce}
