@@ -6,11 +6,16 @@ RELAY_TORTURE=long runs the long forms. RELAY_TORTURE_KEEP=1 keeps in `results.j
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.scenarios.conftest import certificates, site  # noqa: F401  # they stand here as well
+from tests.torture.faults import Faults, build
 from tests.torture.results import Result, keep, promise_of
 
 LONG = os.environ.get("RELAY_TORTURE") == "long"
@@ -41,6 +46,25 @@ def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say what was seen, in a few words with figures: it stands in docs/reliability.md."""
     said = request.node.stash.setdefault(_FIGURES, [])
     return said.append
+
+
+@pytest.fixture(scope="session")
+def faults_library() -> Iterator[Path]:
+    """The shim of `tests/torture/faults.py`, built for this session."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not there to build the shim")
+    with tempfile.TemporaryDirectory(prefix="relay-shim-") as folder:
+        yield build(Path(folder))
+
+
+@pytest.fixture
+def faults(faults_library: Path) -> Iterator[Faults]:
+    """A disk and a clock that fail as the test says, for processes that get their `environment`."""
+    with (
+        tempfile.TemporaryDirectory(prefix="relay-faults-") as folder,
+        Faults.made(Path(folder), faults_library) as made,
+    ):
+        yield made
 
 
 @pytest.hookimpl(wrapper=True)
