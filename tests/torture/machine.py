@@ -45,7 +45,9 @@ def content(number: int, octets: int) -> bytes:
 
 
 def number_of(received: Received) -> int:
-    return int(received.content.partition(b"Subject: ")[2].split(maxsplit=1)[0])
+    """-1 for a message of the relay's own: a bounce, or an alarm."""
+    word = received.content.partition(b"Subject: ")[2].split(maxsplit=1)[0]
+    return int(word) if word.isdigit() else -1
 
 
 class Machine:
