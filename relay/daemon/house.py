@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from relay.daemon.workers import Workers
 from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
 from relay.delivery.direct import Direct
-from relay.delivery.steady import Steady
+from relay.delivery.steady import Steady, WentBack
 from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS_END = 60.0  # seconds that attempts past the dot get when the relay stops
 TOKENS_EVERY = 30.0  # seconds between two looks whether a token is to be fetched
+CLOCK_EVERY = 5.0  # seconds between two looks whether the clock went back
 TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the history
 
 
@@ -240,6 +242,7 @@ class House:
                     group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
                     group.create_task(self._keep_tokens()),
+                    group.create_task(self._heed_the_clock()),
                 ]
                 await self._stop.wait()
                 async with self._changing:  # a reload under way ends first
@@ -299,6 +302,18 @@ class House:
             except StoreUnavailable:
                 pass  # the store has told everybody
             await asyncio.sleep(TIDY_EVERY)
+
+    async def _heed_the_clock(self) -> None:
+        """Mail that waits for a time which a clock that was wrong has put far away is tried now, as at the start."""
+        went_back, late = WentBack(), False
+        while True:
+            late = went_back() or late
+            if late:
+                with suppress(StoreUnavailable):  # the store has told everybody
+                    await self.store.make_due(now=wiring.now())
+                    self.wake()
+                    late = False
+            await asyncio.sleep(CLOCK_EVERY)
 
     def _tokens(self) -> Iterable[TokenSource]:
         sources = [wiring.tokens_of(upstream.transport) for upstream in self.upstreams.values()]

@@ -14,6 +14,8 @@ once more with the address of whoever writes them.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -74,13 +76,15 @@ class Call:
         return outcomes
 
     def _broken(self, error: Exception, recipients: int) -> Answers:
-        """What becomes of those to whom we could not send for a fault of our own."""
+        """What becomes of those to whom we could not send for a fault of our own, or of the machine."""
+        if isinstance(error, OSError):  # content that cannot be read never reaches its final dot
+            text = f"the content could not be read: {os.strerror(error.errno or errno.EIO)}"
+            return (Deferred(Stage.BODY, Trouble.TRANSIENT, text),) * recipients
         self._observer.observe(caught(error, self._lease))
-        # Content that cannot be read never reaches its final dot; nobody knows how far another bug came.
-        local = isinstance(error, OSError)
-        stage = Stage.BODY if local else Stage.DOT
-        outcome = Deferred(stage, Trouble.TRANSIENT, "local error while sending the message", in_doubt=not local)
-        return (outcome,) * recipients
+        # Nobody knows how far a bug came.
+        return (
+            Deferred(Stage.DOT, Trouble.TRANSIENT, "local error while sending the message", in_doubt=True),
+        ) * recipients
 
     async def _converse(self, way: _Way, part: Sequence[Pending]) -> Answers | None:
         rule, entry = self._decision.rule, self._lease.entry

@@ -71,6 +71,7 @@ class GroupedStore:
         now: Callable[[], datetime],
     ) -> None:
         self.spool = spool
+        spool.told = self._spool_told
         self._disk = disk
         self._books = books
         self._last_key = last_key
@@ -82,7 +83,7 @@ class GroupedStore:
         self._turns: Turns = {}
         self._low = False
         self._look_again_at = 0.0
-        self._failed = False
+        self._failing = set[str]()  # the database, or the spool
         self._unsure = False
         self._undone: list[int] = []
         self._uncounted: list[int] = []
@@ -348,6 +349,8 @@ class GroupedStore:
 
     async def check(self) -> None:
         await self._submit(Check())
+        if "spool" in self._failing:
+            await self.spool.try_out()
 
     async def close(self) -> None:
         if self._closing is None:
@@ -433,14 +436,12 @@ class GroupedStore:
             if operation.leaves_traces:
                 self._wipe_soon()
         self._observer.observe(BatchCommitted(len(report.operations), report.seconds))
-        if self._failed:
-            self._failed = False
-            self._observer.observe(StoreRecovered())
+        self._works("database")
         if self._abandoned:
             self._take_back()
 
     def _fail(self, report: Report, reason: str, text: str) -> None:
-        self._failed = True
+        self._failing.add("database")
         if not report.sure:
             self._unsure = True
         for operation in report.operations:
@@ -450,6 +451,19 @@ class GroupedStore:
                 operation.doubt(self._books)
             self._refuse(operation, StoreUnavailable(reason, text))
         self._observer.observe(StoreFailed(reason, text))
+
+    def _works(self, part: str) -> None:
+        if part in self._failing:
+            self._failing.discard(part)
+            if not self._failing:
+                self._observer.observe(StoreRecovered())
+
+    def _spool_told(self, trouble: StoreUnavailable | None) -> None:
+        if trouble is None:
+            self._works("spool")
+        else:
+            self._failing.add("spool")
+            self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
 
     def _refuse(self, operation: Operation[Any], error: Exception) -> None:
         operation.undo(self._books)

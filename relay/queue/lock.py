@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,10 +42,11 @@ class Lock:
 
     def release(self) -> None:
         """Idempotent."""
-        if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):  # a disk that cannot be written: the name of a dead process stays
+                os.ftruncate(descriptor, 0)
+            os.close(descriptor)
 
 
 def _ourselves() -> str:

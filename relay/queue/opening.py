@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.queue.acting import apply_wishes
 from relay.queue.books import Change, SetAside
+from relay.queue.damage import set_aside_damaged
 from relay.queue.model import Ledger
 from relay.queue.rows import SET_ASIDE
 from relay.queue.spool import Spool
@@ -31,15 +32,17 @@ def found_recipients(work: Work, *, leased: bool) -> dict[str, int]:
     return dict(zip(("pending", "deferred", "held"), counts, strict=True))
 
 
-def look_around(work: Work, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
+def look_around(work: Work, spool: Spool, now: int, *, history: bool, doubtful: bool = False) -> tuple[Found, set[str]]:
     """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
 
-    What is counted is what lay there before. With it come the files that no row points to.
+    What is counted is what lay there before. With it come the files that no row points to. `doubtful`: there are
+    texts that are none (UnicodeDecodeError otherwise).
     """
-    entries, octets, last_key, leases = next(work.execute("found_entries"))
+    entries, octets, last_key, leases, damaged = next(work.execute("found_entries"))
     last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
     recipients = found_recipients(work, leased=True)
     changes: list[Change] = []
+    aside = set_aside_damaged(work, leased=True) if damaged or doubtful else []
     work.execute("forget_summarised")
     if leases:
         wished = [key for (key,) in work.execute("leased_wishes")]
@@ -47,7 +50,6 @@ def look_around(work: Work, spool: Spool, now: int, *, history: bool) -> tuple[F
         changes = apply_wishes(work, wished, now, history=history)
     there = spool.names()
     kept: set[str] = set()
-    aside: list[SetAside] = []
     for *row, name in list(work.execute("spool_files")):
         kept.add(name)
         if name not in there and row[2] != SET_ASIDE:

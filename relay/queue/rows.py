@@ -24,7 +24,7 @@ from relay.mail.address import Address
 from relay.mail.content import Content, FileContent, MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.policy.submission import Peer, Submission
-from relay.queue.model import Entry, Kind, Pending, Settlement, Told
+from relay.queue.model import Entry, Kind, Pending, Settlement, State, Told
 from relay.queue.spool import Spool
 
 PAGE_SIZE = 16384
@@ -34,6 +34,7 @@ CLIENT = 14  # the column of an entry's client
 Row = tuple[Any, ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STATES = frozenset(state.value for state in State)
 _NOTIFY = frozenset({"never", "success", "failure", "delay"})
 
 
@@ -192,6 +193,8 @@ def entry_of(row: Row, recipients: Sequence[Row], content: Row | None, attempts:
 def pending_of(entry: Entry, recipients: Sequence[Row]) -> tuple[Pending, ...]:
     """The recipients that still wait; there is at least one in an entry that can be leased."""
     addressees = entry.submission.envelope.recipients
+    if not _STATES.issuperset([columns[3] for columns in recipients]):
+        raise Unreadable("the state of a recipient makes no sense")
     pending = [
         Pending(n, recipient, *columns[4:7])
         for n, (recipient, columns) in enumerate(zip(addressees, recipients, strict=True))
@@ -212,10 +215,13 @@ def _content(row: Row, head_length: int, body: bytes, spool: Spool) -> Content:
         return MemoryContent(body, head_length)
     path = spool.path(name)
     try:
-        there = os.stat(path).st_size
-    except OSError:
+        with open(path, "rb") as file:
+            there, head = os.fstat(file.fileno()).st_size, file.read(len(body))
+    except FileNotFoundError:
         raise Unreadable("its spool file is missing") from None
-    if there != size:
+    except OSError:
+        return FileContent(path, size, body)  # the machine fails, and may not at the attempt
+    if there != size or head != body:
         raise Unreadable("its spool file is damaged")
     return FileContent(path, size, body)
 

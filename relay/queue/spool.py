@@ -27,15 +27,20 @@ T = TypeVar("T")
 
 _SUFFIX = ".eml"
 _TEMPORARY = ".part"
+_NOBODY = "0"  # no queue ID is that short
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Spool:
-    """The directory of spool files, 0700; the files are 0600. Blocking work is done on threads of its own."""
+    """The directory of spool files, 0700; the files are 0600. Blocking work is done on threads of its own.
+
+    `told` hears of a disk that fails (StoreUnavailable), and of each file that was made durable (None).
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         make_folder(directory)
+        self.told: Callable[[StoreUnavailable | None], None] = lambda _: None
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
         self._changing = Lock()
         self._keepers = 0
@@ -98,7 +103,16 @@ class Spool:
             return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
         except OSError as error:
             reason = "full" if error.errno in _FULL else "io"
-            raise StoreUnavailable(reason, f"spool file: {os.strerror(error.errno or errno.EIO)}") from None
+            trouble = StoreUnavailable(reason, f"spool file: {os.strerror(error.errno or errno.EIO)}")
+            self.told(trouble)
+            raise trouble from None
+
+    async def try_out(self) -> None:
+        """Make a file durable, and remove it; raises StoreUnavailable."""
+        writer = self.begin()
+        await writer.write(b"\r\n")
+        content = await writer.finish(_NOBODY, b"", writer.written)
+        self.remove([self.name(content)])
 
     def close(self) -> None:
         """Wait for removals under way, and end the threads. Idempotent."""
@@ -132,6 +146,7 @@ class SpoolWriter:
         if not (queue_id.isascii() and queue_id.isalnum()):
             raise ValueError("no queue ID")
         await self._run(lambda: self._settle(queue_id + _SUFFIX))
+        self._spool.told(None)
         return FileContent(self._spool.path(self._name), size, head)
 
     async def discard(self) -> None:

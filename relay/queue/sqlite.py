@@ -2,7 +2,9 @@
 
 An operation that fails by itself fails alone. When the machine fails (full, I/O error, locked,
 damaged), the whole batch does, and nothing of it is kept; after an I/O error the database is closed
-and opened anew before it is believed again: an fsync that failed once says nothing the second time.
+and opened anew before it is believed again. An fsync that failed once says nothing the second time: what
+the log holds may be in the memory of the kernel only, marked as written. So nothing is committed behind it;
+first all of it is written once more, into the database, and synced there (`Database.open`).
 Such a commit may have reached the disk all the same, so the first transaction afterwards begins by
 making the disk say what the books say (`Mend`).
 
@@ -31,6 +33,7 @@ from relay.errors import StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, Observer
 from relay.queue.backup import Target, copy
 from relay.queue.books import Books, Count
+from relay.queue.damage import is_text, plain, set_aside_damaged
 from relay.queue.disk import Mend, Report
 from relay.queue.folder import make_folder
 from relay.queue.grouped import GroupedStore
@@ -41,6 +44,7 @@ from relay.queue.operations import Wipe
 from relay.queue.rows import PAGE_SIZE, Row, microseconds
 from relay.queue.spool import Spool
 from relay.queue.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
+from relay.queue.taking import Take
 from relay.queue.work import Operation, Work, run_all
 
 T = TypeVar("T")
@@ -58,6 +62,11 @@ _REASONS: tuple[tuple[tuple[type[apsw.Error], ...], str], ...] = (
     ((apsw.CorruptError, apsw.NotADBError), "corrupt"),
     ((apsw.NoMemError, apsw.InterruptError, apsw.MisuseError, apsw.InternalError), "other"),
 )
+_REMEDIES = {
+    "corrupt": ": keep a copy of it with the -wal and .spool beside it, check the disk, and put back a backup "
+    "(`relay queue backup` makes them)",
+    "full": ": make room on that disk",
+}
 
 
 def _reason(error: apsw.Error, system_error: int = 0) -> str | None:
@@ -131,13 +140,19 @@ class Database:
         self._reader: apsw.Connection | None = None
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-reader")
         self._log_pages = 0
+        self._doubted = False
 
     def open(self) -> apsw.Connection:
-        """The writing connection, opened if need be; raises apsw.Error."""
+        """The writing connection, opened if need be; raises apsw.Error.
+
+        After an I/O error nothing is committed before the whole log is in the database.
+        """
         if self._connection is None:
             connection = apsw.Connection(str(self.path), statementcachesize=CACHED)
             try:
                 connection.set_busy_timeout(BUSY_MILLISECONDS)
+                connection.create_scalar_function("is_text", is_text, 1, deterministic=True)
+                connection.create_scalar_function("plain", plain, 1, deterministic=True)
                 connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
@@ -146,11 +161,12 @@ class Database:
                 connection.execute("PRAGMA cache_size = -8192")
                 # What a failed commit or a dead process left in the log goes (session codes, too).
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            except (apsw.BusyError, apsw.FullError):
-                pass  # somebody reads, or there is no room for the copy: the log is emptied later
-            except apsw.Error:
-                connection.close(True)
-                raise
+            except apsw.Error as error:
+                # Somebody reads, or there is no room for the copy: the log is emptied later.
+                if self._doubted or not isinstance(error, apsw.BusyError | apsw.FullError):
+                    connection.close(True)
+                    raise
+            self._doubted = False
             self._log_pages = 0
             self._connection = connection
         return self._connection
@@ -172,9 +188,9 @@ class Database:
                 if isinstance(operation, Wipe):
                     operation.done = self._empty_log(connection)
         except apsw.Error as error:
-            reason = self._give_up(error)
+            reason, sure = self._give_up(error)
             text = f"{self.path.name}: {error}"
-            return Report(operations, time.perf_counter() - start, None, (reason, text), reason in ("full", "busy"))
+            return Report(operations, time.perf_counter() - start, None, (reason, text), sure)
         return Report(operations, time.perf_counter() - start, mended)
 
     def _begin(self, connection: apsw.Connection, mend: Mend | None) -> Count | None:
@@ -188,51 +204,87 @@ class Database:
         connection.execute("ROLLBACK")
         mended = self._begin(connection, mend)
         for operation in operations:
-            connection.execute("SAVEPOINT one")
-            try:
-                run_all([operation], _Transaction(connection))
-            except Exception as error:  # as above
-                if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
-                    raise
-                connection.execute("ROLLBACK TO one")
+            error = self._alone(connection, operation)
+            if error is not None and isinstance(operation, Take):
+                # One row that nobody can make sense of must not keep the others from being taken.
+                operation.damaged = set_aside_damaged(_Transaction(connection), leased=False)
+                error = self._alone(connection, operation) if operation.damaged else error
+            if error is not None:
                 operation.error = StoreUnavailable("other", f"not storable: {type(error).__name__}")
-            connection.execute("RELEASE one")
         return mended
 
-    def _give_up(self, error: apsw.Error) -> str:
-        """Roll back; after anything but a full disk or a locked database, close as well."""
+    def _alone(self, connection: apsw.Connection, operation: Operation[Any]) -> Exception | None:
+        """Carry it out; what it does is undone when it fails by itself."""
+        connection.execute("SAVEPOINT one")
+        failed: Exception | None = None
+        try:
+            run_all([operation], _Transaction(connection))
+        except Exception as error:  # as above
+            if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
+                raise
+            connection.execute("ROLLBACK TO one")
+            failed = error
+        connection.execute("RELEASE one")
+        return failed
+
+    def _give_up(self, error: apsw.Error) -> tuple[str, bool]:
+        """Roll back; after anything but a full disk or a locked database, close as well.
+
+        What it is called, and whether nothing of the transaction is on the disk for sure: also the sync of a commit may
+        fail for want of room.
+        """
         connection = self._connection
         reason = _reason(error, 0 if connection is None else connection.system_errno) or "other"
+        sure = isinstance(error, apsw.FullError | apsw.BusyError | apsw.LockedError)
         if connection is not None:
             try:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                if reason in ("full", "busy"):
-                    return reason
+                if reason == "full":
+                    self._log_pages = CHECKPOINT_PAGES  # once it is copied, its room is used again
+                if sure:
+                    return reason, True
             except apsw.Error:
-                reason = "io" if reason in ("full", "busy") else reason
-            self._connection = None
+                reason = "io" if sure else reason
+            self._close_in_doubt()
+            sure = False
+        return reason, sure
+
+    def _close_in_doubt(self) -> None:
+        """What it said is not believed any more, before it is opened anew."""
+        connection, self._connection = self._connection, None
+        self._doubted = True
+        if connection is not None:
             with contextlib.suppress(apsw.Error):
                 connection.close(True)
-        return reason
 
     def _empty_log(self, connection: apsw.Connection) -> bool:
-        try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.BusyError:
-            return False
-        self._log_pages = 0
-        return True
+        """After a commit, which stands whatever becomes of this."""
+        done = self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        if done:
+            self._log_pages = 0
+        return done
 
     def afterwards(self) -> None:
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return
-        self._log_pages += self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
+        self._log_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
         if self._log_pages >= CHECKPOINT_PAGES:
             self._log_pages = 0
-            # A failing disk shows at the next commit, where somebody is told.
-            with contextlib.suppress(apsw.Error):
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _checkpoint(self, connection: apsw.Connection, mode: int) -> bool:
+        """Copy the log to the database. A failing disk shows at the next commit, where somebody is told: it opens the
+        database anew, and does this first."""
+        try:
+            connection.wal_checkpoint(mode=mode)
+        except (apsw.BusyError, apsw.FullError):
+            return False  # the log is good, and longer for a while
+        except apsw.Error:
+            self._close_in_doubt()
+            return False
+        return True
 
     def close(self) -> None:
         """Close both connections: the last one copies the log to the database and removes it."""
@@ -263,12 +315,13 @@ class Database:
                 return look(_Transaction(self._reader))
             finally:
                 self._reader.execute("COMMIT")
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             reader, self._reader = self._reader, None
             with contextlib.suppress(apsw.Error):
                 if reader is not None:
                     reader.close(True)
-            raise StoreUnavailable(_reason(error) or "other", f"{self.path.name}: {error}") from None
+            reason = _reason(error) if isinstance(error, apsw.Error) else "corrupt"
+            raise StoreUnavailable(reason or "other", f"{self.path.name}: {error}") from None
 
     def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:
         """A copy at `path`, over a connection of its own."""
@@ -362,16 +415,26 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool
             undo.callback(database.close)
             connection = database.open()
             _migrate(connection, path)
-            with connection:
-                found, orphans = look_around(_Transaction(connection), spool, now, history=history)
+            found, orphans = _look_around(connection, spool, now, history=history)
             spool.remove_now(orphans)
         except apsw.Error as error:
-            raise StoreUnavailable(_reason(error) or "other", f"{path}: {error}") from None
+            reason = _reason(error) or "other"
+            raise StoreUnavailable(reason, f"{path}: {error}{_REMEDIES.get(reason, '')}") from None
         except OSError as error:
             reason = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io"
             raise StoreUnavailable(reason, f"{path}: {error.strerror}") from None
         undo.pop_all()
         return lock, database, spool, found
+
+
+def _look_around(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
+    try:
+        with connection:
+            found = look_around(_Transaction(connection), spool, now, history=history)
+    except UnicodeDecodeError:
+        with connection:
+            found = look_around(_Transaction(connection), spool, now, history=history, doubtful=True)
+    return found
 
 
 def _leave_to_owner(database: Path, *others: Path) -> None:

@@ -19,9 +19,12 @@ Turns = dict[tuple[str, int], str]
 
 
 class Take(Operation[list[Lease]]):
-    """Lease due entries of a route: by priority, then clients in turn, then by age."""
+    """Lease due entries of a route: by priority, then clients in turn, then by age.
 
-    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool", "_turns")
+    `damaged`: what had to be set aside before it could be carried out at all.
+    """
+
+    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool", "_turns", "damaged")
 
     counted = 1  # attempts
 
@@ -34,6 +37,7 @@ class Take(Operation[list[Lease]]):
         self._spool = spool
         self._leases: list[Lease] = []
         self._aside: list[SetAside] = []
+        self.damaged: list[SetAside] = []
 
     def run(self, work: Work) -> None:
         self._leases, self._aside = [], []
@@ -105,7 +109,7 @@ class Take(Operation[list[Lease]]):
         return leases
 
     def apply(self, books: Books) -> list[Lease]:
-        books.set_aside(self._aside)
+        books.set_aside([*self.damaged, *self._aside])
         books.leased(self._leases, counted=bool(self.counted))
         return self._leases
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.delivery.steady import DIGESTED_AFTER, JUMP, Steady
+from relay.delivery.steady import BACK, DIGESTED_AFTER, JUMP, Steady, WentBack
 
 
 class Clocks:
@@ -50,6 +50,21 @@ def test_a_small_correction_and_a_step_back_change_nothing() -> None:
     assert steady()
     clocks.wall -= 5 * JUMP
     assert steady()
+
+
+def test_a_clock_that_goes_back_is_noticed_once_however_long_nobody_looked() -> None:
+    clocks = Clocks()
+    went_back = WentBack(lambda: clocks.wall, lambda: clocks.monotonic)
+    clocks.go_on(86_400)
+    assert not went_back()
+    clocks.wall -= timedelta(days=30).total_seconds()
+    clocks.go_on(7_200)
+    assert went_back()
+    assert not went_back()
+    clocks.wall -= BACK / 2  # a small correction
+    assert not went_back()
+    clocks.wall += timedelta(days=30).total_seconds()
+    assert not went_back()
 
 
 @given(st.lists(st.floats(0, 1e7), max_size=20))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -46,11 +47,13 @@ class Process:
 
     @classmethod
     @asynccontextmanager
-    async def serving(cls, site: Site) -> AsyncIterator[Process]:
+    async def serving(cls, site: Site, **environment: str) -> AsyncIterator[Process]:
         """From its first "started" on; killed at the end of the block if it still runs."""
         process = cls(
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "relay", "serve", "-c", str(site.config_path), stderr=asyncio.subprocess.PIPE
+                *(sys.executable, "-m", "relay", "serve", "-c", str(site.config_path)),
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **environment},
             )
         )
         try:

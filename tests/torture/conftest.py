@@ -6,6 +6,7 @@ RELAY_TORTURE=long runs the long forms. RELAY_TORTURE_KEEP=1 keeps in `results.j
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.kit.certificates import Certificates
 from tests.kit.house import Site
 from tests.scenarios.conftest import certificates as certificates
 from tests.scenarios.conftest import site as site
+from tests.torture.faults import Faults, build
 from tests.torture.nursery import Nursery
 from tests.torture.results import Result, keep, promise_of
 
@@ -71,6 +73,25 @@ async def nursery(one_nursery: Nursery) -> AsyncIterator[Nursery]:
     """Relays that may be killed. A test that uses it is marked `asyncio(loop_scope="session")`."""
     yield one_nursery
     await one_nursery.clear()
+
+
+@pytest.fixture(scope="session")
+def faults_library() -> Iterator[Path]:
+    """The shim of `tests/torture/faults.py`, built for this session."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not there to build the shim")
+    with tempfile.TemporaryDirectory(prefix="relay-shim-") as folder:
+        yield build(Path(folder))
+
+
+@pytest.fixture
+def faults(faults_library: Path) -> Iterator[Faults]:
+    """A disk and a clock that fail as the test says, for processes that get their `environment`."""
+    with (
+        tempfile.TemporaryDirectory(prefix="relay-faults-") as folder,
+        Faults.made(Path(folder), faults_library) as made,
+    ):
+        yield made
 
 
 @pytest.hookimpl(wrapper=True)

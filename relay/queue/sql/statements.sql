@@ -95,6 +95,42 @@ UPDATE entry SET place = 5 WHERE wish = 'bounce' AND id IN carray(?);
 -- name: set_aside
 UPDATE entry SET place = 4, set_aside = ?, wish = '' WHERE id = ?;
 
+-- Rows that nobody can make sense of; ?1: leased ones as well. Numbers as in `found_entries`, texts that are none.
+-- name: damaged
+SELECT id, plain(CAST(queue_id AS BLOB)), attempts FROM entry
+WHERE place <> 4 AND (place <> 2 OR ?1) AND (
+    NOT (
+        place BETWEEN 0 AND 5 AND priority BETWEEN 0 AND 1000000 AND attempts BETWEEN 0 AND 1000000000
+        AND size BETWEEN 0 AND 1 << 50 AND session_code IN (0, 1)
+        AND next_attempt_at BETWEEN 0 AND 1 << 57 AND expires_at BETWEEN 0 AND 1 << 57 AND received_at BETWEEN 0 AND 1 << 57
+    )
+    OR NOT is_text(CAST(concat_ws(' ', queue_id, route, kind, spool_file, listener, client, helo, protocol, tls, user,
+                                  reverse_path, ret, envid, because, set_aside, wish) AS BLOB))
+    OR EXISTS (
+        SELECT 1 FROM recipient WHERE entry = id AND NOT is_text(
+            CAST(concat_ws(' ', address, notify, orcpt, state, last_reply, in_doubt_at, upstream) AS BLOB)
+        )
+    )
+);
+
+-- So that it can be shown.
+-- name: make_readable
+UPDATE entry SET
+    queue_id = plain(CAST(queue_id AS BLOB)), route = plain(CAST(route AS BLOB)), kind = plain(CAST(kind AS BLOB)),
+    spool_file = plain(CAST(spool_file AS BLOB)), listener = plain(CAST(listener AS BLOB)),
+    client = plain(CAST(client AS BLOB)), helo = plain(CAST(helo AS BLOB)), protocol = plain(CAST(protocol AS BLOB)),
+    tls = plain(CAST(tls AS BLOB)), user = plain(CAST(user AS BLOB)), reverse_path = plain(CAST(reverse_path AS BLOB)),
+    ret = plain(CAST(ret AS BLOB)), envid = plain(CAST(envid AS BLOB)), because = plain(CAST(because AS BLOB)),
+    attempts = min(max(attempts, 0), 1000000000), size = CASE WHEN size BETWEEN 0 AND 1 << 50 THEN size ELSE 0 END
+WHERE id = ?;
+
+-- name: make_recipients_readable
+UPDATE recipient SET
+    address = plain(CAST(address AS BLOB)), notify = plain(CAST(notify AS BLOB)), orcpt = plain(CAST(orcpt AS BLOB)),
+    state = plain(CAST(state AS BLOB)), last_reply = plain(CAST(last_reply AS BLOB)),
+    in_doubt_at = plain(CAST(in_doubt_at AS BLOB)), upstream = plain(CAST(upstream AS BLOB))
+WHERE entry = ?;
+
 -- name: count_waiting
 SELECT count(*) FROM recipient WHERE entry = ? AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled');
 
@@ -417,7 +453,13 @@ UPDATE recipient SET state = CASE WHEN n IN carray(?) THEN 'pending' ELSE 'held'
 WHERE entry = ? AND state IN ('pending', 'held');
 
 -- name: found_entries
-SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0), count(*) FILTER (WHERE place = 2) FROM entry;
+SELECT count(*), CAST(total(size) FILTER (WHERE size BETWEEN 0 AND 1 << 50) AS INTEGER), coalesce(max(id), 0), count(*) FILTER (WHERE place = 2),
+       count(*) FILTER (WHERE NOT (
+           place BETWEEN 0 AND 5 AND priority BETWEEN 0 AND 1000000 AND attempts BETWEEN 0 AND 1000000000
+           AND size BETWEEN 0 AND 1 << 50 AND session_code IN (0, 1)
+           AND next_attempt_at BETWEEN 0 AND 1 << 57 AND expires_at BETWEEN 0 AND 1 << 57 AND received_at BETWEEN 0 AND 1 << 57
+       ))
+FROM entry;
 
 -- name: last_key_of_history
 SELECT coalesce(max(key), 0) FROM history;
@@ -431,7 +473,7 @@ FROM recipient JOIN entry ON entry.id = recipient.entry
 WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') AND (place <> 2 OR state = 'held' OR ?);
 
 -- name: octets_not_leased
-SELECT coalesce(sum(size), 0) FROM entry WHERE place <> 2;
+SELECT CAST(total(size) AS INTEGER) FROM entry WHERE place <> 2 AND size BETWEEN 0 AND 1 << 50;
 
 -- name: spool_files
 SELECT id, queue_id, place, route, priority, next_attempt_at, expires_at, attempts, spool_file
