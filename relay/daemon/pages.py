@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
@@ -22,9 +21,6 @@ STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sic
 def _import() -> None:
     """aiohttp takes longer to import than everything else together: on a thread, mail does not wait for it."""
     from relay.web import app, control  # noqa: F401  # found again by `open`
-
-    # As in `cli.serve`: these live as long as the process, and no collection need look at them.
-    gc.freeze()
 
 
 class Pages:
