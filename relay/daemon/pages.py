@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -104,6 +103,4 @@ class Pages:
 def _web() -> tuple[ModuleType, ModuleType]:
     from relay.web import app, control
 
-    # As in `cli.serve`: these live as long as the process, and no collection need look at them.
-    gc.freeze()
     return app, control

@@ -38,7 +38,7 @@ from relay.queue.model import Lease, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
 from relay.values import frozen
 
-FRESH_BYTES = 16 * 1024 * 1024  # content of fresh entries that wait in memory for a runner
+FRESH_BYTES = 8 * 1024 * 1024  # content of fresh entries that wait in memory for a runner
 FRESH_ENTRIES = 1000
 STORE_PAUSE = 1.0  # seconds before the store is asked again after it failed
 LAST_TRIES = 10  # how often it is asked again once the relay stops

@@ -145,17 +145,19 @@ class ContentReader:
     def drop(self) -> None:
         """Keep nothing, and read on to the end of the data only: the message will be refused."""
         self._dropping = True
-        self._memory.used -= self.queued
-        self.pieces.clear()
-        self.queued = 0
+        self._forget_pieces()
 
     def take(self) -> bytes:
         """All pieces that wait for the spool file, as one."""
         data = b"".join(self.pieces)
-        self.pieces.clear()
-        self._memory.used -= self.queued
-        self.queued = 0
+        self._forget_pieces()
         return data
+
+    def _forget_pieces(self) -> None:
+        queued, self.queued = self.queued, 0
+        self.pieces.clear()
+        self._memory.used -= queued
+        self._memory.spooled(queued)
 
     def abandon(self) -> None:
         """Free what is held: the message is kept or refused, or the client went away. Idempotent."""
@@ -228,6 +230,7 @@ class ContentReader:
         self.pieces.append(piece)
         self.queued += len(piece)
         self._memory.used += len(piece) - cut
+        self._memory.spooling += len(piece)
         if not self.long_line:
             self._measure(piece)
         del raw[:cut]

@@ -132,7 +132,7 @@ class Intake(Wire):
                 except StoreUnavailable as error:
                     trouble = error
                     reader.drop()
-                self._resume()
+                self._read_on()
             if reader.ended or reader.hopeless or self._over or self._ended:
                 return trouble
             await self._wait()
@@ -140,12 +140,28 @@ class Intake(Wire):
     async def _spool(self, data: bytes) -> None:
         memory = self._door.memory
         memory.used += len(data)
+        memory.spooling += len(data)
         try:
             if self._writer is None:
                 self._writer = self._door.spool.begin()
             await self._writer.write(data)
         finally:
             memory.used -= len(data)
+            memory.spooled(len(data))
+
+    def wait_for_room(self) -> None:
+        """Read no more content until spool files have taken some of what came."""
+        if self._reader is not None and self._reading and not self._reader.ended:
+            self._pause()
+            self._door.memory.wait(self._read_on)
+
+    def _read_on(self) -> None:
+        """Read what follows, unless something has to be written before."""
+        reader = self._reader
+        if reader is None or not reader.queued:
+            self._resume()
+            if self._door.memory.crowded:
+                self.wait_for_room()
 
     async def _keep(self, reader: ContentReader, started: float) -> bytes:
         """Hand the message to the acceptor; the reply."""

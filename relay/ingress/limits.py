@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from relay.policy.rate import Rate
 
 AUTH_TRIES_A_MINUTE = 20
-MEMORY_IN_ALL = 32 * 1024 * 1024
+MEMORY_IN_ALL = 24 * 1024 * 1024  # 32 are promised: some of it is there twice for a moment
+SPOOLING_IN_ALL = 2 * 1024 * 1024  # on the way to spool files, while all together hold too much
 ENVELOPES_IN_ALL = 16 * 1024 * 1024
 ENVELOPE_AT_LEAST = 32 * 1024  # of one transaction, while all together hold too much: a hundred recipients
 FREE_SECONDS = 60.0  # of content, before its average speed counts
@@ -103,12 +105,18 @@ class AuthTries:
 
 
 class Memory:
-    """Octets of content, and of envelopes, that all sessions together hold in memory while they arrive."""
+    """Octets of content, and of envelopes, that all sessions together hold in memory while they arrive.
+
+    `used` counts all content, `spooling` what of it is on its way to spool files. Content comes faster than a disk
+    takes it: while it is `crowded`, no session reads content, and those that `wait` are told when there is room.
+    """
 
     def __init__(self, most: int = MEMORY_IN_ALL, most_envelopes: int = ENVELOPES_IN_ALL) -> None:
         self._most = most
         self._most_envelopes = most_envelopes
+        self._waiting: list[Callable[[], None]] = []
         self.used = 0
+        self.spooling = 0
         self.envelopes = 0
 
     def has_room(self, envelope: int) -> bool:
@@ -119,3 +127,20 @@ class Memory:
     def scarce(self) -> bool:
         """True when content should go to spool files early."""
         return self.used > self._most
+
+    @property
+    def crowded(self) -> bool:
+        """True when no more content should be read until some of it has gone to spool files."""
+        return self.scarce and self.spooling > SPOOLING_IN_ALL
+
+    def wait(self, tell: Callable[[], None]) -> None:
+        """`tell` is called once, as soon as there is room."""
+        self._waiting.append(tell)
+
+    def spooled(self, octets: int) -> None:
+        """So many have gone to a spool file, or are dropped."""
+        self.spooling -= octets
+        if self._waiting and self.spooling <= SPOOLING_IN_ALL // 2:
+            waiting, self._waiting = self._waiting, []
+            for tell in waiting:
+                tell()

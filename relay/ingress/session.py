@@ -71,6 +71,9 @@ class Session(Commands):
             reader.feed(data)
             if reader.queued and (reader.queued > WRITES_BEHIND or self._door.memory.scarce):
                 self._pause()
+            if self._door.memory.crowded:
+                for session in self._door.live:
+                    session.wait_for_room()
             if not self._content_waits:
                 return
         else:

@@ -17,6 +17,8 @@ from relay.queue.rows import Row
 
 T = TypeVar("T")
 
+AT_ONCE = 512 * 1024  # octets of content, and one message more, in one statement
+
 
 class Work(Protocol):
     """A transaction under way. Statements go by the names of `statements.sql`."""
@@ -59,7 +61,8 @@ class Bulk:
             work.end(self.withheld, overwrite=True)
         if self.entries:
             work.insert("insert_entry", self.entries)
-            work.insert("insert_content", self.contents)
+            for rows in _portions(self.contents):
+                work.insert("insert_content", rows)
             work.insert("insert_recipient", self.recipients)
         if self.history:
             work.insert("insert_history", self.history)
@@ -67,6 +70,18 @@ class Bulk:
             work.end(self.ended, overwrite=self.overwrite)
         if self.unrecorded:
             work.execute("delete_attempts", (work.keys(self.unrecorded),))
+
+
+def _portions(contents: list[Row]) -> Iterator[list[Row]]:
+    """What a database copies at once is bounded; most often it is one portion."""
+    first = octets = 0
+    for n, row in enumerate(contents):
+        octets += len(row[-1])
+        if octets > AT_ONCE:
+            yield contents[first : n + 1]
+            first, octets = n + 1, 0
+    if first < len(contents):
+        yield contents[first:]
 
 
 class Operation(Generic[T]):

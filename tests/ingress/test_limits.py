@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.ingress import replies
-from relay.ingress.limits import AUTH_TRIES_A_MINUTE, AuthTries, ClientRates, Memory, Sessions
+from relay.ingress.limits import AUTH_TRIES_A_MINUTE, SPOOLING_IN_ALL, AuthTries, ClientRates, Memory, Sessions
 from relay.ingress.transaction import Transaction
 from relay.policy.client import allowed, is_loopback, plain
 from relay.policy.rate import Rate
@@ -48,6 +48,20 @@ def test_only_so_many_addresses_are_remembered() -> None:
     for client in ("a", "b", "a", "c", "d"):
         tries.failed(client, 0.0)
     assert set(tries._failures) == {"a", "c", "d"}
+
+
+def test_nobody_reads_on_while_the_disk_is_behind_and_memory_scarce() -> None:
+    memory, told = Memory(most=10), list[str]()
+    memory.used = SPOOLING_IN_ALL + 20
+    memory.spooling = SPOOLING_IN_ALL + 1
+    assert memory.crowded
+    memory.wait(lambda: told.append("read on"))
+    memory.spooled(2)
+    assert not memory.crowded
+    assert told == []  # some more has to go first, so that who reads on may read on for a while
+    memory.spooled(memory.spooling)
+    memory.spooled(0)
+    assert told == ["read on"]
 
 
 def test_memory_is_scarce_beyond_its_bound() -> None:

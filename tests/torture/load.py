@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import os
 import re
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kit.house import JAN, PIET, Client, Site, free_port, mail, send
+from tests.kit.house import JAN, PATIENCE, PIET, Client, Site, free_port, mail, send
 from tests.kit.process import Process
 
 MIB = 2**20
@@ -59,6 +60,16 @@ class Loaded:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    async def shows_metrics(self) -> None:
+        """As soon as it does: mail does not wait for that."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await self.lag()
+                except urllib.error.URLError:
+                    continue
+                return
 
     async def lag(self) -> Lag:
         return Lag({float(bound): int(float(count)) for bound, count in _BUCKET.findall(await self._exposition())})
@@ -111,7 +122,9 @@ async def loaded(site: Site, **parts: Any) -> AsyncIterator[Loaded]:
         for _ in range(WARMING):
             await send(port, JAN, [PIET], mail("warm"))
         await process.line("delivered", WARMING)
-        yield Loaded(process, port, metrics)
+        relay = Loaded(process, port, metrics)
+        await relay.shows_metrics()
+        yield relay
         assert [line for line in process.lines if not line.startswith("{")] == []  # no traceback
         assert process.all("exception_caught") == []
 

@@ -91,7 +91,7 @@ async def test_idle_connections_go_after_their_time_and_leave_nothing_behind(
                 while relay.descriptors() > descriptors + 1:  # that of this client
                     await client.say("NOOP")
     grown = resident[-1] - resident[0]
-    assert grown < MIB
+    assert grown < 4 * MIB  # a leak of a KiB for each connection would be seen
     figures(
         f"{rounds} times {many} idle connections: each heard 421 and was closed; descriptors as before "
         f"({descriptors}), memory {grown / 1024:.0f} KiB more after the last than after the first time"

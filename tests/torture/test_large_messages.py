@@ -20,13 +20,14 @@ REWRITTEN = [{"name": "all", "address": "administratie@example.nl"}]
 
 
 @pytest.mark.promise(
-    "200 messages of 25 MB that arrive at once cost the relay at most 64 MiB of memory; all arrive whole"
+    "200 messages of 25 MB at once, or 500 of 250 kB, cost the relay at most 64 MiB of memory, and arrive whole"
 )
 @pytest.mark.asyncio
-async def test_large_messages_at_once_cost_bounded_memory_and_arrive_whole(
-    site: Site, size: Size, figures: Figures
+@pytest.mark.parametrize("kept", ["in files", "in memory"])
+async def test_messages_that_arrive_all_at_once_cost_bounded_memory_and_arrive_whole(
+    site: Site, size: Size, figures: Figures, kept: str
 ) -> None:
-    many, octets = size((20, 5_000_000), (200, 25_000_000))
+    many, octets = size((20, 5_000_000), (200, 25_000_000)) if kept == "in files" else (500, 250_000)
     async with Sink() as sink, loaded(site, upstreams={"own": to(sink.port)}, senders=REWRITTEN) as relay:
         sink.bodies.clear()
         before, lag = relay.forget_peak(), await relay.lag()

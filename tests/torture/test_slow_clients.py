@@ -25,7 +25,7 @@ UNREAD = 512 * 1024  # octets of answers for one that reads none, in the kernel 
 PAUSE = 0.02  # seconds between two octets of a slow writer
 SECONDS = 1  # that a slow writer has, whatever it is slow in
 ENVELOPE = b"EHLO pc\r\nMAIL FROM:<x@example.net>\r\nRCPT TO:<y@example.org>\r\n"
-CLIENT_HELLO = bytes.fromhex("16030100f8010000f40303") + bytes(1)
+CLIENT_HELLO = bytes.fromhex("1603013ff801003ff40303") + bytes(1)
 # By what it is slow in: the listener, what it says first, what trickles then.
 WRITERS = {
     "command": ("plain", b"EHLO ", b"a"),
