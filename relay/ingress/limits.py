@@ -8,7 +8,7 @@ from collections.abc import Callable
 from relay.policy.rate import Rate
 
 AUTH_TRIES_A_MINUTE = 20
-MEMORY_IN_ALL = 24 * 1024 * 1024  # 32 are promised: some of it is there twice for a moment
+MEMORY_IN_ALL = 16 * 1024 * 1024  # 32 are promised: much of it is there twice for a moment
 SPOOLING_IN_ALL = 2 * 1024 * 1024  # on the way to spool files, while all together hold too much
 ENVELOPES_IN_ALL = 16 * 1024 * 1024
 ENVELOPE_AT_LEAST = 32 * 1024  # of one transaction, while all together hold too much: a hundred recipients
