@@ -82,11 +82,11 @@ def routes(read: Work) -> list[str]:
 
 
 def _names_by(read: Work, statement: str, *bindings: int) -> Iterator[str]:
-    """One after the other, each by a step of its own."""
+    """One after the other, each by a step of its own. "" is one as well: a damaged row may say that."""
     row = next(read.execute(statement, (*bindings, "")), None)
     while row is not None:
         yield row[0]
-        row = next(read.execute(statement, (*bindings, row[0])), None)
+        row = next(read.execute(statement, (*bindings, row[0] + "\0")), None)  # the least text beyond it
 
 
 def standing(read: Work) -> list[Standing]:

@@ -400,6 +400,13 @@ class StorePromises:
         assert leases[0].entry.attempts == 1
 
     @pytest.mark.asyncio
+    async def test_every_route_that_mail_waits_under_is_seen_whatever_its_name(self, house: House) -> None:
+        names = ["", "a", "a\0", "ab", "default", "\U0010ffff"]
+        for route in names:
+            await house.store.put(an_entry(route=route), leased=False)
+        assert sorted(await house.store.routes()) == names
+
+    @pytest.mark.asyncio
     async def test_the_view_counts_what_waits_and_what_is_tried(self, house: House) -> None:
         store = house.store
         entries = [an_entry(route=route) for route in ("default", "default", "default", "vendor")]

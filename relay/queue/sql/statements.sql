@@ -266,13 +266,13 @@ SELECT 1 FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code
 
 -- The routes that mail waits under: each is found by one step in an index.
 -- name: next_route_due
-SELECT route FROM entry WHERE place = 0 AND route > ? ORDER BY route LIMIT 1;
+SELECT route FROM entry WHERE place = 0 AND route >= ? ORDER BY route LIMIT 1;
 
 -- name: next_route_sleeping
-SELECT route FROM entry WHERE place = 1 AND route > ? ORDER BY route LIMIT 1;
+SELECT route FROM entry WHERE place = 1 AND route >= ? ORDER BY route LIMIT 1;
 
 -- name: next_route_apart
-SELECT route FROM entry WHERE place > 2 AND place = ? AND route > ? ORDER BY route LIMIT 1;
+SELECT route FROM entry WHERE place > 2 AND place = ? AND route >= ? ORDER BY route LIMIT 1;
 
 -- name: standing_due
 SELECT route, count(*), count(*) FILTER (WHERE attempts > 0),
