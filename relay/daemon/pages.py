@@ -30,6 +30,7 @@ class Pages:
         self._control: ControlSocket | None = None
         self._view: QueueView | None = None
         self._look_again_at = 0.0
+        self._looking = asyncio.Lock()
 
     async def open(self) -> None:
         # aiohttp takes longer to import than everything else together: mail goes on meanwhile.
@@ -67,12 +68,13 @@ class Pages:
     async def _look(self) -> QueueView:
         """A look at a very long queue takes a while: then it serves twenty times as long, whoever asks how often."""
         clock = asyncio.get_running_loop().time
-        now = clock()
-        if self._view is None or now >= self._look_again_at:
-            self._view = await self._house.store.view()
-            took = clock() - now
-            self._look_again_at = now + (took * SELDOM if took > LONG_LOOK else 0.0)
-        return self._view
+        async with self._looking:
+            now = clock()
+            if self._view is None or now >= self._look_again_at:
+                self._view = await self._house.store.view()
+                took = clock() - now
+                self._look_again_at = now + (took * SELDOM if took > LONG_LOOK else 0.0)
+            return self._view
 
     async def _health(self) -> Health:
         from relay.web.app import Health

@@ -174,7 +174,7 @@ class Session(Commands):
         """Take commands and content until the session ends."""
         while True:
             work, self._work = self._work or self._answer(), None
-            if self._paused:
+            if self._paused and self._reader is None:  # content goes to its file also while its client reads nothing
                 with suppress(ConnectionError):
                     await self._drain_helper()
             if work is not None:
@@ -184,7 +184,7 @@ class Session(Commands):
                     self._deadline = math.inf  # the time that it takes is ours
                 reply = await self._guarded(coroutine)
                 self._expect(self._settings.limits.command)
-                await self.push(self._told(verb, reply, told=told))
+                self._write(self._told(verb, reply, told=told))
             elif self._reader is not None:
                 await self.push(self._told("DATA", await self._guarded(self._take_content()), told=True))
             elif self._ended:

@@ -6,6 +6,7 @@ from relay.queue.acting import apply_wishes
 from relay.queue.books import Change, SetAside
 from relay.queue.damage import set_aside_damaged
 from relay.queue.model import Ledger
+from relay.queue.reading import routes
 from relay.queue.rows import SET_ASIDE
 from relay.queue.spool import Spool
 from relay.queue.taking import set_aside
@@ -48,10 +49,11 @@ def look_around(work: Work, spool: Spool, now: int, *, history: bool, doubtful: 
         wished = [key for (key,) in work.execute("leased_wishes")]
         work.execute("take_back")
         changes = apply_wishes(work, wished, now, history=history)
+    routes(work)  # who starts a relay asks for them
     there = spool.names()
     kept: set[str] = set()
     for *row, name in list(work.execute("spool_files")):
-        kept.add(name)
+        kept |= {name, spool.name_of(row[1])}  # also where its name was damaged: the content is whole
         if name not in there and row[2] != SET_ASIDE:
             aside.append(set_aside(work, tuple(row), "its spool file is missing"))
     ledger = Ledger(found=sum(recipients.values()), **recipients)

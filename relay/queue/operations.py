@@ -224,6 +224,7 @@ class Record(Settle):
     be told, and what a crash can take is a line of the history.
     """
 
+    patient = False  # the client has no answer before
     __slots__ = ("_entry",)
 
     def __init__(

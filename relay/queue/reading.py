@@ -95,7 +95,7 @@ def standing(read: Work) -> list[Standing]:
 
     def note(route: str, place: Place, messages: int, oldest: int | None, in_doubt: int = 0) -> None:
         if messages:
-            at = moment(next(read.execute("received_at", (oldest,)))[0])
+            at = _moment(next(read.execute("received_at", (oldest,)))[0]) or moment(0)
             found.append(Standing(route, place, messages, at, in_doubt))
 
     for name in ("standing_due", "standing_sleeping"):
@@ -109,7 +109,8 @@ def standing(read: Work) -> list[Standing]:
         else:
             note(route, Place.DAMAGED, messages, oldest)
     for route, tried, received_at in read.execute("standing_to_bounce"):
-        found.append(Standing(route, Place.DEFERRED if tried else Place.PENDING, 1, moment(received_at)))
+        at = _moment(received_at) or moment(0)
+        found.append(Standing(route, Place.DEFERRED if tried else Place.PENDING, 1, at))
     return found
 
 

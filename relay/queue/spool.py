@@ -60,6 +60,10 @@ class Spool:
             raise ValueError("the content is no file of this spool")
         return path.name
 
+    def name_of(self, queue_id: str) -> str:
+        """The name that the file of this message was given."""
+        return queue_id + _SUFFIX
+
     def names(self) -> set[str]:
         return set(os.listdir(self.directory))
 
@@ -145,7 +149,7 @@ class SpoolWriter:
             raise ValueError(f"{self.written} octets were written, {size} were announced")
         if not (queue_id.isascii() and queue_id.isalnum()):
             raise ValueError("no queue ID")
-        await self._run(lambda: self._settle(queue_id + _SUFFIX))
+        await self._run(lambda: self._settle(self._spool.name_of(queue_id)))
         self._spool.told(None)
         return FileContent(self._spool.path(self._name), size, head)
 

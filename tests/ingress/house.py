@@ -247,7 +247,7 @@ class House:
         async with asyncio.timeout(PATIENCE):
             while self.door.live:
                 await asyncio.wait([session.task for session in self.door.live])
-        assert self.door.memory.used == self.door.memory.envelopes == 0
+        assert self.door.memory.used == self.door.memory.spooling == self.door.memory.envelopes == 0
         assert self.door.sessions.total == 0
 
     async def close(self) -> None:

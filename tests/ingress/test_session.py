@@ -21,6 +21,7 @@ from relay.events import (
     SessionEnded,
 )
 from relay.ingress import replies
+from relay.ingress.session import REPLIES_AT_ONCE
 from relay.ingress.settings import Limits
 from relay.mail.content import FileContent
 from relay.policy.rate import Rate
@@ -614,6 +615,26 @@ async def test_a_client_that_never_reads_is_dropped(house_of: HouseOf) -> None:
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(flood(), PATIENCE)
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
+
+
+@on_both_loops
+@pytest.mark.parametrize("command", [b"DATA", b"BDAT 600000 LAST"])
+@pytest.mark.parametrize("before", [0, REPLIES_AT_ONCE - 3])
+async def test_content_of_a_client_that_reads_nothing_goes_to_its_file_and_keeps_nobody_waiting(
+    house_of: HouseOf, command: bytes, before: int
+) -> None:
+    async with house_of() as house:
+        client = await house.client()
+        (session,) = house.door.live
+        session.pause_writing()  # as its transport says while the client reads nothing
+        content = b"Subject: x\r\n\r\n".ljust(599_998, b"x") + b"\r\n"
+        client.send(b"NOOP\r\n" * before + ENVELOPE.replace(b"DATA", command) + content)
+        client.send(b".\r\n" * (command == b"DATA"))
+        await house.observed.until(MessageQueued)
+        assert house.door.memory.spooling == 0
+        session.resume_writing()
+        told = codes([await client.reply() for _ in range(before + 3 + (command == b"DATA"))])
+        assert told == [b"250"] * (before + 2) + [b"354"] * (command == b"DATA") + [b"250"]
 
 
 @on_both_loops

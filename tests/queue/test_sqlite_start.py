@@ -15,6 +15,7 @@ import pytest
 from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, EntrySetAside
 from relay.mail.content import FileContent
+from relay.queue import opening
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite import SqliteStore
 from relay.queue.statements import STATEMENTS, migrations
@@ -157,6 +158,49 @@ async def test_an_entry_that_cannot_be_read_is_set_aside_and_blocks_nobody(house
     assert len(await store.lease("default", limit=9, now=NOON)) == 2
     assert await store.lease_expired("default", now=NOON.replace(year=2050), limit=9) == []
     assert house.noted.of(EntrySetAside) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "damage",
+    ["route = CAST(x'fffe61' AS TEXT)", "attempts = -1", "received_at = 9223372036854775807"],
+    ids=["a route that is no text", "attempts below nothing", "an acceptance beyond time"],
+)
+@pytest.mark.parametrize("leased", [False, True])
+async def test_a_row_that_makes_no_sense_keeps_no_relay_from_starting_and_the_books_right(
+    house: SqliteHouse, damage: str, leased: bool
+) -> None:
+    await house.store.put(an_entry("a@x.nl", "b@x.nl"), leased=leased)
+    good = an_entry()
+    await house.store.put(good, leased=False)
+    store = await alter(house, f"UPDATE entry SET {damage} WHERE id = 1")
+    assert "default" in await store.routes()
+    assert sum((await store.view()).messages.values()) == 1
+    assert store.ledger == Ledger(found=3, pending=1, held=2)
+    assert len(house.noted.of(EntrySetAside)) == 1
+    assert ids(await store.lease("default", limit=9, now=NOON)) == [good.queue_id]
+    assert house.counted() == {"pending": 0, "deferred": 0, "active": 1, "held": 2}
+
+
+@pytest.mark.asyncio
+async def test_what_is_set_aside_does_not_have_every_text_looked_at_at_each_start(
+    house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.store.put(an_entry(), leased=False)
+    await alter(house, "UPDATE entry SET received_at = -1")
+    looked = []
+    monkeypatch.setattr(opening, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
+    await house.restart()
+    assert looked == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["'7QK2.eml'", "CAST(x'fffe61' AS TEXT)"], ids=["another", "no text"])
+async def test_a_damaged_name_of_a_spool_file_takes_no_content_away(house: SqliteHouse, name: str) -> None:
+    await house.store.put(an_entry(content=await spooled(house, "7QK3"), name="7QK3"), leased=False)
+    store = await alter(house, f"UPDATE entry SET spool_file = {name}")
+    assert len(house.noted.of(EntrySetAside)) == 1
+    assert os.listdir(store.spool.directory) == ["7QK3.eml"]
 
 
 @pytest.mark.asyncio

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from relay.queue.operations import Record, Settle
 from relay.queue.writer import GroupCommit
 
 pytestmark = pytest.mark.asyncio
@@ -65,6 +66,10 @@ async def test_a_message_waits_for_no_company() -> None:
     commits.group.submit("settle 1", patient=True)
     commits.group.submit("settle 2", patient=True)
     assert await commits.close() == [["put 1"], ["settle 1", "settle 2"]]
+
+
+async def test_what_a_client_waits_for_that_has_its_answer_from_the_provider_waits_for_no_company() -> None:
+    assert (Settle.patient, Record.patient) == (True, False)
 
 
 async def test_closing_commits_what_still_waits_for_company() -> None:

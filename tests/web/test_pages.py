@@ -45,6 +45,14 @@ def test_a_long_queue_is_looked_at_a_twentieth_of_the_time_at_most_however_often
     assert 1 < queue.looks * queue.takes < (SCRAPES + queue.looks * queue.takes) / 20 + 1
 
 
+def test_who_scrapes_while_a_long_queue_is_looked_at_sees_what_that_look_finds() -> None:
+    async def all_at_once(queue: Queue) -> list[int]:
+        pages = Pages(cast(Any, SimpleNamespace(store=queue)))
+        return [view.messages["default"] for view in await asyncio.gather(*(pages._look() for _ in range(10)))]
+
+    assert run(all_at_once(Queue(takes=0.5))) == [1] * 10
+
+
 @pytest.mark.parametrize("takes", [0.0, 0.01])
 def test_a_short_queue_is_looked_at_anew_for_each_scrape(takes: float) -> None:
     assert run(scraped(Queue(takes))) == list(range(1, SCRAPES + 1))

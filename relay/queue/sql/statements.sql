@@ -454,7 +454,7 @@ WHERE entry = ? AND state IN ('pending', 'held');
 
 -- name: found_entries
 SELECT count(*), CAST(total(size) FILTER (WHERE size BETWEEN 0 AND 1 << 50) AS INTEGER), coalesce(max(id), 0), count(*) FILTER (WHERE place = 2),
-       count(*) FILTER (WHERE NOT (
+       count(*) FILTER (WHERE place <> 4 AND NOT (
            place BETWEEN 0 AND 5 AND priority BETWEEN 0 AND 1000000 AND attempts BETWEEN 0 AND 1000000000
            AND size BETWEEN 0 AND 1 << 50 AND session_code IN (0, 1)
            AND next_attempt_at BETWEEN 0 AND 1 << 57 AND expires_at BETWEEN 0 AND 1 << 57 AND received_at BETWEEN 0 AND 1 << 57
@@ -466,7 +466,7 @@ SELECT coalesce(max(key), 0) FROM history;
 
 -- One pass, and no sorting: pending, deferred, held.
 -- name: found_recipients
-SELECT count(*) FILTER (WHERE attempts = 0 AND state <> 'held' AND place NOT IN (3, 4)),
+SELECT count(*) FILTER (WHERE attempts <= 0 AND state <> 'held' AND place NOT IN (3, 4)),
        count(*) FILTER (WHERE attempts > 0 AND state <> 'held' AND place NOT IN (3, 4)),
        count(*) FILTER (WHERE state = 'held' OR place IN (3, 4))
 FROM recipient JOIN entry ON entry.id = recipient.entry
