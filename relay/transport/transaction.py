@@ -10,9 +10,9 @@ its transport. What it promises:
 - A 421, a broken line and whatever is not SMTP are the upstream's trouble (`Delivery.sick`), not the message's.
 
 Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
-256 KiB in memory in another; else one command at a time. Longer ones go in pieces, at the upstream's pace.
-Where CHUNKING is offered as well, such a message goes in one write with its envelope (`chunking`), if whoever sends it
-bears that (`DeliveryRequest.at_once`): any reply that is missing then leaves it in doubt, unless one that came
+256 KiB in memory (16 KiB over TLS) in another; else one command at a time. Longer ones go in pieces, at the upstream's
+pace. Where CHUNKING is offered as well, such a message goes in one write with its envelope (`chunking`), if whoever
+sends it bears that (`DeliveryRequest.at_once`): any reply that is missing then leaves it in doubt, unless one that came
 rules out that it was taken. That is so for MAIL refused, all recipients refused, and a 421.
 Where the message may go by another way instead (`port.Gate`), that is asked right before the content, and before
 DATA as well if the other way is under way already: what was called off before DATA costs no connection.
