@@ -2,5 +2,5 @@
 
 `scenes` has the tables, `workloads` what is done, `runner` the order of it; `postfix`, `naive` and `ours` lay out the
 peers, `peer` runs them, `sink` is the upstream; `results`, `aims` and `page` make docs/benchmarks.md.
-`hostile` and `operator` are measurements of their own.
+`hostile`, `scale` and `soak` are measurements of their own.
 """

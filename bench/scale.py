@@ -37,6 +37,7 @@ from typing import Any
 
 import apsw
 
+from bench import stop
 from tests.kit.filled import fill, remember
 from tests.kit.house import free_port
 
@@ -332,7 +333,7 @@ if __name__ == "__main__":
     parser.add_argument("--history", type=int, default=1_000_000, help="rows, of a year")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     asked = parser.parse_args()
-    seen = asyncio.run(main(asked.messages, asked.history))
+    seen = stop.run(main(asked.messages, asked.history))
     if asked.json is not None:
         asked.json.write_text(json.dumps(seen, indent=1) + "\n")
     print("\n".join(report(seen)))

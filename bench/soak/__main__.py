@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from bench import stop
 from bench.soak import sample
 from bench.soak.ledger import Balance, Ledger
 from bench.soak.sample import Buckets, Metrics, Sample
@@ -251,4 +252,4 @@ async def role(module: str, *words: object) -> AsyncIterator[asyncio.subprocess.
 
 if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:3]] + [3_600, 200][len(sys.argv[1:3]) :]
-    raise SystemExit(asyncio.run(main(numbers[0], numbers[1], Path(sys.argv[3]) if sys.argv[3:] else OUT)))
+    raise SystemExit(stop.run(main(numbers[0], numbers[1], Path(sys.argv[3]) if sys.argv[3:] else OUT)))

@@ -10,9 +10,9 @@ its transport. What it promises:
 - A 421, a broken line and whatever is not SMTP are the upstream's trouble (`Delivery.sick`), not the message's.
 
 Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
-256 KiB in memory in another; else one command at a time. Longer ones go in pieces, at the upstream's pace.
-Where CHUNKING is offered as well, such a message goes in one write with its envelope (`chunking`), if whoever sends it
-bears that (`DeliveryRequest.at_once`): any reply that is missing then leaves it in doubt, unless one that came
+256 KiB in memory (16 KiB over TLS) in another; else one command at a time. Longer ones go in pieces, at the upstream's
+pace. Where CHUNKING is offered as well, such a message goes in one write with its envelope (`chunking`), if whoever
+sends it bears that (`DeliveryRequest.at_once`): any reply that is missing then leaves it in doubt, unless one that came
 rules out that it was taken. That is so for MAIL refused, all recipients refused, and a 421.
 Where the message may go by another way instead (`port.Gate`), that is asked right before the content, and before
 DATA as well if the other way is under way already: what was called off before DATA costs no connection.
@@ -105,6 +105,7 @@ class SmtpConnection(asyncio.Protocol):
         self._heard = self._loop.time()
         self._chunk_refused = False  # and the upstream has not said since that all is well
         self._out_of_step = False  # more replies came than were asked for, and no goodbye
+        self._taken_back = False  # and a refusal is among them
         self._unfinished = False  # the upstream holds an envelope of ours: RSET goes ahead of the next
         self._patience: float | None = None
         self._in_content = False
@@ -144,7 +145,7 @@ class SmtpConnection(asyncio.Protocol):
             return _unable(request, lines)
         self._in_content = self._dot_written = False
         self._sick = None
-        self._out_of_step = False
+        self._out_of_step = self._taken_back = False
         self._stages = (Stage.MAIL,)
         self._replies = []
         if not self._usable:
@@ -298,6 +299,14 @@ class SmtpConnection(asyncio.Protocol):
     def _judge_chunk(self, request: DeliveryRequest, answer: bytes, outcomes: list[Outcome | None]) -> None:
         """What the reply to BDAT means for those recipients that were taken; others have their outcome."""
         wanted = self._sick is None and None in outcomes
+        if _positive(answer) and (self._paused or self._taken_back):
+            # It has counted otherwise than we have: what it says of the message is still to come, or came behind.
+            why = " before it had left whole" if self._paused else ", with a refusal behind that"
+            self._chunking.give_up(f"a message that was sent by BDAT was answered{why}")
+            if wanted:
+                self._break(Trouble.TRANSIENT, "the upstream sent more replies than it got commands")
+            self.abort()
+            return
         if _positive(answer):
             if wanted:
                 self._chunking.proven = True
@@ -372,7 +381,7 @@ class SmtpConnection(asyncio.Protocol):
         return outcomes + [None] * (count - len(outcomes))
 
     def _after_content(self, request: DeliveryRequest, raw: bytes) -> Outcome | None:
-        if not self._dot_written:
+        if not self._dot_written or self._paused:
             # Refused in mid-content: there is no way back to commands but a new connection.
             if _positive(raw) or raw.startswith(b"3"):
                 self._break(Trouble.TRANSIENT, "the upstream answered before the content was complete")
@@ -556,9 +565,11 @@ class SmtpConnection(asyncio.Protocol):
             self._wake()
 
     def _too_much(self, more: list[bytes]) -> None:
-        """More came than was asked for. A final reply stands all the same; nothing else can be relied on."""
+        """More came than was asked for. A final reply stands all the same (but see `_judge_chunk`); nothing else can be
+        relied on."""
         if self._in_content and self._dot_written:
             self._out_of_step = not any(raw.startswith(b"421") for raw in more)
+            self._taken_back = self._out_of_step and any(map(_negative, more))
             self.abort()
             self._wake()
         else:

@@ -60,8 +60,9 @@ What is not listed here is as above.
 """
 _AFTER_AT_ONCE = """\
 An upstream that answers BDAT with a 50x does not know it after all; one that gives no answer to the first message that
-it gets so, or reads a message that it refused as commands, does not do it well. It gets all mail by DATA from then on,
-until a reload, and the log says so (`chunking_given_up`).
+it gets so, answers before it can have the message, refuses it behind a yes, or reads a message that it refused as
+commands, does not do it well. It gets all mail by DATA from then on, until a reload, and the log says so
+(`chunking_given_up`).
 """
 _WRITTEN = {Stage.STARTTLS: "STARTTLS", Stage.TLS: "TLS handshake", Stage.BODY: "content", Stage.DOT: "final dot"}
 _NOTES = """\

@@ -6,7 +6,7 @@ import pytest
 
 from relay.events import MessageQueued, RecipientDelivered, RecipientFailed, SenderForgotten, SenderJudged
 from tests.kit.house import ACCOUNT, JAN, PIET, Site, mail
-from tests.kit.upstream import Received
+from tests.kit.upstream import KEYWORDS, Received
 from tests.scenarios.desk import at_terminal, reachable
 from tests.scenarios.desk import relay as run
 
@@ -26,13 +26,15 @@ def own_author_only(received: Received) -> str | None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("chunking", [False, True], ids=["by DATA", "in one write"])
 @pytest.mark.parametrize("stage", ["mail", "dot"])
 async def test_a_refused_sender_arrives_with_the_account_s_address_and_the_person_stays_reachable(
-    site: Site, stage: str
+    site: Site, stage: str, chunking: bool
 ) -> None:
     terms = {"sender_allowed": own_only} if stage == "mail" else {"content_allowed": own_author_only}
-    async with site.upstream(**terms) as own:
-        site.configure(upstreams={"own": site.way_to(own, preset="m365", auth="auto")}, senders=[RULE])
+    async with site.upstream(**terms, keywords=(*KEYWORDS, "CHUNKING")) as own:
+        way = site.way_to(own, preset="m365", auth="auto", chunking=chunking)
+        site.configure(upstreams={"own": way}, senders=[RULE])
         async with site.house() as house:
             first = await house.send(JAN, [PIET])
             await house.event(RecipientDelivered, queue_id=first)
@@ -41,6 +43,7 @@ async def test_a_refused_sender_arrives_with_the_account_s_address_and_the_perso
             judged = house.seen.all(SenderJudged)
     assert [(event.reverse_path, event.author) for event in judged] == [(JAN, JAN)]
     assert [received.reverse_path for received in own.messages] == [ACCOUNT, ACCOUNT]
+    assert (own.chunks > 0) == chunking
     for received in own.messages:
         head = received.content.partition(b"\r\n\r\n")[0]
         assert b"From: Jan via Administratie <relay@example.nl>" in head

@@ -423,6 +423,40 @@ def test_a_refusal_in_mid_content_ends_the_connection(run: Run) -> None:
     run(main())
 
 
+def test_a_message_that_is_taken_before_it_has_left_was_not_taken(run: Run) -> None:
+    """The upstream gives a reply too many, and it is not the one to BDAT."""
+
+    async def main() -> None:
+        async with ScriptedUpstream(keywords=CHUNKING, receive_buffer=2048) as upstream:
+            upstream.script("body", Act(b"250 2.0.0 ok\r\n", "stop-reading"))
+            line = Line(upstream)
+            connection = await line.connection()
+            connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            delivery = await connection.deliver(at_once(message=b"A: b\r\n\r\n" + b"x" * 250_000))
+            assert delivery.sick is not None
+            assert (delivery.sick.stage, delivery.sick.in_doubt) == (Stage.BODY, False)
+            assert not connection.usable
+            assert line.given_up == ["a message that was sent by BDAT was answered before it had left whole"]
+            await connection.close()
+
+    run(main())
+
+
+def test_a_message_that_was_taken_and_refused_in_one_breath_is_in_doubt(run: Run) -> None:
+    """Which of the two replies speaks of it, nobody knows: here it is the second."""
+
+    async def play(upstream: ScriptedUpstream, line: Line) -> None:
+        upstream.script("rcpt", b"250 ok\r\n250 ok again\r\n")
+        upstream.script("dot", "554 5.6.0 no")
+        delivery = await (await line.connection()).deliver(at_once())
+        assert delivery.sick is not None
+        assert (delivery.sick.stage, delivery.sick.in_doubt) == (Stage.DOT, True)
+        assert upstream.messages == []
+        assert line.given_up == ["a message that was sent by BDAT was answered, with a refusal behind that"]
+
+    scene(run, play)
+
+
 def test_a_delivery_that_is_cancelled_resets_the_connection(run: Run) -> None:
     async def play(upstream: ScriptedUpstream, line: Line) -> None:
         upstream.script("dot", SILENCE)

@@ -15,6 +15,7 @@ from relay.mail.content import FileContent
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
+from relay.transport.commands import WHOLE
 from relay.transport.port import CALLED_OFF, Delivery
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import (
@@ -598,7 +599,8 @@ def test_a_connection_that_ends_in_mid_content_leaves_nothing_in_doubt(
         ("421 4.3.2 bye", "Deferred"),
     ],
 )
-def test_an_answer_in_mid_content_counts_and_ends_the_connection(run: Run, answer: str, word: str) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["in pieces", "in one write"])
+def test_an_answer_in_mid_content_counts_and_ends_the_connection(run: Run, answer: str, word: str, whole: bool) -> None:
     async def scene() -> None:
         async with ScriptedUpstream(receive_buffer=4096) as upstream:
 
@@ -607,7 +609,9 @@ def test_an_answer_in_mid_content_counts_and_ends_the_connection(run: Run, answe
 
             upstream.script("body", answer_and_stop)
             connection = await connected(upstream)
-            (outcome,) = (await connection.deliver(request(message=BIG))).outcomes
+            connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            message = BIG[: WHOLE - 1] if whole else BIG
+            (outcome,) = (await connection.deliver(request(message=message))).outcomes
             assert type(outcome).__name__ == word
             assert not isinstance(outcome, Delivered)
             assert outcome.stage is Stage.BODY
