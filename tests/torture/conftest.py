@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from tests.kit.certificates import Certificates
 from tests.kit.house import Site
+from tests.kit.process import Process
 from tests.scenarios.conftest import certificates as certificates
 from tests.scenarios.conftest import site as site
 from tests.torture.faults import Faults, build
@@ -31,6 +32,8 @@ _FIGURES = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if LONG:
+        Process.patience = HOUR_AND_A_HALF
     config.addinivalue_line("markers", "promise(text): the promise that a test of tests/torture attacks")
 
 
