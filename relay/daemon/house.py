@@ -84,7 +84,7 @@ class House:
         self._queue_ids = QueueIds()
         self._auth_tries = AuthTries()
         self._memory = Memory()
-        self._pages = Pages(self)
+        self.pages = Pages(self)
         self._changing = asyncio.Lock()
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
@@ -236,8 +236,8 @@ class House:
                 self._keep_warm()
                 background = [
                     group.create_task(lag.measure(self.metrics.observe_lag)),
-                    group.create_task(self._pages.watchdog()),
-                    group.create_task(self._pages.open()),
+                    group.create_task(self.pages.watchdog()),
+                    group.create_task(self.pages.open()),
                     group.create_task(self._alarms().run(self._stop)),
                     group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
@@ -339,7 +339,7 @@ class House:
             upstream.end(ATTEMPTS_END)
 
     async def _close(self) -> None:
-        await self._pages.close()
+        await self.pages.close()
         for upstream in self.upstreams.values():
             await upstream.close()
         await self.accounts.close()

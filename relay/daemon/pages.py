@@ -22,12 +22,16 @@ STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sic
 
 
 class Pages:
-    """`open` them once mail is served: mail does not wait for pages, and goes on without them."""
+    """`open` them once mail is served: mail does not wait for pages, and goes on without them.
+
+    `opened` is set once that was tried.
+    """
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._web: WebServer | None = None
         self._control: ControlSocket | None = None
+        self.opened = asyncio.Event()
         self._view: QueueView | None = None
         self._look_again_at = 0.0
         self._looking = asyncio.Lock()
@@ -49,6 +53,7 @@ class Pages:
             self._warn(
                 f"admin.socket: {admin.socket}: {error.strerror}; mail goes on, but the commands do not reach the relay"
             )
+        self.opened.set()
 
     async def close(self) -> None:
         for pages in (self._web, self._control):

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -23,6 +24,9 @@ from relay.demo.mails import OWN, VENDOR, Mail, all_mails
 from relay.demo.upstream import Received, Upstream
 from relay.errors import RelayError
 from relay.events import Event, MessageQueued, Observer, RecipientDelivered, RecipientExpired, RecipientFailed
+
+if TYPE_CHECKING:
+    from relay.daemon.house import House
 
 PATIENCE = 30.0  # seconds for all mails of the show
 _QUEUE_ID = re.compile(rb"[0-9A-HJKMNP-TV-Z]{12}")
@@ -78,23 +82,24 @@ async def run(console: Console, *, once: bool, port: int) -> bool:
         own = await stack.enter_async_context(upstream.running(OWN, scene.OWN_ACCOUNT, authority))
         vendor = await stack.enter_async_context(upstream.running(VENDOR, scene.VENDOR_ACCOUNT, authority))
         config = scene.write(folder, own=own, vendor=vendor, port=port, admin_port=admin_port)
-        await stack.enter_async_context(_relay(config, witness))
+        house = await stack.enter_async_context(_relay(config, witness))
         board.opening(console, port=port, folder=str(folder))
         good = await _show(console, witness, (own, vendor), port)
         if not once:
+            await house.pages.opened.wait()
             board.invitation(console, port=port, admin_port=admin_port)
             await _keep_running(console, witness, (own, vendor))
     return good
 
 
 @contextlib.asynccontextmanager
-async def _relay(config_path: Path, observer: Observer) -> AsyncIterator[None]:
+async def _relay(config_path: Path, observer: Observer) -> AsyncIterator[House]:
     """The relay itself, as `relay serve` runs it, until the block ends."""
     from relay.config.load import load
     from relay.daemon.main import running
 
-    async with running(load(config_path), path=config_path, observers=(observer,)):
-        yield
+    async with running(load(config_path), path=config_path, observers=(observer,)) as house:
+        yield house
 
 
 async def _show(console: Console, witness: Witness, upstreams: Sequence[Upstream], port: int) -> bool:
