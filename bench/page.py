@@ -74,7 +74,8 @@ def _aims(results: Results) -> str:
 ## What was aimed at
 
 {table}
-How it does with 100 000 messages waiting is measured by the torture suite, not here.
+What 100 000 waiting messages cost, and how an hour with an upstream that comes and goes passes, stands in
+[performance](performance.md).
 """
 
 

@@ -21,7 +21,7 @@ from relay.ingress.bdat import Chunking
 from relay.ingress.commands import Commands
 from relay.ingress.door import Door
 from relay.ingress.secure import Secured
-from relay.ingress.smtp import LONGEST_LINE, PIPELINED_AT_MOST, THROWN_AWAY_AT_MOST
+from relay.ingress.smtp import LONGEST_LINE, PIPELINED_AT_MOST, THROWN_AWAY_AT_MOST, UNREAD_AT_MOST
 from relay.ingress.strangers import begins_binary, is_stranger
 from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
@@ -59,6 +59,7 @@ class Session(Commands):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.transport.set_write_buffer_limits(UNREAD_AT_MOST)
         peername = transport.get_extra_info("peername")
         self._client = self._told_client or (plain(peername[0]) if isinstance(peername, tuple) else LOCAL)
         self._door.live.add(self)

@@ -18,7 +18,8 @@ from aiosmtpd.smtp import SMTP
 
 LONGEST_LINE = 4096
 THROWN_AWAY_AT_MOST = 1024 * 1024  # of one line; who sends more speaks something else
-PIPELINED_AT_MOST = 64 * 1024  # commands that wait; beyond it the socket is not read
+PIPELINED_AT_MOST = 32 * 1024  # commands that wait; beyond it the socket is not read
+UNREAD_AT_MOST = 8 * 1024  # replies that wait for a client that reads none; beyond it nothing more is answered
 
 # Commands here take octets and answer with them, most without waiting; the types of aiosmtpd's are others.
 _Protocol: Any = SMTP
