@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.torture.page import page
@@ -23,12 +22,14 @@ def test_every_attack_has_its_result_on_the_page() -> None:
     assert {test.partition("[")[0] for test in kept()} == attacks
 
 
-def attacks_in(file: Path) -> Iterator[str]:
+def attacks_in(file: Path) -> list[str]:
     """The tests that name a promise."""
-    for node in ast.parse(file.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if any(ast.unparse(mark).startswith("pytest.mark.promise(") for mark in node.decorator_list):
-                yield node.name
+    found = [one for one in ast.parse(file.read_text()).body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        one.name
+        for one in found
+        if any(ast.unparse(mark).startswith("pytest.mark.promise(") for mark in one.decorator_list)
+    ]
 
 
 def test_every_result_on_the_page_is_a_good_one() -> None:
