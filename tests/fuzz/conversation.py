@@ -48,6 +48,9 @@ class _Wire:
 
     abort = pause_reading = resume_reading = close
 
+    def set_write_buffer_limits(self, high: int) -> None:
+        """What is written is read at once."""
+
     def can_write_eof(self) -> bool:
         return False  # as with TLS: so no session waits for the client to fall silent
 
