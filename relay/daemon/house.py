@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,7 @@ class House:
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
-        self._waking: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[bool] | None = None
 
     # Start
 
@@ -309,10 +308,7 @@ class House:
         while True:
             late = went_back() or late
             if late:
-                with suppress(StoreUnavailable):  # the store has told everybody
-                    await self.store.make_due(now=wiring.now())
-                    self.wake()
-                    late = False
+                late = not await self._make_due()
             await asyncio.sleep(CLOCK_EVERY)
 
     def _tokens(self) -> Iterable[TokenSource]:
@@ -449,11 +445,12 @@ class House:
             self._waking.cancel()
         self._waking = self._group.create_task(self._make_due())
 
-    async def _make_due(self) -> None:
+    async def _make_due(self) -> bool:
         try:
             await self.store.make_due(now=wiring.now(), woken=self.wake)
         except StoreUnavailable:
-            pass  # the store has told everybody; mail is tried when it would have been
+            return False  # the store has told everybody; mail is tried when it would have been
+        return True
 
     def _warn_of(self, config: model.Config) -> None:
         for warning in advice.warnings(config):

@@ -181,11 +181,9 @@ class Pace:
                         await self._pay(recipients)
         finally:
             self._unclaim(recipients)
-            if self.limits:
-                now = self._clock()
-                for limit in self.limits:
-                    count = recipients if limit.of_recipients else 1
-                    self._uses[_span(limit)] = pacing.noted(limit, self._uses[_span(limit)], now, count)
+            for limit in self.limits:
+                count = recipients if limit.of_recipients else 1
+                self._uses[_span(limit)] = pacing.noted(limit, self._uses[_span(limit)], self._clock(), count)
             self._ahead[0] -= 1
             self._ahead[1] -= recipients
 

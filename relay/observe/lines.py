@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 from relay.events import Event
@@ -51,14 +52,11 @@ class Lines:
 
     def _object(self, at: int, level: Level, event: Event, wording: Wording) -> str:
         whole: dict[str, str | int | float] = {"time": self._time(at), "level": level.word, "event": wording.word}
-        for field, getter in wording.fields:
-            value = getter(event)
-            if value is None or value == "":
-                continue
-            if isinstance(value, int | float):
-                whole[field] = round(value, 3) if isinstance(value, float) else value
+        for field, value in _values(event, wording):
+            if isinstance(value, str):
+                whole[field] = printable(value)
             else:
-                whole[field] = printable(cut(str(value)))
+                whole[field] = round(value, 3) if isinstance(value, float) else value
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n"
 
     def _time(self, at: int) -> str:
@@ -75,19 +73,20 @@ def details(event: Event) -> str:
     return _shown(event, WORDINGS[type(event)])
 
 
-def _shown(event: Event, wording: Wording) -> str:
-    parts: list[str] = []
+def _values(event: Event, wording: Wording) -> Iterator[tuple[str, str | int | float]]:
     for field, getter in wording.fields:
         value = getter(event)
-        if value is None or value == "":
-            continue
-        if isinstance(value, float):
-            parts.append(f"{field}={value:.3f}")
-        elif isinstance(value, int):
-            parts.append(f"{field}={value}")
+        if value is not None and value != "":
+            yield field, value if isinstance(value, int | float) else cut(str(value))
+
+
+def _shown(event: Event, wording: Wording) -> str:
+    parts: list[str] = []
+    for field, value in _values(event, wording):
+        if isinstance(value, str):
+            parts.append(f"{field}={value if _BARE.fullmatch(value) else quoted(value)}")
         else:
-            text = cut(str(value))
-            parts.append(f"{field}={text}" if _BARE.fullmatch(text) else f"{field}={quoted(text)}")
+            parts.append(f"{field}={value:.3f}" if isinstance(value, float) else f"{field}={value}")
     return " ".join(parts)
 
 

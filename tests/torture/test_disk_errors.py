@@ -33,6 +33,12 @@ async def health_and_metric_tell(machine: Machine, before: float) -> float:
     return now
 
 
+async def all_is_well_again(machine: Machine, faults: Faults, octets: int) -> None:
+    faults.end()
+    assert await machine.healthy()
+    assert (await machine.offer(octets)).startswith("250 ")
+
+
 async def status_tells(site: Site) -> None:
     await reachable(site)
     shown = await relay(site, "status")
@@ -57,9 +63,7 @@ async def test_a_disk_that_fails_is_answered_with_451_and_is_over_when_it_works_
                 assert {reply[:9] for reply in replies} == {"451 4.3.0"}, (call, path)
                 assert rule.hits
                 errors = await health_and_metric_tell(machine, errors)
-                faults.end()
-                assert await machine.healthy(), (call, path)
-                assert (await machine.offer(octets)).startswith("250 ")
+                await all_is_well_again(machine, faults, octets)
         rule = faults.rule(*PLACES[-1][:2], errno.EIO)
         await machine.offer(LARGE)
         await status_tells(site)
@@ -92,9 +96,7 @@ async def test_a_database_that_cannot_be_written_is_told_although_the_log_still_
                         await machine.offer_at_once(8, HEAVY)
                 assert (await machine.offer()).startswith("451 4.3.0")
                 errors = await health_and_metric_tell(machine, errors)
-                faults.end()
-                assert await machine.healthy()
-                assert (await machine.offer()).startswith("250 ")
+                await all_is_well_again(machine, faults, SMALL)
         await machine.everything_acknowledged_arrives()
         assert machine.arrived.keys() == machine.ledger.acknowledged
     figures(f"{len(machine.ledger.acknowledged)} acknowledged, all arrived")
