@@ -190,11 +190,12 @@ class GroupedStore:
         self, *, now: datetime, route: str | None = None, woken: Callable[[], None] = lambda: None
     ) -> None:
         for name, until in await self._disk.read(reading.sleeping):
-            if route in (None, name):
-                # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
-                while await self._submit(MakeDue(name, microseconds(now), until, WAKE_AT_ONCE)) == WAKE_AT_ONCE:
+            # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
+            slept = WAKE_AT_ONCE if route in (None, name) else 0
+            while slept == WAKE_AT_ONCE:
+                slept = await self._submit(MakeDue(name, microseconds(now), until, WAKE_AT_ONCE))
+                if slept:
                     woken()
-        woken()
 
     async def next_due(self, route: str) -> datetime | None:
         first = await self._disk.read(reading.first(route))

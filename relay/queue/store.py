@@ -77,7 +77,7 @@ class QueueStore(Protocol):
     ) -> None:
         """Waiting entries (of `route`, or all) become due: after a start, a reload, or an upstream's return.
 
-        A slice at a time; `woken` is called after each.
+        A slice at a time; `woken` is called after each in which something woke.
         """
         ...
 

@@ -326,6 +326,16 @@ class StorePromises:
         await store.give_back([])
 
     @pytest.mark.asyncio
+    async def test_nobody_is_rung_where_nothing_slept(self, house: House) -> None:
+        store, rung = house.store, list[str]()
+        await store.put(an_entry(), leased=False)
+        await store.make_due(now=NOON, woken=lambda: rung.append("nothing slept"))
+        assert rung == []
+        await store.settle(deferred(await store.put(an_entry(), leased=True), NOON + MINUTE))
+        await store.make_due(now=NOON, woken=lambda: rung.append("one woke"))
+        assert rung == ["one woke"]
+
+    @pytest.mark.asyncio
     async def test_waiting_entries_of_a_route_or_all_can_be_made_due(self, house: House) -> None:
         store = house.store
         for route in ("default", "vendor"):
