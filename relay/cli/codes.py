@@ -27,8 +27,8 @@ from relay.errors import RelayError
 from relay.mail import author, header
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.submission import Peer, Submission
 from relay.policy.match import Condition, View, tried
-from relay.policy.submission import Peer, Submission
 
 if TYPE_CHECKING:
     from relay.config.model import Config

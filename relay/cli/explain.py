@@ -21,11 +21,11 @@ from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import sanitise
+from relay.mail.submission import Peer, Submission
 from relay.policy.explain import Explanation
 from relay.policy.explain import explain as explanation_of
 from relay.policy.match import Condition
 from relay.policy.rewriting import Rendered
-from relay.policy.submission import Peer, Submission
 
 if TYPE_CHECKING:
     from relay.config.model import Config

@@ -8,8 +8,8 @@ from datetime import datetime
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.submission import Peer, Submission
 from relay.policy.decide import Route
-from relay.policy.submission import Peer, Submission
 from relay.queue.model import Entry, Kind
 
 _NEVER = frozenset({"never"})  # RFC 3461, section 4.1

@@ -16,9 +16,9 @@ from relay.ingress import replies
 from relay.mail.content import Content
 from relay.mail.queue_id import queue_id
 from relay.mail.reply import Reply
+from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, Reject, Route, decide
 from relay.policy.rewriting import render
-from relay.policy.submission import Submission
 from relay.queue.model import Entry, Lease
 from relay.queue.store import QueueStore
 

@@ -22,8 +22,9 @@ from relay.ingress.limits import too_slow
 from relay.ingress.settings import IN_MEMORY
 from relay.ingress.smtp import Wire
 from relay.ingress.transaction import Transaction
-from relay.mail.content import Content, FileContent, MemoryContent
-from relay.policy.submission import Peer, Submission
+from relay.mail.content import Content, MemoryContent
+from relay.mail.submission import Peer, Submission
+from relay.queue.content import FileContent
 from relay.queue.spool import SpoolWriter
 
 R = TypeVar("R", bound=ContentReader)

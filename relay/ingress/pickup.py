@@ -29,9 +29,10 @@ from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import Claimed, Folder
 from relay.ingress.parcel import BadParcel, Bounds, Parcel
 from relay.ingress.settings import Limits
-from relay.mail.content import Content, FileContent, MemoryContent
+from relay.mail.content import Content, MemoryContent
 from relay.mail.reply import sanitise
-from relay.policy.submission import Peer, Submission
+from relay.mail.submission import Peer, Submission
+from relay.queue.content import FileContent
 from relay.queue.spool import Spool, SpoolWriter
 from relay.queue.store import QueueStore
 from relay.values import frozen

@@ -8,7 +8,6 @@ right behind it. See `mail.header.split`.
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 from relay.values import frozen
@@ -58,24 +57,3 @@ class MemoryContent:
 
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
-
-
-@frozen
-class FileContent:
-    """A message that lies in a file (a spool file of the queue); the head is kept beside it."""
-
-    path: str
-    size: int
-    head: bytes
-
-    @property
-    def in_memory(self) -> bool:
-        return False
-
-    def read(self, offset: int, length: int) -> bytes:
-        # Opened for every piece: a waiting message must not hold a file descriptor.
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)

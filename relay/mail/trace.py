@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Protocol
 
 from relay.mail.address import Address
-from relay.mail.envelope import Envelope
+from relay.mail.submission import Peer, Submission
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -24,34 +23,7 @@ _MAILBOX = re.compile(
 )
 
 
-class Client(Protocol):
-    """Who handed the message over, as in `policy.submission.Peer`; hashable."""
-
-    @property
-    def address(self) -> str: ...
-    @property
-    def helo(self) -> str: ...
-    @property
-    def protocol(self) -> str: ...
-    @property
-    def tls(self) -> str | None: ...
-    def __hash__(self) -> int: ...
-
-
-class Traced(Protocol):
-    """What a Received field tells, as in `policy.submission.Submission`."""
-
-    @property
-    def queue_id(self) -> str: ...
-    @property
-    def envelope(self) -> Envelope: ...
-    @property
-    def peer(self) -> Client: ...
-    @property
-    def received_at(self) -> datetime: ...
-
-
-def received(submission: Traced, hostname: str) -> bytes:
+def received(submission: Submission, hostname: str) -> bytes:
     """The Received field for `submission`, complete and folded, always ASCII.
 
     The recipient is named only where there is one (RFC 5321, section 7.6: several would tell each
@@ -71,7 +43,7 @@ def _reader(address: Address) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _frame(peer: Client, hostname: str) -> tuple[bytes, bytes]:
+def _frame(peer: Peer, hostname: str) -> tuple[bytes, bytes]:
     """What stands before and behind the queue ID."""
     literal = ""
     if _IP.match(peer.address):

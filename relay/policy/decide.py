@@ -8,12 +8,12 @@ from datetime import timedelta
 from relay.mail.address import Address
 from relay.mail.header import Header
 from relay.mail.reply import Reply
+from relay.mail.submission import Submission
 from relay.policy.match import View, matches
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
 from relay.policy.session_code import SessionCodes as SessionCodes  # a part of Policy: known from here as well
 from relay.policy.session_code import is_session_code
-from relay.policy.submission import Submission
 from relay.values import frozen
 
 DEFAULT = "default"  # the route that always exists

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from relay.mail.header import Header
 from relay.mail.reply import Reply
+from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, Reject, judge
 from relay.policy.match import Condition, View, tried
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
 from relay.policy.session_code import SessionCodes
-from relay.policy.submission import Submission
 from relay.values import frozen
 
 NOT_SHOWN = "(not shown: session code)"

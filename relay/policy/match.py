@@ -13,8 +13,8 @@ from typing import NamedTuple
 from relay.mail import encoding
 from relay.mail.author import Author, parse
 from relay.mail.header import Header, value
+from relay.mail.submission import Submission
 from relay.policy.rules import Match, Pattern
-from relay.policy.submission import Submission
 
 
 class View:

@@ -21,9 +21,9 @@ from relay.mail.author import Author, parse
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
 from relay.mail.signature import signed
+from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy
 from relay.policy.rules import Rewrite
-from relay.policy.submission import Submission
 from relay.values import frozen
 
 _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})

@@ -10,7 +10,7 @@ from enum import StrEnum
 from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
-from relay.policy.submission import Submission
+from relay.mail.submission import Submission
 from relay.values import frozen
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relay.events import EntryChanged
-from relay.mail.content import FileContent
 from relay.queue.acting import apply_wishes
 from relay.queue.books import Books, Change
+from relay.queue.content import FileContent
 from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State, Told
 from relay.queue.rows import (
     DUE,

@@ -21,9 +21,10 @@ from json.encoder import encode_basestring_ascii as _ascii_json
 from typing import Any
 
 from relay.mail.address import Address
-from relay.mail.content import Content, FileContent, MemoryContent
+from relay.mail.content import Content, MemoryContent
 from relay.mail.envelope import Envelope, Recipient
-from relay.policy.submission import Peer, Submission
+from relay.mail.submission import Peer, Submission
+from relay.queue.content import FileContent
 from relay.queue.model import Entry, Kind, Pending, Settlement, State, Told
 from relay.queue.spool import Spool
 

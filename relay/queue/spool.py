@@ -19,7 +19,7 @@ from threading import Lock
 from typing import ParamSpec, TypeVar
 
 from relay.errors import StoreUnavailable
-from relay.mail.content import FileContent
+from relay.queue.content import FileContent
 from relay.queue.folder import make_folder, sync_folder
 
 P = ParamSpec("P")

@@ -20,7 +20,7 @@ from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.session import Session
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.mail.content import Content
-from relay.policy.submission import Submission
+from relay.mail.submission import Submission
 from relay.queue.spool import Spool
 
 REPLIES = re.compile(rb"(?:[2-5][0-9]{2}[ -][ -~]*\r\n)*")

@@ -12,7 +12,7 @@ from relay.ingress.chunks import ChunkReader
 from relay.ingress.data import ContentReader
 from relay.ingress.session import Session
 from relay.ingress.settings import Limits
-from relay.mail.content import FileContent
+from relay.queue.content import FileContent
 from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, codes, hard_reset, on_both_loops
 
 KIB = 1024

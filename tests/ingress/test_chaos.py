@@ -10,7 +10,7 @@ import pytest
 
 from relay.events import ExceptionCaught, MessageQueued
 from relay.ingress.settings import Limits
-from relay.mail.content import FileContent
+from relay.queue.content import FileContent
 from tests.ingress.house import MESSAGE, HouseOf, on_both_loops
 
 PARTS = [

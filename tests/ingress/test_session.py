@@ -23,8 +23,8 @@ from relay.events import (
 from relay.ingress import replies
 from relay.ingress.session import REPLIES_AT_ONCE
 from relay.ingress.settings import Limits
-from relay.mail.content import FileContent
 from relay.policy.rate import Rate
+from relay.queue.content import FileContent
 from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, codes, hard_reset, on_both_loops
 
 KIB = 1024

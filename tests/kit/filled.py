@@ -24,7 +24,7 @@ from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.queue_id import queue_id
-from relay.policy.submission import Peer, Submission
+from relay.mail.submission import Peer, Submission
 from relay.queue.model import Entry
 from relay.queue.sqlite import SqliteStore
 

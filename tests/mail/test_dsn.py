@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from relay.mail import dsn
 from relay.mail.address import Address
-from relay.mail.content import FileContent, MemoryContent
+from relay.mail.content import MemoryContent
 from relay.mail.dsn_text import DUTCH, ENGLISH, Action, Fate, duration
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
+from relay.queue.content import FileContent
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
 NOW = ACCEPTED + timedelta(days=5, minutes=3)

@@ -13,7 +13,7 @@ from relay.mail import trace
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.header import Header
-from relay.policy.submission import Peer, Submission
+from relay.mail.submission import Peer, Submission
 
 AT = datetime(2026, 11, 23, 22, 8, 5, 999_999, timezone(timedelta(hours=1)))
 

@@ -27,7 +27,7 @@ from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.session import Session
 from relay.ingress.settings import Limits, ListenerSettings
 from relay.mail.content import Content
-from relay.policy.submission import Submission
+from relay.mail.submission import Submission
 from relay.queue.spool import Spool
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.header import split
+from relay.mail.submission import Peer, Submission
 from relay.policy.decide import Policy, Route
 from relay.policy.pattern import pattern
 from relay.policy.retry import Schedule
 from relay.policy.rules import Match, Pattern, Rewrite, SenderRule
 from relay.policy.session_code import SessionCodes
-from relay.policy.submission import Peer, Submission
 
 PC = Peer("127.0.0.1", "pc", "ESMTP")
 ADMINISTRATIE = Address.of("administratie@example.nl")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay.mail.header import Header
+from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Reject, decide
 from relay.policy.rules import Match, Rewrite, SenderRule
-from relay.policy.submission import Submission
 from tests.policy.samples import ADMINISTRATIE, DEFAULT, SESSION_CODES, SLOW, patterns, policy, submission
 
 KEEP = SenderRule("senders[0]", Match(from_=patterns("noreply@example.nl")), None)

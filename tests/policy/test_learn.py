@@ -6,10 +6,10 @@ import pytest
 
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.submission import Peer, Submission
 from relay.policy.learn import Kind, propose
 from relay.policy.match import View
 from relay.policy.pattern import pattern
-from relay.policy.submission import Peer, Submission
 from tests.queue.mail import NOON
 
 ROBOT = "noreply@imuis.example"

@@ -7,9 +7,9 @@ from ipaddress import ip_network
 import pytest
 
 from relay.mail.header import Header
+from relay.mail.submission import Peer
 from relay.policy.match import View, matches, tried
 from relay.policy.rules import Match
-from relay.policy.submission import Peer
 from tests.policy.samples import patterns, submission
 
 MESSAGE = submission(

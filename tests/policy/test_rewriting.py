@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from relay.mail.address import Address
 from relay.mail.author import parse
 from relay.mail.header import Header, split, value
+from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, decide
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import Match, SenderRule
-from relay.policy.submission import Submission
 from tests.policy.samples import ADMINISTRATIE, policy, rewriting, submission
 
 RECEIVED = (

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
-from relay.policy.submission import Peer
+from relay.mail.submission import Peer
 from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore

@@ -12,7 +12,7 @@ from relay.mail.address import Address
 from relay.mail.content import Content, MemoryContent
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.queue_id import queue_id
-from relay.policy.submission import Peer, Submission
+from relay.mail.submission import Peer, Submission
 from relay.queue.model import Entry, Kind, Lease, Pending, Result, Settlement, State
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

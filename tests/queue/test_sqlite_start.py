@@ -14,8 +14,8 @@ import pytest
 
 from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, EntrySetAside
-from relay.mail.content import FileContent
 from relay.queue import opening
+from relay.queue.content import FileContent
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite import SqliteStore
 from relay.queue.statements import STATEMENTS, migrations

@@ -5,8 +5,8 @@ import os
 import stat
 from pathlib import Path
 
-from relay.mail.content import FileContent
 from relay.mail.outcome import Deferred, Delivered, Stage
+from relay.queue.content import FileContent
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import CALLED_OFF, Delivery
 from tests.transport.conftest import Run

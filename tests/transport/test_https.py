@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.errors import RelayError
 from relay.events import UpstreamConnected
-from relay.mail.content import FileContent
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.pattern import code_pattern
+from relay.queue.content import FileContent
 from relay.transport import exchange, pin
 from relay.transport.exchange import HttpsConnection, Terms
 from relay.transport.https import HttpsSettings, HttpsTransport

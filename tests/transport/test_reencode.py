@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from relay.mail.content import FileContent
 from relay.mail.outcome import Delivered, Failed, Stage
+from relay.queue.content import FileContent
 from relay.transport.port import Delivery, Reencoding
 from tests.kit.upstream import KEYWORDS, ScriptedUpstream
 from tests.transport.conftest import Run

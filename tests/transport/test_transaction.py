@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from relay.mail.address import Address
-from relay.mail.content import FileContent
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
+from relay.queue.content import FileContent
 from relay.transport.commands import WHOLE
 from relay.transport.port import CALLED_OFF, Delivery
 from tests.kit.certificates import Certificates
