@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.reach import load_as_service
 from relay.cli.screen import complain, progress, refuse, show, show_document
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -14,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from relay.cli.serve import sentence
+from relay.cli.options import ConfigOption, JsonOption, Usage, address
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.addressees import BadAddressees
+from relay.mail.envelope import Envelope
+from relay.mail.parcel import Parcel, converted
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
 from relay.policy.explain import Explanation
@@ -56,17 +56,20 @@ def explain(
         loaded = load(config)
         policy = compiled.policy(loaded)
         message = _message(from_, subject, eml)
-        submission = _submission(
-            message,
-            recipients=[_address("--to", text) for text in to or message.recipients],
-            reverse_path=message.reverse_path if envelope_from is None else _reverse_path(envelope_from),
+        now = datetime.now(UTC).astimezone()
+        submission = Submission(
+            queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
+            envelope=_envelope(message, to or (), envelope_from),
+            head=message.head,
+            size=len(message.content),
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
             listener=_listener(loaded, listener),
+            received_at=now,
         )
         patience = _patience(loaded, submission.listener)
     except RelayError as error:
         typer.echo(sentence(error), err=True)
-        raise typer.Exit(2 if isinstance(error, _Usage) else 1) from None
+        raise typer.Exit(2 if isinstance(error, Usage) else 1) from None
     told = explanation_of(submission, policy)
     if as_json:
         typer.echo(json.dumps(_document(submission, told, patience), indent=2))
@@ -75,91 +78,42 @@ def explain(
     raise typer.Exit(1 if told.rejected else 0)
 
 
-class _Usage(RelayError):
-    """What was asked makes no sense; the text says why."""
-
-
 # What was asked
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    head: bytes
-    size: int
-    reverse_path: Address | None
-    recipients: tuple[str, ...]
-
-
-def _message(from_: str | None, subject: str | None, eml: Path | None) -> _Message:
+def _message(from_: str | None, subject: str | None, eml: Path | None) -> Parcel:
     if eml is not None:
         if from_ is not None or subject is not None:
-            raise _Usage("--eml brings its own From and Subject: leave out --from and --subject")
-        return _read(eml)
+            raise Usage("--eml brings its own From and Subject: leave out --from and --subject")
+        try:
+            return Parcel(converted(eml.read_bytes()))
+        except OSError as error:
+            raise Usage(f"--eml {eml}: {error.strerror}") from None
     if from_ is None:
-        raise _Usage("who is the author? Give --from ADDRESS, or --eml FILE")
-    written = author.parse(from_.encode("utf-8", "replace"))
-    if len(written) != 1 or written[0].address is None:
-        raise _Usage(f"--from: not one address: {sanitise(from_, 200)}")
-    address = written[0].address
-    phrase = encoding.encode_phrase(written[0].name)
-    head = header.folded(b"From", [phrase, f"<{address}>".encode()] if phrase else [address.encode()])
+        raise Usage("who is the author? Give --from ADDRESS, or --eml FILE")
+    written = str(address("--from", from_)).encode()
+    phrase = encoding.encode_phrase(author.parse(from_.encode("utf-8", "replace"))[0].name)
+    head = header.folded(b"From", [phrase, b"<%b>" % written] if phrase else [written])
     if subject is not None:
         # An unstructured value is encoded as a phrase is, but needs no quotes.
         plain = subject.isascii() and subject.isprintable() and "=?" not in subject
         head += b"Subject: " + (subject.encode() if plain else encoding.encode_phrase(subject)) + b"\r\n"
-    head += b"\r\n"
-    return _Message(head, len(head), Address.of(address), ())
+    return Parcel(head + b"\r\n")
 
 
-def _read(eml: Path) -> _Message:
+def _envelope(message: Parcel, to: Sequence[str], envelope_from: str | None) -> Envelope:
     try:
-        content = re.sub(rb"\r*\n", b"\r\n", eml.read_bytes())
-    except OSError as error:
-        raise _Usage(f"--eml {eml}: {error.strerror}") from None
-    head = content[: header.split(content)]
-    fields = header.Header.parse(head)
-    found = [a.address for field in fields.all(b"from") for a in author.parse(header.value(field)) if a.address]
-    named = [
-        a.address
-        for name in (b"to", b"cc", b"bcc")
-        for field in fields.all(name)
-        for a in author.parse(header.value(field))
-        if a.address
-    ]
-    return _Message(head, len(content), Address.of(found[0]) if found else None, tuple(dict.fromkeys(named)))
-
-
-def _submission(
-    message: _Message, *, recipients: list[Address], reverse_path: Address | None, peer: Peer, listener: str
-) -> Submission:
+        recipients = [address("--to", text) for text in to] or message.recipients()
+        reverse_path = message.reverse_path() if envelope_from is None else _reverse_path(envelope_from)
+    except BadAddressees as error:
+        raise Usage(f"the envelope cannot be taken from the header: {error} (give --to and --envelope-from)") from None
     if not recipients:
-        raise _Usage("who is the recipient? Give --to ADDRESS")
-    now = datetime.now(UTC).astimezone()
-    everybody = recipients if reverse_path is None else [*recipients, reverse_path]
-    return Submission(
-        queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
-        envelope=Envelope(
-            reverse_path,
-            tuple([Recipient(address) for address in recipients]),
-            smtputf8=not all(address.is_ascii for address in everybody),
-        ),
-        head=message.head,
-        size=message.size,
-        peer=peer,
-        listener=listener,
-        received_at=now,
-    )
-
-
-def _address(option: str, text: str) -> Address:
-    written = author.parse(text.encode("utf-8", "replace"))
-    if len(written) != 1 or written[0].address is None:
-        raise _Usage(f"{option}: not one address: {sanitise(text, 200)}")
-    return Address.of(written[0].address)
+        raise Usage("who is the recipient? Give --to ADDRESS")
+    return Envelope.of(reverse_path, recipients)
 
 
 def _reverse_path(text: str) -> Address | None:
-    return None if text.strip() in ("", "<>") else _address("--envelope-from", text)
+    return None if text.strip() in ("", "<>") else address("--envelope-from", text)
 
 
 def _listener(config: Config, name: str | None) -> str:
@@ -167,7 +121,7 @@ def _listener(config: Config, name: str | None) -> str:
     if name is None:
         return names[0]
     if name not in names:
-        raise _Usage(f"--listener: no listener named {sanitise(name, 100)!r} (there are: {', '.join(names)})")
+        raise Usage(f"--listener: no listener named {sanitise(name, 100)!r} (there are: {', '.join(names)})")
     return name
 
 

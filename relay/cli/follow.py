@@ -14,9 +14,9 @@ import typer
 
 from relay.admin.client import NoRunningRelay
 from relay.cli import reach
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+from relay.cli.options import ConfigOption, Usage, address
 from relay.cli.screen import console, refuse
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -52,13 +52,15 @@ def follow(
 
     try:
         patience = _duration(timeout)
-        recipient = _address("--to", to)
+        recipient = address("--to", to)
         loaded = reach.load_as_service(config)
-        author = _address("--from", sender) if sender is not None else compiled.bounces_from(loaded)
+        author = address("--from", sender) if sender is not None else compiled.bounces_from(loaded)
         snapshot = reach.ask(loaded.admin.socket, "/v1/status")["status"]
         reply = _handed_in(_door(loaded, snapshot), author, recipient, loaded.hostname)
     except NoRunningRelay as error:
         refuse(sentence(error), 3)
+    except Usage as error:
+        refuse(sentence(error), 2)
     except RelayError as error:
         refuse(sentence(error))
     typer.echo(f"the relay said: {harmless(reply)}")
@@ -75,15 +77,6 @@ def _duration(text: str) -> float:
         return duration(text).total_seconds()
     except BadValue as bad:
         raise typer.BadParameter(f"--timeout: {bad}") from None
-
-
-def _address(option: str, text: str) -> Address:
-    from relay.config.values import BadValue, address
-
-    try:
-        return address(text)
-    except BadValue as bad:
-        raise typer.BadParameter(f"{option}: {bad}") from None
 
 
 # The way in

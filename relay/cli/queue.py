@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli import reach
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document, width
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 from relay.queue.listing import Place, Verb, Wanted
 

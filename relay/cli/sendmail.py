@@ -23,6 +23,7 @@ from relay.mail import addressees, author, encoding
 from relay.mail.address import Address
 from relay.mail.addressees import BadAddressees
 from relay.mail.header import Header, folded, split, value
+from relay.mail.parcel import converted
 from relay.mail.reply import sanitise
 
 HELP = """\
@@ -182,9 +183,8 @@ def _read(options: Options) -> bytes:
             content = b"".join(lines)
     except OSError as error:
         raise NotTaken(submit.OSERR, f"standard input: {error.strerror}") from None
-    if content.startswith(b"From "):
-        content = content.partition(b"\n")[2]
-    return re.sub(rb"\r*\n", b"\r\n", content)
+    content = converted(content)
+    return content.partition(b"\n")[2] if content.startswith(b"From ") else content
 
 
 def _letter(options: Options, content: bytes, hostname: str) -> Letter:

@@ -12,9 +12,9 @@ import typer
 
 from relay.admin.client import NoRunningRelay
 from relay.cli import reach
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, refuse, show, show_document, styled, width
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import BadConfig, RelayError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import typer
 
 from relay.cli import reach
 from relay.cli.auth import KeyOption, key_of
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
