@@ -133,12 +133,9 @@ class TokenFile:
         return decrypted
 
     def _fernet(self, key: str) -> Fernet:
-        try:
-            from cryptography.fernet import Fernet
-            from cryptography.hazmat.primitives.hashes import SHA256
-            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-        except ImportError:
-            problem = "the credential state-key needs the package cryptography, which is not installed"
-            raise RelayError(f"{problem} (pip install cryptography)") from None
+        from cryptography.fernet import Fernet
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         derived = HKDF(SHA256(), 32, salt=None, info=b"relay: kept tokens").derive(key.encode())
         return Fernet(base64.urlsafe_b64encode(derived))

@@ -32,19 +32,19 @@ import apsw
 from relay.durable import leave_to_owner, make_folder
 from relay.errors import StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, Observer
-from relay.queue.backup import Target, copy
-from relay.queue.books import Books, Count
-from relay.queue.damage import is_text, plain, set_aside_damaged
 from relay.queue.disk import Mend, Report
-from relay.queue.grouped import GroupedStore
+from relay.queue.ledger import Books, Count
 from relay.queue.listing import Saved
-from relay.queue.lock import Lock
-from relay.queue.opening import Found, found_recipients, look_around
-from relay.queue.operations import Wipe
+from relay.queue.operations.lease import Take
+from relay.queue.operations.walk import Wipe
 from relay.queue.rows import PAGE_SIZE, Row, microseconds
 from relay.queue.spool import Spool
-from relay.queue.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
-from relay.queue.taking import Take
+from relay.queue.sqlite.backup import Target, copy
+from relay.queue.sqlite.damage import is_text, plain, set_aside_damaged
+from relay.queue.sqlite.lock import Lock
+from relay.queue.sqlite.start import Found, found_recipients, look_around
+from relay.queue.sqlite.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
+from relay.queue.store_loop import GroupedStore
 from relay.queue.work import Operation, Work, run_all
 
 T = TypeVar("T")
