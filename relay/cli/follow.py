@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import smtplib
 import sys
 import time
 from collections.abc import Callable
@@ -129,38 +128,11 @@ def _handed_in(door: Relay, author: Address, recipient: Address, hostname: str) 
         now=datetime.now(UTC),
     )
     try:
-        client = submit.connect(door)
+        return submit.submit(submit.connect(door), submit.Letter(author, (recipient,), content))
+    except submit.Refused as error:
+        raise RelayError(f"the relay refused {error}") from None
     except submit.NotTaken as error:
         raise RelayError(str(error)) from None
-    try:
-        client.ehlo_or_helo_if_needed()
-        utf8 = not (author.is_ascii and recipient.is_ascii)
-        if utf8:
-            client.command_encoding = "utf-8"
-        _positive(client.docmd("MAIL", f"FROM:<{author}>{' SMTPUTF8' if utf8 else ''}"), f"the sender {author}")
-        _positive(client.docmd("RCPT", f"TO:<{recipient}>"), f"the recipient {recipient}")
-        said = _positive(client.data(content), "the message")
-        client.quit()
-        return said
-    except smtplib.SMTPResponseException as error:
-        raise RelayError(_told((error.smtp_code, error.smtp_error))) from None
-    except (OSError, smtplib.SMTPException):
-        raise RelayError("the connection with the relay was lost") from None
-    finally:
-        client.close()
-
-
-def _positive(answer: tuple[int, bytes], what: str) -> str:
-    if not 200 <= answer[0] < 300:
-        raise RelayError(f"the relay refused {what}: {_told(answer)}")
-    return _told(answer)
-
-
-def _told(answer: tuple[int, bytes | str]) -> str:
-    from relay.mail.reply import sanitise
-
-    code, text = answer
-    return sanitise(f"{code} {text.decode('utf-8', 'replace') if isinstance(text, bytes) else text}")
 
 
 # The way out
