@@ -317,7 +317,7 @@ class Judged:
         for entry in self.tried:
             spoke = entry.name == self.entry
             yield ((f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else ""),)
-            yield from [(part,) for part in conditions(entry.conditions)]
+            yield from conditions(entry.conditions)
 
     def document(self) -> dict[str, Any]:
         return {

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli.layout import labelled
 from relay.cli.options import ConfigOption, JsonOption, Usage, address
+from relay.cli.screen import console, styled
 from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.table import Line, line
 from relay.errors import RelayError
 from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
@@ -74,7 +77,7 @@ def explain(
     if as_json:
         typer.echo(json.dumps(_document(submission, told, patience), indent=2))
     else:
-        _print(submission, told, patience)
+        console().print(styled(_lines(submission, told, patience)))
     raise typer.Exit(1 if told.rejected else 0)
 
 
@@ -136,51 +139,39 @@ def _patience(config: Config, listener: str) -> float | None:
 # What is answered
 
 
-def _print(submission: Submission, told: Explanation, patience: float | None) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    for line, style in _lines(submission, told, patience):
-        console.print(Text(line, style=style))
-
-
-_Line = tuple[str, str]
-
-
-def _lines(submission: Submission, told: Explanation, patience: float | None) -> Iterator[_Line]:
+def _lines(submission: Submission, told: Explanation, patience: float | None) -> Iterator[Line]:
     """The answer, line by line, each with its style."""
-    yield "Message", "bold"
+    yield line("Message", "bold")
     yield from _row("reverse-path", _path(submission.envelope.reverse_path))
     yield from _row("recipients", ", ".join([str(r.address) for r in submission.envelope.recipients]))
     peer = submission.peer
     yield from _row("client", peer.address + (f", user {peer.user}" if peer.user else ""))
     yield from _row("listener", submission.listener)
     if told.rejected is not None:
-        yield "", ""
-        yield "Refused", "bold red"
+        yield ()
+        yield line("Refused", "bold red")
         yield from _row("reply", str(told.rejected))
         yield from _row("because", ", ".join(told.because))
         return
-    yield "", ""
-    yield "Session code", "bold"
+    yield ()
+    yield line("Session code", "bold")
     if not told.session_codes:
-        yield "  no: session codes are not enabled", ""
+        yield line("  no: session codes are not enabled")
     for entry in told.session_codes:
         spoke = entry.name == told.session_code
-        yield f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else ""
+        yield line(f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else "")
         yield from conditions(entry.conditions)
-    yield "", ""
-    yield "Sender rules", "bold"
+    yield ()
+    yield line("Sender rules", "bold")
     if not told.rules:
-        yield "  none: the sender stays as it is", ""
+        yield line("  none: the sender stays as it is")
     for tried in told.rules:
-        yield f"  {tried.rule.name}: {said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
+        yield line(f"  {tried.rule.name}: {said(tried.held, tried.spoke)}", "green" if tried.spoke else "")
         yield from conditions(tried.conditions)
     if told.rules and not any(tried.spoke for tried in told.rules):
-        yield "  No rule matches: the sender stays as it is.", ""
-    yield "", ""
-    yield "Way out", "bold"
+        yield line("  No rule matches: the sender stays as it is.")
+    yield ()
+    yield line("Way out", "bold")
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
     yield from _row("reply", _reply(told, patience))
@@ -192,11 +183,11 @@ def _lines(submission: Submission, told: Explanation, patience: float | None) ->
         yield from _sender(submission, told)
 
 
-def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
+def _sender(submission: Submission, told: Explanation) -> Iterator[Line]:
     rendered = told.rendered
     assert rendered is not None
-    yield "", ""
-    yield f"Sender: {rendered.result or 'unchanged'}", "bold"
+    yield ()
+    yield line(f"Sender: {rendered.result or 'unchanged'}", "bold")
     yield from _change("reverse-path", _path(submission.envelope.reverse_path), _path(rendered.reverse_path))
     yield from _change("From", _value(rendered.from_before), _value(rendered.from_after))
     yield from _row("Reply-To", _value(rendered.reply_to or b""))
@@ -205,14 +196,14 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
     if rendered.smtputf8:
         yield from _row("SMTPUTF8", "the upstream must offer it")
     if told.repaired is not None:
-        yield "", ""
-        yield "Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold"
+        yield ()
+        yield line("Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold")
         repaired = told.repaired
         yield from _change("reverse-path", _path(rendered.reverse_path), _path(repaired.reverse_path))
         yield from _change("From", _value(rendered.from_after), _value(repaired.from_after))
         yield from _row("Reply-To", _value(repaired.reply_to or b""))
-    yield "", ""
-    yield "Header as it leaves (+ new, - removed)", "bold"
+    yield ()
+    yield line("Header as it leaves (+ new, - removed)", "bold")
     before = [raw for _, raw in told.before.fields]
     after = [raw for _, raw in told.after.fields]
     for kind, a_from, a_to, b_from, b_to in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -223,12 +214,12 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
             yield from _fields("+", after[b_from:b_to], "green")
 
 
-def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[_Line]:
+def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[Line]:
     for raw in raws:
-        for number, line in enumerate(raw.splitlines()):
-            text = sanitise(encoding.text(line))
-            for part in textwrap.wrap(text, _WIDTH - 6, drop_whitespace=False, replace_whitespace=False) or [""]:
-                yield f"  {mark if number == 0 else ' '} {part}", style
+        for number, octets in enumerate(raw.splitlines()):
+            words = sanitise(encoding.text(octets))
+            for part in textwrap.wrap(words, _WIDTH - 6, drop_whitespace=False, replace_whitespace=False) or [""]:
+                yield line(f"  {mark if number == 0 else ' '} {part}", style)
 
 
 def said(held: bool, spoke: bool) -> str:
@@ -238,16 +229,16 @@ def said(held: bool, spoke: bool) -> str:
     return "would match, but an earlier one spoke" if held else "does not match"
 
 
-def conditions(tried: tuple[Condition, ...]) -> Iterator[_Line]:
+def conditions(tried: tuple[Condition, ...]) -> Iterator[Line]:
     """The conditions of an entry or a rule, each with what was there."""
     if not tried:
-        yield "      (no conditions: always)", ""
+        yield line("      (no conditions: always)")
     for condition in tried:
         found = ", ".join(condition.found) or "(nothing)"
         text = f"{condition.name}: {' or '.join(condition.expected)}; there is: {found}"
-        first, *more = textwrap.wrap(sanitise(text), _WIDTH - 12)
-        yield f"    {'yes' if condition.held else 'no ':3} {first}", "" if condition.held else "dim"
-        yield from [(f"          {line}", "" if condition.held else "dim") for line in more]
+        style = "" if condition.held else "dim"
+        before = f"    {'yes' if condition.held else 'no ':3} "
+        yield from labelled(before, sanitise(text), _WIDTH, label=style, style=style)
 
 
 def _is_held(told: Explanation) -> bool:
@@ -264,13 +255,11 @@ def _reply(told: Explanation, patience: float | None) -> str:
     )
 
 
-def _row(name: str, value: str) -> Iterator[_Line]:
-    first, *more = textwrap.wrap(sanitise(value), _WIDTH - 16) or ["(none)"]
-    yield f"  {name:13} {first}", ""
-    yield from [(f"{'':16}{line}", "") for line in more]
+def _row(name: str, value: str) -> Iterator[Line]:
+    return labelled(f"  {name:13} ", sanitise(value) or "(none)", _WIDTH)
 
 
-def _change(name: str, before: str, after: str) -> Iterator[_Line]:
+def _change(name: str, before: str, after: str) -> Iterator[Line]:
     yield from _row(name, before)
     if after != before:
         yield from _row("  becomes", after)
