@@ -14,9 +14,9 @@ import pytest
 
 from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, EntrySetAside
-from relay.queue import opening
 from relay.queue.content import FileContent
 from relay.queue.model import Ledger, Result, Settlement, State
+from relay.queue.sqlite import start
 from relay.queue.sqlite.database import SqliteStore
 from relay.queue.sqlite.statements import STATEMENTS, migrations
 from tests.kit.ledger import balanced
@@ -190,7 +190,7 @@ async def test_what_is_set_aside_does_not_have_every_text_looked_at_at_each_star
     await house.store.put(an_entry(), leased=False)
     await alter(house, "UPDATE entry SET received_at = -1")
     looked = []
-    monkeypatch.setattr(opening, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
+    monkeypatch.setattr(start, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
     await house.restart()
     assert looked == []
 

@@ -366,7 +366,7 @@ async def wiped(house: SqliteHouse) -> None:
 async def test_of_a_batch_in_which_a_session_code_and_bills_end_together_nothing_of_the_code_is_left_on_the_disk(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, end: str, place: str
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.0)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.0)
     bills = [(one, await leased_to(house, one, session_code=False)) for one in ENDS]
     code = (end, await leased_to(house, end, session_code=True))
     at = {"first": 0, "between": 3, "last": len(bills)}[place]
