@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from relay.cli.explain import conditions, said
-from relay.cli.human import count, harmless
+from relay.cli.human import count
 from relay.cli.options import ConfigOption, JsonOption, address
 from relay.cli.screen import complain, refuse, show, show_document
 from relay.cli.serve import DEFAULT_CONFIG, sentence
@@ -29,6 +29,7 @@ from relay.mail.addressees import BadAddressees
 from relay.mail.envelope import Envelope
 from relay.mail.parcel import Parcel, converted
 from relay.mail.submission import Peer, Submission
+from relay.observe.lines import harmless
 from relay.policy.match import Condition, View, tried
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from relay.cli.human import age, count, harmless, moment, octets, of_json, stamp
+from relay.cli.human import age, count, moment, octets, of_json, stamp
 from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, line, table
+from relay.observe.lines import harmless
 
 _STYLES = {
     "deferred": "yellow",

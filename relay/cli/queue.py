@@ -188,7 +188,8 @@ def backup(
     if as_json:
         show_document(document)
         return
-    from relay.cli.human import count, harmless, octets
+    from relay.cli.human import count, octets
+    from relay.observe.lines import harmless
 
     saved = document["backup"]
     left_out = f"; {count(saved['left_out'], 'session code')} left out" if saved["left_out"] else ""

@@ -103,8 +103,8 @@ def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig 
             }
         )
         return
-    from relay.cli.human import harmless
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     told = [line(harmless(error), "bold red")]
     if bad is not None:
@@ -176,9 +176,9 @@ def _watch(socket: Path) -> None:
 
 
 def _now(socket: Path) -> Iterator[Line]:
-    from relay.cli.human import harmless
     from relay.cli.overview import overview
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     try:
         yield from overview(reach.ask(socket, "/v1/status")["status"], width())

@@ -102,9 +102,9 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
 
 
 def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Iterator[Line]:
-    from relay.cli.human import harmless
     from relay.cli.layout import labelled
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     for number, chapter in enumerate(chapters):
         if number:
@@ -121,7 +121,7 @@ def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Ite
 
 def _document(chapters: Iterable[Chapter], language: str) -> dict[str, Any]:
     from relay.cli.doctor.findings import is_good
-    from relay.cli.human import harmless
+    from relay.observe.lines import harmless
 
     told = [*chapters]
     return {
