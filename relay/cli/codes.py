@@ -365,7 +365,7 @@ def _letters(
     listener: str = "",
 ) -> list[Letter]:
     try:
-        recipients = [address("--to", text) for text in to]
+        recipients = list(dict.fromkeys([address("--to", text) for text in to]))
         return [Letter(file, View(_read(file, recipients, peer, listener))) for file in files]
     except RelayError as error:
         refuse(f"relay: {error}", 2)

@@ -183,8 +183,9 @@ def _read(options: Options) -> bytes:
             content = b"".join(lines)
     except OSError as error:
         raise NotTaken(submit.OSERR, f"standard input: {error.strerror}") from None
-    content = converted(content)
-    return content.partition(b"\n")[2] if content.startswith(b"From ") else content
+    if content.startswith(b"From "):
+        content = content.partition(b"\n")[2]
+    return converted(content)
 
 
 def _letter(options: Options, content: bytes, hostname: str) -> Letter:

@@ -27,7 +27,7 @@ class Conversion:
         self._line_ended = True
 
     def convert(self, raw: bytes) -> bytes:
-        """The content that is known once `raw` has come; b"" as `raw` is the end of the file."""
+        """Take the next octets of the file, b"" at its end; what is returned is the content that is sure by now."""
         data = self._rest + raw
         if not self._begun and data.startswith(_MARK):
             data = data[len(_MARK) :]
