@@ -29,7 +29,8 @@ from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
 from relay.policy.refusal import HTTP, Table
-from relay.queue.sqlite.database import SQLITE_VERSION, SqliteStore
+from relay.queue.sqlite.database import SQLITE_VERSION
+from relay.queue.sqlite.start import SqliteStore
 from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
@@ -48,8 +49,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
-    """The store named by `queue.store`; raises StoreInUse, StoreTooNew or StoreUnavailable.
+async def open_store(config: model.Config, observer: Observer) -> QueueStore:
+    """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable.
 
     A command that looks into the queue while no relay runs holds it for a moment, and that is waited for.
     """

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from relay.errors import RelayError, StoreUnavailable
-from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
+from relay.events import BatchCommitted, EntriesFound, Observer, StoreFailed, StoreRecovered
 from relay.mail.address import Address
 from relay.queue import questions
-from relay.queue.disk import Disk, Kept, Mend, Report
-from relay.queue.ledger import Books
+from relay.queue.disk import Disk, Kept, Mend, Operation, Report
+from relay.queue.ledger import Books, Found
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
-from relay.queue.operations.lease import Take, TakeExpired, Turns
+from relay.queue.operations.lease import Take, TakeExpired
 from relay.queue.operations.operator import Act
 from relay.queue.operations.walk import (
     Check,
@@ -41,7 +41,6 @@ from relay.queue.operations.walk import (
 )  # fmt: skip
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
-from relay.queue.work import Operation
 from relay.queue.writer import GroupCommit
 
 T = TypeVar("T")
@@ -55,17 +54,15 @@ WAKE_AT_ONCE = 1000  # entries of one transaction of `make_due`, so that no comm
 
 
 class GroupedStore:
-    """A QueueStore (`store`) with a spool, and `low_on_space`."""
+    """A QueueStore (`store`) over a database, in which `found` lay."""
 
     def __init__(
         self,
         disk: Disk,
+        found: Found,
         *,
         spool: Spool,
-        books: Books,
-        last_key: int,
         observer: Observer,
-        directory: Path,
         min_free: int,
         history: timedelta | None,
         now: Callable[[], datetime],
@@ -73,14 +70,12 @@ class GroupedStore:
         self.spool = spool
         spool.told = self._spool_told
         self._disk = disk
-        self._books = books
-        self._last_key = last_key
+        self._books = Books(observer)
+        self._last_key = found.last_key
         self._observer = observer
-        self._directory = directory
         self._min_free = min_free
         self._history = history is not None
         self._now = now
-        self._turns: Turns = {}
         self._low = False
         self._look_again_at = 0.0
         self._failing = set[str]()  # the database, or the spool
@@ -100,6 +95,10 @@ class GroupedStore:
             afterwards=disk.afterwards,
             more_to_come=lambda: self._loop.time() - self._put_at < ANOTHER_SOON,
         )
+        self._books.open(found)
+        if any(change.gone and change.session_code for change in found.changes):
+            self._wipe_soon()
+        observer.observe(EntriesFound(found.entries, self.ledger.found, found.leases))
 
     @property
     def ledger(self) -> Ledger:
@@ -107,12 +106,10 @@ class GroupedStore:
 
     @property
     def octets(self) -> int:
-        """Octets of content in the queue."""
         return self._books.octets
 
     @property
     def low_on_space(self) -> bool:
-        """Less than `min_free` is left where the queue lies; looked up at most once a second."""
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + 1.0
@@ -120,17 +117,14 @@ class GroupedStore:
         return self._low
 
     def keep_free(self, octets: int) -> None:
-        """From now on this is `min_free`."""
         self._min_free = octets
         self._look_again_at = 0.0
 
     def keep_history(self, history: timedelta | None) -> None:
-        """From now on finished messages are recorded, or not (None). How long they stay is up to `forget`."""
         self._history = history is not None
 
     def disk_free(self) -> int:
-        """Octets free for us on the queue's file system."""
-        there = os.statvfs(self._directory)
+        there = os.statvfs(self.spool.directory.parent)
         return there.f_bavail * there.f_frsize
 
     async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
@@ -140,7 +134,7 @@ class GroupedStore:
         return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
-        return await self._submit(Take(route, limit, microseconds(now), self.spool, self._turns))
+        return await self._submit(Take(route, limit, microseconds(now), self.spool))
 
     async def lease_expired(
         self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False
@@ -367,10 +361,8 @@ class GroupedStore:
         await self._loop.run_in_executor(None, self._close_files)
 
     def _close_files(self) -> None:
-        try:
-            self._disk.close()
-        finally:
-            self.spool.close()
+        self.spool.close()
+        self._disk.close()
 
     def _key(self) -> int:
         self._last_key += 1

@@ -1,6 +1,6 @@
 """What the walk of a message asks of a store: each operation knows its rows, and what it changes in the books.
 
-How an operation is carried out is told in `work`; taking entries on lease in `taking`, what operators do in `acting`.
+How an operation is carried out is told in `disk`; taking entries on lease in `lease`, what operators do in `operator`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from relay.events import EntryChanged
 from relay.queue.content import FileContent
+from relay.queue.disk import Bulk, Operation, Work
 from relay.queue.ledger import Books, Change
 from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State, Told
 from relay.queue.operations.operator import apply_wishes
@@ -25,7 +26,6 @@ from relay.queue.rows import (
     told_row,
 )
 from relay.queue.spool import Spool
-from relay.queue.work import Bulk, Operation, Work
 
 _WAITS = (State.PENDING, State.HELD)
 
@@ -33,13 +33,14 @@ _WAITS = (State.PENDING, State.HELD)
 class _New:
     """An entry to be put, as rows."""
 
-    __slots__ = ("attempts", "content", "entry", "key", "recipients", "row")
+    __slots__ = ("attempts", "content", "entry", "key", "recipients", "row", "spool_file")
 
     def __init__(self, key: int, entry: Entry, place: int, attempts: int, spool: Spool) -> None:
         self.key = key
         self.entry = entry
         self.attempts = attempts
-        self.row = entry_row(key, entry, place, attempts, spool)
+        self.spool_file = spool.name(entry.content) if isinstance(entry.content, FileContent) else None
+        self.row = entry_row(key, entry, place, attempts, self.spool_file)
         self.content = content_row(key, entry)
         self.recipients = recipient_rows(key, entry.submission.envelope.recipients)
 
@@ -59,8 +60,7 @@ class Put(Operation[Lease]):
         place = LEASED if leased else HELD if held else DUE
         self._new = _New(key, entry, place, entry.attempts + leased, spool)
         self.born = (key,)
-        if isinstance(entry.content, FileContent):
-            self.refused_file = self._new.row[12]
+        self.refused_file = self._new.spool_file
 
     def gather(self, bulk: Bulk) -> None:
         self._new.gather(bulk)
@@ -244,8 +244,8 @@ class Record(Settle):
         entry = settlement.lease.entry
         self._entry = _New(key, entry, LEASED, entry.attempts, spool)
         self.born = (key, *born)
-        if self._results and isinstance(entry.content, FileContent):
-            self.refused_file = spool.name(entry.content)
+        if self._results:
+            self.refused_file = self._entry.spool_file
 
     def gather(self, bulk: Bulk) -> None:
         if self._results:
@@ -438,7 +438,7 @@ class Check(Operation[None]):
 
 
 class Wipe(Operation[bool]):
-    """Ask for a checkpoint that empties the write-ahead log; the result says whether it did."""
+    """Have the database empty the log in which it leaves what was deleted; the result says whether it did (`done`)."""
 
     __slots__ = ("done",)
 
