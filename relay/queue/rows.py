@@ -70,12 +70,6 @@ class EntryRow(NamedTuple):
     rerouted: int
 
 
-class ContentRow(NamedTuple):
-    entry: int
-    head_length: int
-    body: bytes
-
-
 class RecipientRow(NamedTuple):
     """What an attempt has to know of a recipient."""
 
@@ -156,7 +150,7 @@ def entry_row(key: int, entry: Entry, place: int, attempts: int, spool_file: str
 
 
 def content_row(key: int, entry: Entry) -> Row:
-    """Key, whether it is a session code, and as a `ContentRow`."""
+    """Key, whether it is a session code, head length, body (with a spool file only the head)."""
     content = entry.content
     if isinstance(content, MemoryContent):
         return (key, entry.session_code, content.head_length, content.data)
@@ -216,15 +210,15 @@ def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
 
 
 def entry_of(
-    row: EntryRow, recipients: Sequence[RecipientRow], content: ContentRow | None, attempts: int, spool: Spool
+    row: EntryRow, recipients: Sequence[RecipientRow], content: tuple[int, bytes] | None, attempts: int, spool: Spool
 ) -> Entry:
-    """The entry of `row`, with `attempts` counted."""
+    """The entry of `row`, with `attempts` counted; `content` is the length of its head, and its body."""
     if content is None:
         raise Unreadable("its content is missing")
     if not recipients:
         raise Unreadable("its recipients are missing")
     try:
-        kept = _content(row, content, spool)
+        kept = _content(row, *content, spool)
         submission = Submission(
             queue_id=row.queue_id,
             envelope=Envelope(
@@ -273,8 +267,8 @@ def pending_of(entry: Entry, recipients: Sequence[RecipientRow]) -> tuple[Pendin
     return tuple(pending)
 
 
-def _content(row: EntryRow, content: ContentRow, spool: Spool) -> Content:
-    size, head_length, body = row.size, content.head_length, content.body
+def _content(row: EntryRow, head_length: int, body: bytes, spool: Spool) -> Content:
+    size = row.size
     if not 0 <= head_length <= len(body):
         raise Unreadable("its head is damaged")
     if row.spool_file is None:

@@ -10,14 +10,13 @@ import apsw
 import apsw.ext
 
 import relay.queue
-from relay.queue.rows import ContentRow, EntryRow, HistoryRow, RecipientRow
+from relay.queue.rows import EntryRow, HistoryRow, RecipientRow
 from relay.queue.sqlite.statements import STATEMENTS, named, read
 
 HERE = Path(relay.queue.__file__).parent
 ROWS: dict[str, Any] = {
     **dict.fromkeys(("select_due", "select_expired", "select_expired_codes", "select_to_bounce"), EntryRow),
     **dict.fromkeys(("select_held_codes", "list_entries", "latest_entries", "entry_named"), EntryRow),
-    "select_contents": ContentRow,
     "select_recipients": RecipientRow,
     **dict.fromkeys(("find_history", "history_named"), HistoryRow),
 }

@@ -8,7 +8,7 @@ from typing import cast
 from relay.queue.disk import Operation, Work
 from relay.queue.ledger import Books, Change, SetAside
 from relay.queue.model import Lease
-from relay.queue.rows import TO_BOUNCE, ContentRow, EntryRow, RecipientRow, Unreadable, entry_of, pending_of
+from relay.queue.rows import TO_BOUNCE, EntryRow, RecipientRow, Unreadable, entry_of, pending_of
 from relay.queue.spool import Spool
 
 
@@ -52,7 +52,8 @@ class Take(Operation[list[Lease]]):
         recipients: dict[int, list[RecipientRow]] = {key: [] for key in keys}
         for recipient in map(RecipientRow._make, work.execute("select_recipients", (work.keys(keys),))):
             recipients[recipient.entry].append(recipient)
-        contents = {key: ContentRow(key, *row) for key, *row in work.execute("select_contents", (work.keys(keys),))}
+        found = work.execute("select_contents", (work.keys(keys),))
+        contents = {key: (head_length, body) for key, head_length, body in found}
         leases: list[Lease] = []
         for row in rows:
             key, attempts = row.id, row.attempts
