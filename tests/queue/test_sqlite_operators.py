@@ -172,10 +172,9 @@ async def test_nothing_of_a_cancelled_session_code_is_left(
 
 
 async def unknown_fate(house: SqliteHouse, disk: type[FailingFile], *work: object) -> None:
-    disk.fail = True
-    outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
+    with disk.in_doubt(house):
+        outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * len(work)
-    disk.fail = False
     await house.store.check()
 
 

@@ -17,9 +17,9 @@ from typing import Self
 
 import apsw
 
+from relay.durable import leave_to_owner, make_folder
 from relay.errors import StoreUnavailable
 from relay.events import Observer
-from relay.queue.folder import make_folder
 from relay.queue.ledger import Change, Found
 from relay.queue.model import Ledger
 from relay.queue.operations.lease import set_aside
@@ -74,7 +74,7 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Foun
             _make(path)
             spool = Spool(path.with_name(path.name + ".spool"))
             undo.callback(spool.close)
-            _leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
+            leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
             database = Database(path, lock)
             undo.callback(database.close)
             connection = database.open()
@@ -99,17 +99,6 @@ def _make(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-
-
-def _leave_to_owner(database: Path, *others: Path) -> None:
-    """Root looks into the queue of the relay's own user: what it makes there must not keep the relay out.
-
-    SQLite does the same for the files it makes beside a database.
-    """
-    if os.geteuid() == 0:
-        owner = database.stat()
-        for path in others:
-            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _put_in_order(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
