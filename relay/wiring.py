@@ -58,7 +58,7 @@ async def open_store(config: model.Config, observer: Observer) -> QueueStore:
     while True:
         try:
             return await SqliteStore.open(
-                queue.store, observer=observer, min_free=queue.min_free, history=queue.history, now=now
+                queue.store.path, observer=observer, min_free=queue.min_free, history=queue.history, now=now
             )
         except StoreInUse:
             tries += 1
@@ -74,9 +74,7 @@ def token_source(name: str, config: model.Config, *, observer: Observer, state_k
 
     settings = config.upstreams[name]
     assert isinstance(settings, model.SmtpUpstream)
-    store = config.queue.store
-    folder = store.with_name(f"{store.name}.tokens")
-    file = TokenFile(folder / name, state_key or _state_key())
+    file = TokenFile(config.queue.store.beside("tokens") / name, state_key or _state_key())
     return TokenSource(name, oauth2_terms(settings), file, observer=observer, now=now)
 
 
