@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from relay.queue.ledger import Books, Count
 from relay.queue.listing import Saved
@@ -45,6 +45,7 @@ from relay.queue.rows import EntryRow, Row
 from relay.queue.spool import Spool
 from relay.values import frozen
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 AT_ONCE = 512 * 1024  # octets of content, and one message more, in one statement
@@ -221,8 +222,8 @@ class Disk(Protocol):
         """Housekeeping for which no caller waits, after each commit."""
         ...
 
-    async def read(self, look: Callable[[Work], T]) -> T:
-        """What `look` finds. Raises StoreUnavailable."""
+    async def read(self, look: Callable[Concatenate[Work, P], T], *args: P.args, **named: P.kwargs) -> T:
+        """What `look` finds, which is given these. Raises StoreUnavailable."""
         ...
 
     def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:

@@ -6,7 +6,7 @@ What is shown of an entry never fails for a column that makes no sense: who look
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 
@@ -14,7 +14,7 @@ from relay.mail.address import Address
 from relay.mail.header import Header
 from relay.queue.disk import Work
 from relay.queue.listing import Addressee, Listed, Place, Shown, Standing, Tried, Wanted
-from relay.queue.model import Kind, Reader, Told
+from relay.queue.model import Kind, Memory, Reader, Told
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -47,16 +47,12 @@ _PLACES: dict[Place, tuple[int, bool | None]] = {
 _SAYS_THE_SUBJECT = frozenset({b"subject", b"thread-topic"})
 
 
-def first(route: str) -> Callable[[Work], tuple[bool, int] | None]:
+def first(read: Work, route: str) -> tuple[bool, int] | None:
     """Whether the first waiting entry of `route` is due, and when."""
-
-    def look(read: Work) -> tuple[bool, int] | None:
-        for due, name in ((True, "first_due"), (False, "first_sleeping")):
-            for (at,) in read.execute(name, (route,)):
-                return due, at
-        return None
-
-    return look
+    for due, name in ((True, "first_due"), (False, "first_sleeping")):
+        for (at,) in read.execute(name, (route,)):
+            return due, at
+    return None
 
 
 def sleeping(read: Work) -> list[tuple[str, int]]:
@@ -65,15 +61,11 @@ def sleeping(read: Work) -> list[tuple[str, int]]:
     return [(route, next(read.execute("last_sleeping", (route,)))[0]) for (route,) in names]
 
 
-def any_over(route: str, now: int, *, session_codes_only: bool) -> Callable[[Work], bool]:
+def any_over(read: Work, route: str, now: int, *, session_codes_only: bool) -> bool:
     """Whether an entry of `route` is to be bounced, or past its lifetime."""
-
-    def look(read: Work) -> bool:
-        expired = "any_expired_code" if session_codes_only else "any_expired"
-        asked = ((expired, (route, now)), ("any_to_bounce", (route,)), ("any_held_code", (route, now)))
-        return any(_any(read, name, bindings) for name, bindings in asked)
-
-    return look
+    expired = "any_expired_code" if session_codes_only else "any_expired"
+    asked = ((expired, (route, now)), ("any_to_bounce", (route,)), ("any_held_code", (route, now)))
+    return any(_any(read, name, bindings) for name, bindings in asked)
 
 
 def routes(read: Work) -> list[str]:
@@ -138,30 +130,22 @@ def slices() -> Iterator[int]:
         yield SLICE
 
 
-def listed(wanted: Wanted, *, after: int, among: int, limit: int) -> Callable[[Work], Found]:
+def listed(read: Work, wanted: Wanted, *, after: int, among: int, limit: int) -> Found:
     """Of a slice of the queue, oldest first."""
-
-    def look(read: Work) -> Found:
-        end = _end_of_slice(read, "slice_upwards", after, among)
-        if end is None or wanted.place is Place.FINISHED:
-            return [], None
-        return _found(read, "list_entries", wanted, (after, end), limit), end
-
-    return look
+    end = _end_of_slice(read, "slice_upwards", after, among)
+    if end is None or wanted.place is Place.FINISHED:
+        return [], None
+    return _found(read, "list_entries", wanted, (after, end), limit), end
 
 
-def latest(wanted: Wanted, *, before: int, among: int, limit: int) -> Callable[[Work], Found]:
+def latest(read: Work, wanted: Wanted, *, before: int, among: int, limit: int) -> Found:
     """Of a slice of the queue, newest first."""
     since = _since(wanted)
-
-    def look(read: Work) -> Found:
-        end = _end_of_slice(read, "slice_downwards", before, among)
-        if end is None or wanted.place is Place.FINISHED:
-            return [], None
-        found = _found(read, "latest_entries", wanted, (before, end), limit)
-        return found, end if since is None or _any(read, "any_entry_since", (before, end, since)) else None
-
-    return look
+    end = _end_of_slice(read, "slice_downwards", before, among)
+    if end is None or wanted.place is Place.FINISHED:
+        return [], None
+    found = _found(read, "latest_entries", wanted, (before, end), limit)
+    return found, end if since is None or _any(read, "any_entry_since", (before, end, since)) else None
 
 
 def _end_of_slice(read: Work, name: str, begin: int, among: int) -> int | None:
@@ -186,110 +170,83 @@ def ends_of_history(read: Work) -> tuple[int, int]:
     return least, last
 
 
-def finished(wanted: Wanted, *, above: int, up_to: int, limit: int) -> Callable[[Work], Found]:
+def finished(read: Work, wanted: Wanted, *, above: int, up_to: int, limit: int) -> Found:
     """Of the history, newest first, with `above` < key <= `up_to`."""
     since, to = _since(wanted), _like(wanted.to)
     sieve = None if to is None else _sieve(wanted.to)
     asked = (wanted.route or None, since, _like(wanted.from_), to, sieve)
-
-    def look(read: Work) -> Found:
-        rows = map(HistoryRow._make, read.execute("find_history", (above, up_to, *asked, limit)))
-        found = [_finished(row) for row in rows]
-        goes_on = since is None or _any(read, "any_finished_since", (above, up_to, since))
-        return found, above if goes_on else None
-
-    return look
+    rows = map(HistoryRow._make, read.execute("find_history", (above, up_to, *asked, limit)))
+    found = [_finished(row) for row in rows]
+    goes_on = since is None or _any(read, "any_finished_since", (above, up_to, since))
+    return found, above if goes_on else None
 
 
-def named(prefix: str) -> Callable[[Work], list[str]]:
+def named(read: Work, prefix: str) -> list[str]:
     """At most two queue IDs that begin with `prefix`; one that is `prefix` comes alone."""
-
-    def look(read: Work) -> list[str]:
-        bounds = (prefix, prefix + "\U0010ffff")
-        found = {row[0] for name in ("names_in_queue", "names_in_history") for row in read.execute(name, bounds)}
-        return [prefix] if prefix in found else sorted(found)[:2]
-
-    return look
+    bounds = (prefix, prefix + "\U0010ffff")
+    found = {row[0] for name in ("names_in_queue", "names_in_history") for row in read.execute(name, bounds)}
+    return [prefix] if prefix in found else sorted(found)[:2]
 
 
-def shown(queue_id: str) -> Callable[[Work], Shown | None]:
-    def look(read: Work) -> Shown | None:
-        for row in map(EntryRow._make, read.execute("entry_named", (queue_id,))):
-            (entry,) = _entries(read, [row])
-            head = b"" if entry.place is Place.DAMAGED else _head(read, row.id)
-            if entry.session_code:
-                head = Header.parse(head).delete(_SAYS_THE_SUBJECT).to_bytes()
-            because = _names(row.because)
-            return Shown(entry, because, row.helo, row.protocol, row.tls, row.envid, head, _tries(read, entry))
-        for past in map(HistoryRow._make, read.execute("history_named", (queue_id,))):
-            entry = _finished(past)
-            return Shown(entry, _names(past.because), "", "", None, None, b"", _tries(read, entry))
-        return None
-
-    return look
+def shown(read: Work, queue_id: str) -> Shown | None:
+    for row in map(EntryRow._make, read.execute("entry_named", (queue_id,))):
+        (entry,) = _entries(read, [row])
+        head = b"" if entry.place is Place.DAMAGED else _head(read, row.id)
+        if entry.session_code:
+            head = Header.parse(head).delete(_SAYS_THE_SUBJECT).to_bytes()
+        because = _names(row.because)
+        return Shown(entry, because, row.helo, row.protocol, row.tls, row.envid, head, _tries(read, entry))
+    for past in map(HistoryRow._make, read.execute("history_named", (queue_id,))):
+        entry = _finished(past)
+        return Shown(entry, _names(past.because), "", "", None, None, b"", _tries(read, entry))
+    return None
 
 
-def recalled(topic: str, key: str) -> Callable[[Work], int | None]:
-    def look(read: Work) -> int | None:
-        for (at,) in read.execute("recall", (topic, key)):
-            return int(at)
-        return None
-
-    return look
+def recalled(read: Work, topic: str, key: str) -> datetime | None:
+    for (at,) in read.execute("recall", (topic, key)):
+        return moment(at)
+    return None
 
 
-def memories(topic: str) -> Callable[[Work], list[tuple[str, int, str]]]:
-    def look(read: Work) -> list[tuple[str, int, str]]:
-        return [(str(key), int(at), str(value)) for key, at, value in read.execute("memories", (topic,))]
-
-    return look
+def memories(read: Work, topic: str) -> list[Memory]:
+    return [Memory(key, moment(at), value) for key, at, value in read.execute("memories", (topic,))]
 
 
-def readers(since: int) -> Callable[[Work], list[Reader]]:
-    def look(read: Work) -> list[Reader]:
-        sent: dict[str, list[datetime]] = {}
-        for reader, at in read.execute("told_since", (since,)):
-            sent.setdefault(reader, []).append(moment(at))
-        waiting: dict[str, int] = dict(read.execute("told_waiting"))
-        everybody = dict.fromkeys((*sent, *waiting))
-        return [Reader(address_of(one), tuple(sent.get(one, ())), waiting.get(one, 0)) for one in everybody]
-
-    return look
+def readers(read: Work, since: int) -> list[Reader]:
+    sent: dict[str, list[datetime]] = {}
+    for reader, at in read.execute("told_since", (since,)):
+        sent.setdefault(reader, []).append(moment(at))
+    waiting: dict[str, int] = dict(read.execute("told_waiting"))
+    everybody = dict.fromkeys((*sent, *waiting))
+    return [Reader(address_of(one), tuple(sent.get(one, ())), waiting.get(one, 0)) for one in everybody]
 
 
-def collected(reader: Address, limit: int) -> Callable[[Work], list[Told]]:
-    def look(read: Work) -> list[Told]:
-        found: list[Told] = []
-        octets = 0
-        for queue_id, at, line in read.execute("collected", (reader_text(reader), limit)):
-            octets += len(line)
-            if found and octets > SUMMARY_OCTETS:
-                break  # a message may have a thousand recipients
-            found.append(Told(reader, queue_id, moment(at), line))
-        return found
-
-    return look
+def collected(read: Work, reader: Address, limit: int) -> list[Told]:
+    found: list[Told] = []
+    octets = 0
+    for queue_id, at, line in read.execute("collected", (reader_text(reader), limit)):
+        octets += len(line)
+        if found and octets > SUMMARY_OCTETS:
+            break  # a message may have a thousand recipients
+        found.append(Told(reader, queue_id, moment(at), line))
+    return found
 
 
-def first_since(at: int) -> Callable[[Work], int | None]:
+def first_since(read: Work, at: int) -> int | None:
     """The key of the first message of the history that was accepted at that moment or later."""
-
-    def look(read: Work) -> int | None:
-        low, high = ends_of_history(read)
-        high += 1
-        # Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
-        while low < high:
-            middle = (low + high) // 2
-            key, received_at = next(read.execute("first_of_history", (middle,)), (high, at))
-            low, high = (low, middle) if received_at >= at else (key + 1, high)
-        return None if next(read.execute("first_of_history", (low,)), None) is None else low
-
-    return look
+    low, high = ends_of_history(read)
+    high += 1
+    # Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
+    while low < high:
+        middle = (low + high) // 2
+        key, received_at = next(read.execute("first_of_history", (middle,)), (high, at))
+        low, high = (low, middle) if received_at >= at else (key + 1, high)
+    return None if next(read.execute("first_of_history", (low,)), None) is None else low
 
 
-def ended_before(at: int, *, above: int, below: int, limit: int) -> Callable[[Work], list[int]]:
+def ended_before(read: Work, at: int, *, above: int, below: int, limit: int) -> list[int]:
     """Keys of the history, `above` < key < `below`."""
-    return lambda read: [key for (key,) in read.execute("ended_before", (above, below, at, limit))]
+    return [key for (key,) in read.execute("ended_before", (above, below, at, limit))]
 
 
 # Rows

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import apsw
 
@@ -37,6 +37,7 @@ from relay.queue.sqlite.lock import Lock
 from relay.queue.sqlite.statements import CACHED, read
 from relay.queue.sqlite.transaction import Transaction, Turns
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
@@ -232,9 +233,12 @@ class Database:
         self._reader = self._connection = None
         self._lock.release()
 
-    async def read(self, look: Callable[[Work], T]) -> T:
+    async def read(self, look: Callable[Concatenate[Work, P], T], *args: P.args, **named: P.kwargs) -> T:
+        def bound(work: Work) -> T:
+            return look(work, *args, **named)
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, look)
+            return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, bound)
         except RuntimeError:  # the thread has ended
             raise StoreUnavailable("other", "the queue is closed") from None
 
