@@ -34,7 +34,7 @@ and the next batch comes with a `Mend`, by which the database first makes itself
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
@@ -175,25 +175,15 @@ def run_all(operations: Iterable[Operation[object]], work: Work) -> None:
 
 
 @frozen
-class Kept:
-    """A lease as the books have it: what its row has to say."""
-
-    key: int
-    attempts: int
-    route: str
-    wish: str
-    pending: tuple[int, ...]
-
-
-@frozen
 class Mend:
-    """After a commit of unknown fate: what is leased, and the keys of what must not be there, and of what is to be
-    there for nobody, if it is (`Books.withheld`).
+    """After a commit of unknown fate: what is leased, by its key, and what operators want of it; and the keys of what
+    must not be there, and of what is to be there for nobody, if it is (`Books.withheld`).
 
     Whatever else the disk says is leased was leased by that commit: an attempt was counted, but for `uncounted`.
     """
 
-    leased: tuple[Kept, ...]
+    leased: Mapping[int, Lease]
+    wishes: Mapping[int, str]
     undone: tuple[int, ...]
     uncounted: tuple[int, ...]
     withheld: tuple[int, ...]

@@ -19,7 +19,7 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, EntriesFound, Observer, StoreFailed, StoreRecovered
 from relay.mail.address import Address
 from relay.queue import questions
-from relay.queue.disk import Disk, Kept, Mend, Operation, Report
+from relay.queue.disk import Disk, Mend, Operation, Report
 from relay.queue.ledger import Books, Found
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
@@ -378,18 +378,8 @@ class GroupedStore:
         if not self._unsure:
             return None
         books = self._books
-        leased = [
-            Kept(
-                key,
-                lease.entry.attempts,
-                lease.entry.route,
-                books.wishes.get(key, ""),
-                tuple([one.index for one in lease.pending]),
-            )
-            for key, lease in books.leases.items()
-        ]
         withheld = tuple(chain.from_iterable(books.withheld.values()))
-        return Mend(tuple(leased), tuple(self._undone), tuple(self._uncounted), withheld)
+        return Mend(dict(books.leases), dict(books.wishes), tuple(self._undone), tuple(self._uncounted), withheld)
 
     def _apply(self, report: Report) -> None:
         """The commit is over: on the event loop, keep the books and answer."""

@@ -107,11 +107,11 @@ class Transaction:
             self.execute("delete_history", (self.keys(mend.undone),))
             self.execute("not_summarised", (self.keys(mend.undone),))
         self.execute("withhold", (self.keys(mend.withheld),))
-        leased = self.keys([*(kept.key for kept in mend.leased), *mend.withheld])
+        leased = self.keys([*mend.leased, *mend.withheld])
         self.execute("lose_leases", (self.keys(mend.uncounted), leased))
-        for kept in mend.leased:
-            self.execute("keep_lease", (kept.attempts, kept.route, kept.wish, kept.key))
-            self.execute("keep_recipients", (self.keys(kept.pending), kept.key))
+        for key, lease in mend.leased.items():
+            self.execute("keep_lease", (lease.entry.attempts, lease.entry.route, mend.wishes.get(key, ""), key))
+            self.execute("keep_recipients", (self.keys([one.index for one in lease.pending]), key))
         return Count(self.recipients(leased=False), next(self.execute("octets_not_leased"))[0])
 
     def recipients(self, *, leased: bool) -> dict[str, int]:
