@@ -2,7 +2,7 @@
 
 From aiosmtpd come the protocol, with asyncio's flow control under it, the names of things (`smtp_VERB`, `push`), and
 its `Session`: what the client said of itself. All that runs for a command or for content is replaced, each part for a
-measured defect: `docs/decisions/6-what-runs-of-aiosmtpd.md` has the table, and a test holds it.
+defect: `docs/decisions/6-what-runs-of-aiosmtpd.md` has the table, and a test holds it.
 """
 
 from __future__ import annotations
