@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from relay.cli import reach
 from relay.cli.human import age, harmless, of_json
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.screen import complain, refuse, show, show_document, width
@@ -22,10 +21,11 @@ from relay.mail.quirk import MEANING, Quirk
 def clients(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show who sent mail since the relay started, and their quirks. Exit code 3: no relay is running."""
     from relay.admin.client import NoRunningRelay
+    from relay.admin.desk import at_socket
     from relay.config.load import load
 
     try:
-        document = reach.ask(load(config).admin.socket, "/v1/clients")
+        document = at_socket(load(config).admin.socket).get("/v1/clients")
     except RelayError as error:
         refuse(sentence(error), 3 if isinstance(error, NoRunningRelay) else 1)
     if as_json:

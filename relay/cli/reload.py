@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from relay.admin.client import NoRunningRelay, post
+from relay.admin.client import NoRunningRelay
+from relay.admin.desk import at_socket
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption
 from relay.cli.serve import sentence
 from relay.config.load import load
@@ -14,12 +15,12 @@ from relay.errors import RelayError
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Reload the configuration of the running relay. Exit code 1: refused, nothing changed; 3: none is running."""
     try:
-        status, answer = post(load(config).admin.socket, "/v1/reload")
+        answer = at_socket(load(config).admin.socket).post("/v1/reload")
     except RelayError as error:
         typer.echo(sentence(error), err=True)
         raise typer.Exit(3 if isinstance(error, NoRunningRelay) else 1) from None
-    if status != 200:
-        for problem in answer.get("problems", ["the relay refused"]):
+    if "problems" in answer:
+        for problem in answer["problems"]:
             typer.echo(problem, err=True)
         raise typer.Exit(1)
     typer.echo("reloaded")

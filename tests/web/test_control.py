@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.admin.client import NoRunningRelay, answers, get, post
+from relay.admin.client import NoRunningRelay, answers
 from relay.errors import BadConfig, ConfigError, RelayError, StoreUnavailable
 from relay.events import ExceptionCaught
 from relay.observe import foreign
 from relay.queue.sqlite import SqliteStore
 from relay.web import control
-from tests.admin.house import FakeHouse, answering, ask, open_store
+from tests.admin.house import FakeHouse, answering, ask, get, open_store, post
 from tests.queue.mail import Noted
 
 

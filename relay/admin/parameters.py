@@ -1,0 +1,149 @@
+"""The parameters of requests: what may be given, and the sentence where it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from relay.admin.errors import Refused
+from relay.config.problems import did_you_mean, quoted
+from relay.queue.listing import Place, Verb, Wanted
+
+_LONGEST = 320  # characters of a pattern: longer than any address
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`read` makes a value of a name and of what was given under it, or raises Refused.
+
+    `missing` is read where nothing was given.
+    """
+
+    read: Callable[[str, object], Any]
+    missing: object = None
+
+
+def values(
+    parameters: Mapping[str, Parameter], given: Mapping[str, object], unknown: Callable[[str], Refused]
+) -> Values:
+    """The value of each of `parameters`. What was given under another name is `unknown`. Raises Refused."""
+    for name in given:
+        if name not in parameters:
+            raise unknown(name)
+    return {name: parameter.read(name, given.get(name, parameter.missing)) for name, parameter in parameters.items()}
+
+
+def optional(parameter: Parameter) -> Parameter:
+    """`parameter`, or None."""
+    return Parameter(lambda name, given: None if given is None else parameter.read(name, given))
+
+
+def text(shape: str = "text") -> Parameter:
+    def read(name: str, given: object) -> str:
+        if not isinstance(given, str):
+            raise Refused(f"{name} must be {shape}")
+        return given
+
+    return Parameter(read)
+
+
+def texts(shape: str = "a list of texts", missing: object = None) -> Parameter:
+    def read(name: str, given: object) -> list[str]:
+        if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+            raise Refused(f"{name} must be {shape}")
+        return given
+
+    return Parameter(read, missing)
+
+
+def number(missing: int) -> Parameter:
+    """Digits, as a query has them."""
+
+    def read(name: str, given: object) -> int:
+        if not (isinstance(given, str) and given.isascii() and given.isdigit() and len(given) < 19):
+            raise Refused(f"{name} must be a number")
+        return int(given)
+
+    return Parameter(read, str(missing))
+
+
+def verb() -> Parameter:
+    def read(_: str, given: object) -> Verb:
+        if isinstance(given, str) and given in tuple(Verb):
+            return Verb(given)
+        shown, word = (quoted(given), given) if isinstance(given, str) else ("that is no word", "")
+        raise Refused(f"there is no verb {shown} ({_meant(word, Verb)})")
+
+    return Parameter(read)
+
+
+# Which entries
+
+
+def conditions() -> Parameter:
+    """An object of CONDITIONS; its value is a Wanted."""
+
+    def read(name: str, given: object) -> Wanted:
+        if not isinstance(given, dict):
+            raise Refused(f"{name} must be an object of conditions; {{}} is every entry")
+        return wanted(values(CONDITIONS, given, no_condition))
+
+    return Parameter(read)
+
+
+def wanted(asked: Values) -> Wanted:
+    """What the values of CONDITIONS ask for."""
+    state, route, to, from_, since = (asked[name] for name in CONDITIONS)
+    return Wanted(place=state, route=route, to=to, from_=from_, since=since)
+
+
+def no_condition(name: str) -> Refused:
+    return Refused(f"there is no condition {quoted(name)} ({did_you_mean(name, CONDITIONS)})")
+
+
+def _pattern(name: str, given: object) -> str:
+    if not isinstance(given, str):
+        raise Refused(f"{name} must be text")
+    if len(given) > _LONGEST:
+        raise Refused(f"{name} is too long: at most {_LONGEST} characters")
+    if not given.isprintable():
+        raise Refused(f"{name} has characters that cannot be printed")
+    return given
+
+
+def _place(name: str, given: object) -> Place | None:
+    word = _pattern(name, given)
+    if word and word not in tuple(Place):
+        raise Refused(f"there is no state {quoted(word)} ({_meant(word, Place)})")
+    return Place(word) if word else None
+
+
+def _moment(name: str, given: object) -> datetime | None:
+    written = _pattern(name, given)
+    if not written:
+        return None
+    try:
+        moment = datetime.fromisoformat(written)
+        if moment.utcoffset() is not None:
+            return moment
+    except ValueError:
+        pass
+    raise Refused(f"{name} must be a time with its offset, as 2026-03-02T12:00:00+01:00")
+
+
+def _meant(word: str, known: type[Place | Verb]) -> str:
+    return did_you_mean(word, [one.value for one in known])
+
+
+CONDITIONS: Mapping[str, Parameter] = {
+    "state": Parameter(_place, ""),
+    "route": Parameter(_pattern, ""),
+    "to": Parameter(_pattern, ""),
+    "from": Parameter(_pattern, ""),
+    "since": Parameter(_moment, ""),
+}
+"""A missing or an empty one: any."""
