@@ -31,9 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-
 from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NotPossible, Refused
@@ -41,36 +38,29 @@ from relay.admin.port import House
 from relay.admin.question import number_of, verb_of, wanted_of
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.queue.listing import Listed, Verb
+from relay.web.server import Request, Response, Server, TooLong, serve
 
-_LARGEST = 64 * 1024  # octets of a request's body
-_PATIENCE = 30.0  # seconds until the body has to be there
 _AT_ONCE = 200  # recipients that are made JSON before mail has its turn again
-_HEADERS = {"Server": "relay", "Cache-Control": "no-store"}
 
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Answer = Callable[[Request], Awaitable[Response]]
 
 
 class ControlSocket:
     """The open socket, until `close`."""
 
-    def __init__(self, server: asyncio.Server, pages: _Server, path: Path) -> None:
+    def __init__(self, server: Server, path: Path) -> None:
         self._server = server
-        self._pages = pages
         self._path = path
 
     async def close(self) -> None:
         """Stop listening, give requests under way a second, close connections."""
-        self._server.close()
         self._path.unlink(missing_ok=True)
-        self._pages.pre_shutdown()
-        await self._pages.shutdown(1.0)
-        await self._server.wait_closed()
+        await self._server.close()
 
 
 async def start(path: Path, house: House) -> ControlSocket:
     """Serve `house` on a Unix socket at `path`, mode 0660. Raises OSError when that cannot be."""
     _clear(path)
-    pages = _Server(_Desk(house).answer, access_log=None)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         mask = os.umask(0o117)
@@ -78,11 +68,11 @@ async def start(path: Path, house: House) -> ControlSocket:
             listener.bind(str(path))
         finally:
             os.umask(mask)
-        server = await asyncio.get_running_loop().create_unix_server(pages, sock=listener)
+        server = await serve(listener, _Desk(house).answer, _refusal)
     except BaseException:
         listener.close()
         raise
-    return ControlSocket(server, pages, path)
+    return ControlSocket(server, path)
 
 
 def _clear(path: Path) -> None:
@@ -117,13 +107,13 @@ class _Desk:
             ("POST", "/v1/reload"): self._reload,
         }
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: Request) -> Response:
         try:
             return await self._page(request)(request)
         except RelayError as error:
             return _json(_status_of(error), documents.error(error))
 
-    def _page(self, request: web.BaseRequest) -> Answer:
+    def _page(self, request: Request) -> Answer:
         page = self._pages.get((request.method, request.path))
         if page is not None:
             return page
@@ -132,30 +122,30 @@ class _Desk:
             return self._show
         return _wrong_method if request.path in {path for _, path in self._pages} else _no_page
 
-    async def _status(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _status(self, _: Request) -> Response:
         return _json(200, documents.status(await self._house.snapshot()))
 
-    async def _clients(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _clients(self, _: Request) -> Response:
         return _json(200, documents.clients(self._house.clients()))
 
-    async def _list(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _list(self, request: Request) -> Response:
         asked = _parameters(request)
         after, limit = number_of(asked, "after", 0), number_of(asked, "limit", 100)
         wanted = wanted_of(_without(asked, "after", "limit"))
         page = await queue.list_(self._house.store, wanted, after=after, limit=limit)
         return await _listing(page.entries, next=page.next)
 
-    async def _find(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _find(self, request: Request) -> Response:
         asked = _parameters(request)
         wanted = wanted_of(_without(asked, "limit"))
         found = await queue.find(self._house.store, wanted, limit=number_of(asked, "limit", 100))
         return await _listing(found.entries, more=found.more)
 
-    async def _show(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _show(self, request: Request) -> Response:
         prefix = request.path.rpartition("/")[2]
         return _json(200, documents.message(await queue.show(self._house.store, prefix)))
 
-    async def _act(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _act(self, request: Request) -> Response:
         asked = await _body(request, "verb", "route", "ids", "all")
         route, ids, every = asked.get("route"), asked.get("ids"), asked.get("all")
         if not (route is None or isinstance(route, str)):
@@ -168,7 +158,7 @@ class _Desk:
             if not isinstance(every, dict):
                 raise Refused("all must be an object of conditions; {} is every entry")
             reports = queue.act_on_all(store, order, wanted_of(every), now=now, wake=wake)
-            return await _progress(request, reports)
+            return await _progress(reports)
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
             raise Refused("ids must be a list of texts")
         return _json(200, documents.report(await queue.act(store, order, ids, now=now, wake=wake)))
@@ -184,17 +174,17 @@ class _Desk:
 
         return wake
 
-    async def _backup(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _backup(self, request: Request) -> Response:
         file = (await _body(request, "file")).get("file")
         if not isinstance(file, str):
             raise Refused("file must be text: the absolute path of the file to write")
         path = Path(file)
         return _json(200, documents.backup(path, await queue.backup(self._house.store, path)))
 
-    async def _senders(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _senders(self, _: Request) -> Response:
         return _json(200, documents.senders(await senders.list_(self._house.store, now=datetime.now(UTC))))
 
-    async def _forget_senders(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _forget_senders(self, request: Request) -> Response:
         asked = await _body(request, "senders", "upstream")
         names, upstream = asked.get("senders", []), asked.get("upstream")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -205,7 +195,7 @@ class _Desk:
         await self._house.senders_changed()
         return _json(200, documents.senders(forgotten))
 
-    async def _pin_sender(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _pin_sender(self, request: Request) -> Response:
         asked = await _body(request, "upstream", "author", "reverse_path")
         upstream, author, path = (asked.get(name) for name in ("upstream", "author", "reverse_path"))
         if not (isinstance(upstream, str) and isinstance(author, str) and (path is None or isinstance(path, str))):
@@ -217,7 +207,7 @@ class _Desk:
         await house.senders_changed()
         return _json(200, documents.senders([pinned]))
 
-    async def _reload(self, _: web.BaseRequest) -> web.StreamResponse:
+    async def _reload(self, _: Request) -> Response:
         try:
             needs_restart = await self._house.reload()
         except BadConfig as error:
@@ -227,11 +217,11 @@ class _Desk:
         return _json(200, {"version": 1, "needs_restart": list(needs_restart)})
 
 
-async def _wrong_method(_: web.BaseRequest) -> web.StreamResponse:
+async def _wrong_method(_: Request) -> Response:
     return _json(405, documents.refusal("no-such-page", "this page is not asked for in this way"))
 
 
-async def _no_page(_: web.BaseRequest) -> web.StreamResponse:
+async def _no_page(_: Request) -> Response:
     text = "the running relay does not know this request: is it older than the command? (then restart it)"
     return _json(404, documents.refusal("no-such-page", text))
 
@@ -251,7 +241,7 @@ def _status_of(error: RelayError) -> int:
 # Requests
 
 
-def _parameters(request: web.BaseRequest) -> dict[str, str]:
+def _parameters(request: Request) -> dict[str, str]:
     asked = dict(request.query)
     if len(asked) != len(request.query):
         raise Refused("each condition may be given once")
@@ -262,16 +252,14 @@ def _without(asked: Mapping[str, str], *names: str) -> dict[str, str]:
     return {name: text for name, text in asked.items() if name not in names}
 
 
-async def _body(request: web.BaseRequest, *names: str) -> dict[str, Any]:
+async def _body(request: Request, *names: str) -> dict[str, Any]:
     """The object that was sent; only `names` may be in it."""
     try:
-        async with asyncio.timeout(_PATIENCE):
-            octets = await request.clone(client_max_size=_LARGEST).read()
-        body = json.loads(octets)
+        body = json.loads(await request.body())
     except TimeoutError:
         raise Refused("the request never ended") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise Refused(f"the request is too long: at most {_LARGEST} octets") from None
+    except TooLong as error:
+        raise Refused(f"the request is too long: {error}") from None
     except (ValueError, RecursionError):
         raise Refused("the request is no JSON") from None
     if not isinstance(body, dict):
@@ -285,13 +273,15 @@ async def _body(request: web.BaseRequest, *names: str) -> dict[str, Any]:
 # Answers
 
 
-def _json(status: int, document: Document) -> web.Response:
-    return web.Response(
-        status=status, body=json.dumps(document).encode(), headers={**_HEADERS, "Content-Type": "application/json"}
-    )
+def _json(status: int, document: Document) -> Response:
+    return Response(status, "application/json", json.dumps(document).encode())
 
 
-async def _listing(entries: tuple[Listed, ...], **rest: object) -> web.Response:
+def _refusal(status: int, sentence: str) -> Response:
+    return _json(status, documents.refusal("bug" if status == 500 else "bad-input", sentence))
+
+
+async def _listing(entries: tuple[Listed, ...], **rest: object) -> Response:
     """The document of a listing; a long one is made in pieces, so that mail goes on meanwhile."""
     pieces: list[str] = []
     recipients = 0
@@ -302,57 +292,27 @@ async def _listing(entries: tuple[Listed, ...], **rest: object) -> web.Response:
             recipients = 0
             await asyncio.sleep(0)
     text = f'{{"version": {documents.VERSION}, "entries": [{", ".join(pieces)}], {json.dumps(rest)[1:]}'
-    return web.Response(body=text.encode(), headers={**_HEADERS, "Content-Type": "application/json"})
+    return Response(200, "application/json", text.encode())
 
 
-async def _progress(request: web.BaseRequest, reports: AsyncGenerator[queue.Report, None]) -> web.StreamResponse:
+async def _progress(reports: AsyncGenerator[queue.Report, None]) -> Response:
     """A line for each report, and the last one once more, as the report it is."""
+    first = await anext(reports)  # what is wrong from the start is an answer of its own
+    return Response(200, "application/x-ndjson", _lines(first, reports))
+
+
+async def _lines(report: queue.Report, reports: AsyncGenerator[queue.Report, None]) -> AsyncGenerator[bytes, None]:
+    """When nobody reads any more, it ends; what is done stays done."""
     async with aclosing(reports):
-        report = await anext(reports)  # what is wrong from the start is an answer of its own
-        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
+        yield _line(documents.progress(report))
         try:
-            await response.write(_line(documents.progress(report)))
-            try:
-                async for report in reports:
-                    await response.write(_line(documents.progress(report)))
-                last = documents.report(report)
-            except StoreUnavailable as error:
-                last = documents.error(error)
-            await response.write(_line(last))
-            await response.write_eof()
-        except ConnectionError:
-            pass  # nobody reads any more; what is done stays done
-        return response
+            async for report in reports:
+                yield _line(documents.progress(report))
+            last = documents.report(report)
+        except StoreUnavailable as error:
+            last = documents.error(error)
+        yield _line(last)
 
 
 def _line(document: Document) -> bytes:
     return json.dumps(document).encode() + b"\n"
-
-
-# HTTP
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's side of one connection, with our own words for what is not HTTP, and for bugs."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if isinstance(exc, HttpProcessingError):
-            # The peer's mistake, not ours: aiohttp would log it as an error, with a traceback.
-            answer = _json(exc.code, documents.refusal("bad-input", "this is not a request we understand"))
-        else:
-            super().handle_error(request, status, exc, message)  # it logs, which is an event
-            answer = _json(500, documents.refusal("bug", "an unexpected error; the log of the relay has it"))
-        answer.force_close()
-        return answer
-
-
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
