@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from relay.errors import RelayError
 
@@ -21,11 +22,15 @@ class NoRunningRelay(RelayError):
     """Nobody answers on the admin socket."""
 
 
-def documents(path: Path, method: str, target: str, body: Document | None, timeout: float) -> Iterator[Document]:
+def documents(path: Path, method: str, page: str, parameters: Mapping[str, Any], timeout: float) -> Iterator[Document]:
     """What the relay behind the socket at `path` answers, as it comes; `timeout` is in seconds, for each document.
 
     Raises NoRunningRelay, RelayError.
     """
+    if method == "GET":
+        target, body = f"{page}?{urlencode(parameters, errors='replace')}", None
+    else:
+        target, body = page, parameters
     with asked(path, method, target, body, timeout) as answer:
         if answer.headers.get_content_type() == "application/x-ndjson":
             yield from map(_document, answer)
@@ -48,7 +53,7 @@ def answers(path: Path) -> bool:
 
 @contextmanager
 def asked(
-    path: Path, method: str, target: str, body: Document | None = None, timeout: float = _HURRY
+    path: Path, method: str, target: str, body: object = None, timeout: float = _HURRY
 ) -> Iterator[http.client.HTTPResponse]:
     """The answer, for a `with` block. Raises NoRunningRelay, RelayError."""
     connection = _UnixConnection(path, timeout)

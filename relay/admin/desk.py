@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlencode
 
 from relay.admin import client
 from relay.admin.client import Document
@@ -27,8 +26,8 @@ from relay.errors import RelayError, StoreInUse
 if TYPE_CHECKING:
     from relay.queue.store import QueueStore
 
-Carrier = Callable[[str, str, Document | None, float], Iterator[Document]]
-"""Carries method, target and body to who answers: the documents of the answer, and seconds to wait for each."""
+Carrier = Callable[[str, str, Mapping[str, object], float], Iterator[Document]]
+"""Brings method, path and parameters to who answers, and the documents of the answer; so many seconds for each."""
 
 _HURRY = 60.0  # seconds until there has to be an answer
 _PATIENCE = 3600.0  # seconds for what may be large: a backup, a page of a very long queue
@@ -45,8 +44,7 @@ class Desk:
         self.running = running
 
     def get(self, path: str, **parameters: str | int) -> Document:
-        query = f"?{urlencode(parameters, errors='surrogateescape')}" if parameters else ""
-        [document] = self._carrier("GET", path + query, None, _HURRY)
+        [document] = self._carrier("GET", path, parameters, _HURRY)
         return _checked(document)
 
     def post(self, path: str, **parameters: object) -> Document:
@@ -112,29 +110,25 @@ class _NoRelay:
     def try_now(self) -> None: ...
 
     async def snapshot(self) -> NoReturn:
-        _refuse()
+        self.clients()
 
     async def reload(self) -> NoReturn:
-        _refuse()
+        self.clients()
 
     def clients(self) -> NoReturn:
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise NotPossible("no relay is running")
+        raise NotPossible("no relay is running")
 
 
 def _called(
-    runner: asyncio.Runner, house: _NoRelay, method: str, target: str, body: Document | None, _: float
+    runner: asyncio.Runner, house: _NoRelay, method: str, path: str, parameters: Mapping[str, object], _: float
 ) -> Iterator[Document]:
     """The Carrier to a `house` of this process, whose loop turns while something is asked."""
     from relay.admin.requests import answer
 
-    async def octets() -> bytes:
-        return json.dumps(body).encode()
+    async def given() -> Mapping[str, object]:
+        return parameters
 
-    answered = runner.run(answer(house, method, target, octets)).body
+    answered = runner.run(answer(house, method, path, given)).body
     if isinstance(answered, bytes):
         yield json.loads(answered)
         return

@@ -49,6 +49,19 @@ def problem_of(error: RelayError) -> str:
     return STORE_UNAVAILABLE if isinstance(error, StoreUnavailable) else NotPossible.problem
 
 
+def status_of(error: RelayError) -> int:
+    """The HTTP status of the answer that tells of `error`."""
+    match error:
+        case NoSuchEntry():
+            return 404
+        case StoreUnavailable():
+            return 503
+        case Refused() if not isinstance(error, AmbiguousId | NotPossible):
+            return 422
+        case _:
+            return 409
+
+
 def by_problem(problem: object, text: str) -> RelayError:
     """The error that an error document tells of."""
     if problem == STORE_UNAVAILABLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,14 +28,18 @@ class Parameter:
     missing: object = None
 
 
-def values(
-    parameters: Mapping[str, Parameter], given: Mapping[str, object], unknown: Callable[[str], Refused]
-) -> Values:
-    """The value of each of `parameters`. What was given under another name is `unknown`. Raises Refused."""
+def values(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> Values:
+    """The value of each of `parameters`. Raises Refused, also of a name that is none of them."""
     for name in given:
         if name not in parameters:
-            raise unknown(name)
+            raise _unknown(name, parameters)
     return {name: parameter.read(name, given.get(name, parameter.missing)) for name, parameter in parameters.items()}
+
+
+def _unknown(name: str, parameters: Mapping[str, Parameter]) -> Refused:
+    if CONDITIONS.keys() <= parameters.keys():
+        return Refused(f"there is no condition {quoted(name)} ({did_you_mean(name, CONDITIONS)})")
+    return Refused(f"there is no {json.dumps(name)} here: only {', '.join(parameters)}")
 
 
 def optional(parameter: Parameter) -> Parameter:
@@ -43,17 +48,18 @@ def optional(parameter: Parameter) -> Parameter:
 
 
 def text(shape: str = "text") -> Parameter:
-    def read(name: str, given: object) -> str:
-        if not isinstance(given, str):
-            raise Refused(f"{name} must be {shape}")
-        return given
-
-    return Parameter(read)
+    return _that(lambda given: isinstance(given, str), shape)
 
 
 def texts(shape: str = "a list of texts", missing: object = None) -> Parameter:
-    def read(name: str, given: object) -> list[str]:
-        if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+    return _that(lambda given: isinstance(given, list) and all(isinstance(one, str) for one in given), shape, missing)
+
+
+def _that(fits: Callable[[object], bool], shape: str, missing: object = None) -> Parameter:
+    """What `fits`, as it is."""
+
+    def read(name: str, given: object) -> object:
+        if not fits(given):
             raise Refused(f"{name} must be {shape}")
         return given
 
@@ -61,38 +67,28 @@ def texts(shape: str = "a list of texts", missing: object = None) -> Parameter:
 
 
 def number(missing: int) -> Parameter:
-    """Digits, as a query has them."""
-
-    def read(name: str, given: object) -> int:
-        if not (isinstance(given, str) and given.isascii() and given.isdigit() and len(given) < 19):
-            raise Refused(f"{name} must be a number")
-        return int(given)
-
-    return Parameter(read, str(missing))
+    return Parameter(_number, missing)
 
 
-def verb() -> Parameter:
-    def read(_: str, given: object) -> Verb:
-        if isinstance(given, str) and given in tuple(Verb):
-            return Verb(given)
-        shown, word = (quoted(given), given) if isinstance(given, str) else ("that is no word", "")
-        raise Refused(f"there is no verb {shown} ({_meant(word, Verb)})")
+def _number(name: str, given: object) -> int:
+    digits = str(given)
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+        raise Refused(f"{name} must be a number")
+    return int(digits)
 
-    return Parameter(read)
+
+def _verb(_: str, given: object) -> Verb:
+    if isinstance(given, str) and given in tuple(Verb):
+        return Verb(given)
+    shown, word = (quoted(given), given) if isinstance(given, str) else ("that is no word", "")
+    raise Refused(f"there is no verb {shown} ({_meant(word, Verb)})")
+
+
+def _meant(word: str, known: type[Place | Verb]) -> str:
+    return did_you_mean(word, [one.value for one in known])
 
 
 # Which entries
-
-
-def conditions() -> Parameter:
-    """An object of CONDITIONS; its value is a Wanted."""
-
-    def read(name: str, given: object) -> Wanted:
-        if not isinstance(given, dict):
-            raise Refused(f"{name} must be an object of conditions; {{}} is every entry")
-        return wanted(values(CONDITIONS, given, no_condition))
-
-    return Parameter(read)
 
 
 def wanted(asked: Values) -> Wanted:
@@ -101,8 +97,10 @@ def wanted(asked: Values) -> Wanted:
     return Wanted(place=state, route=route, to=to, from_=from_, since=since)
 
 
-def no_condition(name: str) -> Refused:
-    return Refused(f"there is no condition {quoted(name)} ({did_you_mean(name, CONDITIONS)})")
+def _conditions(name: str, given: object) -> Wanted:
+    if not isinstance(given, dict):
+        raise Refused(f"{name} must be an object of conditions; {{}} is every entry")
+    return wanted(values(CONDITIONS, given))
 
 
 def _pattern(name: str, given: object) -> str:
@@ -135,10 +133,7 @@ def _moment(name: str, given: object) -> datetime | None:
     raise Refused(f"{name} must be a time with its offset, as 2026-03-02T12:00:00+01:00")
 
 
-def _meant(word: str, known: type[Place | Verb]) -> str:
-    return did_you_mean(word, [one.value for one in known])
-
-
+VERB = Parameter(_verb)
 CONDITIONS: Mapping[str, Parameter] = {
     "state": Parameter(_place, ""),
     "route": Parameter(_pattern, ""),
@@ -147,3 +142,5 @@ CONDITIONS: Mapping[str, Parameter] = {
     "since": Parameter(_moment, ""),
 }
 """A missing or an empty one: any."""
+WANTED = Parameter(_conditions)
+"""An object of CONDITIONS; its value is a Wanted."""

@@ -1,9 +1,8 @@
 """What can be asked of the relay: `REQUESTS`, a row for each, and `answer`.
 
-The admin socket of a running relay answers with it (`relay.web.control`), and so does the desk of a command where no
-relay runs (`desk`). A GET has its parameters in the query, a POST in an object of JSON; `documents` has the shape of
-every answer. What cannot be is 404 (no such entry), 409 (ambiguous, not possible), 422 (bad input) or 503 (the store
-cannot), with {"version": 1, "error": "One sentence", "problem": WORD}.
+The admin socket of a running relay answers by it (`relay.web.control`), and so does the desk of a command where no
+relay runs (`desk`). `documents` has the shape of every answer. What cannot be is 404 (no such entry), 409 (ambiguous,
+not possible), 422 (bad input) or 503 (the store cannot), with {"version": 1, "error": "One sentence", "problem": WORD}.
 """
 
 from __future__ import annotations
@@ -14,24 +13,22 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import parse_qsl, unquote
+from typing import Protocol
 
 from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
-from relay.admin.errors import AmbiguousId, NoSuchEntry, NotPossible, Refused
+from relay.admin.errors import Refused, status_of
 from relay.admin.parameters import (
     CONDITIONS,
+    VERB,
+    WANTED,
     Parameter,
     Values,
-    conditions,
-    no_condition,
     number,
     optional,
     text,
     texts,
     values,
-    verb,
     wanted,
 )
 from relay.admin.queue import Report
@@ -118,49 +115,21 @@ class Request:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
-async def answer(house: House, method: str, target: str, read: Callable[[], Awaitable[bytes]]) -> Answer:
-    """Do what is asked for. `target` is a path with its query; `read` has the body, and may raise Refused."""
-    path, _, query = target.partition("?")
-    path = unquote(path)
+async def answer(house: House, method: str, path: str, given: Callable[[], Awaitable[Mapping[str, object]]]) -> Answer:
+    """Do what is asked for. `given` has the parameters by name, and may raise Refused."""
     folder, _, name = path.rpartition("/")
     request = _BY_PLACE.get((method, path)) or _BY_PLACE.get((method, f"{folder}/*"))
     if request is None:
         return _nowhere(path)
-    try:
-        return await request.function(house, await _asked(request, name, query, read))
-    except RelayError as error:
-        return _json(documents.error(error), _status_of(error))
-
-
-async def _asked(request: Request, name: str, query: str, read: Callable[[], Awaitable[bytes]]) -> Values:
     parameters = request.parameters
-    if not parameters:
-        return {}
-    if request.path.endswith("*"):
-        return values(parameters, dict.fromkeys(parameters, name), no_condition)
-    if request.method == "GET":
-        return values(parameters, _conditions(query), no_condition)
-    only = ", ".join(parameters)
-    given = _object(await read())
-    return values(parameters, given, lambda name: Refused(f"there is no {json.dumps(name)} here: only {only}"))
-
-
-def _conditions(query: str) -> dict[str, str]:
-    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
-    given = dict(pairs)
-    if len(given) != len(pairs):
-        raise Refused("each condition may be given once")
-    return given
-
-
-def _object(octets: bytes) -> dict[str, Any]:
     try:
-        given = json.loads(octets)
-    except (ValueError, RecursionError):
-        raise Refused("the request is no JSON") from None
-    if not isinstance(given, dict):
-        raise Refused("the request must be an object")
-    return given
+        if request.path.endswith("*"):
+            asked = values(parameters, dict.fromkeys(parameters, name))
+        else:
+            asked = values(parameters, await given()) if parameters else {}
+        return await request.function(house, asked)
+    except RelayError as error:
+        return _json(documents.error(error), status_of(error))
 
 
 def _json(document: Document, status: int = 200) -> Answer:
@@ -172,18 +141,6 @@ def _nowhere(path: str) -> Answer:
         return _json(documents.refusal("no-such-page", "this page is not asked for in this way"), 405)
     sentence = "the running relay does not know this request: is it older than the command? (then restart it)"
     return _json(documents.refusal("no-such-page", sentence), 404)
-
-
-def _status_of(error: RelayError) -> int:
-    match error:
-        case NoSuchEntry():
-            return 404
-        case StoreUnavailable():
-            return 503
-        case Refused() if not isinstance(error, AmbiguousId | NotPossible):
-            return 422
-        case _:
-            return 409
 
 
 # The relay
@@ -321,7 +278,7 @@ REQUESTS = (
         "POST",
         "/v1/queue/act",
         _act,
-        {"verb": verb(), "route": optional(text()), "ids": optional(texts()), "all": optional(conditions())},
+        {"verb": VERB, "route": optional(text()), "ids": optional(texts()), "all": optional(WANTED)},
     ),
     Request("POST", "/v1/queue/backup", _backup, {"file": text(_FILE)}),
     Request("GET", "/v1/senders", _senders),

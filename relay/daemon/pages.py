@@ -14,8 +14,9 @@ from relay.observe import systemd
 if TYPE_CHECKING:
     from relay.daemon.house import House
     from relay.queue.model import QueueView
-    from relay.web.app import Health, WebServer
+    from relay.web.app import Health
     from relay.web.control import ControlSocket
+    from relay.web.server import Server
 
 LONG_LOOK, SELDOM = 0.02, 20  # seconds of a look that is not made often; and it takes one part of so many of the time
 STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sick
@@ -29,7 +30,7 @@ class Pages:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._web: WebServer | None = None
+        self._web: Server | None = None
         self._control: ControlSocket | None = None
         self.opened = asyncio.Event()
         self._view: QueueView | None = None

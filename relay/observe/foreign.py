@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from relay.events import Event, ExceptionCaught, Observer, Warned
 
-_COMPONENTS = {"aiohttp": "web", "mail": "session"}  # by the first part of a logger's name
+_COMPONENTS = {"web": "web", "mail": "session"}  # by the first part of a logger's name
 _TALKATIVE = ("mail.log", "mail.debug")
 
 

@@ -126,7 +126,7 @@ class FakeDesk:
         yield documents.report(replace(report, results=tuple(r for r in report.results if r.did is not Did.DONE)))
 
     def _asked(self, conditions: dict[str, str]) -> Wanted:
-        wanted = parameters.wanted(parameters.values(parameters.CONDITIONS, conditions, parameters.no_condition))
+        wanted = parameters.wanted(parameters.values(parameters.CONDITIONS, conditions))
         self.wanted.append(wanted)
         return wanted
 
