@@ -96,7 +96,7 @@ def open_desk(
 
 @dataclass(frozen=True, slots=True)
 class _NoRelay:
-    """Stands for the house where no relay runs: a store, and nobody who could be woken (`requests.House`)."""
+    """Stands for the house where no relay runs: a store, and nobody who could be woken (`admin.house.House`)."""
 
     store: QueueStore
     routes: tuple[str, ...]

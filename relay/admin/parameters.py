@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from relay.admin.errors import Refused
@@ -55,10 +57,15 @@ def texts(shape: str = "a list of texts", missing: object = None) -> Parameter:
     return _that(lambda given: isinstance(given, list) and all(isinstance(one, str) for one in given), shape, missing)
 
 
+def number(missing: int) -> Parameter:
+    digits = _that(lambda given: re.fullmatch("[0-9]{1,18}", str(given)) is not None, "a number", missing)
+    return replace(digits, read=lambda name, given: int(digits.read(name, given)))
+
+
 def _that(fits: Callable[[object], bool], shape: str, missing: object = None) -> Parameter:
     """What `fits`, as it is."""
 
-    def read(name: str, given: object) -> object:
+    def read(name: str, given: Any) -> Any:
         if not fits(given):
             raise Refused(f"{name} must be {shape}")
         return given
@@ -66,26 +73,13 @@ def _that(fits: Callable[[object], bool], shape: str, missing: object = None) ->
     return Parameter(read, missing)
 
 
-def number(missing: int) -> Parameter:
-    return Parameter(_number, missing)
-
-
-def _number(name: str, given: object) -> int:
-    digits = str(given)
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
-        raise Refused(f"{name} must be a number")
-    return int(digits)
-
-
-def _verb(_: str, given: object) -> Verb:
-    if isinstance(given, str) and given in tuple(Verb):
-        return Verb(given)
-    shown, word = (quoted(given), given) if isinstance(given, str) else ("that is no word", "")
-    raise Refused(f"there is no verb {shown} ({_meant(word, Verb)})")
-
-
-def _meant(word: str, known: type[Place | Verb]) -> str:
-    return did_you_mean(word, [one.value for one in known])
+def _word_of(kind: type[Place | Verb], noun: str, given: Any) -> Any:
+    try:
+        return kind(given)
+    except ValueError:
+        shown, word = (quoted(given), given) if isinstance(given, str) else ("that is no word", "")
+        known = did_you_mean(word, [one.value for one in kind])
+        raise Refused(f"there is no {noun} {shown} ({known})") from None
 
 
 # Which entries
@@ -113,11 +107,9 @@ def _pattern(name: str, given: object) -> str:
     return given
 
 
-def _place(name: str, given: object) -> Place | None:
+def _place(name: str, given: object) -> Any:
     word = _pattern(name, given)
-    if word and word not in tuple(Place):
-        raise Refused(f"there is no state {quoted(word)} ({_meant(word, Place)})")
-    return Place(word) if word else None
+    return _word_of(Place, name, word) if word else None
 
 
 def _moment(name: str, given: object) -> datetime | None:
@@ -133,7 +125,7 @@ def _moment(name: str, given: object) -> datetime | None:
     raise Refused(f"{name} must be a time with its offset, as 2026-03-02T12:00:00+01:00")
 
 
-VERB = Parameter(_verb)
+VERB = Parameter(partial(_word_of, Verb))
 CONDITIONS: Mapping[str, Parameter] = {
     "state": Parameter(_place, ""),
     "route": Parameter(_pattern, ""),

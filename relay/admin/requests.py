@@ -8,94 +8,34 @@ not possible), 422 (bad input) or 503 (the store cannot), with {"version": 1, "e
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
 from relay.admin.errors import Refused, status_of
-from relay.admin.parameters import (
-    CONDITIONS,
-    VERB,
-    WANTED,
-    Parameter,
-    Values,
-    number,
-    optional,
-    text,
-    texts,
-    values,
-    wanted,
-)
+from relay.admin.house import House
+from relay.admin.parameters import CONDITIONS, VERB, WANTED, Parameter, number, optional, text, texts, values, wanted
 from relay.admin.queue import Report
-from relay.admin.snapshot import Snapshot
 from relay.errors import BadConfig, RelayError, StoreUnavailable
-from relay.observe.clients import ClientSeen
 from relay.queue.listing import Did, Verb, Wanted
-from relay.queue.store import QueueStore
+
+Lines = AsyncGenerator[bytes, None]
+"""A document of JSON each, as the work goes on."""
 
 _LATER = "it will be returned to its sender when the relay runs"
 
 
-class House(Protocol):
-    """What is asked: the running relay (the daemon is one), or what stands for it where none runs."""
-
-    @property
-    def running(self) -> bool:
-        """Whether mail goes on by itself; else what is wished for is carried out when a relay starts."""
-        ...
-
-    @property
-    def store(self) -> QueueStore: ...
-
-    @property
-    def routes(self) -> Iterable[str]:
-        """The names of the routes there are now."""
-        ...
-
-    @property
-    def upstreams(self) -> Iterable[str]:
-        """The names of the upstreams there are now."""
-        ...
-
-    async def senders_changed(self) -> None:
-        """What the store remembers of senders is not what it was. Raises StoreUnavailable."""
-        ...
-
-    async def reload(self) -> tuple[str, ...]:
-        """Read the configuration anew and apply it; the keys whose change waits for a restart.
-
-        Raises BadConfig, and changes nothing, when the file is bad.
-        """
-        ...
-
-    async def snapshot(self) -> Snapshot:
-        """The relay as it is now. When the queue cannot be read, there are no routes, and a trouble says so."""
-        ...
-
-    def clients(self) -> Sequence[ClientSeen]:
-        """Who sent mail since the start, the latest first."""
-        ...
-
-    def try_now(self) -> None:
-        """As `wake`; and a person wants mail tried, so upstreams that are set aside are asked again at once."""
-        ...
-
-    def wake(self) -> None:
-        """Entries became due, or changed their route: the workers look into the store."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is a document as JSON, or one on each line, as the work goes on."""
+    """`body` is a document as JSON, or several."""
 
     status: int
-    body: bytes | AsyncGenerator[bytes, None]
+    body: bytes | Lines
 
     @property
     def content_type(self) -> str:
@@ -104,14 +44,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A row of the table. `function` is called with a house and the values of `parameters`.
+    """A row of the table. `function` is called with a house, and the values of `parameters` by their names.
 
     A path that ends with "*" has any name there, which is its one parameter.
     """
 
     method: str
     path: str
-    function: Callable[[House, Values], Awaitable[Answer]]
+    function: Callable[..., Awaitable[Document | bytes | Lines]]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
@@ -127,12 +67,13 @@ async def answer(house: House, method: str, path: str, given: Callable[[], Await
             asked = values(parameters, dict.fromkeys(parameters, name))
         else:
             asked = values(parameters, await given()) if parameters else {}
-        return await request.function(house, asked)
+        told = await request.function(house, **asked)
     except RelayError as error:
         return _json(documents.error(error), status_of(error))
+    return _json(told, 422 if "problems" in told else 200) if isinstance(told, dict) else Answer(200, told)
 
 
-def _json(document: Document, status: int = 200) -> Answer:
+def _json(document: Document, status: int) -> Answer:
     return Answer(status, json.dumps(document).encode())
 
 
@@ -146,52 +87,52 @@ def _nowhere(path: str) -> Answer:
 # The relay
 
 
-async def _status(house: House, _: Values) -> Answer:
-    return _json(documents.status(await house.snapshot()))
+async def _status(house: House) -> Document:
+    return documents.status(await house.snapshot())
 
 
-async def _clients(house: House, _: Values) -> Answer:
-    return _json(documents.clients(house.clients()))
+async def _clients(house: House) -> Document:
+    return documents.clients(house.clients())
 
 
-async def _reload(house: House, _: Values) -> Answer:
-    """`needs_restart`, or 422 with `problems` when the file is bad and nothing was changed."""
+async def _reload(house: House) -> Document:
+    """`needs_restart`; or `problems`, when the file is bad and nothing was changed."""
     try:
-        return _json(documents.document(needs_restart=await house.reload()))
+        return documents.document(needs_restart=await house.reload())
     except RelayError as error:
         problems = error.problems if isinstance(error, BadConfig) else (error,)
-        return _json(documents.document(problems=[str(problem) for problem in problems]), 422)
+        return documents.document(problems=[str(problem) for problem in problems])
 
 
 # The queue
 
 
-async def _list(house: House, asked: Values) -> Answer:
-    page = await queue.list_(house.store, wanted(asked), after=asked["after"], limit=asked["limit"])
-    return Answer(200, await documents.listing(page.entries, next=page.next))
+async def _list(house: House, *, after: int, limit: int, **conditions: Any) -> bytes:
+    page = await queue.list_(house.store, wanted(conditions), after=after, limit=limit)
+    return await documents.listing(page.entries, next=page.next)
 
 
-async def _find(house: House, asked: Values) -> Answer:
-    found = await queue.find(house.store, wanted(asked), limit=asked["limit"])
-    return Answer(200, await documents.listing(found.entries, more=found.more))
+async def _find(house: House, *, limit: int, **conditions: Any) -> bytes:
+    found = await queue.find(house.store, wanted(conditions), limit=limit)
+    return await documents.listing(found.entries, more=found.more)
 
 
-async def _show(house: House, asked: Values) -> Answer:
-    return _json(documents.message(await queue.show(house.store, asked["prefix"])))
+async def _show(house: House, *, prefix: str) -> Document:
+    return documents.message(await queue.show(house.store, prefix))
 
 
-async def _act(house: House, asked: Values) -> Answer:
-    order = queue.order(asked["verb"], asked["route"], house.routes)
-    now, wake = datetime.now(UTC), _wake(house, order.verb)
-    match asked["ids"], asked["all"]:
-        case None, Wanted() as every:
-            reports = queue.act_on_all(house.store, order, every, now=now, wake=wake)
-            first = await anext(reports)  # what is wrong from the start is an answer of its own
-            return Answer(200, _progress(first, reports))
-        case [*prefixes], None:
-            report = await queue.act(house.store, order, prefixes, now=now, wake=wake)
-            return _json(documents.report(report if house.running else _later(report)))
-    raise Refused("say which entries: either ids or all")
+async def _act(
+    house: House, *, verb: Verb, route: str | None, ids: list[str] | None, all: Wanted | None
+) -> Document | Lines:
+    order = queue.order(verb, route, house.routes)
+    if (ids is None) == (all is None):
+        raise Refused("say which entries: either ids or all")
+    now, wake = datetime.now(UTC), _wake(house, verb)
+    if all is not None:
+        reports = queue.act_on_all(house.store, order, all, now=now, wake=wake)
+        return _progress(await anext(reports), reports)  # what is wrong from the start is an answer of its own
+    report = await queue.act(house.store, order, ids or (), now=now, wake=wake)
+    return documents.report(report if house.running else _later(report))
 
 
 async def _progress(report: Report, reports: AsyncGenerator[Report, None]) -> AsyncGenerator[bytes, None]:
@@ -231,35 +172,8 @@ def _later(report: Report) -> Report:
     return replace(report, results=tuple(results))
 
 
-async def _backup(house: House, asked: Values) -> Answer:
-    file = Path(asked["file"])
-    return _json(documents.backup(file, await queue.backup(house.store, file)))
-
-
-# Senders
-
-
-async def _senders(house: House, _: Values) -> Answer:
-    return _json(documents.senders(await senders.list_(house.store, now=datetime.now(UTC))))
-
-
-async def _forget_senders(house: House, asked: Values) -> Answer:
-    forgotten = await senders.forget(house.store, asked["senders"], now=datetime.now(UTC), upstream=asked["upstream"])
-    await house.senders_changed()
-    return _json(documents.senders(forgotten))
-
-
-async def _pin_sender(house: House, asked: Values) -> Answer:
-    pinned = await senders.pin(
-        house.store,
-        asked["upstream"],
-        asked["author"],
-        reverse_path=asked["reverse_path"],
-        upstreams=house.upstreams,
-        now=datetime.now(UTC),
-    )
-    await house.senders_changed()
-    return _json(documents.senders([pinned]))
+async def _backup(house: House, *, file: str) -> Document:
+    return documents.backup(Path(file), await queue.backup(house.store, Path(file)))
 
 
 # The table
@@ -281,17 +195,17 @@ REQUESTS = (
         {"verb": VERB, "route": optional(text()), "ids": optional(texts()), "all": optional(WANTED)},
     ),
     Request("POST", "/v1/queue/backup", _backup, {"file": text(_FILE)}),
-    Request("GET", "/v1/senders", _senders),
+    Request("GET", "/v1/senders", senders.list_),
     Request(
         "POST",
         "/v1/senders/forget",
-        _forget_senders,
+        senders.forget,
         {"senders": texts(_ALL_OF_THEM, missing=[]), "upstream": optional(text())},
     ),
     Request(
         "POST",
         "/v1/senders/pin",
-        _pin_sender,
+        senders.pin,
         {"upstream": text(), "author": text(), "reverse_path": optional(text())},
     ),
 )

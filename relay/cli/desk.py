@@ -44,6 +44,18 @@ def at_desk(config: Path) -> Iterator[Desk]:
         refuse(sentence(error), 4 if isinstance(error, NoSuchEntry) else 1)
 
 
+@contextmanager
+def at_relay(config: Path) -> Iterator[Desk]:
+    """The desk of the running relay, for a block, as `at_desk`. Exit code 3: none is running."""
+    from relay.admin import client, desk
+    from relay.config.load import load
+
+    try:
+        yield desk.at_socket(load(config).admin.socket)
+    except RelayError as error:
+        refuse(sentence(error), 3 if isinstance(error, client.NoRunningRelay) else 1)
+
+
 def load_as_service(file: Path) -> Config:
     """The configuration, with the credentials that systemd gave to the running service; root may read those.
 

@@ -57,7 +57,7 @@ TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the his
 
 
 class House:
-    """The relay, running between `open` and the end of `serve` (`admin.requests.House`)."""
+    """The relay, running between `open` and the end of `serve` (`admin.house.House`)."""
 
     running = True
 
@@ -345,7 +345,7 @@ class House:
         await self.store.close()
         self.observer.observe(RelayStopped())
 
-    # For the operator (`admin.requests.House`)
+    # For the operator (`admin.house.House`)
 
     @property
     def routes(self) -> Iterable[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from relay.admin import documents
 from relay.admin.errors import Refused
-from relay.admin.requests import House, answer
+from relay.admin.house import House
+from relay.admin.requests import answer
 from relay.web.server import Request, Response, Server, TooLong, serve
 
 
