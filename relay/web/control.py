@@ -7,9 +7,6 @@ JSON. A bug is a 500 with a constant sentence; the log has the rest.
 from __future__ import annotations
 
 import json
-import os
-import socket
-import stat
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,51 +15,29 @@ from relay.admin import documents
 from relay.admin.errors import Refused
 from relay.admin.house import House
 from relay.admin.requests import answer
+from relay.durable import UnixSocket
 from relay.web.server import Request, Response, Server, TooLong, serve
+
+_BACKLOG = 100  # connections that wait to be taken
 
 
 class ControlSocket:
     """The open socket, until `close`."""
 
-    def __init__(self, server: Server, path: Path) -> None:
+    def __init__(self, server: Server, listener: UnixSocket) -> None:
         self._server = server
-        self._path = path
+        self._listener = listener
 
     async def close(self) -> None:
         """Stop listening, give requests under way a second, close connections."""
-        self._path.unlink(missing_ok=True)
+        self._listener.remove()
         await self._server.close()
 
 
 async def start(path: Path, house: House) -> ControlSocket:
     """Serve `house` on a Unix socket at `path`, mode 0660. Raises OSError when that cannot be."""
-    _clear(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        mask = os.umask(0o117)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        server = await serve(listener, partial(_answer, house), _refusal)
-    except BaseException:
-        listener.close()
-        raise
-    return ControlSocket(server, path)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a process that is gone; one that somebody listens on stays, and `bind` refuses."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+    listener = UnixSocket(str(path), 0o660, _BACKLOG)
+    return ControlSocket(await serve(listener, partial(_answer, house), _refusal), listener)
 
 
 async def _answer(house: House, request: Request) -> Response:
