@@ -18,6 +18,8 @@ a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts
 … --all     progress: {"version", "progress": {"of": 500, "counts": COUNTS}}, one for each page of 500;
             then one as of a verb, whose `results` are at most the first 100 that are not "done"
 backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
+reload      {"version", "needs_restart": [KEY, …]}, or {"version", "problems": [SENTENCE, …]} when the file is bad and
+            nothing was changed
 an error    {"version", "error": "One sentence", "problem": WORD}
             WORD: bad-input, no-such-entry, ambiguous-id, no-such-route, not-possible, store-unavailable,
             no-such-page, bug
