@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
@@ -38,8 +37,8 @@ class Pages:
         self._looking = asyncio.Lock()
 
     async def open(self) -> None:
-        # aiohttp takes longer to import than everything else together: mail goes on meanwhile.
-        app, control = await asyncio.to_thread(_web)
+        from relay.web import app, control  # after the doors are open
+
         house = self._house
         admin = house.config.admin
         if admin.listen is not None:
@@ -106,9 +105,3 @@ class Pages:
                 await self._house.store.check()
             systemd.notify("WATCHDOG=1")
             await asyncio.sleep(period)
-
-
-def _web() -> tuple[ModuleType, ModuleType]:
-    from relay.web import app, control
-
-    return app, control

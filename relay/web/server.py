@@ -189,7 +189,7 @@ class _Connection:
         except _Gone:
             pass
         except Exception:  # noqa: BLE001  # bulkhead: an answer broke off, and the peer sees that it did
-            _log.exception("Error while sending an answer")
+            _log.exception("Error handling request")
         finally:
             self._writer.transport.abort()
 
@@ -319,9 +319,13 @@ class _Connection:
         self._writer.write(octets)
         try:
             async with asyncio.timeout(self._limits.taking):
-                await self._patiently(self._writer.drain())
+                await self._patiently(self._drain())
         except OSError:
             raise _Gone from None
+
+    async def _drain(self) -> None:
+        await self._writer.drain()
+        await asyncio.sleep(0)  # where the kernel takes everything at once, mail has its turn
 
     async def _linger(self) -> None:
         """Read on until the peer closes: a close before would take the answer from it (RFC 9112, section 9.6)."""
