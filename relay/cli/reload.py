@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from relay.cli.desk import at_relay
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+from relay.cli.options import ConfigOption
+from relay.cli.serve import DEFAULT_CONFIG
 
 
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:

@@ -23,6 +23,7 @@ from relay.queue.listing import Acted, Did, Place, Verb, Wanted
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite.database import SqliteStore
 from relay.queue.sqlite.statements import migrations
+from tests.kit.ledger import balanced
 from tests.queue.house import FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 from tests.queue.operators import LATER, act, names
@@ -227,7 +228,7 @@ async def unknown_fate(house: SqliteHouse, disk: type[FailingFile], *work: objec
 
 def agree(house: SqliteHouse) -> None:
     ledger = house.store.ledger
-    assert ledger.balanced
+    assert balanced(ledger)
     assert house.counted() == {name: getattr(ledger, name) for name in house.counted()}
 
 
