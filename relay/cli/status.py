@@ -135,7 +135,7 @@ def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
     """How much mail waits, or why that cannot be known. A queue that does not exist is not made."""
     if config is None:
         return None, "cannot be known without the configuration"
-    if not config.queue.store.exists():
+    if not config.queue.store.exists:
         return None, f"there is none at {config.queue.store}"
     import asyncio
 

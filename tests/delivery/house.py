@@ -22,7 +22,7 @@ from relay.policy.match import Match
 from relay.policy.retry import Schedule
 from relay.policy.session_code import SessionCodes
 from relay.queue.model import Entry, Lease
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
 from tests.queue.mail import NOON, an_entry
 
