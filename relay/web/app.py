@@ -62,7 +62,7 @@ class _Pages:
 
     async def answer(self, request: Request) -> Response:
         if not self.allows(request.peer):
-            return _plain(403, "not allowed from here")
+            return _plain(403, "not allowed from here", Connection="close")
         page = self._by_path.get(request.path)
         if page is None:
             return _plain(404, "there is no such page")

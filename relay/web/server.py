@@ -126,7 +126,12 @@ class Server:
             return
         connection = _Connection(self, reader, writer, peer)
         self._open[known].add(connection)
-        connection.task.add_done_callback(lambda _: self._open[known].discard(connection))
+
+        def ended(_: asyncio.Task[None]) -> None:  # also of a task that was cancelled before it began
+            self._open[known].discard(connection)
+            writer.transport.abort()
+
+        connection.task.add_done_callback(ended)
 
     def _has_place(self, known: bool) -> bool:
         """Whether there is a place for one more, or one was made."""
@@ -190,8 +195,6 @@ class _Connection:
             pass
         except Exception:  # noqa: BLE001  # bulkhead: an answer broke off, and the peer sees that it did
             _log.exception("Error handling request")
-        finally:
-            self._writer.transport.abort()
 
     async def _exchange(self) -> bool:
         """Answer a request; whether another may follow."""

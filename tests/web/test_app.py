@@ -197,3 +197,18 @@ async def test_closing_ends_idle_connections() -> None:
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_silent_and_strange_peers_keep_nobody_from_the_metrics() -> None:
+    async with serving(allow=[ip_network("127.0.0.1/32")]) as server, asyncio.timeout(60):
+        silent = []
+        for address in ("127.0.0.1", "127.0.0.2") * 100:
+            silent.append(await asyncio.open_connection("127.0.0.1", server.port, local_addr=(address, 0)))
+        assert (await get(server, "/metrics"))[0] == 200
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+        for _, one in (*silent, (reader, writer)):
+            one.transport.abort()
+        await asyncio.gather(*(one.wait_closed() for _, one in silent), return_exceptions=True)

@@ -257,6 +257,15 @@ async def test_closing_ends_what_is_under_way_and_removes_the_socket(path: Path,
 
 
 @pytest.mark.asyncio
+async def test_silent_peers_keep_no_command_from_the_relay(path: Path, house: FakeHouse) -> None:
+    silent = [await asyncio.open_unix_connection(str(path)) for _ in range(100)]
+    assert (await ask(get, path, "/v1/status"))[0] == 200
+    for _, writer in silent:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in silent), return_exceptions=True)
+
+
+@pytest.mark.asyncio
 async def test_the_socket_of_a_dead_relay_is_replaced_and_that_of_a_living_one_stays(
     path: Path, store: SqliteStore
 ) -> None:

@@ -451,6 +451,20 @@ async def test_a_flood_of_strangers_keeps_nobody_else_away_and_costs_a_few_descr
         await keeps.say(asking("/a")).until(b"<GET /a {}>")  # on the connection that it has had all the time
 
 
+@pytest.mark.asyncio
+async def test_of_peers_that_all_come_at_one_turn_of_the_loop_those_without_a_place_are_closed() -> None:
+    async with serving(connections=3) as server:
+        peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+        for peer in peers:
+            peer.setblocking(False)
+        async with asyncio.timeout(20):
+            for peer in peers[:-3]:
+                assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
+        assert len(opened(server)) == 3
+        for peer in peers:
+            peer.close()
+
+
 STRANGER = "127.0.0.2"
 
 
