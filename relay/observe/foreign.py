@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from relay.events import Event, ExceptionCaught, Observer, Warned
 
-_COMPONENTS = {"aiohttp": "web"}  # by the first part of a logger's name
+_COMPONENTS = {"web": "web"}  # by the first part of a logger's name
 
 
 class _Listener(logging.Handler):

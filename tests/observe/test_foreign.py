@@ -50,12 +50,12 @@ async def test_an_exception_that_a_library_caught_is_counted_as_a_bug(heard: Rec
     try:
         raise ValueError("no")
     except ValueError:
-        logging.getLogger("aiohttp.server").exception("request failed")
+        logging.getLogger("web").exception("request failed")
     await turn()
     (event,) = heard.events
     assert isinstance(event, events.ExceptionCaught)
     assert event.component == "web"
-    assert event.text == "aiohttp.server: request failed: ValueError: no"
+    assert event.text == "web: request failed: ValueError: no"
     assert "test_foreign.py" in event.traceback
 
 
