@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-import relay.queue.grouped
-import relay.queue.sqlite
+import relay.queue.sqlite.database
+import relay.queue.store_loop
 from relay.errors import StoreUnavailable
 from relay.events import BatchCommitted, Event, StoreFailed, StoreRecovered
 from relay.mail.address import Address
@@ -195,7 +195,7 @@ async def test_a_line_that_a_summary_told_is_not_told_again_when_its_settlement_
 async def test_a_database_that_another_process_holds_is_busy_and_then_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.sqlite, "BUSY_MILLISECONDS", 10)
+    monkeypatch.setattr(relay.queue.sqlite.database, "BUSY_MILLISECONDS", 10)
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
     hold = (
@@ -292,7 +292,7 @@ def traces(house: SqliteHouse, secret: bytes) -> list[str]:
 async def test_nothing_of_a_session_code_is_left_after_it_was_settled(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
 
     def code(n: int, size: int) -> MemoryContent:
         return MemoryContent(HEAD + b"uw code: GEHEIM%04d\r\n" % n * (size // 22), len(HEAD))
@@ -366,7 +366,7 @@ async def wiped(house: SqliteHouse) -> None:
 async def test_of_a_batch_in_which_a_session_code_and_bills_end_together_nothing_of_the_code_is_left_on_the_disk(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, end: str, place: str
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.0)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.0)
     bills = [(one, await leased_to(house, one, session_code=False)) for one in ENDS]
     code = (end, await leased_to(house, end, session_code=True))
     at = {"first": 0, "between": 3, "last": len(bills)}[place]
@@ -393,7 +393,7 @@ async def test_a_session_code_that_was_delivered_before_it_was_kept_is_never_wri
 async def test_a_session_code_refused_for_want_of_room_leaves_nothing(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
     limit_pages(house, 8)
     codes = [an_entry(content=memory(b"GEHEIM" * 100), session_code=True) for _ in range(20)]
     with pytest.raises(StoreUnavailable):
