@@ -19,10 +19,13 @@ import struct
 import sys
 import termios
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from tests.kit.house import PATIENCE, Site
 
+PROJECT = Path(__file__).parents[2]
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -63,14 +66,17 @@ async def relay(site: Site, *words: str, **environment: str) -> Answer:
     return Answer(process.returncode, out.decode(), err.decode())
 
 
-async def at_terminal(site: Site, width: int, *words: str, **environment: str) -> Answer:
-    """`relay WORDS -c FILE` on a terminal of `width` columns and 60 lines."""
+async def at_terminal(site: Site, width: int, *words: str, still: datetime | None = None, **environment: str) -> Answer:
+    """`relay WORDS -c FILE` on a terminal of `width` columns and 60 lines; `still`: where the clock of a queue verb
+    stands."""
+    command = ("relay",) if still is None else ("tests.scenarios.still", still.isoformat())
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 60, width, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", *words, "-c", str(site.config_path)),
+            *(sys.executable, "-m", *command, *words, "-c", str(site.config_path)),
+            cwd=PROJECT,
             stdin=follower,
             stdout=follower,
             stderr=follower,
