@@ -552,12 +552,12 @@ class Machine(RuleBasedStateMachine):
                     assert told == 1, (name, n)
 
 
-def test_the_books_balance_and_everybody_comes_to_one_end_whatever_happens() -> None:
+def test_the_books_balance_and_everybody_comes_to_one_end_whatever_happens(rounds: Callable[[int, int], int]) -> None:
     disk = FailingDisk()
     unshrunk = set(Phase) - {Phase.shrink}  # to make a failing run short takes longer than a test may
     try:
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, phases=unshrunk)
+            Machine, settings=settings(max_examples=rounds(8, 40), stateful_step_count=40, phases=unshrunk)
         )
     finally:
         disk.unregister()

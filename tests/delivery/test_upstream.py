@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery import health as module
@@ -39,6 +39,7 @@ from tests.delivery.ways import (
     Way,
     turns,
 )
+from tests.kit.extent import examples
 
 SOON = Schedule((timedelta(milliseconds=20),), timedelta(days=1))
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
@@ -573,7 +574,7 @@ def _taken(street: Street, task: asyncio.Task[Delivery | None]) -> list[tuple[De
 ANSWERS: list[Outcome] = [TAKEN, REFUSED, GREYLISTED, CLOSING, STALE, BROKEN, IN_DOUBT]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     connections=st.integers(1, 3),
     steps=st.lists(

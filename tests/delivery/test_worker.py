@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery import worker as module
@@ -46,6 +46,7 @@ from tests.delivery.ways import (
     all_of,
     turns,
 )
+from tests.kit.extent import examples
 from tests.queue.mail import NOON, an_entry
 
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
@@ -596,7 +597,7 @@ async def test_a_session_code_whose_every_way_refuses_the_password_waits_for_its
 answers = st.sampled_from([TAKEN, TAKEN, REFUSED, GREYLISTED, CLOSING, STALE, BROKEN, IN_DOUBT, OSError("gone")])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25)
 @given(
     recipients=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     said=st.lists(answers, max_size=12),
