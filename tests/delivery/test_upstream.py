@@ -78,7 +78,7 @@ class Street:
         return task
 
     async def outcome(self, task: asyncio.Task[Delivery | None]) -> Outcome | None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             delivery = await task
         return None if delivery is None else delivery.outcomes[0]
 
@@ -90,7 +90,7 @@ class Street:
         assert not self.upstream.up
 
     async def pause_over(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.upstream.opens_in > 0:
                 await asyncio.sleep(self.upstream.opens_in)
 
@@ -209,7 +209,7 @@ async def test_connections_without_work_are_closed_and_count_until_they_are(monk
     street = Street(connections=1)
     street.way.goodbye = asyncio.Event()
     assert await street.outcome(street.send()) == TAKEN
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while street.upstream.connections != (0, 1):  # it says goodbye
             await asyncio.sleep(0)
     waiting = street.send()
@@ -617,7 +617,7 @@ def test_whatever_happens_places_are_kept_and_one_probes(connections: int, steps
                 dial.set_result(True)
         for line in street.way.busy:
             line.tell(TAKEN)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert street.upstream.connections[1] == 0
         street.upstream.try_now()

@@ -287,7 +287,7 @@ async def test_mail_that_sleeps_is_found_again_after_the_store_failed_at_the_wro
     await house.store.settle(module.Settlement(lease, (module.Result(0, module.State.PENDING),), NOON))
     house.now = NOON - timedelta(milliseconds=100)  # it is due in a moment
     worker = house.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asked.wait()
         while worker._due_at is None:
             await asyncio.sleep(0)
@@ -316,7 +316,7 @@ async def test_a_worker_that_stops_gives_back_what_it_did_not_try(house: Deliver
 @pytest.mark.asyncio
 async def test_a_worker_stopped_before_it_began_ends(house: DeliveryHouse) -> None:
     house.start().stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*house._running)
 
 
@@ -366,7 +366,7 @@ async def test_the_successor_of_a_worker_hears_when_mail_that_was_under_way_wait
     successor = house.start(runners=3)
     await turns()
     way.line_of("M").tell(GREYLISTED)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while successor._due_at is None:
             await asyncio.sleep(0)
     assert successor._due_at >= NOON + timedelta(minutes=54)

@@ -40,7 +40,7 @@ class Watch:
         self._stirred.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.however_long(condition)
 
     async def however_long(self, condition: Callable[[], object]) -> None:

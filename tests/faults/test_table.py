@@ -34,7 +34,7 @@ from tests.kit.certificates import Certificates
 from tests.kit.extent import kinds
 from tests.kit.upstream import KEYWORDS, Received, ScriptedUpstream
 from tests.queue.mail import memory
-from tests.transport.parts import PATIENT
+from tests.transport.parts import PATIENT, SOON
 
 PIET, JAN = "piet@example.com", "jan@example.nl"
 ONE_BY_ONE = tuple(word for word in KEYWORDS if word != "PIPELINING")
@@ -42,7 +42,6 @@ WAYS = {"pipelined": KEYWORDS, "one by one": ONE_BY_ONE, "over TLS": KEYWORDS}
 AT_ONCE = "at once"
 CHUNKING = (*KEYWORDS, "CHUNKING")
 LONG = memory(b"0123456789abcde\r\n" * 350_000)  # more than the kernel takes from an upstream that does not read
-SHORT = 0.25
 _TIMEOUT = {
     Stage.CONNECT: "connect",
     Stage.MAIL: "command",
@@ -150,7 +149,7 @@ async def test_a_message_that_meets_a_fault_ends_right(case: Case, tmp_path: Pat
     login = case.stage is Stage.AUTH
     timeouts = PATIENT
     if case.fault == "silence":
-        timeouts = replace(PATIENT, **{_TIMEOUT.get(case.stage, "greeting"): SHORT})
+        timeouts = replace(PATIENT, **{_TIMEOUT.get(case.stage, "greeting"): SOON})
     async with ScriptedUpstream(
         tls="starttls" if secured else "none",
         certificate=certificates.good if secured else None,

@@ -26,7 +26,7 @@ from tests.kit.house import PATIENCE, Site
 class Process:
     """A running `relay serve`."""
 
-    patience = 90.0  # seconds that it may run
+    patience = 240.0  # seconds that it may run
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

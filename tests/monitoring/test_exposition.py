@@ -36,7 +36,7 @@ def get(port: int) -> bytes | None:
 
 
 async def scrape(port: int) -> bytes:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (body := await asyncio.to_thread(get, port)) is None:
             await asyncio.sleep(0.02)
     return body

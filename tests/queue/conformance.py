@@ -389,7 +389,7 @@ class StorePromises:
         putting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await putting
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (leases := await store.lease("default", limit=5, now=NOON)):
                 pass
         assert [lease.entry for lease in leases] == [replace(entry, attempts=1)]
@@ -404,7 +404,7 @@ class StorePromises:
         looking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await looking
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (leases := await store.lease("default", limit=5, now=NOON)):
                 pass
         assert leases[0].entry.attempts == 1

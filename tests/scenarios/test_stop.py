@@ -203,7 +203,7 @@ async def test_sighup_and_relay_reload_apply_a_file_and_report_a_bad_one(site: S
             site.configuration["listeners"][0]["listen"] = f"127.0.0.1:{other}"
             site.configuration["admin"]["allow"] = ["127.0.0.1"]
             site.write()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not site.control_path.exists():
                     await asyncio.sleep(0.05)
             code, out, err = await commands.run("reload", "-c", str(site.config_path))
