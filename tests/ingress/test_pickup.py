@@ -231,6 +231,22 @@ async def test_a_broken_file_never_takes_the_place_of_another(house_of: HouseOf,
         assert (folder / "bad/stuk-2.eml.reason.txt").exists()
 
 
+@on_both_loops
+async def test_a_link_where_the_reason_belongs_leads_nowhere(house_of: HouseOf, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    async with house_of() as house:
+        pickup = a_pickup(house, folder)
+        await pickup.open()
+        (folder / "bad/stuk.eml.reason.txt").symlink_to(tmp_path / "precious")
+        (folder / "bad/stuk.eml.reason.txt.partial").symlink_to(tmp_path / "precious")
+        async with at_work(pickup):
+            put(folder, "stuk.eml", b"een")
+            await house.observed.until(MessageRefused)
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert files(folder) == ["bad/stuk.eml", "bad/stuk.eml.reason.txt"]
+    assert "was not taken" in (folder / "bad/stuk.eml.reason.txt").read_text()
+
+
 @pytest.mark.parametrize("size", [0, 600_000])
 @on_both_loops
 async def test_a_file_that_the_store_cannot_keep_stays_and_is_tried_again(

@@ -14,11 +14,11 @@ import pytest
 
 from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, EntrySetAside
-from relay.queue import opening
 from relay.queue.content import FileContent
 from relay.queue.model import Ledger, Result, Settlement, State
-from relay.queue.sqlite import SqliteStore
-from relay.queue.statements import STATEMENTS, migrations
+from relay.queue.sqlite import start
+from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.statements import STATEMENTS, migrations
 from tests.queue.house import SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids
 
@@ -189,7 +189,7 @@ async def test_what_is_set_aside_does_not_have_every_text_looked_at_at_each_star
     await house.store.put(an_entry(), leased=False)
     await alter(house, "UPDATE entry SET received_at = -1")
     looked = []
-    monkeypatch.setattr(opening, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
+    monkeypatch.setattr(start, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
     await house.restart()
     assert looked == []
 
@@ -267,7 +267,7 @@ async def test_whatever_was_said_to_be_kept_is_there_after_kill_9(tmp_path: Path
     path = tmp_path / "queue.db"
     program = f"""
 import asyncio, os
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.queue.mail import an_entry, ended, Noted
 async def client(store, n):
     while True:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import relay.queue.statements as statements
+import relay.queue.sqlite.statements as statements
 from relay.events import EntriesFound, EntrySetAside, RecipientDelivered, RecipientExpired
 from tests.kit.house import Site
 from tests.scenarios.desk import reachable
