@@ -1,6 +1,7 @@
-# Two commands do everything on a fresh machine (Debian 12, Python 3.11 with python3-venv, git, make):
-#   make demo    sets up, and shows the relay at work against an upstream of its own
-#   make test    sets up, and runs a test of each kind, in less than five minutes
+# Three commands do everything on a fresh machine (Debian 12, Python 3.11 with python3-venv, git, make):
+#   make demo      sets up, and shows the relay at work against an upstream of its own
+#   make test      sets up, and runs a test of each kind, in less than five minutes
+#   make test-all  all tests
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

@@ -9,7 +9,6 @@ real one; the judge is asked by `Machine._judged` and `Machine._ended` only.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import tempfile
 from collections import Counter
@@ -46,6 +45,7 @@ from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Settlement, State
 from tests.delivery.house import Contains, policy
 from tests.delivery.ways import BROKEN, CLOSING, DOWN, GREYLISTED, IN_DOUBT, LOCKED_OUT, REFUSED, TAKEN
+from tests.kit.machine import MEMORY
 from tests.queue.conformance import _Known as Known
 from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import an_entry
@@ -74,7 +74,6 @@ def policies() -> list[Policy]:
     ]
 
 
-IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a crash is a copy: nothing here needs a disk
 POLICIES = policies()
 ROUTES = tuple(POLICIES[0].routes)
 
@@ -235,7 +234,8 @@ class Machine(RuleBasedStateMachine):
         self.numbers = count()
         self.acknowledged: set[str] = set()
         self.ends: dict[tuple[str, int], str] = {}
-        self.house = SqliteHouse(Path(tempfile.mkdtemp(prefix="ledger", dir=IN_MEMORY)))
+        # A crash is a copy: nothing here needs a disk.
+        self.house = SqliteHouse(Path(tempfile.mkdtemp(prefix="ledger", dir=MEMORY)))
         self.run(self.house.open())
 
     def run(self, awaitable: Awaitable[object]) -> object:

@@ -13,7 +13,6 @@ import asyncio
 import fcntl
 import json
 import os
-import pty
 import re
 import struct
 import termios
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tests.kit import commands
+from tests.kit import commands, machine
 from tests.kit.house import PATIENCE, Site
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -57,7 +56,7 @@ async def relay(site: Site, *words: str, **environment: str) -> Answer:
 async def at_terminal(site: Site, width: int, *words: str, still: datetime | None = None, **environment: str) -> Answer:
     """`relay WORDS -c FILE` on a terminal of `width` columns and 60 lines; `still`: where the clock of a queue verb
     stands."""
-    leader, follower = pty.openpty()
+    leader, follower = machine.terminal()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 60, width, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     terminal = {**plain, "TERM": "xterm-256color", "PAGER": "cat", **environment}
