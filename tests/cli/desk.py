@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from relay.cli.queue import queue as queue_commands
 from relay.cli.status import status
 from relay.queue.listing import Acted, Addressee, Did, Listed, Place, Saved, Shown, Tried, Verb, Wanted
 from relay.queue.model import Kind
+from tests.kit import machine
 
 NOW = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
 EVIL = "\x1b[31mrood\x07 [bold]\u202e"
@@ -174,7 +174,7 @@ class Terminal:
 @contextmanager
 def terminal() -> Iterator[Terminal]:
     """`written` is there after the block; it may be no more than a terminal's buffer holds (4 KiB)."""
-    leader, follower = pty.openpty()
+    leader, follower = machine.terminal()
     with os.fdopen(follower, "w", encoding="utf-8") as stream, os.fdopen(leader, "rb", buffering=0) as reader:
         told = Terminal(stream)
         yield told

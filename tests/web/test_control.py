@@ -48,7 +48,7 @@ async def say(path: Path, octets: bytes) -> tuple[int, dict[str, str], Any]:
     """Status, fields and document of the answer to `octets`."""
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(octets)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -223,7 +223,7 @@ async def test_a_bug_is_500_without_details_and_an_event_and_the_relay_goes_on(p
     try:
         house.error = LookupError("secret detail")
         status, document = await ask(get, path, "/v1/status")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await seen.wait()
     finally:
         end()
@@ -245,7 +245,7 @@ async def test_closing_ends_what_is_under_way_and_removes_the_socket(path: Path,
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(posting(ACT, b"{}")[:-1])  # the rest never comes
     assert (await ask(get, path, "/v1/status"))[0] == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await server.close()
         assert await reader.read() == b""
     writer.close()
