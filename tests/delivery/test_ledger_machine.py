@@ -323,10 +323,10 @@ class Machine(RuleBasedStateMachine):
         self.loop.time = lambda: clock() + self.ahead  # type: ignore[method-assign]
         self.model = Model()
         self.maybe: list[Model] = []  # what may be on the disk instead, since the last commit that succeeded
-        self.unsettled: dict[str, Settled] = {}  # what a worker could not record yet, by message
-        self.doubted: list[list[Step]] = []  # the commits that failed since then
+        self.doubted: list[list[Step]] = []  # what failed since then, by commit
         self.taken = False  # and whether attempts may have been counted there that nobody began
         self.freed = False  # and whether held session codes may have been let go there
+        self.unsettled: dict[str, Settled] = {}  # what a worker could not record yet, by message
         self.policy = POLICIES[0]
         self.numbers = count()
         self.acknowledged: set[str] = set()
@@ -374,10 +374,11 @@ class Machine(RuleBasedStateMachine):
                 raise answer
             step.change(model, answer)
 
-    def perhaps(self, work: Awaitable[object]) -> object:
+    def perhaps(self, work: Awaitable[object], *, fails: bool = False) -> object:
         """What needs a commit only where there is something to do."""
         before = len(self.house.noted.of(BatchCommitted))
-        said = self.run(work)
+        with self._disk(fails):
+            said = self.run(work)
         if len(self.house.noted.of(BatchCommitted)) > before:
             self.has_committed()
         return said
@@ -616,14 +617,13 @@ class Machine(RuleBasedStateMachine):
         over: list[Lease] = []
         for route in ROUTES:
             sweeping = self.house.store.lease_expired(route, limit=9, now=self.house.now, session_codes_only=codes)
-            with self._disk(loses):
-                try:
-                    leases = self.perhaps(sweeping)
-                except StoreUnavailable:
-                    assert loses
-                    self.freed = True
-                    self.maybe.append(self.model.copy())
-                    continue
+            try:
+                leases = self.perhaps(sweeping, fails=loses)
+            except StoreUnavailable:
+                assert loses
+                self.freed = True
+                self.maybe.append(self.model.copy())
+                continue
             assert isinstance(leases, list)
             for lease in leases:
                 self.model.take(lease, counted=False)
