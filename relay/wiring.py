@@ -1,6 +1,6 @@
 """Where the pieces meet: configuration values become objects with hands.
 
-Only this file names concrete stores and transports. What a reload changes is made here again;
+Only this file makes concrete stores and transports. What a reload changes is made here again;
 `daemon` decides when.
 """
 

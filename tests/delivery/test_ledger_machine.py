@@ -10,7 +10,6 @@ the disk, and crashes. The store is the real one; the judge is asked by `Machine
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import tempfile
 from collections import Counter
@@ -52,6 +51,7 @@ from relay.queue.model import Entry, Kind, Lease, Ledger, Settlement, State
 from tests.delivery.house import Contains, policy
 from tests.delivery.ways import BROKEN, CLOSING, DOWN, GREYLISTED, IN_DOUBT, LOCKED_OUT, REFUSED, TAKEN
 from tests.kit.ledger import balanced
+from tests.kit.machine import MEMORY
 from tests.queue.conformance import _Known as Known
 from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import an_entry, tried
@@ -81,7 +81,6 @@ def policies() -> list[Policy]:
     ]
 
 
-IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a crash is a copy: nothing here needs a disk
 POLICIES = policies()
 ROUTES = tuple(POLICIES[0].routes)
 
@@ -331,7 +330,8 @@ class Machine(RuleBasedStateMachine):
         self.numbers = count()
         self.acknowledged: set[str] = set()
         self.ends: dict[tuple[str, int], str] = {}
-        self.house = SqliteHouse(Path(tempfile.mkdtemp(prefix="ledger", dir=IN_MEMORY)))
+        # A crash is a copy: nothing here needs a disk.
+        self.house = SqliteHouse(Path(tempfile.mkdtemp(prefix="ledger", dir=MEMORY)))
         self.run(self.house.open())
 
     def run(self, awaitable: Awaitable[object]) -> object:
@@ -734,7 +734,9 @@ class Machine(RuleBasedStateMachine):
                     assert told == 1, (name, n)
 
 
-def test_the_books_balance_and_everybody_comes_to_one_end_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_books_balance_and_everybody_comes_to_one_end_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int, int], int]
+) -> None:
     monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", WIPE_AFTER)
     disk = FailingDisk()
     unshrunk = set(Phase) - {Phase.shrink}  # to make a failing run short takes longer than a test may
@@ -742,7 +744,7 @@ def test_the_books_balance_and_everybody_comes_to_one_end_whatever_happens(monke
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=40, stateful_step_count=40, deadline=None, phases=unshrunk, derandomize=True
+                max_examples=rounds(8, 40), stateful_step_count=40, deadline=None, phases=unshrunk, derandomize=True
             ),
         )
     finally:
