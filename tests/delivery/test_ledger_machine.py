@@ -57,7 +57,7 @@ from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import an_entry, tried
 
 JAN, ADMIN = Address.of("jan@example.nl"), Address.of("admin@example.nl")
-SUBJECTS = ("Factuur", "Factuur", "contract", "code 913")
+SUBJECTS = ("Factuur", "contract", "code 913")
 NOTIFY = (None, frozenset({"never"}), frozenset({"failure"}), frozenset({"success", "delay"}))
 UNEASY = Deferred(Stage.DATA, Trouble.TRANSIENT, "full", Reply(452, "4.3.1", "full"))
 BAD = Failed(Stage.DOT, Reply(554, "5.7.1", "spam"))
@@ -150,7 +150,6 @@ SAID = st.just([TAKEN] * 3) | st.lists(st.sampled_from(OUTCOMES), min_size=3, ma
 ENDS = st.builds(End, st.integers(0, 9), SAID, st.booleans())
 WANTED = st.one_of(
     MAILS,
-    ENDS,
     ENDS,
     ENDS,
     st.builds(Direct, MAILS, SAID),
@@ -473,6 +472,10 @@ class Machine(RuleBasedStateMachine):
                     steps.append(self._acting(one, [names[n % len(names)] for n in one.which]))
         if steps:
             self.commit(steps, fails=fails)
+
+    @rule(ends=st.lists(ENDS, min_size=2, max_size=5), fails=SELDOM)
+    def end_together(self, ends: list[End], fails: bool) -> None:
+        self.together([*ends], fails)
 
     def _entry(self, mail: Mail) -> tuple[Entry, bool]:
         """And whether a rule holds it."""
