@@ -34,7 +34,7 @@ def make_folder(folder: Path) -> None:
 
 
 def create(path: Path, mode: int = 0o600) -> int:
-    """A descriptor of a new, empty file to write to. Raises FileExistsError where something has the name."""
+    """Make a new, empty file; its descriptor is for writing. Raises FileExistsError where something has the name."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,9 @@ TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the his
 
 
 class House:
-    """The relay, running between `open` and the end of `serve` (`admin.port.House`)."""
+    """The relay, running between `open` and the end of `serve` (`admin.house.House`)."""
+
+    running = True
 
     def __init__(
         self,
@@ -139,7 +142,7 @@ class House:
             await self.store.close()
             raise
         self.metrics.gauges = Gauges(
-            ledger=lambda: self.store.ledger,
+            ledger=lambda: asdict(self.store.ledger),
             sessions=lambda: {listener.name: listener.door.sessions.total for listener in self.doors.listeners},
             connections=lambda: {name: upstream.connections for name, upstream in self.upstreams.items()},
             up=lambda: {name: upstream.up for name, upstream in self.upstreams.items()},
@@ -343,7 +346,7 @@ class House:
         await self.store.close()
         self.observer.observe(RelayStopped())
 
-    # For the operator (`admin.port.House`)
+    # For the operator (`admin.house.House`)
 
     @property
     def routes(self) -> Iterable[str]:

@@ -30,8 +30,9 @@ from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, St
 from relay.mail.reply import Reply
 from relay.mail.submission import Peer, Submission
 from relay.mail.summary_line import of_text
-from relay.policy.decide import DELAY_WARNING, Policy, Route, SessionCodes
+from relay.policy.decide import DELAY_WARNING, Policy, Route
 from relay.policy.retry import Schedule
+from relay.policy.session_code import SessionCodes
 from relay.queue.model import Entry, Kind, Lease, Pending, Result, State, Told
 from tests.kit.extent import examples
 

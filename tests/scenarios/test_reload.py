@@ -8,7 +8,6 @@ import ssl
 
 import pytest
 
-from relay.admin.client import post
 from relay.errors import BadConfig, RelayError
 from relay.events import (
     ConfigReloaded,
@@ -21,6 +20,7 @@ from relay.events import (
     Warned,
 )
 from relay.mail.outcome import Stage
+from tests.admin.house import post
 from tests.kit.house import ACCOUNT, JAN, PIET, Client, Site, free_port, mail
 from tests.kit.upstream import SILENCE, Session
 

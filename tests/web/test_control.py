@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.admin.client import NoRunningRelay, answers, get, post
+from relay.admin.client import NoRunningRelay, answers
 from relay.errors import BadConfig, ConfigError, RelayError, StoreUnavailable
 from relay.events import ExceptionCaught
 from relay.observe import foreign
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from relay.web import control
-from tests.admin.house import FakeHouse, answering, ask, open_store
+from tests.admin.house import FakeHouse, answering, ask, get, open_store, post
 from tests.queue.mail import Noted
 
 
@@ -115,6 +115,9 @@ ACT = "/v1/queue/act"
         (ACT, {"verb": "retry", "all": {"state": "finished"}}, "finished messages are not in the queue any more"),
         (ACT, {"verb": "retry", "all": {"state": "hold"}}, 'there is no state "hold" (did you mean "held"?)'),
         (ACT, ["retry"], "the request must be an object"),
+        ("/v1/senders/forget", {"senders": None}, "senders must be a list of texts; an empty one is all of them"),
+        ("/v1/senders/forget", {"senders": [], "upstream": 7}, "upstream must be text"),
+        ("/v1/senders/pin", {"upstream": "own"}, "author must be text"),
         ("/v1/queue/backup", {}, "file must be text"),
         ("/v1/queue/backup", {"file": "queue.db"}, "the file of a backup needs an absolute path"),
         ("/v1/queue/backup", {"file": "/tmp/a\0b"}, "the name of a backup may have printable characters only"),
@@ -251,6 +254,15 @@ async def test_closing_ends_what_is_under_way_and_removes_the_socket(path: Path,
     assert not await ask(answers, path)
     with pytest.raises(NoRunningRelay, match="no relay is running behind"):
         await ask(get, path, "/v1/status")
+
+
+@pytest.mark.asyncio
+async def test_silent_peers_keep_no_command_from_the_relay(path: Path, house: FakeHouse) -> None:
+    silent = [await asyncio.open_unix_connection(str(path)) for _ in range(100)]
+    assert (await ask(get, path, "/v1/status"))[0] == 200
+    for _, writer in silent:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in silent), return_exceptions=True)
 
 
 @pytest.mark.asyncio

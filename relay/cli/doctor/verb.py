@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import textwrap
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli import reach
 from relay.cli.auth import KeyOption, key_of
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.desk import load_as_service
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def doctor(
     from relay.cli.doctor.findings import is_good
 
     try:
-        loaded = reach.load_as_service(config)
+        loaded = load_as_service(config)
         with progress("Looking at this machine, the upstreams and DNS"):
             chapters = asyncio.run(_examined(loaded, auth, nameserver, key_of(state_key)))
     except RelayError as error:
@@ -78,9 +77,10 @@ async def _examined(config: Config, auth: bool, nameserver: str | None, state_ke
 def _running(config: Config) -> tuple[dict[str, Any] | None, str]:
     """The snapshot of the running relay; and why one that runs does not answer."""
     from relay.admin.client import NoRunningRelay
+    from relay.admin.desk import at_socket
 
     try:
-        return reach.ask(config.admin.socket, "/v1/status")["status"], ""
+        return at_socket(config.admin.socket).get("/v1/status")["status"], ""
     except NoRunningRelay:
         return None, ""
     except RelayError as error:
@@ -103,8 +103,9 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
 
 
 def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Iterator[Line]:
-    from relay.cli.human import harmless
+    from relay.cli.layout import labelled
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     for number, chapter in enumerate(chapters):
         if number:
@@ -112,24 +113,16 @@ def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Ite
         yield line(harmless(chapter.title), "bold")
         for finding in chapter.findings:
             mark, style = _MARKS[finding.mark]
-            yield from _folded(f"{mark} {finding.part:{_PART}}", harmless(finding.text), style, width)
+            before = f"{mark} {finding.part:{_PART}}"
+            yield from labelled(before, harmless(finding.text), width, label=style, style=style)
             if finding.remedy is not None:
                 words = harmless(getattr(finding.remedy, language))
-                yield from _folded(f"  {'':{_PART}}-> ", words, "cyan", width)
-
-
-def _folded(before: str, words: str, style: str, width: int | None) -> Iterator[Line]:
-    """`words` behind `before`, on as many lines as a terminal needs; on one in a pipe."""
-    from relay.cli.table import line
-
-    room = 1_000_000 if width is None else max(width - len(before), 30)
-    for number, part in enumerate(textwrap.wrap(words, room, break_on_hyphens=False)):
-        yield line((before if number == 0 else " " * len(before)) + part, style)
+                yield from labelled(f"  {'':{_PART}}-> ", words, width, label="cyan", style="cyan")
 
 
 def _document(chapters: Iterable[Chapter], language: str) -> dict[str, Any]:
     from relay.cli.doctor.findings import is_good
-    from relay.cli.human import harmless
+    from relay.observe.lines import harmless
 
     told = [*chapters]
     return {
