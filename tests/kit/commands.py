@@ -34,7 +34,7 @@ PROJECT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds until a command that does not end fails its test
 PR_SET_PDEATHSIG = 1
 # What commands import when they need it, and each would import again.
-IMPORTED = ("relay.admin.direct", "relay.config.load", "relay.daemon.main", "typer", "pydantic.dataclasses")
+IMPORTED = ("relay.config.load", "relay.daemon.main", "typer", "pydantic.dataclasses")
 _ORDER = 2**18  # octets at most
 
 
