@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import locale
@@ -24,17 +25,20 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 from relay.cli.main import VERBS
+from relay.config.load import load
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds until a command that does not end fails its test
 PR_SET_PDEATHSIG = 1
 # What commands import when they need it, and each would import again.
-IMPORTED = ("relay.admin.desk", "relay.config.load", "relay.daemon.main", "typer", "pydantic.dataclasses")
+IMPORTED = ("relay.daemon.main", "typer", "pydantic.dataclasses")
 _ORDER = 2**18  # octets at most
 
 
@@ -103,10 +107,12 @@ def _server() -> socket.socket:
 
 
 def main() -> None:
-    """Fork for each order, until nobody is left to give one. Only the fork that is to be a command returns."""
+    """Fork for each order, until nobody is left to give one."""
     _die_with_the_parent()
     for name in (*IMPORTED, *(entry.partition(":")[0] for entry in VERBS.values())):
         importlib.import_module(name)
+    load(PROJECT / "config.example.yaml")  # the models are built with the first file that is read
+    gc.freeze()
     orders = socket.socket(fileno=os.dup(0))
     while True:
         _bury(os.WNOHANG)
@@ -121,7 +127,7 @@ def main() -> None:
             if child == 0:
                 _die_with_the_parent()
                 os.close(descriptors.pop())
-                return _become(json.loads(order), descriptors)
+                _become(json.loads(order), descriptors)
             for descriptor in (0, 1, 2, *descriptors[:3]):
                 os.close(descriptor)
             _, status = os.waitpid(child, 0)
@@ -138,7 +144,7 @@ def _bury(how: int) -> None:
             pass
 
 
-def _become(order: dict[str, object], streams: list[int]) -> None:
+def _become(order: dict[str, object], streams: list[int]) -> NoReturn:
     """Be the command of that order."""
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
@@ -154,7 +160,16 @@ def _become(order: dict[str, object], streams: list[int]) -> None:
     os.environ.update(environment)
     sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.argv[1:] = words
-    runpy.run_module(str(order["module"]), run_name="__main__", alter_sys=True)
+    code: object = 0
+    try:
+        runpy.run_module(str(order["module"]), run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 1)  # to tidy up what was inherited takes longer than the command
 
 
 def _die_with_the_parent() -> None:

@@ -142,7 +142,7 @@ async def test_a_spool_file_that_is_damaged_is_never_sent(site: Site, figures: C
             assert len(own.messages) == 1
             await reachable(site)
             listed = await relay(site, "queue", "list", "--state", "damaged")
-            assert (listed.code, len(listed.lines)) == (0, 5), listed.out
+            assert (listed.code, len(listed.lines)) == (0, 5), listed
     figures("missing, cut, longer, other content: four set aside, the fifth arrived")
 
 
