@@ -29,7 +29,7 @@ class DirectDesk:
     def __init__(
         self, open_store: Callable[[], Awaitable[QueueStore]], routes: Iterable[str], upstreams: Iterable[str] = ()
     ) -> None:
-        """Raises what `open_store` raises: StoreInUse, StoreTooNew, StoreUnavailable."""
+        """Raises what `open_store` raises: StoreInUse, OtherLayout, StoreUnavailable."""
         self._routes = tuple(routes)
         self._upstreams = tuple(upstreams)
         self._runner = asyncio.Runner()

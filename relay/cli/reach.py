@@ -65,7 +65,7 @@ def load_as_service(file: Path) -> Config:
 
 
 async def _store(config: Config) -> QueueStore:
-    if not config.queue.store.exists():
+    if not config.queue.store.exists:
         # To open it would make it, as the wrong user.
         raise RelayError(f"there is no queue at {config.queue.store}: a relay makes it when it starts")
     from relay import wiring

@@ -15,6 +15,7 @@ from relay.mail.address import Address
 from relay.policy import decide, rules
 from relay.policy.decide import DEFAULT, SESSION_CODES
 from relay.policy.retry import Schedule
+from relay.policy.session_code import SessionCodes
 
 
 def policy(config: Config) -> decide.Policy:
@@ -35,10 +36,10 @@ def policy(config: Config) -> decide.Policy:
     )
 
 
-def session_codes(config: Config) -> decide.SessionCodes:
+def session_codes(config: Config) -> SessionCodes:
     """How session codes are known where they are enabled."""
     codes = config.session_codes
-    return decide.SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
+    return SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
 
 
 def _route(name: str, config: Config) -> decide.Route:

@@ -17,18 +17,14 @@ class FanOut:
 
     __slots__ = ("_observers",)
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+    def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
-
-    def add(self, observer: Observer) -> None:
-        """Tell `observer` as well, from the next event on."""
-        self._observers = (*self._observers, observer)
 
     def observe(self, event: Event) -> None:
         for observer in self._observers:
             try:
                 observer.observe(event)
-            except Exception as error:  # noqa: BLE001  one of the three bulkheads
+            except Exception as error:  # noqa: BLE001  # bulkhead: who watches never disturbs mail
                 self._set_aside(observer, error)
 
     def _set_aside(self, observer: Observer, error: Exception) -> None:

@@ -1,7 +1,4 @@
-"""What other libraries log, as events: one line each, from WARNING on.
-
-Below WARNING nothing is listened to: aiosmtpd logs what clients say, passwords included.
-"""
+"""What other libraries log, and our HTTP server, as events: one line each, from WARNING on."""
 
 from __future__ import annotations
 
@@ -11,9 +8,6 @@ import traceback
 from collections.abc import Callable
 
 from relay.events import Event, ExceptionCaught, Observer, Warned
-
-_COMPONENTS = {"web": "web", "mail": "session"}  # by the first part of a logger's name
-_TALKATIVE = ("mail.log", "mail.debug")
 
 
 class _Listener(logging.Handler):
@@ -38,7 +32,7 @@ def _event(record: logging.LogRecord) -> Event:
     if record.levelno < logging.ERROR or record.exc_info is None or record.exc_info[1] is None:
         return Warned(text)
     error = record.exc_info[1]
-    component = _COMPONENTS.get(record.name.partition(".")[0], "other")
+    component = "web" if record.name == "web" else "other"
     trace = "".join(traceback.format_exception(error))
     return ExceptionCaught(component, f"{text}: {type(error).__name__}: {error}", trace)
 
@@ -47,14 +41,5 @@ def listen(observer: Observer, loop: asyncio.AbstractEventLoop) -> Callable[[], 
     """Tell `observer`, on `loop`, what other libraries log; the returned function ends it."""
     root = logging.getLogger()
     listener = _Listener(observer, loop)
-    before = [(logger, logger.level) for logger in map(logging.getLogger, _TALKATIVE)]
-    for logger, _ in before:
-        logger.setLevel(logging.WARNING)
     root.addHandler(listener)
-
-    def end() -> None:
-        root.removeHandler(listener)
-        for logger, level in before:
-            logger.setLevel(level)
-
-    return end
+    return lambda: root.removeHandler(listener)

@@ -12,8 +12,7 @@ from relay.mail.submission import Submission
 from relay.policy.match import View, matches
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
-from relay.policy.session_code import SessionCodes as SessionCodes  # a part of Policy: known from here as well
-from relay.policy.session_code import is_session_code
+from relay.policy.session_code import SessionCodes, is_session_code
 from relay.values import frozen
 
 DEFAULT = "default"  # the route that always exists

@@ -22,9 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
-import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -36,9 +33,10 @@ from relay.admin.documents import Document
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NotPossible, Refused
 from relay.admin.port import House
 from relay.admin.question import number_of, verb_of, wanted_of
+from relay.durable import UnixSocket
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.queue.listing import Listed, Verb
-from relay.web.server import Request, Response, Server, TooLong, serve
+from relay.web.server import BACKLOG, Request, Response, Server, TooLong, serve
 
 _AT_ONCE = 200  # recipients that are made JSON before mail has its turn again
 
@@ -48,45 +46,20 @@ Answer = Callable[[Request], Awaitable[Response]]
 class ControlSocket:
     """The open socket, until `close`."""
 
-    def __init__(self, server: Server, path: Path) -> None:
+    def __init__(self, server: Server, listener: UnixSocket) -> None:
         self._server = server
-        self._path = path
+        self._listener = listener
 
     async def close(self) -> None:
         """Stop listening, give requests under way a second, close connections."""
-        self._path.unlink(missing_ok=True)
+        self._listener.remove()
         await self._server.close()
 
 
 async def start(path: Path, house: House) -> ControlSocket:
     """Serve `house` on a Unix socket at `path`, mode 0660. Raises OSError when that cannot be."""
-    _clear(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        mask = os.umask(0o117)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        server = await serve(listener, _Desk(house).answer, _refusal)
-    except BaseException:
-        listener.close()
-        raise
-    return ControlSocket(server, path)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a process that is gone; one that somebody listens on stays, and `bind` refuses."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+    listener = UnixSocket(str(path), 0o660, BACKLOG)
+    return ControlSocket(await serve(listener, _Desk(house).answer, _refusal), listener)
 
 
 class _Desk:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("web")
 
-_BACKLOG = 64  # connections that may be waiting to be accepted
+BACKLOG = 64  # connections that may be waiting to be accepted
 _READ, _WRITE = 4 * 1024, 64 * 1024  # octets at a time
 _CLOSING = 1.0  # seconds that requests under way get when the server closes
 
@@ -112,9 +112,9 @@ class Server:
 
     async def listen(self, where: tuple[str, int] | socket.socket) -> None:
         if isinstance(where, socket.socket):
-            self._server = await asyncio.start_unix_server(self._arrived, sock=where, limit=_READ, backlog=_BACKLOG)
+            self._server = await asyncio.start_unix_server(self._arrived, sock=where, limit=_READ, backlog=BACKLOG)
         else:
-            self._server = await asyncio.start_server(self._arrived, *where, limit=_READ, backlog=_BACKLOG)
+            self._server = await asyncio.start_server(self._arrived, *where, limit=_READ, backlog=BACKLOG)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

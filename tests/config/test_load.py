@@ -43,11 +43,11 @@ def test_only_upstreams_is_required() -> None:
 def test_the_state_and_runtime_folders_of_systemd_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    assert parse(LEAST).queue.store == Path("/var/lib/relay/queue.db")
+    assert parse(LEAST).queue.store.path == Path("/var/lib/relay/queue.db")
     assert parse(LEAST).admin.socket == Path("/run/relay/admin.sock")
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/relay:/other")
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/private/relay")
-    assert parse(LEAST).queue.store == Path("/var/lib/private/relay/queue.db")
+    assert parse(LEAST).queue.store.path == Path("/var/lib/private/relay/queue.db")
     assert parse(LEAST).admin.socket == Path("/run/private/relay/admin.sock")
 
 
@@ -93,7 +93,7 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> Non
     assert own.password is not None
     assert own.password.reveal() == "geheim"
     assert files.directory == tmp_path / "mail"
-    assert config.queue.store == tmp_path / "queue.db"
+    assert config.queue.store.path == tmp_path / "queue.db"
     assert config.where(("upstreams", "own", "tls_ca")) == f"{file}:2: upstreams.own.tls_ca"
 
 

@@ -16,12 +16,13 @@ from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
 from relay.errors import StoreUnavailable
 from relay.mail.address import Address
-from relay.policy.decide import SESSION_CODES, Policy, Route, SessionCodes, decide
+from relay.policy.decide import SESSION_CODES, Policy, Route, decide
 from relay.policy.decide import Accept as Accepted
 from relay.policy.match import Match
 from relay.policy.retry import Schedule
+from relay.policy.session_code import SessionCodes
 from relay.queue.model import Entry, Lease
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
 from tests.queue.mail import NOON, an_entry
 

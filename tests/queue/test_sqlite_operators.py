@@ -13,16 +13,16 @@ from pathlib import Path
 import apsw
 import pytest
 
-import relay.queue.backup
-import relay.queue.grouped
+import relay.queue.sqlite.backup
+import relay.queue.store_loop
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import EntrySetAside, RecipientCancelled
-from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Acted, Did, Place, Verb, Wanted
 from relay.queue.model import Ledger, Result, Settlement, State
-from relay.queue.sqlite import SqliteStore
-from relay.queue.statements import migrations
+from relay.queue.sqlite.start import SqliteStore
+from relay.queue.sqlite.transaction import Transaction
+from tests.kit.ledger import balanced
 from tests.queue.house import FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 from tests.queue.operators import LATER, act, names
@@ -31,52 +31,6 @@ from tests.queue.test_sqlite_start import DAMAGE, alter, spooled
 from tests.queue.test_sqlite_trouble import failing_disk, files_end_at, traces
 
 __all__ = ["failing_disk"]
-LAYOUTS = Path(__file__).with_name("layouts")
-
-
-# Layouts
-
-
-@pytest.mark.asyncio
-async def test_a_queue_of_the_first_layout_is_taken_over_with_all_that_waits_in_it(tmp_path: Path) -> None:
-    house = SqliteHouse(tmp_path / "house")
-    house.folder.mkdir(parents=True)
-    connection = apsw.Connection(str(house.path))
-    connection.execute(migrations()[0])
-    connection.execute((LAYOUTS / "1.sql").read_text())
-    connection.close()
-    spool = house.path.with_name("queue.db.spool")
-    spool.mkdir()
-    (spool / "0Z6J1K8G5007.eml").write_bytes(HEAD + b"x" * (300 - len(HEAD)))
-    store = await house.open()
-    assert store.ledger == Ledger(found=7, pending=2, deferred=2, held=3)
-    assert [(one.queue_id[-4], one.place) for one in await store.list(Wanted())] == [
-        ("0", Place.PENDING),
-        ("1", Place.DEFERRED),
-        ("2", Place.DEFERRED),
-        ("3", Place.HELD),
-        ("4", Place.DAMAGED),
-        ("5", Place.PENDING),
-    ]
-    await store.act(Verb.RELEASE, ["0Z6J1K8G1007", "0Z6J1K8G3007"], now=NOON)
-    leases = await store.lease("default", limit=9, now=NOON) + await store.lease("vendor", limit=9, now=NOON)
-    assert [lease.entry.queue_id[-4] for lease in leases] == ["0", "1", "3", "5", "2"]
-    first, second = leases[0].entry, leases[1].entry
-    assert first.content == memory()
-    assert first.submission.envelope.reverse_path == Address("jan", "example.nl")
-    assert (second.submission.envelope.envid, second.attempts, second.because) == ("QQ31", 3, ("a", "b"))
-    assert [(one.recipient.notify, one.last_reply) for one in leases[1].pending] == [
-        (frozenset(), "451 4.7.1 later"),
-        (None, ""),
-    ]
-    assert leases[3].entry.content.read(0, 999) == HEAD + b"x" * (300 - len(HEAD))
-    for lease in leases:
-        await store.settle(ended(lease))
-    assert store.ledger == Ledger(found=7, delivered=6, held=1)
-    fresh = await store.put(an_entry(), leased=True)
-    assert isinstance(fresh.key, int)
-    assert fresh.key > 9
-    await house.demolish()
 
 
 @pytest.mark.asyncio
@@ -198,7 +152,7 @@ async def test_the_file_of_a_cancelled_message_goes_now_or_after_its_attempt(hou
 async def test_nothing_of_a_cancelled_session_code_is_left(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
     content = MemoryContent(HEAD + b"GEHEIM" * 500, len(HEAD))
     entry = an_entry(content=content, session_code=True)
     lease = await house.store.put(entry, leased=how != "now")
@@ -219,16 +173,15 @@ async def test_nothing_of_a_cancelled_session_code_is_left(
 
 
 async def unknown_fate(house: SqliteHouse, disk: type[FailingFile], *work: object) -> None:
-    disk.fail = True
-    outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
+    with disk.in_doubt(house):
+        outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * len(work)
-    disk.fail = False
     await house.store.check()
 
 
 def agree(house: SqliteHouse) -> None:
     ledger = house.store.ledger
-    assert ledger.balanced
+    assert balanced(ledger)
     assert house.counted() == {name: getattr(ledger, name) for name in house.counted()}
 
 
@@ -342,7 +295,7 @@ async def test_leases_and_bounces_of_a_commit_of_unknown_fate_wait_as_before(
 def wait_in(house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[asyncio.Event, Callable[[], None]]:
     """The next backup stops before the statement `name`: an event says so, and a call lets it go on."""
     loop, reached, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-    inner = relay.queue.sqlite._Transaction.execute  # type: ignore[attr-defined]
+    inner = Transaction.execute
 
     def execute(self: object, statement: str, bindings: object = ()) -> object:
         if statement == name and not go.is_set():
@@ -350,7 +303,7 @@ def wait_in(house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, name: str) -> t
             go.wait(10)
         return inner(self, statement, bindings)
 
-    monkeypatch.setattr(relay.queue.sqlite._Transaction, "execute", execute)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Transaction, "execute", execute)
     return reached, go.set
 
 
@@ -415,7 +368,7 @@ async def test_a_wish_about_what_is_active_is_done_in_a_copy(house: SqliteHouse,
 async def test_session_codes_never_get_into_a_copy_nor_stay_because_of_one(
     house: SqliteHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
 
     def code() -> MemoryContent:
         return MemoryContent(HEAD + b"GEHEIM" * 500, len(HEAD))
@@ -498,9 +451,9 @@ async def test_what_a_dead_backup_left_is_no_obstacle(house: SqliteHouse, tmp_pa
 async def test_a_backup_larger_than_one_slice_is_whole(
     house: SqliteHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.backup, "AT_ONCE", 10_000)
-    monkeypatch.setattr(relay.queue.backup, "ENTRIES_AT_ONCE", 7)
-    monkeypatch.setattr(relay.queue.backup, "HISTORY_AT_ONCE", 11)
+    monkeypatch.setattr(relay.queue.sqlite.backup, "AT_ONCE", 10_000)
+    monkeypatch.setattr(relay.queue.sqlite.backup, "ENTRIES_AT_ONCE", 7)
+    monkeypatch.setattr(relay.queue.sqlite.backup, "HISTORY_AT_ONCE", 11)
     leases = [await house.store.put(an_entry(content=memory(b"x" * 37 * n)), leased=True) for n in range(100)]
     await asyncio.gather(*(house.store.settle(ended(lease)) for lease in leases[::2]))
     assert (await house.store.backup(tmp_path / "copy.db")).entries == 50

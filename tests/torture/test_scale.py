@@ -19,7 +19,8 @@ import pytest
 from relay.events import BatchCommitted, Event, Observer
 from relay.queue.listing import Verb, Wanted
 from relay.queue.model import Lease, Result, Settlement, State
-from relay.queue.sqlite import Database, SqliteStore
+from relay.queue.sqlite.database import Database
+from relay.queue.sqlite.start import SqliteStore
 from tests.kit.certificates import Certificates
 from tests.kit.filled import CLIENTS, Nobody, entries, fill, remember, sleep_until
 from tests.kit.house import Site

@@ -78,7 +78,7 @@ def _synchronised() -> bool | None:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    folder = config.queue.store.parent
+    folder = config.queue.store.folder
     there = next(each for each in (folder, *folder.parents) if each.is_dir())
     try:
         yield of_machine.of_disk(shutil.disk_usage(there).free, config.queue.min_free, str(folder))
@@ -111,7 +111,7 @@ async def _mail(config: Config, snapshot: Snapshot | None, silent: str) -> Findi
         return of_machine.of_ages(waiting, min(oldest, default=None), now)
     if silent:
         return untried("mail", "only the running relay knows what waits")
-    if not config.queue.store.exists():
+    if not config.queue.store.exists:
         return good("mail", "there is no queue yet")
     try:
         store = await wiring.open_store(config, Nobody())
