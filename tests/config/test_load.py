@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.config.load import load, parse
@@ -17,6 +17,7 @@ from relay.config.model import CaptureUpstream, SmtpUpstream
 from relay.config.values import ListenAddress
 from relay.errors import BadConfig
 from relay.mail.address import Address
+from tests.kit.extent import examples
 
 LEAST = "upstreams:\n  own: {host: smtp.example.nl}\n"
 
@@ -164,7 +165,7 @@ SHAPES = (
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("wrong", ["", "hostname: [1]\n", "hostname: a\nhostname: b\n"])
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(secret=st.from_regex(r"[0-9]{12,14}|[01]{10}:[0-5]9|q{3}[a-z]{9}|Q{3}[^\W_]{9}", fullmatch=True))
 def test_a_secret_is_in_no_error_however_it_is_written(shape: str, wrong: str, secret: str) -> None:
     written = shape.format(s=secret)

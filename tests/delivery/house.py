@@ -187,7 +187,7 @@ class DeliveryHouse:
             worker.stop()
         for upstream in self.upstreams.values():
             upstream.end(0.0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*self._running, self.stragglers.over())
         self._running.clear()
 

@@ -36,7 +36,8 @@ from relay.queue.sqlite.start import SqliteStore
 
 E = TypeVar("E", bound=Event)
 
-PATIENCE = 20.0
+PATIENCE = 60.0
+SOON = 0.3  # seconds for what will not come; on a busy machine all that comes before it takes some of them
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 SETTINGS = ListenerSettings("legacy", "relay.example.nl", LOOPBACK, max_message_size=10 * 1024 * 1024)
 SCHEDULE = Schedule((timedelta(minutes=5),), timedelta(days=5))

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -24,6 +23,7 @@ from relay.mail.submission import Peer
 from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
+from tests.kit.extent import examples
 from tests.kit.ledger import balanced
 from tests.queue.mail import NOON, an_entry, deferred, ended, ids, memory, tried
 
@@ -390,7 +390,7 @@ class StorePromises:
         putting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await putting
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (leases := await store.lease("default", limit=5, now=NOON)):
                 pass
         assert [lease.entry for lease in leases] == [replace(entry, attempts=1)]
@@ -405,7 +405,7 @@ class StorePromises:
         looking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await looking
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (leases := await store.lease("default", limit=5, now=NOON)):
                 pass
         assert leases[0].entry.attempts == 1
@@ -776,7 +776,7 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
                 (one.entry.queue_id, one.states) for one in ended
             ]
 
-    Laws.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+    Laws.TestCase.settings = examples(50, stateful_step_count=30)
     return Laws
 
 

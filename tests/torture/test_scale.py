@@ -318,7 +318,7 @@ async def test_what_waited_is_drained_once_and_the_oldest_first_in_little_memory
     async with Process.serving(site) as relay:
         grown_at_start = relay.peak_memory - idle
         await upstream.start_serving()
-        async with asyncio.timeout(size(100, 5000)):
+        async with asyncio.timeout(size(250, 5000)):
             await over.wait()
         grown = relay.peak_memory - idle
     upstream.close()

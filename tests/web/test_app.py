@@ -51,7 +51,7 @@ async def say(server: Server, octets: bytes) -> bytes:
     """All that the server answers to `octets` until it closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(octets)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -192,7 +192,7 @@ async def test_closing_ends_idle_connections() -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await server.close()
         assert await reader.read() == b""
     writer.close()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from relay import wiring
+from relay.cli.desk import Nobody
 from relay.cli.doctor import of_machine, see_upstream
 from relay.cli.doctor.findings import Chapter, Finding, Mark, bad, good, untried, warning
 from relay.cli.human import of_json
-from relay.cli.reach import Nobody
 from relay.config.model import Config, SmtpListener
 from relay.config.values import BadValue, ListenAddress, listen_address
 from relay.errors import RelayError

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from relay import wiring
+from relay.cli.desk import Nobody
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
-from relay.cli.reach import Nobody
 from relay.config.model import Config, HttpsUpstream, SmtpUpstream
 from relay.errors import RelayError
 from relay.events import Event, UpstreamConnected
