@@ -1,4 +1,4 @@
-"""What other libraries log, as events: one line each, from WARNING on."""
+"""What other libraries log, and our HTTP server, as events: one line each, from WARNING on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import traceback
 from collections.abc import Callable
 
 from relay.events import Event, ExceptionCaught, Observer, Warned
-
-_COMPONENTS = {"web": "web"}  # by the first part of a logger's name
 
 
 class _Listener(logging.Handler):
@@ -34,7 +32,7 @@ def _event(record: logging.LogRecord) -> Event:
     if record.levelno < logging.ERROR or record.exc_info is None or record.exc_info[1] is None:
         return Warned(text)
     error = record.exc_info[1]
-    component = _COMPONENTS.get(record.name.partition(".")[0], "other")
+    component = "web" if record.name == "web" else "other"
     trace = "".join(traceback.format_exception(error))
     return ExceptionCaught(component, f"{text}: {type(error).__name__}: {error}", trace)
 

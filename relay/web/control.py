@@ -16,9 +16,7 @@ from relay.admin.errors import Refused
 from relay.admin.house import House
 from relay.admin.requests import answer
 from relay.durable import UnixSocket
-from relay.web.server import Request, Response, Server, TooLong, serve
-
-_BACKLOG = 100  # connections that wait to be taken
+from relay.web.server import BACKLOG, Request, Response, Server, TooLong, serve
 
 
 class ControlSocket:
@@ -36,7 +34,7 @@ class ControlSocket:
 
 async def start(path: Path, house: House) -> ControlSocket:
     """Serve `house` on a Unix socket at `path`, mode 0660. Raises OSError when that cannot be."""
-    listener = UnixSocket(str(path), 0o660, _BACKLOG)
+    listener = UnixSocket(str(path), 0o660, BACKLOG)
     return ControlSocket(await serve(listener, partial(_answer, house), _refusal), listener)
 
 

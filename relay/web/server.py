@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import count
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("web")
 
-_BACKLOG = 64  # connections that may be waiting to be accepted
+BACKLOG = 64  # connections that may be waiting to be accepted
 _READ, _WRITE = 4 * 1024, 64 * 1024  # octets at a time
 _CLOSING = 1.0  # seconds that requests under way get when the server closes
 
@@ -107,14 +108,15 @@ class Server:
         self.limits = limits
         self.stopping = False
         self.port = 0
+        self.order = count()
         self._known = known
         self._open: dict[bool, set[_Connection]] = {True: set(), False: set()}  # by whether the peer is known
 
     async def listen(self, where: tuple[str, int] | socket.socket) -> None:
         if isinstance(where, socket.socket):
-            self._server = await asyncio.start_unix_server(self._arrived, sock=where, limit=_READ, backlog=_BACKLOG)
+            self._server = await asyncio.start_unix_server(self._arrived, sock=where, limit=_READ, backlog=BACKLOG)
         else:
-            self._server = await asyncio.start_server(self._arrived, *where, limit=_READ, backlog=_BACKLOG)
+            self._server = await asyncio.start_server(self._arrived, *where, limit=_READ, backlog=BACKLOG)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +143,7 @@ class Server:
         waiting = [connection for connection in taken if connection.waits]
         if not waiting:
             return False
-        longest = min(waiting, key=lambda connection: connection.asked_at)
+        longest = min(waiting, key=lambda connection: connection.asked)
         taken.discard(longest)
         longest.task.cancel()
         return True
@@ -167,7 +169,7 @@ class _Gone(Exception):
 
 
 class _Connection:
-    """A connection and the task that serves it. `waits`: for the peer. `asked_at`: when the last request came."""
+    """A connection and the task that serves it. `waits`: for the peer. `asked`: in which order they last did."""
 
     def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
         self._server = server
@@ -176,9 +178,8 @@ class _Connection:
         self._writer = writer
         self._peer = peer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=server.limits.head)
-        self._clock = asyncio.get_running_loop().time
         self.waits = True
-        self.asked_at = self._clock()
+        self.asked = next(server.order)
         writer.transport.set_write_buffer_limits(high=0)  # what is drained has left, and can be followed by a close
         self.task = asyncio.create_task(self._run())
 
@@ -208,7 +209,7 @@ class _Connection:
             return await self._send(self._not_understood())
         if not isinstance(head, h11.Request):
             return False
-        self.asked_at = self._clock()
+        self.asked = next(self._server.order)
         return await self._send(await self._answer(head), with_body=head.method != b"HEAD")
 
     async def _answer(self, head: h11.Request) -> Response:
