@@ -184,7 +184,7 @@ def finished(read: Work, wanted: Wanted, *, above: int, up_to: int, limit: int) 
 def named(read: Work, prefix: str) -> list[str]:
     """At most two queue IDs that begin with `prefix`; one that is `prefix` comes alone."""
     bounds = (prefix, prefix + "\U0010ffff")
-    found = {row[0] for name in ("names_in_queue", "names_in_history") for row in read.execute(name, bounds)}
+    found = {one for name in ("names_in_queue", "names_in_history") for (one,) in read.execute(name, bounds)}
     return [prefix] if prefix in found else sorted(found)[:2]
 
 

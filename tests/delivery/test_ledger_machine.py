@@ -58,7 +58,7 @@ from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import an_entry, tried
 
 JAN, ADMIN = Address.of("jan@example.nl"), Address.of("admin@example.nl")
-SUBJECTS = ("Factuur", "Factuur", "contract", "code 913")
+SUBJECTS = ("Factuur", "contract", "code 913")
 NOTIFY = (None, frozenset({"never"}), frozenset({"failure"}), frozenset({"success", "delay"}))
 UNEASY = Deferred(Stage.DATA, Trouble.TRANSIENT, "full", Reply(452, "4.3.1", "full"))
 BAD = Failed(Stage.DOT, Reply(554, "5.7.1", "spam"))
@@ -151,7 +151,6 @@ SAID = st.just([TAKEN] * 3) | st.lists(st.sampled_from(OUTCOMES), min_size=3, ma
 ENDS = st.builds(End, st.integers(0, 9), SAID, st.booleans())
 WANTED = st.one_of(
     MAILS,
-    ENDS,
     ENDS,
     ENDS,
     st.builds(Direct, MAILS, SAID),
@@ -323,10 +322,10 @@ class Machine(RuleBasedStateMachine):
         self.loop.time = lambda: clock() + self.ahead  # type: ignore[method-assign]
         self.model = Model()
         self.maybe: list[Model] = []  # what may be on the disk instead, since the last commit that succeeded
-        self.unsettled: dict[str, Settled] = {}  # what a worker could not record yet, by message
-        self.doubted: list[list[Step]] = []  # the commits that failed since then
+        self.doubted: list[list[Step]] = []  # what failed since then, by commit
         self.taken = False  # and whether attempts may have been counted there that nobody began
         self.freed = False  # and whether held session codes may have been let go there
+        self.unsettled: dict[str, Settled] = {}  # what a worker could not record yet, by message
         self.policy = POLICIES[0]
         self.numbers = count()
         self.acknowledged: set[str] = set()
@@ -375,10 +374,11 @@ class Machine(RuleBasedStateMachine):
                 raise answer
             step.change(model, answer)
 
-    def perhaps(self, work: Awaitable[object]) -> object:
+    def perhaps(self, work: Awaitable[object], *, fails: bool = False) -> object:
         """What needs a commit only where there is something to do."""
         before = len(self.house.noted.of(BatchCommitted))
-        said = self.run(work)
+        with self._disk(fails):
+            said = self.run(work)
         if len(self.house.noted.of(BatchCommitted)) > before:
             self.has_committed()
         return said
@@ -473,6 +473,10 @@ class Machine(RuleBasedStateMachine):
                     steps.append(self._acting(one, [names[n % len(names)] for n in one.which]))
         if steps:
             self.commit(steps, fails=fails)
+
+    @rule(ends=st.lists(ENDS, min_size=2, max_size=5), fails=SELDOM)
+    def end_together(self, ends: list[End], fails: bool) -> None:
+        self.together([*ends], fails)
 
     def _entry(self, mail: Mail) -> tuple[Entry, bool]:
         """And whether a rule holds it."""
@@ -617,14 +621,13 @@ class Machine(RuleBasedStateMachine):
         over: list[Lease] = []
         for route in ROUTES:
             sweeping = self.house.store.lease_expired(route, limit=9, now=self.house.now, session_codes_only=codes)
-            with self._disk(loses):
-                try:
-                    leases = self.perhaps(sweeping)
-                except StoreUnavailable:
-                    assert loses
-                    self.freed = True
-                    self.maybe.append(self.model.copy())
-                    continue
+            try:
+                leases = self.perhaps(sweeping, fails=loses)
+            except StoreUnavailable:
+                assert loses
+                self.freed = True
+                self.maybe.append(self.model.copy())
+                continue
             assert isinstance(leases, list)
             for lease in leases:
                 self.model.take(lease, counted=False)

@@ -202,6 +202,41 @@ async def test_requests_that_come_at_once_are_answered_in_order() -> None:
 
 
 @pytest.mark.asyncio
+async def test_each_of_requests_that_come_at_once_leaves_a_turn_to_others() -> None:
+    turn, answered_at = 0, []
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def answer(_: Request) -> Response:
+        answered_at.append(turn)
+        return plainly(200, "")
+
+    counting = asyncio.create_task(count())
+    async with serving(answer) as server:
+        await (await Peer.at(server)).say(asking("/") * 99 + asking("/", fields=CLOSE)).end()
+    counting.cancel()
+    assert len(set(answered_at)) == 100
+
+
+@pytest.mark.asyncio
+async def test_who_sends_a_body_that_nobody_wants_can_send_all_of_it_and_read_the_answer() -> None:
+    def sends_all(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            peer.sendall(asking("/body", method="POST", fields=b"Content-Length: 80000\r\n"))
+            answer = peer.recv(65536)
+            for _ in range(20):
+                peer.sendall(bytes(4000))
+            return answer
+
+    async with serving(lingering=30.0) as server:
+        assert status(await asyncio.to_thread(sends_all, server.port)) == 413
+
+
+@pytest.mark.asyncio
 async def test_after_a_body_that_nobody_wanted_the_connection_ends_unless_it_was_there_already() -> None:
     post = asking("/a", method="POST", fields=b"Content-Length: 5\r\n")
     assert b"Connection: close" in await said(post + b"1234")
@@ -518,8 +553,10 @@ async def test_what_makes_pieces_is_closed_when_nobody_reads_any_more() -> None:
         finally:
             closed.set()
 
+    pieces = endless()
+
     async def answer(_: Request) -> Response:
-        return Response(200, "text/plain", endless())
+        return Response(200, "text/plain", pieces)
 
     async with serving(answer) as server:
         peer = (await Peer.at(server)).say(asking("/"))

@@ -185,9 +185,9 @@ class _Act:
         delay = (self._now - found.received_at) / 1e6
         events = [
             RecipientCancelled(
-                found.queue_id, address_text(row[0]), found.route, found.attempts, delay, bool(found.session_code)
+                found.queue_id, address_text(address), found.route, found.attempts, delay, bool(found.session_code)
             )
-            for row in work.execute("open_recipients", (found.key,))
+            for (address,) in work.execute("open_recipients", (found.key,))
         ]
         if self._history:
             work.execute("cancel_recipients", (self._now, found.key))
