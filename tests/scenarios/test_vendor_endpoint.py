@@ -322,9 +322,13 @@ async def test_the_example_that_the_contract_shows_takes_a_code_once(site: Site)
 SERVED = """
 import asyncio, json, sys, urllib.request
 from pathlib import Path
-from relay.admin.client import get
+from relay.admin.client import asked
 from relay.config.load import load
 from relay.daemon.main import running
+
+def status_of(socket):
+    with asked(socket, "GET", "/v1/status") as answer:
+        return answer.status
 
 async def served(path):
     config = load(path)
@@ -332,7 +336,7 @@ async def served(path):
         await house.pages.opened.wait()
         with await asyncio.to_thread(urllib.request.urlopen, f"http://{config.admin.listen}/metrics") as page:
             assert page.status == 200
-        assert (await asyncio.to_thread(get, config.admin.socket, "/v1/status"))[0] == 200
+        assert await asyncio.to_thread(status_of, config.admin.socket) == 200
     print(json.dumps(sorted({"aiohttp", "h11", "aiosmtplib"} & set(sys.modules))))
 
 asyncio.run(served(Path(sys.argv[1])))
