@@ -50,6 +50,7 @@ from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Settlement, State
 from tests.delivery.house import Contains, policy
 from tests.delivery.ways import BROKEN, CLOSING, DOWN, GREYLISTED, IN_DOUBT, LOCKED_OUT, REFUSED, TAKEN
+from tests.kit.files import contents
 from tests.kit.ledger import balanced
 from tests.kit.machine import MEMORY
 from tests.queue.conformance import _Known as Known
@@ -703,12 +704,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.ahead += WIPE_AFTER
         self.check()  # and the log is emptied
-        found = {
-            name.decode()
-            for path in self.house.folder.rglob("*")
-            if path.is_file()
-            for name in SECRET.findall(path.read_bytes())
-        }
+        found = {name.decode() for _, octets in contents(self.house.folder) for name in SECRET.findall(octets)}
         assert found <= {name for name, one in self.model.known.items() if one.place() is not Place.FINISHED}
 
     @invariant()

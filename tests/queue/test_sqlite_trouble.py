@@ -23,6 +23,7 @@ from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Place, Verb, Wanted
 from relay.queue.model import Kind, Lease, Ledger, Result, Settlement, State, Told
+from tests.kit.files import contents
 from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory, tried
 from tests.queue.test_sqlite_start import spooled
@@ -285,7 +286,7 @@ async def test_low_space_is_seen_before_the_disk_is_full(house: SqliteHouse) -> 
 
 
 def traces(house: SqliteHouse, secret: bytes) -> list[str]:
-    return [path.name for path in house.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    return [path.name for path, octets in contents(house.folder) if secret in octets]
 
 
 @pytest.mark.asyncio

@@ -21,6 +21,7 @@ from relay.events import (
     UpstreamConnected,
     UpstreamSetAside,
 )
+from tests.kit.files import contents
 from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, mail
 from tests.kit.upstream import CLOSE, DROP, KEYWORDS, SILENCE, Act, ScriptedUpstream, Session, then_drop
 
@@ -331,7 +332,7 @@ def secret_in(text: bytes) -> bool:
 
 
 def files_with_the_secret(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and secret_in(path.read_bytes())]
+    return [path for path, octets in contents(folder) if secret_in(octets)]
 
 
 def nothing_secret_in(folder: Path) -> None:
