@@ -69,7 +69,7 @@ def _rule(rule: SenderRule, number: int) -> rules.SenderRule:
         rewrite = rules.Rewrite(rule.address, rule.display_name, rule.reply_to, rule.envelope)
     return rules.SenderRule(
         name=rule.name or f"senders[{number}]",
-        match=_match(rule.match),
+        match=_match(rule.match, all_authors=rule.keep),
         rewrite=rewrite,
         route=rule.route,
         hold=rule.hold,
@@ -78,7 +78,7 @@ def _rule(rule: SenderRule, number: int) -> rules.SenderRule:
     )
 
 
-def _match(match: Match) -> rules.Match:
+def _match(match: Match, *, all_authors: bool = False) -> rules.Match:
     codes = match if isinstance(match, SessionCodeMatch) else None
     return rules.Match(
         from_=match.from_,
@@ -92,6 +92,7 @@ def _match(match: Match) -> rules.Match:
         session_code=match.session_code if isinstance(match, SenderMatch) else None,
         max_size=codes.max_size if codes else None,
         recipients=codes.recipients if codes else None,
+        all_authors=all_authors,
     )
 
 
