@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from relay.config import accounts, model, password, preset, tls
 from relay.config.secrets import Secret, SecretMissing
+from relay.config.settings import of
 from relay.delivery.account import Accounts, Terms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
 from relay.ingress.pickup import PickupSettings
-from relay.ingress.settings import Limits, ListenerSettings
+from relay.ingress.settings import ListenerLimits, ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
@@ -34,8 +35,7 @@ from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
 from relay.transport.smtp import SmtpSettings, SmtpTransport
-from relay.transport.tls import TlsTerms
-from relay.transport.transaction import Timeouts
+from relay.transport.transaction import SmtpTimeouts
 
 if TYPE_CHECKING:
     from relay.transport.oauth2 import OAuth2Terms
@@ -82,26 +82,9 @@ def token_source(name: str, config: model.Config, *, observer: Observer, state_k
 def oauth2_terms(settings: model.SmtpUpstream) -> OAuth2Terms:
     from relay.transport.oauth2 import OAuth2Terms
 
-    terms = settings.oauth2
-    assert terms is not None
-    secret, refresh_token = terms.client_secret, terms.refresh_token
-    microsoft = terms if isinstance(terms, model.MicrosoftOAuth2) else None
-    return OAuth2Terms(
-        provider=terms.provider,
-        grant=terms.grant,
-        username=settings.username or "",
-        client_id=terms.client_id or "",
-        client_secret=secret.reveal if secret is not None else None,
-        client_auth=terms.client_auth if isinstance(terms, model.GenericOAuth2) else "post",
-        refresh_token=refresh_token.reveal if refresh_token is not None else None,
-        tenant=microsoft.tenant if microsoft else "",
-        authority=microsoft.authority if microsoft else "",
-        token_url="" if isinstance(terms, model.MicrosoftOAuth2) else terms.token_url,
-        scope=terms.scope,
-        certificate=_text(microsoft.certificate) if microsoft else None,
-        key=None if isinstance(terms, model.GenericOAuth2) else _text(terms.key),
-        ca=_text(terms.tls_ca),
-    )
+    assert settings.oauth2 is not None
+    username, client_id = settings.username or "", settings.oauth2.client_id or ""
+    return of(settings.oauth2, OAuth2Terms, username=username, client_id=client_id)
 
 
 def _state_key() -> str | None:
@@ -168,7 +151,9 @@ def transport(name: str, config: model.Config, *, observer: Observer, state_key:
     tokens = None
     if settings.oauth2 is not None:
         tokens = token_source(name, config, observer=observer, state_key=state_key)
-    return SmtpTransport(_smtp_settings(name, settings, config.hostname), observer=observer, tokens=tokens)
+    timeouts = of(settings.timeouts, SmtpTimeouts)
+    made = of(settings, SmtpSettings, name=name, hostname=config.hostname, timeouts=timeouts)
+    return SmtpTransport(made, observer=observer, tokens=tokens)
 
 
 def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
@@ -179,8 +164,7 @@ def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
         for_codes = codes is not None and any(name in codes.upstreams for name in names)
         settings = [config.upstreams[name] for name in names]
         smtp = [one for one in settings if isinstance(one, model.SmtpUpstream)]
-        dialled = [one for one in settings if not isinstance(one, model.CaptureUpstream)]
-        connections = min([one.max_connections for one in dialled], default=UpstreamLimits().max_connections)
+        connections = min([one.max_connections for one in settings])
         daily = min([one.daily_recipients for one in smtp if one.daily_recipients is not None], default=None)
         rates = [rate for one in smtp for rate in one.rate]
         found[account] = Terms(connections, limits(rates, daily, codes=for_codes), for_codes)
@@ -197,17 +181,16 @@ def upstream(
     changed: Callable[[], None],
 ) -> Upstream:
     settings = config.upstreams[name]
-    most, refusals, long_lines = UpstreamLimits(), Table(), None
+    refusals, long_lines = Table(), None
     if isinstance(settings, model.SmtpUpstream):
-        most = UpstreamLimits(settings.max_connections, settings.max_recipients)
         refusals = preset.table(settings.preset)
         long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
     elif isinstance(settings, model.HttpsUpstream):
-        most, refusals = UpstreamLimits(settings.max_connections, max_recipients=1), HTTP
+        refusals = HTTP
     way = transport(name, config, observer=observer)
     made = Upstream(
         way,
-        most,
+        of(settings, UpstreamLimits),
         refusals=refusals,
         account=shared[accounts.account(name, config)],
         observer=observer,
@@ -224,107 +207,47 @@ def _https_transport(name: str, settings: model.HttpsUpstream, observer: Observe
     from relay.transport.exchange import Terms
     from relay.transport.https import HttpsSettings, HttpsTransport
 
-    terms = Terms(
+    terms = of(
+        settings,
+        Terms,
         url=settings.url.text,
         host=settings.url.host,
-        method=settings.method,
         template=settings.fields if settings.format == "json" else None,
-        code_pattern=settings.code_pattern,
         headers=tuple(settings.headers.items()),
-        on_client_error=settings.on_client_error,
         total=settings.timeouts.total.total_seconds(),
     )
-    made = HttpsSettings(
-        name=name,
-        port=settings.url.port,
-        terms=terms,
-        auth=settings.auth,
-        username=settings.username,
-        secret=settings.proof.reveal if settings.proof is not None else None,
-        auth_header=settings.auth_header or "",
-        tls=TlsTerms(
-            ca=_text(settings.tls_ca), certificate=_text(settings.tls_certificate), key=_text(settings.tls_key)
-        ),
-        pins=settings.tls_pin,
-        link_local=settings.link_local,
-        connect=settings.timeouts.connect.total_seconds(),
-    )
+    secret = settings.proof.reveal if settings.proof is not None else None
+    connect = settings.timeouts.connect.total_seconds()
+    made = of(settings, HttpsSettings, name=name, port=settings.url.port, terms=terms, secret=secret, connect=connect)
     return HttpsTransport(made, observer=observer)
-
-
-def _smtp_settings(name: str, settings: model.SmtpUpstream, hostname: str) -> SmtpSettings:
-    times = settings.timeouts
-    return SmtpSettings(
-        name=name,
-        host=settings.host,
-        port=settings.port,
-        tls=settings.tls,
-        tls_verify=settings.tls_verify,
-        tls_ca=_text(settings.tls_ca),
-        tls_certificate=_text(settings.tls_certificate),
-        tls_key=_text(settings.tls_key),
-        auth=settings.auth,
-        username=settings.username,
-        password=settings.password.reveal if settings.password is not None else None,
-        cleartext_auth=settings.cleartext_auth,
-        hostname=hostname,
-        size_limit=settings.max_message_size,
-        chunking=settings.chunking,
-        timeouts=Timeouts(
-            connect=times.connect.total_seconds(),
-            greeting=times.greeting.total_seconds(),
-            command=times.command.total_seconds(),
-            data=times.data.total_seconds(),
-            progress=times.progress.total_seconds(),
-            final=times.final.total_seconds(),
-        ),
-    )
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def listener_settings(index: int, config: model.Config) -> ListenerSettings:
     """What the sessions of an SMTP listener follow; reads its certificate. Raises BadConfig."""
     listener = config.smtp_listeners[index]
-    limits = listener.limits
-    context = _tls_context(index, config)
-    return ListenerSettings(
-        name=listener.name,
+    context, certificate = _tls_context(index, config), listener.certificate
+    return of(
+        listener,
+        ListenerSettings,
         hostname=config.hostname,
-        allow=tuple(listener.allow),
-        max_message_size=listener.max_message_size,
-        tls=listener.tls,
         tls_context=context,
-        require_tls=listener.require_tls,
-        auth=listener.auth,
         verify=partial(_verify, {user.name: user.password for user in listener.users}),
-        bare_newline=listener.bare_newline,
-        complete_addresses=listener.complete_addresses,
-        proxy_protocol=listener.proxy_protocol,
-        certificate_ends=tls.certificate_end(context, listener.certificate)
-        if context and listener.certificate
-        else None,
+        certificate_ends=tls.certificate_end(context, certificate) if context and certificate else None,
         patience=listener.patience.total_seconds() if listener.reply == "direct" else None,
-        limits=Limits(
-            sessions=limits.sessions,
-            per_client=limits.per_client,
-            recipients=limits.recipients,
-            header_size=limits.header_size,
-            header_fields=limits.header_fields,
-            errors=limits.errors,
-            messages=limits.messages,
-            command=limits.command.total_seconds(),
-            data=limits.data.total_seconds(),
-            data_rate=limits.data_rate,
-            client_rate=limits.client_rate,
-        ),
+        limits=of(listener.limits, ListenerLimits),
     )
 
 
 def pickup_settings(listener: model.PickupListener) -> PickupSettings:
-    return PickupSettings(listener.name, listener.directory, listener.max_message_size)
+    """A folder has no limits of its own: a header may be as large as it may be at a door that says nothing of it."""
+    usual = of(model.Limits(), ListenerLimits)
+    return of(
+        listener,
+        PickupSettings,
+        directory=listener.directory,
+        header_size=usual.header_size,
+        header_fields=usual.header_fields,
+    )
 
 
 def _tls_context(index: int, config: model.Config) -> ssl.SSLContext | None:

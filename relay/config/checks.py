@@ -17,7 +17,7 @@ from relay.config.model import (
     GoogleOAuth2,
     HttpsUpstream,
     MicrosoftOAuth2,
-    SenderRule,
+    SenderRuleSection,
     SmtpListener,
     SmtpUpstream,
 )
@@ -348,7 +348,7 @@ def _senders(config: Config) -> Iterator[Finding]:
             yield from _exists((*path, "route"), "route", rule.route, set(config.routes) - {SESSION_CODES})
 
 
-def _effect(path: Path, rule: SenderRule) -> Iterator[Finding]:
+def _effect(path: Path, rule: SenderRuleSection) -> Iterator[Finding]:
     if not rule.keep and not rule.hold and rule.address is None:
         hint = "add address: …, keep: true or hold: true"
         looked_at = ((*path, "address"), (*path, "keep"), (*path, "hold"))

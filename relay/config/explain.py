@@ -20,7 +20,7 @@ from relay.config.model import (
     HttpsUpstream,
     MicrosoftOAuth2,
     PickupListener,
-    Route,
+    RouteSection,
     Section,
     SmtpListener,
     SmtpUpstream,
@@ -207,7 +207,7 @@ def _model(loc: tuple[int | str, ...]) -> tuple[type[Section], tuple[int | str, 
         return _OAUTH2[loc[4]], loc[5:-1]
     if loc[0] in _TYPES and len(loc) > 3:
         return _TYPES[loc[0]][str(loc[2])], loc[3:-1]
-    return (Route, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])
+    return (RouteSection, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])
 
 
 def _sections(annotation: object) -> Iterator[type[Section]]:

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
@@ -252,6 +252,9 @@ class MicrosoftOAuth2(Section):
     )
     secret_expires: Day | None = setting(None, description=_ENDS)
     tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+    # No keys of this kind
+    token_url: ClassVar[str] = ""
+    client_auth: ClassVar[str] = "post"
 
 
 class GoogleOAuth2(Section):
@@ -273,6 +276,11 @@ class GoogleOAuth2(Section):
     scope: str = setting("https://mail.google.com/", min_length=1, description="The scope asked for.")
     secret_expires: Day | None = setting(None, description=_ENDS)
     tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+    # No keys of this kind
+    authority: ClassVar[str] = ""
+    tenant: ClassVar[str] = ""
+    certificate: ClassVar[None] = None
+    client_auth: ClassVar[str] = "post"
 
 
 class GenericOAuth2(Section):
@@ -292,6 +300,11 @@ class GenericOAuth2(Section):
     scope: str | None = setting(None, min_length=1, description="The scope asked for; by default none is named.")
     secret_expires: Day | None = setting(None, description=_ENDS)
     tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
+    # No keys of this kind
+    authority: ClassVar[str] = ""
+    tenant: ClassVar[str] = ""
+    certificate: ClassVar[None] = None
+    key: ClassVar[None] = None
 
 
 def _provider(value: object) -> str:
@@ -431,6 +444,8 @@ class HttpsUpstream(Section):
     )
     max_connections: Count = setting(3, description="Connections at the same time.")
     timeouts: HttpsTimeouts = setting(HttpsTimeouts, description="How long the endpoint may take.")
+    # No keys of this kind
+    max_recipients: ClassVar[int] = 1
 
     @property
     def proof(self) -> Password | None:
@@ -445,6 +460,9 @@ class CaptureUpstream(Section):
 
     type: Literal["capture"] = Field(description="The kind of upstream: smtp, https or capture.")
     directory: FilePath = Field(description="The folder that the .eml files are written into.")
+    # No keys of this kind
+    max_connections: ClassVar[int] = 3
+    max_recipients: ClassVar[int] = 100
 
 
 Upstream = Annotated[
@@ -455,7 +473,7 @@ Upstream = Annotated[
 ]
 
 
-class Route(Section):
+class RouteSection(Section):
     """A name that leads to upstreams, with a schedule.
 
     `default` always exists, and so does `session-codes` where session codes are enabled: there the default of
@@ -481,7 +499,7 @@ class Route(Section):
     )
 
 
-class Match(Section):
+class Conditions(Section):
     """Conditions; all must hold, and a list is "any of"."""
 
     from_: Patterns | None = setting(None, alias="from", description="The bare address of any author.")
@@ -496,20 +514,20 @@ class Match(Section):
     user: Patterns | None = setting(None, description="The name the client logged in with.")
 
 
-class SenderMatch(Match):
+class SenderMatch(Conditions):
     """Conditions of a sender rule."""
 
     session_code: bool | None = setting(None, description="Whether the message is a session code.")
 
 
-class SessionCodeMatch(Match):
+class SessionCodeMatch(Conditions):
     """Conditions that tell a session code."""
 
     max_size: PositiveSize | None = setting(None, description="The message is at most this large.")
     recipients: Count | None = setting(None, description="It has at most so many recipients.")
 
 
-class SenderRule(Section):
+class SenderRuleSection(Section):
     """A sender rule; the first that matches speaks."""
 
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
@@ -534,7 +552,7 @@ class SenderRule(Section):
     route: str | None = setting(None, description="The way out for this sender.")
 
 
-class SessionCodes(Section):
+class SessionCodesSection(Section):
     """How session codes are known, and which way they go."""
 
     enabled: bool = setting(False, description="Session codes are known and go ahead of all other mail.")
@@ -620,9 +638,9 @@ class Config(Section):
         lambda: (SmtpListener(),), min_length=1, description="The doors for applications."
     )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
-    routes: dict[Name, Route] = setting({}, description="Names that lead to upstreams, with a schedule each.")
-    senders: tuple[SenderRule, ...] = setting((), description="Sender rules; the first that matches speaks.")
-    session_codes: SessionCodes = setting(SessionCodes, description="One-time codes for logging in.")
+    routes: dict[Name, RouteSection] = setting({}, description="Names that lead to upstreams, with a schedule each.")
+    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches speaks.")
+    session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
     admin: Admin = setting(Admin, description="Metrics, health and commands.")

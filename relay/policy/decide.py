@@ -12,8 +12,7 @@ from relay.mail.submission import Submission
 from relay.policy.match import View, matches
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
-from relay.policy.session_code import SessionCodes as SessionCodes  # a part of Policy: known from here as well
-from relay.policy.session_code import is_session_code
+from relay.policy.session_code import SessionCodes, is_session_code
 from relay.values import frozen
 
 DEFAULT = "default"  # the route that always exists
@@ -33,8 +32,8 @@ class Route:
     name: str
     upstreams: tuple[str, ...]
     schedule: Schedule
-    priority: int = PRIORITIES["normal"]
-    hold_in_doubt: bool = False
+    priority: int
+    hold_in_doubt: bool
 
 
 @frozen
@@ -53,9 +52,9 @@ class Policy:
     routes: Mapping[str, Route]
     session_codes: SessionCodes | None
     bounces_from: Address
-    bounces_also: tuple[Address, ...] = ()
-    delay_warning: timedelta | None = None
-    bounces_to: str = "sender"
+    bounces_also: tuple[Address, ...]
+    delay_warning: timedelta | None
+    bounces_to: str
 
 
 @frozen

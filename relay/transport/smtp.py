@@ -36,7 +36,7 @@ from relay.transport.offers import Offers
 from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
-from relay.transport.transaction import SmtpConnection, Timeouts
+from relay.transport.transaction import SmtpConnection, SmtpTimeouts
 from relay.values import frozen
 
 if TYPE_CHECKING:  # who logs in with a password needs none of it
@@ -51,26 +51,26 @@ class SmtpSettings:
 
     `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5; "xoauth2": a token. `cleartext_auth`:
     AUTH may go unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address
-    literal. `size_limit` is what is known of it before, and while EHLO does not say. `chunking`: a message may leave in
-    one write with its envelope, where that is offered.
+    literal. `max_message_size` is what is known of it before, and while EHLO does not say. `chunking`: a message may
+    leave in one write with its envelope, where that is offered.
     """
 
     name: str
     host: str
     port: int
     hostname: str
-    tls: Literal["starttls", "implicit", "none"] = "starttls"
-    tls_verify: bool = True
-    tls_ca: str | None = None
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = "none"
-    username: str | None = field(default=None, repr=False)
-    password: Callable[[], str] | None = field(default=None, repr=False)
-    cleartext_auth: bool = False
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    size_limit: int | None = None
-    chunking: bool = True
+    tls: Literal["starttls", "implicit", "none"]
+    tls_verify: bool
+    tls_ca: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"]
+    username: str | None = field(repr=False)
+    password: Callable[[], str] | None = field(repr=False)
+    cleartext_auth: bool
+    timeouts: SmtpTimeouts
+    max_message_size: int | None
+    chunking: bool
 
     @property
     def tls_terms(self) -> TlsTerms:
@@ -100,7 +100,7 @@ class SmtpTransport:
         self._observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
-        self._size_limit = settings.size_limit
+        self._size_limit = settings.max_message_size
         self._login = asyncio.Lock()
         self._chunking = Chunking(
             wanted=settings.chunking, tell=lambda why: observer.observe(ChunkingGivenUp(settings.name, why))
@@ -120,7 +120,7 @@ class SmtpTransport:
         """Certificates and CAs are read anew before the next connection; secrets always are. Its size limit is heard
         anew, and messages go in one write again."""
         self._tls.reload()
-        self._size_limit = self._settings.size_limit
+        self._size_limit = self._settings.max_message_size
         self._chunking.begin_anew()
         if self.tokens is not None:
             self.tokens.reload()
@@ -164,7 +164,7 @@ class SmtpTransport:
             if self._settings.auth != "none":
                 await self._log_in(opening, mechanisms, token, refused_before)
             offers = Offers.of(extensions)
-            self._size_limit = offers.size or self._settings.size_limit
+            self._size_limit = offers.size or self._settings.max_message_size
             certificate = opening.certificate()
             connection = opening.hand_over(offers, self._chunking)
         except BaseException:
@@ -292,7 +292,7 @@ class _Opening(SMTPProtocol):
     What breaks that drops the connection before aiosmtplib sees it.
     """
 
-    def __init__(self, sock: socket.socket, timeouts: Timeouts) -> None:
+    def __init__(self, sock: socket.socket, timeouts: SmtpTimeouts) -> None:
         super().__init__(loop=asyncio.get_running_loop())
         self._sock = sock
         self._timeouts = timeouts

@@ -144,7 +144,7 @@ async def clock_of(config: Config) -> tuple[float, str] | None:
         with contextlib.suppress(RelayError):
             terms = wiring.oauth2_terms(settings)
             url = terms.authority or terms.token_url
-            ahead = await asyncio.to_thread(TokenHttp(terms.ca).ahead, url)
+            ahead = await asyncio.to_thread(TokenHttp(terms.tls_ca).ahead, url)
             if ahead is not None:
                 return ahead, urlsplit(url).hostname or url
     return None
