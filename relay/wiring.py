@@ -30,7 +30,7 @@ from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
 from relay.policy.refusal import HTTP, Table
-from relay.queue.sqlite import SQLITE_VERSION, SqliteStore
+from relay.queue.sqlite.database import SQLITE_VERSION, SqliteStore
 from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport

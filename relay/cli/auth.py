@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.reach import load_as_service
 from relay.cli.screen import complain, progress, refuse, show, show_document
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -144,8 +144,9 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
 
 
 def _lines(told: list[dict[str, Any]]) -> Iterator[Line]:
-    from relay.cli.human import age, harmless, moment, of_json
+    from relay.cli.human import age, moment, of_json
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     now = datetime.now(UTC)
     for each in told:
@@ -192,8 +193,8 @@ def try_(
 
 
 def _step_lines(steps: list[dict[str, Any]]) -> Iterator[Line]:
-    from relay.cli.human import harmless
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     for step in steps:
         mark, style = ("✓", "green") if step["ok"] else ("✗", "bold red")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.config import advice, outside
 from relay.config.load import load
 from relay.errors import BadConfig, ConfigError

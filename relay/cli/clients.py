@@ -10,13 +10,14 @@ from typing import Any
 import typer
 
 from relay.cli import reach
-from relay.cli.human import age, harmless, of_json
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.human import age, of_json
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, refuse, show, show_document, width
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.cli.table import Column, Line, Part, table
 from relay.errors import RelayError
 from relay.mail.quirk import MEANING, Quirk
+from relay.observe.lines import harmless
 
 
 def clients(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:

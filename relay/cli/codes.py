@@ -8,26 +8,28 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from relay.cli.explain import conditions, said
-from relay.cli.human import count, harmless
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.human import count
+from relay.cli.options import ConfigOption, JsonOption, address
 from relay.cli.screen import complain, refuse, show, show_document
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.cli.table import Line
 from relay.errors import RelayError
-from relay.mail import author, header
 from relay.mail.address import Address
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.addressees import BadAddressees
+from relay.mail.envelope import Envelope
+from relay.mail.parcel import Parcel, converted
 from relay.mail.submission import Peer, Submission
+from relay.observe.lines import harmless
 from relay.policy.match import Condition, View, tried
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from relay.policy.explain import EntryTried
     from relay.policy.learn import Kind, Proposed
     from relay.policy.session_code import SessionCodes
+
+T = TypeVar("T")
 
 codes = typer.Typer(no_args_is_help=True, help="How session codes are told from other mail.")
 
@@ -314,7 +318,7 @@ class Judged:
         for entry in self.tried:
             spoke = entry.name == self.entry
             yield ((f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else ""),)
-            yield from [(part,) for part in conditions(entry.conditions)]
+            yield from conditions(entry.conditions)
 
     def document(self) -> dict[str, Any]:
         return {
@@ -361,17 +365,10 @@ def _letters(
     listener: str = "",
 ) -> list[Letter]:
     try:
-        recipients = [_address(text) for text in to]
+        recipients = list(dict.fromkeys([address("--to", text) for text in to]))
         return [Letter(file, View(_read(file, recipients, peer, listener))) for file in files]
     except RelayError as error:
         refuse(f"relay: {error}", 2)
-
-
-def _address(text: str) -> Address:
-    written = author.parse(text.encode("utf-8", "replace"))
-    if len(written) != 1 or written[0].address is None:
-        raise RelayError(f"--to: not one address: {harmless(text[:100])}")
-    return Address.of(written[0].address)
 
 
 def _read(file: Path, to: Sequence[Address], peer: Peer, listener: str) -> Submission:
@@ -383,28 +380,23 @@ def _read(file: Path, to: Sequence[Address], peer: Peer, listener: str) -> Submi
         raise RelayError(f"{harmless(str(file))}: {error.strerror or 'cannot be read'}") from None
     if len(octets) > _LARGEST:
         raise RelayError(f"{harmless(str(file))}: larger than {_LARGEST // 1024**2} MiB: that is no session code")
-    content = re.sub(rb"\r*\n", b"\r\n", octets)
-    head = content[: header.split(content)]
-    fields = header.Header.parse(head)
-    if not fields.fields:
+    parcel = Parcel(converted(octets))
+    if not parcel.header.fields:
         raise RelayError(f"{harmless(str(file))}: no message: it does not begin with a header")
-    named = to or [
-        Address.of(each.address)
-        for name in (b"to", b"cc", b"bcc")
-        for field in fields.all(name)
-        for each in author.parse(header.value(field))
-        if each.address
-    ]
-    authors = [each.address for field in fields.all(b"from") for each in author.parse(header.value(field))]
     return Submission(
         queue_id="",
-        envelope=Envelope(
-            Address.of(authors[0]) if authors and authors[0] else None,
-            tuple([Recipient(address) for address in dict.fromkeys(named)]),
-        ),
-        head=head,
-        size=len(content),
+        envelope=Envelope.of(_found(parcel.reverse_path), to or _found(parcel.recipients) or ()),
+        head=parcel.head,
+        size=len(parcel.content),
         peer=peer,
         listener=listener,
         received_at=datetime.now(UTC),
     )
+
+
+def _found(part: Callable[[], T]) -> T | None:
+    """That part of the envelope, as far as the header says it: a sample need not be one that can be sent."""
+    try:
+        return part()
+    except BadAddressees:
+        return None

@@ -5,13 +5,14 @@ Made from the documents of the desk (`admin.documents`: ENTRY and SHOWN).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from relay.cli.human import age, count, harmless, moment, octets, of_json, stamp
+from relay.cli.human import age, count, moment, octets, of_json, stamp
+from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, line, table
+from relay.observe.lines import harmless
 
 _STYLES = {
     "deferred": "yellow",
@@ -23,7 +24,6 @@ _STYLES = {
     "expired": "red",
     "cancelled": "dim",
 }
-_LABEL = 14
 
 _Object = dict[str, Any]
 
@@ -239,12 +239,8 @@ def _try(tried: _Object, now: datetime, width: int | None) -> Sequence[Part]:
 
 def _fact(name: str, words: str, width: int | None) -> Iterator[Line]:
     """A labelled line, or none where there is nothing to say."""
-    if not words:
-        return
-    safe = harmless(words)
-    parts = [safe] if width is None else textwrap.wrap(safe, max(width - _LABEL - 2, 30), break_on_hyphens=False)
-    for number, part in enumerate(parts):
-        yield (f"  {name if number == 0 else '':{_LABEL}}", "dim"), (part, "")
+    if words:
+        yield from labelled(f"  {name:14}", harmless(words), width, label="dim")
 
 
 # What was done

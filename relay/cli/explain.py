@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -14,12 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from relay.cli.serve import sentence
+from relay.cli.layout import labelled
+from relay.cli.options import ConfigOption, JsonOption, Usage, address
+from relay.cli.screen import console, styled
+from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.table import Line, line
 from relay.errors import RelayError
 from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.addressees import BadAddressees
+from relay.mail.envelope import Envelope
+from relay.mail.parcel import Parcel, converted
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
 from relay.policy.explain import Explanation
@@ -56,110 +59,64 @@ def explain(
         loaded = load(config)
         policy = compiled.policy(loaded)
         message = _message(from_, subject, eml)
-        submission = _submission(
-            message,
-            recipients=[_address("--to", text) for text in to or message.recipients],
-            reverse_path=message.reverse_path if envelope_from is None else _reverse_path(envelope_from),
+        now = datetime.now(UTC).astimezone()
+        submission = Submission(
+            queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
+            envelope=_envelope(message, to or (), envelope_from),
+            head=message.head,
+            size=len(message.content),
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
             listener=_listener(loaded, listener),
+            received_at=now,
         )
         patience = _patience(loaded, submission.listener)
     except RelayError as error:
         typer.echo(sentence(error), err=True)
-        raise typer.Exit(2 if isinstance(error, _Usage) else 1) from None
+        raise typer.Exit(2 if isinstance(error, Usage) else 1) from None
     told = explanation_of(submission, policy)
     if as_json:
         typer.echo(json.dumps(_document(submission, told, patience), indent=2))
     else:
-        _print(submission, told, patience)
+        console().print(styled(_lines(submission, told, patience)))
     raise typer.Exit(1 if told.rejected else 0)
-
-
-class _Usage(RelayError):
-    """What was asked makes no sense; the text says why."""
 
 
 # What was asked
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    head: bytes
-    size: int
-    reverse_path: Address | None
-    recipients: tuple[str, ...]
-
-
-def _message(from_: str | None, subject: str | None, eml: Path | None) -> _Message:
+def _message(from_: str | None, subject: str | None, eml: Path | None) -> Parcel:
     if eml is not None:
         if from_ is not None or subject is not None:
-            raise _Usage("--eml brings its own From and Subject: leave out --from and --subject")
-        return _read(eml)
+            raise Usage("--eml brings its own From and Subject: leave out --from and --subject")
+        try:
+            return Parcel(converted(eml.read_bytes()))
+        except OSError as error:
+            raise Usage(f"--eml {eml}: {error.strerror}") from None
     if from_ is None:
-        raise _Usage("who is the author? Give --from ADDRESS, or --eml FILE")
-    written = author.parse(from_.encode("utf-8", "replace"))
-    if len(written) != 1 or written[0].address is None:
-        raise _Usage(f"--from: not one address: {sanitise(from_, 200)}")
-    address = written[0].address
-    phrase = encoding.encode_phrase(written[0].name)
-    head = header.folded(b"From", [phrase, f"<{address}>".encode()] if phrase else [address.encode()])
+        raise Usage("who is the author? Give --from ADDRESS, or --eml FILE")
+    written = str(address("--from", from_)).encode()
+    phrase = encoding.encode_phrase(author.parse(from_.encode("utf-8", "replace"))[0].name)
+    head = header.folded(b"From", [phrase, b"<%b>" % written] if phrase else [written])
     if subject is not None:
         # An unstructured value is encoded as a phrase is, but needs no quotes.
         plain = subject.isascii() and subject.isprintable() and "=?" not in subject
         head += b"Subject: " + (subject.encode() if plain else encoding.encode_phrase(subject)) + b"\r\n"
-    head += b"\r\n"
-    return _Message(head, len(head), Address.of(address), ())
+    return Parcel(head + b"\r\n")
 
 
-def _read(eml: Path) -> _Message:
+def _envelope(message: Parcel, to: Sequence[str], envelope_from: str | None) -> Envelope:
     try:
-        content = re.sub(rb"\r*\n", b"\r\n", eml.read_bytes())
-    except OSError as error:
-        raise _Usage(f"--eml {eml}: {error.strerror}") from None
-    head = content[: header.split(content)]
-    fields = header.Header.parse(head)
-    found = [a.address for field in fields.all(b"from") for a in author.parse(header.value(field)) if a.address]
-    named = [
-        a.address
-        for name in (b"to", b"cc", b"bcc")
-        for field in fields.all(name)
-        for a in author.parse(header.value(field))
-        if a.address
-    ]
-    return _Message(head, len(content), Address.of(found[0]) if found else None, tuple(dict.fromkeys(named)))
-
-
-def _submission(
-    message: _Message, *, recipients: list[Address], reverse_path: Address | None, peer: Peer, listener: str
-) -> Submission:
+        recipients = [address("--to", text) for text in to] or message.recipients()
+        reverse_path = message.reverse_path() if envelope_from is None else _reverse_path(envelope_from)
+    except BadAddressees as error:
+        raise Usage(f"the envelope cannot be taken from the header: {error} (give --to and --envelope-from)") from None
     if not recipients:
-        raise _Usage("who is the recipient? Give --to ADDRESS")
-    now = datetime.now(UTC).astimezone()
-    everybody = recipients if reverse_path is None else [*recipients, reverse_path]
-    return Submission(
-        queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
-        envelope=Envelope(
-            reverse_path,
-            tuple([Recipient(address) for address in recipients]),
-            smtputf8=not all(address.is_ascii for address in everybody),
-        ),
-        head=message.head,
-        size=message.size,
-        peer=peer,
-        listener=listener,
-        received_at=now,
-    )
-
-
-def _address(option: str, text: str) -> Address:
-    written = author.parse(text.encode("utf-8", "replace"))
-    if len(written) != 1 or written[0].address is None:
-        raise _Usage(f"{option}: not one address: {sanitise(text, 200)}")
-    return Address.of(written[0].address)
+        raise Usage("who is the recipient? Give --to ADDRESS")
+    return Envelope.of(reverse_path, recipients)
 
 
 def _reverse_path(text: str) -> Address | None:
-    return None if text.strip() in ("", "<>") else _address("--envelope-from", text)
+    return None if text.strip() in ("", "<>") else address("--envelope-from", text)
 
 
 def _listener(config: Config, name: str | None) -> str:
@@ -167,7 +124,7 @@ def _listener(config: Config, name: str | None) -> str:
     if name is None:
         return names[0]
     if name not in names:
-        raise _Usage(f"--listener: no listener named {sanitise(name, 100)!r} (there are: {', '.join(names)})")
+        raise Usage(f"--listener: no listener named {sanitise(name, 100)!r} (there are: {', '.join(names)})")
     return name
 
 
@@ -182,51 +139,39 @@ def _patience(config: Config, listener: str) -> float | None:
 # What is answered
 
 
-def _print(submission: Submission, told: Explanation, patience: float | None) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    for line, style in _lines(submission, told, patience):
-        console.print(Text(line, style=style))
-
-
-_Line = tuple[str, str]
-
-
-def _lines(submission: Submission, told: Explanation, patience: float | None) -> Iterator[_Line]:
+def _lines(submission: Submission, told: Explanation, patience: float | None) -> Iterator[Line]:
     """The answer, line by line, each with its style."""
-    yield "Message", "bold"
+    yield line("Message", "bold")
     yield from _row("reverse-path", _path(submission.envelope.reverse_path))
     yield from _row("recipients", ", ".join([str(r.address) for r in submission.envelope.recipients]))
     peer = submission.peer
     yield from _row("client", peer.address + (f", user {peer.user}" if peer.user else ""))
     yield from _row("listener", submission.listener)
     if told.rejected is not None:
-        yield "", ""
-        yield "Refused", "bold red"
+        yield ()
+        yield line("Refused", "bold red")
         yield from _row("reply", str(told.rejected))
         yield from _row("because", ", ".join(told.because))
         return
-    yield "", ""
-    yield "Session code", "bold"
+    yield ()
+    yield line("Session code", "bold")
     if not told.session_codes:
-        yield "  no: session codes are not enabled", ""
+        yield line("  no: session codes are not enabled")
     for entry in told.session_codes:
         spoke = entry.name == told.session_code
-        yield f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else ""
+        yield line(f"  {entry.name}: {said(entry.held, spoke)}", "green" if spoke else "")
         yield from conditions(entry.conditions)
-    yield "", ""
-    yield "Sender rules", "bold"
+    yield ()
+    yield line("Sender rules", "bold")
     if not told.rules:
-        yield "  none: the sender stays as it is", ""
+        yield line("  none: the sender stays as it is")
     for tried in told.rules:
-        yield f"  {tried.rule.name}: {said(tried.held, tried.spoke)}", "green" if tried.spoke else ""
+        yield line(f"  {tried.rule.name}: {said(tried.held, tried.spoke)}", "green" if tried.spoke else "")
         yield from conditions(tried.conditions)
     if told.rules and not any(tried.spoke for tried in told.rules):
-        yield "  No rule matches: the sender stays as it is.", ""
-    yield "", ""
-    yield "Way out", "bold"
+        yield line("  No rule matches: the sender stays as it is.")
+    yield ()
+    yield line("Way out", "bold")
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
     yield from _row("reply", _reply(told, patience))
@@ -238,11 +183,11 @@ def _lines(submission: Submission, told: Explanation, patience: float | None) ->
         yield from _sender(submission, told)
 
 
-def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
+def _sender(submission: Submission, told: Explanation) -> Iterator[Line]:
     rendered = told.rendered
     assert rendered is not None
-    yield "", ""
-    yield f"Sender: {rendered.result or 'unchanged'}", "bold"
+    yield ()
+    yield line(f"Sender: {rendered.result or 'unchanged'}", "bold")
     yield from _change("reverse-path", _path(submission.envelope.reverse_path), _path(rendered.reverse_path))
     yield from _change("From", _value(rendered.from_before), _value(rendered.from_after))
     yield from _row("Reply-To", _value(rendered.reply_to or b""))
@@ -251,14 +196,14 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
     if rendered.smtputf8:
         yield from _row("SMTPUTF8", "the upstream must offer it")
     if told.repaired is not None:
-        yield "", ""
-        yield "Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold"
+        yield ()
+        yield line("Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold")
         repaired = told.repaired
         yield from _change("reverse-path", _path(rendered.reverse_path), _path(repaired.reverse_path))
         yield from _change("From", _value(rendered.from_after), _value(repaired.from_after))
         yield from _row("Reply-To", _value(repaired.reply_to or b""))
-    yield "", ""
-    yield "Header as it leaves (+ new, - removed)", "bold"
+    yield ()
+    yield line("Header as it leaves (+ new, - removed)", "bold")
     before = [raw for _, raw in told.before.fields]
     after = [raw for _, raw in told.after.fields]
     for kind, a_from, a_to, b_from, b_to in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -269,12 +214,12 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[_Line]:
             yield from _fields("+", after[b_from:b_to], "green")
 
 
-def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[_Line]:
+def _fields(mark: str, raws: list[bytes], style: str) -> Iterator[Line]:
     for raw in raws:
-        for number, line in enumerate(raw.splitlines()):
-            text = sanitise(encoding.text(line))
-            for part in textwrap.wrap(text, _WIDTH - 6, drop_whitespace=False, replace_whitespace=False) or [""]:
-                yield f"  {mark if number == 0 else ' '} {part}", style
+        for number, octets in enumerate(raw.splitlines()):
+            words = sanitise(encoding.text(octets))
+            for part in textwrap.wrap(words, _WIDTH - 6, drop_whitespace=False, replace_whitespace=False) or [""]:
+                yield line(f"  {mark if number == 0 else ' '} {part}", style)
 
 
 def said(held: bool, spoke: bool) -> str:
@@ -284,16 +229,16 @@ def said(held: bool, spoke: bool) -> str:
     return "would match, but an earlier one spoke" if held else "does not match"
 
 
-def conditions(tried: tuple[Condition, ...]) -> Iterator[_Line]:
+def conditions(tried: tuple[Condition, ...]) -> Iterator[Line]:
     """The conditions of an entry or a rule, each with what was there."""
     if not tried:
-        yield "      (no conditions: always)", ""
+        yield line("      (no conditions: always)")
     for condition in tried:
         found = ", ".join(condition.found) or "(nothing)"
         text = f"{condition.name}: {' or '.join(condition.expected)}; there is: {found}"
-        first, *more = textwrap.wrap(sanitise(text), _WIDTH - 12)
-        yield f"    {'yes' if condition.held else 'no ':3} {first}", "" if condition.held else "dim"
-        yield from [(f"          {line}", "" if condition.held else "dim") for line in more]
+        style = "" if condition.held else "dim"
+        before = f"    {'yes' if condition.held else 'no ':3} "
+        yield from labelled(before, sanitise(text), _WIDTH, label=style, style=style)
 
 
 def _is_held(told: Explanation) -> bool:
@@ -310,13 +255,11 @@ def _reply(told: Explanation, patience: float | None) -> str:
     )
 
 
-def _row(name: str, value: str) -> Iterator[_Line]:
-    first, *more = textwrap.wrap(sanitise(value), _WIDTH - 16) or ["(none)"]
-    yield f"  {name:13} {first}", ""
-    yield from [(f"{'':16}{line}", "") for line in more]
+def _row(name: str, value: str) -> Iterator[Line]:
+    return labelled(f"  {name:13} ", sanitise(value) or "(none)", _WIDTH)
 
 
-def _change(name: str, before: str, after: str) -> Iterator[_Line]:
+def _change(name: str, before: str, after: str) -> Iterator[Line]:
     yield from _row(name, before)
     if after != before:
         yield from _row("  becomes", after)

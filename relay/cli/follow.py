@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import smtplib
 import sys
 import time
 from collections.abc import Callable
@@ -14,9 +13,9 @@ import typer
 
 from relay.admin.client import NoRunningRelay
 from relay.cli import reach
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+from relay.cli.options import ConfigOption, Usage, address
 from relay.cli.screen import console, refuse
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -47,18 +46,20 @@ def follow(
 
     Exit code 0: delivered; 1: refused, failed, or it still waits; 3: no relay is running.
     """
-    from relay.cli.human import harmless
     from relay.config import compile as compiled
+    from relay.observe.lines import harmless
 
     try:
         patience = _duration(timeout)
-        recipient = _address("--to", to)
+        recipient = address("--to", to)
         loaded = reach.load_as_service(config)
-        author = _address("--from", sender) if sender is not None else compiled.bounces_from(loaded)
+        author = address("--from", sender) if sender is not None else compiled.bounces_from(loaded)
         snapshot = reach.ask(loaded.admin.socket, "/v1/status")["status"]
         reply = _handed_in(_door(loaded, snapshot), author, recipient, loaded.hostname)
     except NoRunningRelay as error:
         refuse(sentence(error), 3)
+    except Usage as error:
+        refuse(sentence(error), 2)
     except RelayError as error:
         refuse(sentence(error))
     typer.echo(f"the relay said: {harmless(reply)}")
@@ -75,15 +76,6 @@ def _duration(text: str) -> float:
         return duration(text).total_seconds()
     except BadValue as bad:
         raise typer.BadParameter(f"--timeout: {bad}") from None
-
-
-def _address(option: str, text: str) -> Address:
-    from relay.config.values import BadValue, address
-
-    try:
-        return address(text)
-    except BadValue as bad:
-        raise typer.BadParameter(f"{option}: {bad}") from None
 
 
 # The way in
@@ -136,38 +128,11 @@ def _handed_in(door: Relay, author: Address, recipient: Address, hostname: str) 
         now=datetime.now(UTC),
     )
     try:
-        client = submit.connect(door)
+        return submit.submit(submit.connect(door), submit.Letter(author, (recipient,), content))
+    except submit.Refused as error:
+        raise RelayError(f"the relay refused {error}") from None
     except submit.NotTaken as error:
         raise RelayError(str(error)) from None
-    try:
-        client.ehlo_or_helo_if_needed()
-        utf8 = not (author.is_ascii and recipient.is_ascii)
-        if utf8:
-            client.command_encoding = "utf-8"
-        _positive(client.docmd("MAIL", f"FROM:<{author}>{' SMTPUTF8' if utf8 else ''}"), f"the sender {author}")
-        _positive(client.docmd("RCPT", f"TO:<{recipient}>"), f"the recipient {recipient}")
-        said = _positive(client.data(content), "the message")
-        client.quit()
-        return said
-    except smtplib.SMTPResponseException as error:
-        raise RelayError(_told((error.smtp_code, error.smtp_error))) from None
-    except (OSError, smtplib.SMTPException):
-        raise RelayError("the connection with the relay was lost") from None
-    finally:
-        client.close()
-
-
-def _positive(answer: tuple[int, bytes], what: str) -> str:
-    if not 200 <= answer[0] < 300:
-        raise RelayError(f"the relay refused {what}: {_told(answer)}")
-    return _told(answer)
-
-
-def _told(answer: tuple[int, bytes | str]) -> str:
-    from relay.mail.reply import sanitise
-
-    code, text = answer
-    return sanitise(f"{code} {text.decode('utf-8', 'replace') if isinstance(text, bytes) else text}")
 
 
 # The way out
@@ -188,7 +153,7 @@ def _watched(
     """`say` prints a line that stays; `live` changes the one that does not."""
     from relay.admin.desk import SocketDesk
     from relay.admin.errors import NoSuchEntry
-    from relay.cli.human import harmless
+    from relay.observe.lines import harmless
 
     desk, told, begun = SocketDesk(config.admin.socket), 0, time.monotonic()
     while True:
@@ -217,7 +182,7 @@ def _watched(
 
 def _end(listed: dict[str, Any], say: Callable[[str], None]) -> int | None:
     """The exit code, where it goes no further by itself."""
-    from relay.cli.human import harmless
+    from relay.observe.lines import harmless
 
     addressee = listed["recipients"][0]
     if addressee["state"] in _ENDS:

@@ -1,4 +1,4 @@
-"""Ages, times and sizes as people read and write them. What comes from mail is made harmless here, too."""
+"""Ages, times and sizes as people read and write them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from datetime import datetime, timedelta
 
 from relay.config.values import BadValue, duration
 from relay.errors import RelayError
-from relay.observe.lines import printable as harmless
-
-__all__ = ["age", "count", "harmless", "moment", "octets", "of_json", "since", "stamp"]
+from relay.observe.lines import harmless
 
 _LONG_AGO = timedelta(days=180)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

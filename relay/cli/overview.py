@@ -5,17 +5,17 @@ Made from the document of the running relay (`admin.snapshot.Snapshot`, field by
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from relay.cli.human import age, count, harmless, moment, octets, of_json, stamp
+from relay.cli.human import age, count, moment, octets, of_json, stamp
+from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, line, table
+from relay.observe.lines import harmless
 
 _ERRORS_SHOWN = 5
 _STYLES = {"error": "bold red", "warning": "yellow"}
-_LABEL = 16
 _UNITS = {1: "s", 60: "min", 3600: "h", 86400: "d"}
 
 _Object = dict[str, Any]
@@ -34,10 +34,13 @@ def overview(now: _Object, width: int | None) -> Iterator[Line]:
     yield ()
     yield from table(_ROUTES, [_route(each, at) for each in now["routes"]], width=width)
     yield ()
-    yield from _row("Session codes", _codes(now["codes"]), width)
-    yield from _row("Recipients", _recipients(now["recipients"]), width)
-    yield from _row("Disk", _disk(now), width)
-    yield from _row("Running", _running(now, at), width)
+    for name, words in (
+        ("Session codes", _codes(now["codes"])),
+        ("Recipients", _recipients(now["recipients"])),
+        ("Disk", _disk(now)),
+        ("Running", _running(now, at)),
+    ):
+        yield from labelled(f"{name:16}", words, width, label="bold")
     if now["errors"]:
         yield ()
         latest = sorted(now["errors"], key=lambda noted: of_json(noted["at"]), reverse=True)[:_ERRORS_SHOWN]
@@ -63,10 +66,8 @@ def _trouble(trouble: _Object, at: datetime, width: int | None) -> Iterator[Line
     severity = trouble["severity"]
     since = of_json(trouble["since"])
     told = f"{harmless(trouble['text'])} (since {moment(since, at)}, {age((at - since).total_seconds())})"
-    for number, words in enumerate(_wrapped(told, width, 9)):
-        yield (f"{severity.upper() if number == 0 else '':9}", _STYLES.get(severity, "")), (words, "")
-    for number, words in enumerate(_wrapped(harmless(trouble["remedy"]), width, 12)):
-        yield (" " * 9, ""), ("-> " if number == 0 else "   ", "cyan"), (words, "cyan")
+    yield from labelled(f"{severity.upper():9}", told, width, label=_STYLES.get(severity, ""))
+    yield from labelled(f"{'':9}-> ", harmless(trouble["remedy"]), width, label="cyan", style="cyan")
 
 
 _LISTENERS = (
@@ -203,17 +204,6 @@ def _error(noted: _Object, at: datetime, width: int | None) -> list[Part]:
         (harmless(noted["event"]), ""),
         (harmless(noted["text"]), ""),
     ]
-
-
-def _row(name: str, words: str, width: int | None) -> Iterable[Line]:
-    for number, part in enumerate(_wrapped(words, width, _LABEL)):
-        yield (f"{name if number == 0 else '':{_LABEL}}", "bold"), (part, "")
-
-
-def _wrapped(words: str, width: int | None, indent: int) -> list[str]:
-    if width is None:
-        return [words]
-    return textwrap.wrap(words, max(width - indent, 30), break_on_hyphens=False) or [words]
 
 
 def absent(sentence: str) -> Line:

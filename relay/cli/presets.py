@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
+from relay.cli.layout import labelled
 from relay.cli.options import JsonOption
 from relay.cli.screen import refuse, show, show_document, width
 from relay.cli.table import Column, Line, Part, table
@@ -72,7 +72,7 @@ def _all_about(name: str, width: int | None) -> Iterator[Line]:
     yield ((f"{name}: {known.title}", "bold"),)
     yield from _fact("checked", known.checked, width)
     for number, source in enumerate(known.sources):
-        yield from _fact("source" if number == 0 else "", source, width)
+        yield (f"  {'source' if number == 0 else '':17} ", "dim"), (source, "")
     if known.unconfirmed:
         told = "not confirmed by the provider: " + ", ".join(known.unconfirmed)
         yield from _fact("caution", told, width)
@@ -111,9 +111,7 @@ def _said(line: dict[str, Any]) -> str:
 
 
 def _fact(name: str, words: str, width: int | None) -> Iterator[Line]:
-    room = 10_000 if width is None else max(width - 20, 30)
-    for number, part in enumerate(textwrap.wrap(words, room, break_on_hyphens=False, break_long_words=False) or [""]):
-        yield ((f"  {name if number == 0 else '':17} ", "dim"), (part, ""))
+    return labelled(f"  {name:17} ", words, width, label="dim")
 
 
 def _document(name: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli import reach
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document, width
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 from relay.queue.listing import Place, Verb, Wanted
 
@@ -187,7 +188,8 @@ def backup(
     if as_json:
         show_document(document)
         return
-    from relay.cli.human import count, harmless, octets
+    from relay.cli.human import count, octets
+    from relay.observe.lines import harmless
 
     saved = document["backup"]
     left_out = f"; {count(saved['left_out'], 'session code')} left out" if saved["left_out"] else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from relay.admin.client import NoRunningRelay, post
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption
-from relay.cli.serve import sentence
+from relay.cli.options import ConfigOption
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.config.load import load
 from relay.errors import RelayError
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from relay.cli import reach
-from relay.cli.human import harmless, of_json, stamp
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.human import of_json, stamp
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, show, show_document, width
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Column, Line, Part, table
+from relay.observe.lines import harmless
 
 senders = typer.Typer(no_args_is_help=True, help="Who is refused by an upstream, and what to do about it.")
 

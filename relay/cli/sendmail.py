@@ -23,6 +23,7 @@ from relay.mail import addressees, author, encoding
 from relay.mail.address import Address
 from relay.mail.addressees import BadAddressees
 from relay.mail.header import Header, folded, split, value
+from relay.mail.parcel import converted
 from relay.mail.reply import sanitise
 
 HELP = """\
@@ -184,7 +185,7 @@ def _read(options: Options) -> bytes:
         raise NotTaken(submit.OSERR, f"standard input: {error.strerror}") from None
     if content.startswith(b"From "):
         content = content.partition(b"\n")[2]
-    return re.sub(rb"\r*\n", b"\r\n", content)
+    return converted(content)
 
 
 def _letter(options: Options, content: bytes, hostname: str) -> Letter:

@@ -12,9 +12,9 @@ import typer
 
 from relay.admin.client import NoRunningRelay
 from relay.cli import reach
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, refuse, show, show_document, styled, width
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import BadConfig, RelayError
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig 
             }
         )
         return
-    from relay.cli.human import harmless
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     told = [line(harmless(error), "bold red")]
     if bad is not None:
@@ -176,9 +176,9 @@ def _watch(socket: Path) -> None:
 
 
 def _now(socket: Path) -> Iterator[Line]:
-    from relay.cli.human import harmless
     from relay.cli.overview import overview
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     try:
         yield from overview(reach.ask(socket, "/v1/status")["status"], width())

@@ -37,6 +37,10 @@ class NotTaken(Exception):
         super().__init__(text)
 
 
+class Refused(NotTaken):
+    """What the relay refused, and its reply."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
     """Where the relay may be, and what unqualified addresses belong to."""
@@ -132,7 +136,7 @@ def connect(relay: Relay) -> smtplib.SMTP:
         if code == 220:
             return client
         client.close()
-        trouble = _refusal(_shown(where), code, text)
+        trouble = _refusal(f"a session at {_shown(where)}", code, text)
     assert trouble is not None  # there is one place at least
     raise trouble
 
@@ -142,24 +146,25 @@ def _shown(where: Where) -> str:
     return f"unix:{host}" if not port else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def submit(client: smtplib.SMTP, letter: Letter) -> None:
-    """Hand it over, in several transactions where the relay wants fewer recipients; raises NotTaken."""
+def submit(client: smtplib.SMTP, letter: Letter) -> str:
+    """Hand it over, in several transactions where the relay wants fewer recipients; the last reply. Raises NotTaken."""
     try:
         client.ehlo_or_helo_if_needed()
-        waiting = list(letter.recipients)
+        waiting, reply = list(letter.recipients), ""
         while waiting:
-            waiting = _transaction(client, letter, waiting)
+            waiting, reply = _transaction(client, letter, waiting)
         client.quit()
+        return reply
     except smtplib.SMTPResponseException as error:
-        raise _refusal("the relay", error.smtp_code, error.smtp_error) from None
+        raise _refusal("a session", error.smtp_code, error.smtp_error) from None
     except (OSError, smtplib.SMTPException):  # a lost answer to the final dot as well: it may be kept
         raise NotTaken(TEMPFAIL, "the connection with the relay was lost") from None
     finally:
         client.close()
 
 
-def _transaction(client: smtplib.SMTP, letter: Letter, recipients: Sequence[Address]) -> list[Address]:
-    """One message to as many recipients as the relay takes; those that are left."""
+def _transaction(client: smtplib.SMTP, letter: Letter, recipients: Sequence[Address]) -> tuple[list[Address], str]:
+    """One message to as many recipients as the relay takes; those that are left, and what it replied."""
     parameters = [f"SIZE={len(letter.content)}"] if client.has_extn("size") else []
     addresses = [*recipients, *([letter.reverse_path] if letter.reverse_path else [])]
     if not all(address.is_ascii for address in addresses) and client.has_extn("smtputf8"):
@@ -185,19 +190,22 @@ def _transaction(client: smtplib.SMTP, letter: Letter, recipients: Sequence[Addr
     code, text = client.data(letter.content)
     if code != 250:
         raise _refusal("the message", code, text)
-    return list(recipients[taken:])
+    return list(recipients[taken:]), _said(code, text)
 
 
 def _written(parameters: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in parameters.items()]
 
 
-def _refusal(what: str, code: int, text: bytes | str, *, permanent: int = UNAVAILABLE) -> NotTaken:
-    said = sanitise(text.decode("utf-8", "replace") if isinstance(text, bytes) else text, 300)
+def _refusal(what: str, code: int, text: bytes | str, *, permanent: int = UNAVAILABLE) -> Refused:
     if 400 <= code < 500:
         permanent = TEMPFAIL
     elif code == 552:
         permanent = DATAERR
     elif code in _NOT_FOR_US and permanent == UNAVAILABLE:
         permanent = NOPERM
-    return NotTaken(permanent, f"{what}: {code} {said}")
+    return Refused(permanent, f"{what}: {_said(code, text)}")
+
+
+def _said(code: int, text: bytes | str) -> str:
+    return sanitise(f"{code} {text.decode('utf-8', 'replace') if isinstance(text, bytes) else text}", 300)

@@ -42,7 +42,10 @@ class Column:
 
     def cut(self, words: str, width: int) -> str:
         """`words` in at most `width` cells."""
-        return _shorten(words, width, 0 if self.ends else (width - 1) // 2)
+        if cell_len(words) <= width:
+            return words
+        tail = 0 if self.ends else (width - 1) // 2
+        return f"{_begin(words, width - 1 - tail)}…{_begin(words[::-1], tail)[::-1]}"
 
 
 def text(line: Line) -> str:
@@ -52,18 +55,6 @@ def text(line: Line) -> str:
 
 def line(words: str, style: str = "") -> Line:
     return ((words, style),)
-
-
-def shorten(words: str, width: int) -> str:
-    """`words` in at most `width` cells, cut in the middle."""
-    return _shorten(words, width, (width - 1) // 2)
-
-
-def _shorten(words: str, width: int, tail: int) -> str:
-    """`tail`: how much of the end is kept."""
-    if cell_len(words) <= width:
-        return words
-    return f"{_begin(words, width - 1 - tail)}…{_begin(words[::-1], tail)[::-1]}"
 
 
 def _begin(words: str, width: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,7 @@ class House:
             await self.store.close()
             raise
         self.metrics.gauges = Gauges(
-            ledger=lambda: self.store.ledger,
+            ledger=lambda: asdict(self.store.ledger),
             sessions=lambda: {listener.name: listener.door.sessions.total for listener in self.doors.listeners},
             connections=lambda: {name: upstream.connections for name, upstream in self.upstreams.items()},
             up=lambda: {name: upstream.up for name, upstream in self.upstreams.items()},

@@ -67,8 +67,8 @@ class Pages:
         try:
             view = await self._look()
         except StoreUnavailable:
-            view = None
-        return self._house.metrics.exposition(accept, view)
+            return self._house.metrics.exposition(accept)
+        return self._house.metrics.exposition(accept, (view.messages, view.oldest, view.bytes))
 
     async def _look(self) -> QueueView:
         """A look at a very long queue takes a while: then it serves twenty times as long, whoever asks how often."""

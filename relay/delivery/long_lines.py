@@ -5,30 +5,22 @@ What was learnt survives a restart and a reload, and is forgotten after 30 days:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from relay.errors import StoreUnavailable
+from relay.queue.store import QueueStore
 
 REMEMBERED = timedelta(days=30)
 _TOPIC = "long-lines"
 
 
-class Memory(Protocol):
-    """The part of the store that is used here (`queue.store.QueueStore`)."""
-
-    def recall(self, topic: str, key: str) -> Awaitable[datetime | None]: ...
-
-    def remember(self, topic: str, key: str, moment: datetime) -> Awaitable[None]: ...
-
-
 class LongLines:
     """Of one upstream. `always`: the configuration says `encode`."""
 
-    def __init__(self, upstream: str, memory: Memory, now: Callable[[], datetime], *, always: bool = False) -> None:
+    def __init__(self, upstream: str, store: QueueStore, now: Callable[[], datetime], *, always: bool = False) -> None:
         self._upstream = upstream
-        self._memory = memory
+        self._store = store
         self._now = now
         self._always = always
         self._recalled = False
@@ -40,7 +32,7 @@ class LongLines:
             return True
         if not self._recalled:
             try:
-                self._since = await self._memory.recall(_TOPIC, self._upstream)
+                self._since = await self._store.recall(_TOPIC, self._upstream)
             except StoreUnavailable:
                 return False  # and asked again
             self._recalled = True
@@ -50,6 +42,6 @@ class LongLines:
         """The upstream refused a message for its lines, and took it without them."""
         self._since, self._recalled = self._now(), True
         try:
-            await self._memory.remember(_TOPIC, self._upstream, self._since)
+            await self._store.remember(_TOPIC, self._upstream, self._since)
         except StoreUnavailable:
             pass  # until the end of this process it is known

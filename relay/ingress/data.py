@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from relay.ingress.limits import Memory
 from relay.mail import header
+from relay.mail.content import LONGEST_CR_RUN, normalise
 
 END = b"\r\n.\r\n"
 WHEN_SCARCE = 16 * 1024  # in-memory bound of a message while all together hold too much
 HEADER_WHEN_SCARCE = 64 * 1024  # bound of a header then, which cannot go to a spool file
-LONGEST_CR_RUN = 64 * 1024
 LONGEST_LINE = 998  # octets without the line end (RFC 5322, section 2.1.1)
 
 
@@ -288,17 +288,3 @@ def _copy(raw: bytearray, end: int) -> bytes:
     """The first `end` octets; a slice of a bytearray would be copied twice."""
     with memoryview(raw) as view:
         return view[:end].tobytes()
-
-
-def normalise(raw: bytes, *, header_first: bool) -> bytes:
-    """`raw` with CRLF line ends only; a bare CR is a space in the header that stands first, if one does.
-
-    Linear whatever comes: no regular expression, no repeated replacement.
-    """
-    lines = b"\n".join([line.rstrip(b"\r") for line in raw.split(b"\n")[:-1]])
-    tail = raw[raw.rfind(b"\n") + 1 :]
-    text = lines + b"\n" + tail if b"\n" in raw else tail
-    if b"\r" in text:
-        body = header.split(text) if header_first else 0
-        text = text[:body].replace(b"\r", b" ") + text[body:].replace(b"\r", b"\n")
-    return text.replace(b"\n", b"\r\n")

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from relay.durable import replace, sync
 from relay.values import frozen
 
 SETTLED = 2.0  # seconds without a change, for programs that write where they should rename
@@ -125,7 +126,8 @@ class Folder:
     def set_aside(self, one: Claimed, reason: str) -> None:
         """It cannot be taken."""
         there = self._move(one, self._bad)
-        there.with_name(there.name + ".reason.txt").write_text(reason, encoding="utf-8")
+        # Whoever put the file there is to read it, as far as the umask lets them.
+        replace(there.with_name(there.name + ".reason.txt"), (reason.encode(),), 0o666)
         self._sync()
 
     def _path(self, one: Claimed) -> Path:
@@ -150,8 +152,4 @@ class Folder:
 
     def _sync(self) -> None:
         for folder in (self._taken, self.directory):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(folder)

@@ -6,9 +6,10 @@ import asyncio
 import socket
 from collections.abc import Sequence
 
+from relay.durable import UnixSocket
 from relay.ingress.door import Door
 from relay.ingress.doorstep import Doorstep
-from relay.ingress.ports import BACKLOG, UnixSocket
+from relay.ingress.ports import BACKLOG
 from relay.ingress.session import Session
 from relay.ingress.settings import ListenerSettings
 

@@ -6,7 +6,7 @@ nobody has changed it for two seconds. What cannot be taken moves to `bad/`, wit
 the store cannot keep it, a file stays where it is. At least once: a file is taken a second time only if the relay
 crashed right behind keeping it, and its entry was delivered and forgotten (`queue.history: null`) meanwhile.
 
-The envelope comes from the header (`parcel`). Who puts files here is known by the folder's rights alone: rules see
+The envelope comes from the header (`mail.parcel`). Who puts files here is known by the folder's rights alone: rules see
 the client "pickup", which is in no network.
 """
 
@@ -27,7 +27,7 @@ from relay.events import ExceptionCaught, MessageRefused, Observer, QuirksTolera
 from relay.ingress import quirks
 from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import Claimed, Folder
-from relay.ingress.parcel import BadParcel, Bounds, Parcel
+from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
 from relay.mail.content import Content, MemoryContent
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
@@ -152,7 +152,7 @@ class Pickup:
         """One file, to its end; False when it has to be tried again later."""
         try:
             await self._accept(one)
-        except BadParcel as bad:
+        except BadFile as bad:
             self._refused(one, bad)
             await self._set_aside(one, str(bad))
         except StoreUnavailable as error:
@@ -164,18 +164,16 @@ class Pickup:
         return True
 
     async def _accept(self, one: Claimed) -> None:
-        """Raises BadParcel, StoreUnavailable."""
+        """Raises BadFile, StoreUnavailable."""
         started = time.perf_counter()
-        parcel, content = await self._read(one)
-        envelope = parcel.envelope
-        submission = Submission(
-            one.queue_id, envelope, parcel.head, content.size, PEER, self.settings.name, self._now()
-        )
+        file, content = await self._read(one)
+        envelope = file.envelope
+        submission = Submission(one.queue_id, envelope, file.head, content.size, PEER, self.settings.name, self._now())
         reply = await self._acceptor.accept(submission, content, lambda: time.perf_counter() - started)
         if reply[:1] == b"2":
             self.taken += 1
             self._kept.add(one.queue_id)
-            tolerated = quirks.of_head(parcel.head, size=content.size, smtputf8=envelope.smtputf8)
+            tolerated = quirks.of_head(file.head, size=content.size, smtputf8=envelope.smtputf8)
             if tolerated:
                 self._observer.observe(QuirksTolerated(self.settings.name, PEER.address, tuple(sorted(tolerated))))
             await self._on_disk(self._folder.remove, one)
@@ -188,39 +186,39 @@ class Pickup:
             raise StoreUnavailable("other", text)
         await self._set_aside(one, text)
 
-    async def _read(self, one: Claimed) -> tuple[Parcel, Content]:
+    async def _read(self, one: Claimed) -> tuple[PickupFile, Content]:
         """The message; large content goes to a spool file."""
         settings = self.settings
         bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields)
         descriptor = -1
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)
-            parcel = await asyncio.to_thread(Parcel, descriptor, bounds)
-            if parcel.whole:
-                return parcel, MemoryContent(parcel.first, len(parcel.head))
-            return parcel, await self._spooled(one, parcel)
+            file = await asyncio.to_thread(PickupFile, descriptor, bounds)
+            if file.whole:
+                return file, MemoryContent(file.first, len(file.head))
+            return file, await self._spooled(one, file)
         except OSError as error:
             if error.errno in FOR_GOOD:
-                raise BadParcel(f"cannot be read: {error.strerror}") from None
+                raise BadFile(f"cannot be read: {error.strerror}") from None
             raise StoreUnavailable("io", f"{one.shown}: {error.strerror}") from None
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    async def _spooled(self, one: Claimed, parcel: Parcel) -> Content:
+    async def _spooled(self, one: Claimed, file: PickupFile) -> Content:
         writer: SpoolWriter = self._spool.begin()
         try:
-            piece = parcel.first
+            piece = file.first
             while piece:
                 await writer.write(piece)
-                piece = await asyncio.to_thread(parcel.more)
-            return await writer.finish(one.queue_id, parcel.head, writer.written)
+                piece = await asyncio.to_thread(file.more)
+            return await writer.finish(one.queue_id, file.head, writer.written)
         except BaseException:
             with suppress(StoreUnavailable):  # then it is an orphan for the next start
                 await writer.discard()
             raise
 
-    def _refused(self, one: Claimed, bad: BadParcel) -> None:
+    def _refused(self, one: Claimed, bad: BadFile) -> None:
         self._observer.observe(
             MessageRefused(
                 listener=self.settings.name,

@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
-from contextlib import suppress
 from pathlib import Path
 
+from relay.durable import UnixSocket
 from relay.errors import RelayError
 
 BACKLOG = 1024
@@ -54,69 +53,12 @@ def _for_replies(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
 
 
-class UnixSocket(socket.socket):
-    """A listening Unix socket that we made; its file is ours until `remove`."""
-
-    def __init__(self) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._file: tuple[str, int, int] | None = None
-
-    def own(self, path: str) -> None:
-        """The file at `path` is this socket's."""
-        made = os.lstat(path)
-        self._file = (path, made.st_dev, made.st_ino)
-
-    def remove(self) -> None:
-        """Take the file away, unless it is somebody else's by now. Idempotent."""
-        file, self._file = self._file, None
-        if file is None:
-            return
-        path, device, inode = file
-        with suppress(OSError):  # gone already, or the folder is no longer ours
-            there = os.lstat(path)
-            if (there.st_dev, there.st_ino) == (device, inode):
-                os.unlink(path)
-
-
 def open_unix(path: str) -> UnixSocket:
     """A listening Unix socket at `path`, which its owner and its group may use (0660)."""
-    listener = UnixSocket()
     try:
-        _clear(path)
-        listener.bind(path)
-        listener.own(path)
-        # Nobody can connect before `listen`. (A umask would count for files of other threads as well.)
-        os.chmod(path, 0o660)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+        return UnixSocket(path, 0o660, BACKLOG)
     except OSError as error:
-        listener.remove()
-        listener.close()
         raise PortError(_explain_unix(path, error)) from None
-    except PortError:
-        listener.close()
-        raise
-    return listener
-
-
-def _clear(path: str) -> None:
-    """Remove the socket of a process that is gone; nothing else."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise PortError(f"unix:{path} is a file that is no socket (remove it, or choose another path)")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        except BlockingIOError:
-            pass  # a full backlog: somebody listens
-    raise PortError(f"unix:{path} is in use by another process (stop it, or choose another path)")
 
 
 def _explain_unix(path: str, error: OSError) -> str:
@@ -124,9 +66,11 @@ def _explain_unix(path: str, error: OSError) -> str:
         return f"unix:{path}: there is no folder {os.path.dirname(path) or '.'} (make it, or choose another path)"
     if isinstance(error, PermissionError):
         return f"unix:{path} cannot be made: permission denied (the folder must be writable for the relay)"
-    # "AF_UNIX path too long" comes without a number.
-    reason = os.strerror(error.errno) if error.errno else "the path is too long: 107 octets at most"
-    return f"unix:{path} cannot be opened: {reason}"
+    if error.errno == errno.EADDRINUSE:
+        if not Path(path).is_socket():
+            return f"unix:{path} is a file that is no socket (remove it, or choose another path)"
+        return f"unix:{path} is in use by another process (stop it, or choose another path)"
+    return f"unix:{path} cannot be opened: {error.strerror}"
 
 
 def has_family(host: str) -> bool:

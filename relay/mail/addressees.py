@@ -77,5 +77,11 @@ def usable(mailbox: author.Author, domain: str = "") -> Address | None:
     return address if address is not None and address.domain else None
 
 
+def one(written: bytes) -> Address | None:
+    """The usable address of what names one mailbox; None where it names none or several."""
+    mailboxes = author.parse(written)
+    return usable(mailboxes[0]) if len(mailboxes) == 1 else None
+
+
 def _is_resent(header: Header) -> bool:
     return any(name in _RESENT for name, _ in header.fields)

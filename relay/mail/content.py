@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from relay.mail.header import split
 from relay.values import frozen
+
+LONGEST_CR_RUN = 64 * 1024  # octets of CR before LF that are surely one line end
 
 
 class Content(Protocol):
@@ -57,3 +60,17 @@ class MemoryContent:
 
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
+
+
+def normalise(raw: bytes, *, header_first: bool) -> bytes:
+    """`raw` with CRLF line ends only; a bare CR is a space in the header that stands first, if one does.
+
+    Linear whatever comes: no regular expression, no repeated replacement.
+    """
+    lines = b"\n".join([line.rstrip(b"\r") for line in raw.split(b"\n")[:-1]])
+    tail = raw[raw.rfind(b"\n") + 1 :]
+    text = lines + b"\n" + tail if b"\n" in raw else tail
+    if b"\r" in text:
+        body = split(text) if header_first else 0
+        text = text[:body].replace(b"\r", b" ") + text[body:].replace(b"\r", b"\n")
+    return text.replace(b"\n", b"\r\n")

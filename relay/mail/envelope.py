@@ -6,6 +6,8 @@ or honoured by our own notifications.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from relay.mail.address import Address
 from relay.values import frozen
 
@@ -32,3 +34,10 @@ class Envelope:
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+
+    @classmethod
+    def of(cls, reverse_path: Address | None, recipients: Iterable[Address]) -> Envelope:
+        """The envelope for those who say nothing of DSN; SMTPUTF8 where an address needs it."""
+        to = tuple([Recipient(address) for address in recipients])
+        smtputf8 = not all(one.address.is_ascii for one in to) or not (reverse_path is None or reverse_path.is_ascii)
+        return cls(reverse_path, to, smtputf8)

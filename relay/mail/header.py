@@ -95,10 +95,6 @@ class Header:
     def count(self, name: bytes) -> int:
         return sum([field[0] == name for field in self.fields])
 
-    def insert(self, *raws: bytes) -> Header:
-        """With `raws`, complete fields, on top. Raises ValueError if one is not exactly one field."""
-        return Header((*map(_one, raws), *self.fields), self.rest)
-
     def delete(self, names: Collection[bytes]) -> Header:
         """Without any field whose name is among `names` (in lower case)."""
         return Header(tuple([field for field in self.fields if field[0] not in names]), self.rest)

@@ -17,12 +17,8 @@ class FanOut:
 
     __slots__ = ("_observers",)
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+    def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
-
-    def add(self, observer: Observer) -> None:
-        """Tell `observer` as well, from the next event on."""
-        self._observers = (*self._observers, observer)
 
     def observe(self, event: Event) -> None:
         for observer in self._observers:

@@ -54,7 +54,7 @@ class Lines:
         whole: dict[str, str | int | float] = {"time": self._time(at), "level": level.word, "event": wording.word}
         for field, value in _values(event, wording):
             if isinstance(value, str):
-                whole[field] = printable(value)
+                whole[field] = harmless(value)
             else:
                 whole[field] = round(value, 3) if isinstance(value, float) else value
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -104,7 +104,7 @@ def cut(value: str) -> str:
     return octets[:end].decode("utf-8", "surrogatepass") + "…"
 
 
-def printable(value: str) -> str:
+def harmless(value: str) -> str:
     """`value` with everything that is not printable written as an escape."""
     if value.isprintable():
         return value
@@ -113,7 +113,7 @@ def printable(value: str) -> str:
 
 def quoted(value: str) -> str:
     """`value` as a quoted string of one line, in which quotes and backslashes are escaped."""
-    return '"' + printable(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + harmless(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _escape(point: int) -> str:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -27,45 +26,22 @@ LEDGER_EVENTS = ("found", "accepted", "delivered", "failed", "expired", "cancell
 LEDGER_STATES = ("pending", "deferred", "active", "held")
 
 
-class Ledger(Protocol):
-    """Recipients, as the queue counts them at each commit."""
-
-    found: int
-    accepted: int
-    delivered: int
-    failed: int
-    expired: int
-    cancelled: int
-    pending: int
-    deferred: int
-    active: int
-    held: int
-
-
-class QueueView(Protocol):
-    """The queue at one moment: messages and the oldest acceptance by route, octets in all."""
-
-    @property
-    def messages(self) -> Mapping[str, int]: ...
-
-    @property
-    def oldest(self) -> Mapping[str, datetime]: ...
-
-    @property
-    def bytes(self) -> int: ...
+Queued = tuple[Mapping[str, int], Mapping[str, datetime], int]
+"""The queue at one moment: messages and the oldest acceptance by route, octets in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """What is read at each scrape, quickly and without blocking.
 
-    `sessions`: open sessions by listener. `connections`: ours by upstream, (idle, busy). `up`: by
-    upstream, False while it is set aside; who is missing is up. `disk_free`: octets on the queue's
-    file system, None when unknown. `verdicts`: senders that are known to be refused, by upstream. `tokens`,
-    `credentials`: by upstream, when its token ends, and when what that is had with.
+    `ledger`: recipients by event and by state. `sessions`: open sessions by listener. `connections`: ours
+    by upstream, (idle, busy). `up`: by upstream, False while it is set aside; who is missing is up.
+    `disk_free`: octets on the queue's file system, None when unknown. `verdicts`: senders that are known to
+    be refused, by upstream. `tokens`, `credentials`: by upstream, when its token ends, and when what that
+    is had with.
     """
 
-    ledger: Callable[[], Ledger]
+    ledger: Callable[[], Mapping[str, int]]
     sessions: Callable[[], Mapping[str, int]]
     connections: Callable[[], Mapping[str, tuple[int, int]]]
     up: Callable[[], Mapping[str, bool]]
@@ -82,19 +58,19 @@ class Metrics(Tally):
         super().__init__(names, now=now)
         self.gauges: Gauges | None = None
         self._build = (version, platform.python_version(), sqlite)
-        self._view: QueueView | None = None
+        self._queued: Queued | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._registry.register(_Collector(self._families))
 
-    def exposition(self, accept: str = "", view: QueueView | None = None) -> tuple[bytes, str]:
+    def exposition(self, accept: str = "", queued: Queued | None = None) -> tuple[bytes, str]:
         """The metrics and their content type: OpenMetrics where the Accept header asks for it, else text.
 
-        `view` is the queue as just read; None when it could not be read, then its gauges are left out.
+        `queued`: as just read; None when it could not be read, then its gauges are left out.
         """
         encode, content_type = choose_encoder(accept)
-        self._view = view
+        self._queued = queued
         return encode(self._registry), content_type
 
     def _families(self) -> Iterator[Metric]:
@@ -116,8 +92,8 @@ class Metrics(Tally):
         yield from map(_histogram, self.histograms)
         if self.gauges is not None:
             yield from self._current(self.gauges)
-        if self._view is not None:
-            yield from self._queue(self._view)
+        if self._queued is not None:
+            yield from self._queue(*self._queued)
 
     def _reply_counts(self) -> Metric:
         family = CounterMetricFamily("relay_smtpd_replies_total", "Replies to clients.", labels=("verb", "code_class"))
@@ -132,13 +108,13 @@ class Metrics(Tally):
             "relay_recipients_total", "The ledger: recipients that came in and went out.", labels=("event",)
         )
         for event in LEDGER_EVENTS:
-            recipients.add_metric((event,), getattr(ledger, event))
+            recipients.add_metric((event,), ledger[event])
         yield recipients
         yield _gauge(
             "relay_queue_recipients",
             "The ledger's other side: recipients in the queue.",
             ("state",),
-            {(state,): getattr(ledger, state) for state in LEDGER_STATES},
+            {(state,): ledger[state] for state in LEDGER_STATES},
         )
         sessions, up, connections = gauges.sessions(), gauges.up(), gauges.connections()
         yield _gauge(
@@ -183,22 +159,22 @@ class Metrics(Tally):
         if free is not None:
             yield _gauge("relay_disk_free_bytes", "Free on the queue's file system.", (), {(): free})
 
-    def _queue(self, view: QueueView) -> Iterator[Metric]:
-        messages = dict.fromkeys(self.names.routes, 0)
+    def _queue(self, messages: Mapping[str, int], oldest: Mapping[str, datetime], octets: int) -> Iterator[Metric]:
+        counts = dict.fromkeys(self.names.routes, 0)
         ages = dict.fromkeys(self.names.routes, 0.0)
         now = self._now()
-        for route, count in view.messages.items():
+        for route, count in messages.items():
             # Mail may still wait under a route that a reload took away, and must not be out of sight.
             name = route if route in self.names.routes else OTHER
-            messages[name] = messages.get(name, 0) + count
-        for route, oldest in view.oldest.items():
+            counts[name] = counts.get(name, 0) + count
+        for route, since in oldest.items():
             name = route if route in self.names.routes else OTHER
-            ages[name] = max(ages.get(name, 0.0), now - oldest.timestamp())
-        yield _gauge("relay_queue_messages", "Messages in the queue.", ("route",), _by_one(messages))
+            ages[name] = max(ages.get(name, 0.0), now - since.timestamp())
+        yield _gauge("relay_queue_messages", "Messages in the queue.", ("route",), _by_one(counts))
         yield _gauge(
             "relay_queue_oldest_age_seconds", "Age of the oldest message in the queue.", ("route",), _by_one(ages)
         )
-        yield _gauge("relay_queue_bytes", "Stored.", (), {(): view.bytes})
+        yield _gauge("relay_queue_bytes", "Stored.", (), {(): octets})
 
 
 class _Collector(Collector):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from relay.queue.books import Count
+from relay.queue.ledger import Count
 from relay.queue.listing import Saved
 from relay.queue.spool import Spool
 from relay.queue.work import Operation, Work

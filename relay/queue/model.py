@@ -179,11 +179,6 @@ class Ledger:
     active: int = 0
     held: int = 0
 
-    @property
-    def balanced(self) -> bool:
-        ended = self.delivered + self.failed + self.expired + self.cancelled
-        return self.found + self.accepted == ended + self.pending + self.deferred + self.active + self.held
-
 
 @frozen
 class QueueView:

@@ -18,9 +18,9 @@ from pathlib import Path
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
+from relay.durable import create, make_folder, sync
 from relay.errors import StoreUnavailable
 from relay.queue.content import FileContent
-from relay.queue.folder import make_folder, sync_folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Spool:
                 continue  # gone already, or a failing disk: the next start looks again
 
     def sync(self) -> None:
-        sync_folder(self.directory)
+        sync(self.directory)
 
     async def on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work` on a thread of the spool; a failing disk becomes StoreUnavailable."""
@@ -178,9 +178,8 @@ class SpoolWriter:
 
     def _append(self, data: bytes) -> None:
         if self._descriptor is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._touched = True
-            self._descriptor = os.open(self._spool.directory / self._name, flags, 0o600)
+            self._descriptor = create(self._spool.directory / self._name)
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]

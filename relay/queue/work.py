@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from relay.queue.books import Books
+from relay.queue.ledger import Books
 from relay.queue.model import Lease
 from relay.queue.rows import Row
 

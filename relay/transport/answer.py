@@ -61,7 +61,7 @@ def delivery(answer: Answer, *, on_client_error: OnClientError, now: datetime) -
     if 400 <= status < 500 and status not in _LATER:
         reply = Reply(552, "5.3.4", text) if status == 413 else Reply(550, f"5.0.{status}", text)
         return Delivery((Failed(Stage.HTTP, reply, unasked=on_client_error == "next"),))
-    after = _seconds(answer, now) if status == 429 or status >= 500 else None
+    after = asked_pause(answer.retry_after, answer.date, now) if status == 429 or status >= 500 else None
     reply = Reply(450, f"4.0.{status}", text)
     outcome = Deferred(Stage.HTTP, Trouble.TRANSIENT, text, reply, retry_after=after)
     if status in (408, 425):
@@ -75,15 +75,15 @@ def delivery(answer: Answer, *, on_client_error: OnClientError, now: datetime) -
 _KNOWN = frozenset(map(int, HTTPStatus))
 
 
-def _seconds(answer: Answer, now: datetime) -> float | None:
-    """Retry-After in seconds (RFC 9110, section 10.2.3); a date in it is by the endpoint's clock, if that is told."""
-    text = answer.retry_after.strip()
+def asked_pause(text: str, date: str, now: datetime) -> float | None:
+    """The seconds of Retry-After (RFC 9110, section 10.2.3), a day at most; a date in it is by the clock of `date`."""
+    text = text.strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), _LONGEST)
     when = _moment(text)
     if when is None:
         return None
-    return min(max(0.0, (when - (_moment(answer.date) or now)).total_seconds()), _LONGEST)
+    return min(max(0.0, (when - (_moment(date) or now)).total_seconds()), _LONGEST)
 
 
 def _moment(text: str) -> datetime | None:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from relay.durable import make_folder, replace, write_new
 from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
@@ -36,7 +37,7 @@ class CaptureTransport:
     async def connect(self) -> CaptureTransport | Deferred:
         """Makes the folder (0700) if there is none."""
         try:
-            await asyncio.to_thread(self._directory.mkdir, 0o700, True, True)
+            await asyncio.to_thread(make_folder, self._directory)
         except OSError as error:
             return self._deferred(Stage.CONNECT, error)
         return self
@@ -80,45 +81,29 @@ class CaptureTransport:
         return Deferred(stage, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
 
     def _write(self, request: DeliveryRequest) -> Path:
-        beside, descriptor = self._claim(request.queue_id)
+        beside = self._claim(request)
         path = beside.with_suffix(".eml")
-        partial = beside.with_suffix(".partial")
         try:
-            with open(descriptor, "wb") as file:
-                file.write(_envelope(request))
-                file.flush()
-                os.fsync(file.fileno())
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-                for piece in request.pieces():
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(partial, path)
-            self._sync_folder()
+            replace(path, request.pieces())
         except BaseException:
-            for leftover in (partial, path, beside):
+            for leftover in (path, beside):
                 with contextlib.suppress(OSError):
                     leftover.unlink()
             raise
         return path
 
-    def _claim(self, queue_id: str) -> tuple[Path, int]:
-        """A name that nobody has, taken by making its .json."""
-        stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in queue_id)
+    def _claim(self, request: DeliveryRequest) -> Path:
+        """The .json, under a name that nobody had."""
+        stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in request.queue_id)
         number = 1
         while True:
             beside = self._directory / f"{stem if number == 1 else f'{stem}-{number}'}.json"
             try:
-                return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                write_new(beside, (_envelope(request),))
             except FileExistsError:
                 number += 1
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            else:
+                return beside
 
 
 def _envelope(request: DeliveryRequest) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import cast
 
@@ -119,7 +119,7 @@ class HttpsTransport:
         except TimeoutError:
             stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {settings.connect:g} s")
 
-    async def _addresses(self, host: str, left: float) -> list[dial.Address]:
+    async def _addresses(self, host: str, left: float) -> Sequence[dial.Address]:
         try:
             found = await self._dialer.resolve(left)
         except TimeoutError:
@@ -128,7 +128,7 @@ class HttpsTransport:
             stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {reason(error)}")
         if self._settings.link_local:
             return found
-        good = [one for one in found if not is_link_local(str(one[1][0]))]
+        good = [one for one in found if not is_link_local(str(one[4][0]))]
         if found and not good:
             text = f"{host} leads to an address of the link or of a cloud's metadata, where no endpoint should be"
             stop(Stage.CONNECT, Trouble.TRANSIENT, text)
@@ -154,21 +154,21 @@ class HttpsTransport:
             text = "the endpoint closed the connection during the TLS handshake" if dropped else explain(error, host)
             stop(Stage.TLS, Trouble.DROPPED if dropped else Trouble.TRANSIENT, text)
         try:
-            self._check(transport.get_extra_info("ssl_object"))
+            await self._check(transport.get_extra_info("ssl_object"))
         except BaseException:
             transport.abort()
             raise
         return wire, cast("dict[str, object] | None", transport.get_extra_info("peercert"))
 
-    def _check(self, session: ssl.SSLObject | None) -> None:
+    async def _check(self, session: ssl.SSLObject | None) -> None:
         """The key is one of those that are pinned."""
         # An end that came before the handshake began is no error to every loop: a cipher proves that there was one.
         if session is None or session.cipher() is None:
             stop(Stage.TLS, Trouble.DROPPED, "the endpoint closed the connection before the TLS handshake")
         if self._settings.tls_pin:
             try:
-                key = pin.of(session.getpeercert(binary_form=True) or b"")
-            except ValueError:
-                key = ""
+                key = await asyncio.to_thread(pin.of, session.getpeercert(binary_form=True) or b"")
+            except ValueError as error:
+                stop(Stage.TLS, Trouble.TRANSIENT, f"the upstream's key cannot be compared with tls_pin: {error}")
             if key not in self._settings.tls_pin:
                 stop(Stage.TLS, Trouble.TRANSIENT, "the upstream's key is none of those in tls_pin")

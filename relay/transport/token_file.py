@@ -17,6 +17,7 @@ from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relay.durable import create, leave_to_owner, make_folder, replace
 from relay.errors import RelayError
 from relay.values import frozen
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SHORTEST_KEY = 32
-# Root may write here, in a folder of the relay's own user: nothing that lies there leads elsewhere.
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @frozen
@@ -88,24 +87,11 @@ class TokenFile:
         octets = json.dumps({"version": 1, **asdict(kept)}).encode()
         if self._key is not None:
             octets = self._fernet(self._key).encrypt(octets)
-        partial = self.path.with_name(f"{self.path.name}.partial")
         try:
             self._make_folder()
-            partial.unlink(missing_ok=True)
-            with open(os.open(partial, _NEW, 0o600), "wb") as file:
-                self._leave_to_owner(file.fileno())
-                file.write(octets)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(partial, self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            # Root may write here, in a folder of the relay's own user: nothing that lies there leads elsewhere.
+            replace(self.path, (octets,), like=self.path.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             raise RelayError(f"{self.path} cannot be written: {error.strerror}") from None
 
     @contextlib.contextmanager
@@ -115,8 +101,8 @@ class TokenFile:
         try:
             self._make_folder()
             try:
-                lock = os.open(path, _NEW, 0o600)
-                self._leave_to_owner(lock)
+                lock = create(path)
+                leave_to_owner(path.parent, lock)
             except FileExistsError:
                 lock = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
@@ -130,19 +116,9 @@ class TokenFile:
     def _make_folder(self) -> None:
         folder = self.path.parent
         if not folder.is_dir():
-            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                self._leave_to_owner(descriptor, folder.parent)
-            finally:
-                os.close(descriptor)
-
-    def _leave_to_owner(self, descriptor: int, folder: Path | None = None) -> None:
-        """What root makes must not keep the relay's own user out: it belongs to whom the folder belongs."""
-        if os.geteuid() == 0:
-            owner = os.stat(folder or self.path.parent)
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            make_folder(folder.parent)
+            make_folder(folder)
+            leave_to_owner(folder.parent, folder)
 
     def _decrypted(self, octets: bytes) -> bytes:
         if self._key is None:
@@ -157,12 +133,9 @@ class TokenFile:
         return decrypted
 
     def _fernet(self, key: str) -> Fernet:
-        try:
-            from cryptography.fernet import Fernet
-            from cryptography.hazmat.primitives.hashes import SHA256
-            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-        except ImportError:
-            problem = "the credential state-key needs the package cryptography, which is not installed"
-            raise RelayError(f"{problem} (pip install cryptography)") from None
+        from cryptography.fernet import Fernet
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         derived = HKDF(SHA256(), 32, salt=None, info=b"relay: kept tokens").derive(key.encode())
         return Fernet(base64.urlsafe_b64encode(derived))

@@ -19,12 +19,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, cast
 
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
+from relay.transport.answer import asked_pause
 from relay.transport.tls import explain
 from relay.values import frozen
 
@@ -199,7 +201,9 @@ class TokenHttp:
         """The answer, if it is one: JSON, and not an error of the machine behind it."""
         status = answer.status_code
         self.skew = self._skew(answer.headers.get("date", ""))
-        wait = _pause(answer.headers.get("retry-after", ""), self._now())
+        now = datetime.fromtimestamp(self._now(), UTC)
+        asked = asked_pause(answer.headers.get("retry-after", ""), answer.headers.get("date", ""), now)
+        wait = min(asked or 0.0, MOST_PAUSE)
         if status == 429:
             after = f" (asked again after {wait:.0f} s)" if wait else ""
             raise TokenTrouble(f"no token from {host}: too many requests{after}", wait=wait or 60.0)
@@ -273,13 +277,3 @@ def _cut(wires: list[socket.socket]) -> None:
     for wire in wires:
         with contextlib.suppress(OSError):
             wire.shutdown(socket.SHUT_RDWR)
-
-
-def _pause(text: str, now: float) -> float:
-    """The seconds of a Retry-After header (RFC 9110, section 10.2.3), or 0."""
-    if text.isascii() and text.strip().isdigit():
-        return min(float(text[:9]), MOST_PAUSE)
-    try:
-        return min(max(parsedate_to_datetime(text).timestamp() - now, 0.0), MOST_PAUSE)
-    except (ValueError, TypeError):
-        return 0.0

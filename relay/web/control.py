@@ -22,9 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
-import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -39,10 +36,12 @@ from relay.admin.documents import Document
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NotPossible, Refused
 from relay.admin.port import House
 from relay.admin.question import number_of, verb_of, wanted_of
+from relay.durable import UnixSocket
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.queue.listing import Listed, Verb
 
 _LARGEST = 64 * 1024  # octets of a request's body
+_BACKLOG = 100  # connections that wait to be taken
 _PATIENCE = 30.0  # seconds until the body has to be there
 _AT_ONCE = 200  # recipients that are made JSON before mail has its turn again
 _HEADERS = {"Server": "relay", "Cache-Control": "no-store"}
@@ -53,15 +52,15 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class ControlSocket:
     """The open socket, until `close`."""
 
-    def __init__(self, server: asyncio.Server, pages: _Server, path: Path) -> None:
+    def __init__(self, server: asyncio.Server, pages: _Server, listener: UnixSocket) -> None:
         self._server = server
         self._pages = pages
-        self._path = path
+        self._listener = listener
 
     async def close(self) -> None:
         """Stop listening, give requests under way a second, close connections."""
         self._server.close()
-        self._path.unlink(missing_ok=True)
+        self._listener.remove()
         self._pages.pre_shutdown()
         await self._pages.shutdown(1.0)
         await self._server.wait_closed()
@@ -69,34 +68,10 @@ class ControlSocket:
 
 async def start(path: Path, house: House) -> ControlSocket:
     """Serve `house` on a Unix socket at `path`, mode 0660. Raises OSError when that cannot be."""
-    _clear(path)
+    listener = UnixSocket(str(path), 0o660, _BACKLOG)
     pages = _Server(_Desk(house).answer, access_log=None)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        mask = os.umask(0o117)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        server = await asyncio.get_running_loop().create_unix_server(pages, sock=listener)
-    except BaseException:
-        listener.close()
-        raise
-    return ControlSocket(server, pages, path)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a process that is gone; one that somebody listens on stays, and `bind` refuses."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+    server = await asyncio.get_running_loop().create_unix_server(pages, sock=listener, backlog=_BACKLOG)
+    return ControlSocket(server, pages, listener)
 
 
 class _Desk:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from relay.admin.snapshot import CodesNow, Snapshot
 from relay.mail.quirk import Quirk
 from relay.observe.clients import ClientSeen
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from relay.queue.store import QueueStore
 from relay.web import control
 from tests.queue.mail import NOON, Noted

@@ -17,7 +17,7 @@ from relay.admin.desk import Desk, SocketDesk, open_desk
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NoSuchRoute, NotPossible, Refused
 from relay.errors import RelayError, StoreUnavailable
 from relay.queue.listing import Acted, Place, Verb, Wanted
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.admin.house import ROUTES, answering, ask, open_store
 from tests.admin.places import put
 from tests.queue.mail import NOON, an_entry

@@ -12,7 +12,7 @@ import pytest
 from relay.admin.desk import Desk, open_desk
 from relay.admin.errors import NoSuchEntry, Refused
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.admin.house import ROUTES, answering, ask, open_store
 
 Asked = Callable[[Desk], Any]

@@ -11,7 +11,7 @@ import pytest
 from relay.admin import documents, queue
 from relay.admin.desk import Desk, SocketDesk, open_desk
 from relay.queue.listing import Did, Place, Verb, Wanted
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.admin.house import ROUTES, answering, ask, open_store
 from tests.admin.places import put
 from tests.queue.mail import NOON, an_entry

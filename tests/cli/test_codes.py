@@ -200,6 +200,18 @@ def test_try_looks_at_client_listener_user_and_recipient_as_they_are_told(tmp_pa
     assert run("try", samples[0], "-c", config, "--to", "nobody").exit_code == 2
 
 
+def test_a_file_with_a_byte_order_mark_is_a_message(tmp_path: Path, samples: list[str]) -> None:
+    sample = Path(samples[0])
+    sample.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes())
+    config = configured(tmp_path, "session_codes: {enabled: true, match: [{from: '*@imuis.nl', to: jan@example.nl}]}\n")
+    assert run("try", str(sample), "-c", config).exit_code == 0
+
+
+def test_a_sample_need_not_be_one_that_can_be_sent(tmp_path: Path) -> None:
+    samples = [letter(tmp_path, str(n), f"Uw inlogcode is {code}", to="Jan") for n, code in enumerate(CODES)]
+    assert run("learn", *samples).exit_code == 0
+
+
 def test_a_code_in_another_field_is_not_shown_either(tmp_path: Path) -> None:
     file = letter(tmp_path, "x", "Code", more="X-Code: 482 913\n")
     match = "session_codes: {enabled: true, match: [{header: {X-Code: '*'}}]}\n"

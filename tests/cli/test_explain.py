@@ -105,6 +105,27 @@ def test_a_message_file_brings_author_recipients_and_fields(config: Path, tmp_pa
     assert "geheim" not in told["header_after"]
 
 
+def test_a_message_file_is_read_as_a_pickup_folder_would(config: Path, tmp_path: Path) -> None:
+    eml = tmp_path / "mail.eml"
+    message = b"Sender: app@elders.nl\nFrom: jan@elders.nl\nTo: klant@example.com\nSubject: x\rBcc: y@x.nl\n\nTekst"
+    eml.write_bytes(b"\xef\xbb\xbf" + message)
+    told = json.loads(run(config, "--eml", str(eml), "--json").stdout)
+    assert (told["reverse_path"], told["recipients"]) == ("app@elders.nl", ["klant@example.com"])
+    eml.write_bytes(b"X-Sender: <>\r\nX-Receiver: piet@example.org\r\n" + message)
+    told = json.loads(run(config, "--eml", str(eml), "--json").stdout)
+    assert (told["reverse_path"], told["recipients"]) == ("<>", ["piet@example.org"])
+    assert told["header_before"].startswith("Sender: app@elders.nl\r\n")
+
+
+def test_a_message_file_that_a_pickup_folder_would_refuse_needs_a_recipient(config: Path, tmp_path: Path) -> None:
+    eml = tmp_path / "mail.eml"
+    eml.write_bytes(b"From: jan@elders.nl\nTo: Klant\n\nTekst\n")
+    refused = run(config, "--eml", str(eml))
+    assert refused.exit_code == 2
+    assert "To: no usable address: Klant" in refused.stderr
+    assert run(config, "--eml", str(eml), "--to", "klant@example.com").exit_code == 0
+
+
 def test_a_message_file_cannot_write_to_the_terminal(config: Path, tmp_path: Path) -> None:
     eml = tmp_path / "mail.eml"
     eml.write_bytes(b"From: \x1b[31mJan\x07 <jan@example.nl>\r\nSubject: \x1b]0;x\x07 [bold]\r\n\r\n")

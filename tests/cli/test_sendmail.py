@@ -98,6 +98,13 @@ async def test_php_sends_with_recipients_from_the_header(tmp_path: Path) -> None
         assert content(entry) == MESSAGE.replace(b"\n", b"\r\n")
 
 
+async def test_a_byte_order_mark_before_the_header_is_dropped(tmp_path: Path) -> None:
+    async with a_relay(tmp_path) as relay:
+        entry = await relay.one("-t", "-i", stdin=b"\xef\xbb\xbf" + MESSAGE)
+        assert to(entry) == ["piet@example.org", "stil@example.org"]
+        assert content(entry) == MESSAGE.replace(b"\n", b"\r\n")
+
+
 async def test_cron_sends_with_names_of_this_machine(tmp_path: Path) -> None:
     mail = b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@pc> backup\n\ndone\n"
     async with a_relay(tmp_path) as relay:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from relay.cli.human import age, octets, since
-from relay.cli.table import Column, Part, shorten, table, text
+from relay.cli.table import Column, Part, table, text
 from relay.errors import RelayError
 
 COLUMNS = (
@@ -96,8 +96,8 @@ def test_no_line_is_wider_than_the_terminal(values: list[tuple[str, str]], width
 
 
 @given(st.text(st.characters(categories=("L", "N", "P"))), st.integers(3, 40))
-def test_what_is_shortened_fits_and_keeps_both_ends(words: str, width: int) -> None:
-    short = shorten(words, width)
+def test_what_is_cut_fits_and_keeps_both_ends(words: str, width: int) -> None:
+    short = Column("").cut(words, width)
     assert cell_len(short) <= width
     if short != words:
         head, _, tail = short.partition("…")

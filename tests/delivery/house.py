@@ -21,7 +21,7 @@ from relay.policy.decide import Accept as Accepted
 from relay.policy.match import Match
 from relay.policy.retry import Schedule
 from relay.queue.model import Entry, Lease
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.delivery.ways import Watch, Way
 from tests.kit import configured
 from tests.queue.mail import NOON, an_entry

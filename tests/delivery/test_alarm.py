@@ -22,7 +22,7 @@ from relay.observe.diagnosis import Finding
 from relay.observe.trouble import Severity
 from relay.policy.decide import Policy
 from relay.queue.model import Entry, Kind
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
 from tests.queue.mail import NOON

@@ -347,6 +347,85 @@ async def test_a_pinned_sender_is_not_tried_unchanged_again(house: DeliveryHouse
     assert house.watch.of(SenderForgotten) == [SenderForgotten("own", "jan@example.nl", "jan@example.nl", "operator")]
 
 
+# A person has a word while an attempt is under way
+
+
+async def pin(house: DeliveryHouse) -> None:
+    await house.store.remember(TOPIC, key_of("own", JAN), NOON, value_of(Verdict("own", JAN, NOON, None)))
+    await house.verdicts.reload()
+
+
+async def forget(house: DeliveryHouse) -> None:
+    await house.store.forget_memory(TOPIC, key_of("own", JAN))
+    await house.verdicts.reload()
+
+
+async def under_way(house: DeliveryHouse) -> asyncio.Task[Attempted]:
+    """An attempt whose upstream has not answered yet."""
+    trying = asyncio.create_task(tried(house, leased()))
+    await house.watch.until(lambda: house.ways["own"].busy)
+    return trying
+
+
+@pytest.mark.asyncio
+async def test_a_sender_that_a_person_pins_while_an_attempt_is_under_way_stays_pinned(house: DeliveryHouse) -> None:
+    way = house.ways["own"]
+    way.says = lambda request: TAKEN if str(request.reverse_path) == ADDRESS else None
+    trying = await under_way(house)
+    await pin(house)
+    way.busy[0].tell(NOT_YOURS)
+    assert (await trying).outcomes == (TAKEN,)
+    assert house.watch.of(SenderJudged) == []
+    house.now += timedelta(days=400)
+    await tried(house, leased())
+    await house.verdicts.load()  # a restart
+    await tried(house, leased())
+    assert paths(house) == ["jan@example.nl", ADDRESS, ADDRESS, ADDRESS]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("answer", [TAKEN, NOT_YOURS, GREYLISTED], ids=["taken", "refused", "greylisted"])
+async def test_a_sender_that_is_pinned_stays_so_whatever_is_said_to_an_attempt_that_began_before(
+    house: DeliveryHouse, answer: Outcome
+) -> None:
+    way = house.ways["own"]
+    way.says = lambda request: None
+    trying = await under_way(house)
+    await pin(house)
+    way.busy[0].tell(answer)
+    way.says = lambda request: NOT_YOURS  # the address of the rule, too
+    await trying
+    assert house.watch.of(SenderForgotten) == []
+    assert house.verdicts.refuses("own", JAN)
+    (memory,) = await house.store.memories(TOPIC)
+    assert memory.value == value_of(Verdict("own", JAN, NOON, None))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_a_sender_that_a_person_forgets_while_an_attempt_is_under_way_is_asked_about_again(
+    house: DeliveryHouse, pinned: bool
+) -> None:
+    way = house.ways["own"]
+    if pinned:
+        await pin(house)
+    else:
+        way.says = refusing(NOT_YOURS)
+        await tried(house, leased())
+    way.requests.clear()
+    way.says = lambda request: None
+    trying = await under_way(house)  # as its rule has it
+    await forget(house)
+    way.busy[0].tell(TAKEN)
+    assert (await trying).outcomes == (TAKEN,)
+    assert not house.verdicts.refuses("own", JAN)
+    way.says = refusing(NOT_YOURS)
+    await tried(house, leased())
+    assert paths(house) == [ADDRESS, "jan@example.nl", ADDRESS]
+    (memory,) = await house.store.memories(TOPIC)  # what is found out now is remembered for its day
+    assert memory.moment == NOON + timedelta(days=1)
+
+
 @pytest.mark.asyncio
 async def test_a_memory_that_cannot_be_read_is_left_out(house: DeliveryHouse) -> None:
     await house.store.remember(TOPIC, "no JSON", NOON, "{}")

@@ -26,7 +26,7 @@ from relay.events import (
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
+from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.mail.submission import Peer, Submission
 from relay.mail.summary_line import of_text
@@ -208,6 +208,55 @@ def test_mail_that_met_421_or_a_sick_endpoint_waits_longer_than_the_upstream_is_
     assert at is not None
     assert at >= NOW + DEFAULT.schedule.set_aside(1, 1.0)
     assert at <= NOW + timedelta(seconds=66)
+
+
+# The second time
+
+
+QUOTA = Deferred(
+    Stage.MAIL, Trouble.PERMANENT, "quota", Reply(554, "5.2.0", "quota"), upstream_sick=True, refusal=Refusal.QUOTA
+)
+LESS = replace(QUOTA, trouble=Trouble.TRANSIENT, reply=Reply(451, "4.7.0", "slower"), refusal=Refusal.THROTTLED)
+CLOSING = Deferred(Stage.MAIL, Trouble.TRANSIENT, "bye", Reply(421, "4.3.2", "bye"), upstream_sick=True)
+UNABLE = Deferred(Stage.HTTP, Trouble.TRANSIENT, "no", Reply(450, "4.0.503", "no"), upstream_sick=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "pauses"),
+    [
+        (QUOTA, (0, 330, 660)),
+        (replace(QUOTA, stage=Stage.DOT), (66, 330, 660)),
+        (LESS, (0, 60, 60)),
+        (replace(LESS, stage=Stage.DOT), (66, 330, 660)),
+        (GREYLISTED, (60, 300, 600)),
+        (SICK, (0, 0, 0)),
+        (IN_DOUBT, (120, 600, 900)),
+        (CLOSING, (66, 330, 660)),
+        (UNABLE, (66, 330, 660)),
+    ],
+    ids=[
+        "the account, at MAIL", "the account, later", "throttled at MAIL", "throttled later", "greylisted",
+        "before a transaction", "in doubt", "421", "a sick endpoint",
+    ],
+)  # fmt: skip
+def test_what_the_account_is_blamed_for_at_mail_is_due_at_once_the_first_time_and_all_else_by_the_schedule(
+    outcome: Deferred, pauses: tuple[float, ...]
+) -> None:
+    minutes = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=10))
+    route = replace(DEFAULT, schedule=Schedule(minutes, timedelta(days=5)))
+    for attempts, pause in enumerate(pauses, start=1):
+        done = settled(lease(attempts=attempts), outcome, route=route)
+        assert done.settlement.next_attempt_at == NOW + timedelta(seconds=pause), attempts
+
+
+@pytest.mark.parametrize("outcome", [QUOTA, LESS, GREYLISTED, SICK, IN_DOUBT])
+def test_a_session_code_waits_for_the_interval_of_its_attempt_whatever_the_reason(outcome: Deferred) -> None:
+    schedule = Schedule((timedelta(seconds=2), timedelta(seconds=5)), timedelta(minutes=10))
+    for attempts, seconds in ((1, 2), (2, 5), (3, 5)):
+        code = lease(session_code=True, attempts=attempts)
+        pause = settled(code, outcome, route=replace(CODES, schedule=schedule)).settlement.next_attempt_at
+        assert pause is not None
+        assert 0.9 * seconds <= (pause - NOW).total_seconds() <= 1.1 * seconds
 
 
 def test_a_greylisted_recipient_keeps_the_schedule_when_the_upstream_falls_ill_for_the_others() -> None:

@@ -19,9 +19,10 @@ from relay.events import NotificationQueued
 from relay.mail.address import Address
 from relay.mail.summary_line import Line, to_text
 from relay.queue.model import Entry, Kind, Result, Settlement, State, Told
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
+from tests.kit.ledger import balanced
 from tests.queue.mail import NOON, an_entry
 
 JAN, PIET = Address.of("jan@example.nl"), Address.of("piet@example.nl")
@@ -123,7 +124,7 @@ async def test_what_was_collected_goes_out_as_one_message_when_the_hour_has_room
     assert lines_of(entry) == 7
     assert desk.watch.of(NotificationQueued) == [NotificationQueued("SUMMARY0", "", "summary", "jan@example.nl")]
     assert desk.rung == ["default"]
-    assert desk.store.ledger.balanced
+    assert balanced(desk.store.ledger)
 
 
 @pytest.mark.asyncio

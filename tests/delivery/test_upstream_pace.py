@@ -298,6 +298,21 @@ async def test_one_message_that_hears_of_a_quota_keeps_no_other_from_its_way() -
 
 
 @in_virtual_time
+async def test_a_probe_that_hears_of_the_quota_closes_the_way_at_once() -> None:
+    road = Road()
+    road.way.connects = DOWN
+    await road.send("first")
+    await asyncio.sleep(road.upstream.opens_in)
+    road.way.connects = True
+    road.way.says = lambda request: USED_UP
+    await road.send("probe")
+    assert road.upstream.opens_in == 3600
+    assert await road.outcome(road.send("another")) is None
+    assert [request.queue_id for request in road.way.requests] == ["probe"]
+    await road.demolish()
+
+
+@in_virtual_time
 async def test_where_the_window_is_known_a_quota_is_waited_for_until_the_oldest_leaves_it() -> None:
     road = Road(3, Limit(4, DAY, of_recipients=True))
     for _ in range(2):

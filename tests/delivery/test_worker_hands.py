@@ -32,6 +32,7 @@ from relay.transport.port import Delivery
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import CLOSING, GREYLISTED, REFUSED, TAKEN, turns
 from tests.kit import configured
+from tests.kit.ledger import balanced
 from tests.queue.mail import NOON
 
 LOOK = configured.rule("look", Match(), None, hold=True)
@@ -128,7 +129,7 @@ async def test_a_session_code_is_held_too_and_its_lifetime_goes_on(house: Delive
     house.now += LIFETIME
     await house.watch.until(lambda: house.watch.of(RecipientExpired))
     await house.watch.until(lambda: delivered(house) == ["BOUNCE0"])
-    assert house.store.ledger.balanced
+    assert balanced(house.store.ledger)
     assert [request.queue_id for request in house.ways["own"].requests] == ["BOUNCE0"]
 
 

@@ -13,10 +13,11 @@ from functools import partial
 
 from relay.ingress import quirks
 from relay.ingress.chunks import ChunkReader
-from relay.ingress.data import ContentReader, normalise
+from relay.ingress.data import ContentReader
 from relay.ingress.limits import Memory
 from relay.ingress.transaction import Transaction
 from relay.mail import author, header, path
+from relay.mail.content import normalise
 from relay.mail.header import Header
 from tests.fuzz.conversation import anything_said, one_message
 

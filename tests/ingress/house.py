@@ -32,7 +32,7 @@ from relay.policy.decide import DEFAULT, Accept, Policy
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
 from relay.queue.model import Entry, Lease
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.kit import configured
 
 E = TypeVar("E", bound=Event)

@@ -213,6 +213,28 @@ def test_what_goes_to_a_spool_file_is_what_would_have_stayed_in_memory(
         assert spilled.size == len(whole.content)
 
 
+STUFFED = st.lists(st.sampled_from([b"", b"a", b"Hallo", b"..", b"...", b"..a", b".a", b"x" * 30]), max_size=40)
+
+
+@settings(max_examples=200)
+@given(STUFFED, st.integers(40, 200), st.data())
+@example([b"..a"] * 20, 45, None)
+@example([b"a", b".."] * 20, 60, None)
+def test_how_the_network_cuts_bare_line_feeds_makes_no_difference_where_content_goes_to_a_file(
+    lines: list[bytes], in_memory: int, data: st.DataObject | None
+) -> None:
+    body = b"A: b\n\n" + b"".join([line + b"\n" for line in lines]) + b"..z\n" * (in_memory // 2)
+    wire = body + b"\r\n.\r\nQUIT\r\n"
+    cuts = (
+        range(1, len(wire), 7)
+        if data is None
+        else data.draw(st.lists(st.integers(0, len(wire)), min_size=4, max_size=40))
+    )
+    got = read(wire, *cuts, in_memory=in_memory)
+    assert got.content == model(body + b"\r\n") == read(wire).content
+    assert got.leftover == b"QUIT\r\n"
+
+
 def test_a_large_message_is_spilled_and_a_small_one_is_not() -> None:
     small = HEAD + b"x" * 70 + b"\r\n.\r\n"
     large = HEAD + (b"x" * 70 + b"\r\n") * 8_000 + b".\r\n"

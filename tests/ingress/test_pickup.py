@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import ExceptionCaught, MessageQueued, MessageRefused, QuirksTolerated, Warned
-from relay.ingress import parcel
-from relay.ingress.data import normalise
+from relay.ingress import pickup_file
 from relay.ingress.folder import Claimed, Folder
-from relay.ingress.parcel import Bounds, Parcel
 from relay.ingress.pickup import Pickup
+from relay.ingress.pickup_file import Bounds, PickupFile
+from relay.mail.content import normalise
 from relay.mail.quirk import Quirk
 from tests.ingress.house import PATIENCE, House, HouseOf, on_both_loops
 from tests.kit import configured
@@ -66,12 +66,12 @@ async def at_work(pickup: Pickup) -> AsyncIterator[None]:
             await running
 
 
-def read(folder: Path, content: bytes) -> Parcel:
+def read(folder: Path, content: bytes) -> PickupFile:
     path = folder / "one.eml"
     path.write_bytes(content)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return Parcel(descriptor, BOUNDS)
+        return PickupFile(descriptor, BOUNDS)
     finally:
         os.close(descriptor)
 
@@ -172,7 +172,7 @@ async def test_a_large_file_goes_to_a_spool_file(house_of: HouseOf, folder: Path
 async def test_a_broken_file_lies_in_bad_with_the_reason(
     house_of: HouseOf, folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, code: int, reason: str
 ) -> None:
-    monkeypatch.setattr(parcel, "PIECE", 512)
+    monkeypatch.setattr(pickup_file, "PIECE", 512)
     async with house_of() as house:
         async with at_work(a_pickup(house, folder, max_message_size=3_000, header_size=1_024, header_fields=200)):
             put(folder, "stuk.eml", content)
@@ -228,6 +228,22 @@ async def test_a_broken_file_never_takes_the_place_of_another(house_of: HouseOf,
         assert (folder / "bad/stuk.eml").read_bytes() == b"een"
         assert (folder / "bad/stuk-2.eml").read_bytes() == b"twee"
         assert (folder / "bad/stuk-2.eml.reason.txt").exists()
+
+
+@on_both_loops
+async def test_a_link_where_the_reason_belongs_leads_nowhere(house_of: HouseOf, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    async with house_of() as house:
+        pickup = a_pickup(house, folder)
+        await pickup.open()
+        (folder / "bad/stuk.eml.reason.txt").symlink_to(tmp_path / "precious")
+        (folder / "bad/stuk.eml.reason.txt.partial").symlink_to(tmp_path / "precious")
+        async with at_work(pickup):
+            put(folder, "stuk.eml", b"een")
+            await house.observed.until(MessageRefused)
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert files(folder) == ["bad/stuk.eml", "bad/stuk.eml.reason.txt"]
+    assert "was not taken" in (folder / "bad/stuk.eml.reason.txt").read_text()
 
 
 @pytest.mark.parametrize("size", [0, 600_000])
@@ -395,9 +411,9 @@ def test_where_a_file_is_cut_makes_no_difference(tmp_path_factory: pytest.TempPa
     path.write_bytes(raw)
     descriptor = os.open(path, os.O_RDONLY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parcel, "PIECE", 16)
+        patch.setattr(pickup_file, "PIECE", 16)
         try:
-            one = Parcel(descriptor, Bounds(100_000, 16, 10))
+            one = PickupFile(descriptor, Bounds(100_000, 16, 10))
             content = one.first
             while piece := one.more():
                 content += piece

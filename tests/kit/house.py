@@ -27,6 +27,7 @@ from relay.daemon.main import running
 from relay.events import Event, ExceptionCaught
 from relay.queue.model import Ledger
 from tests.kit.certificates import Certificates
+from tests.kit.ledger import balanced
 from tests.kit.upstream import ScriptedUpstream
 
 ACCOUNT, PASSWORD = "relay@example.nl", "Zo-geheim-8"
@@ -111,7 +112,7 @@ class Site:
             async with running(config, path=self.config_path, observers=[seen]) as relay:
                 house = RunningHouse(relay, seen)
                 yield house
-                assert house.ledger.balanced, house.ledger
+                assert balanced(house.ledger), house.ledger
         caught = seen.all(ExceptionCaught)
         assert caught == [], "\n".join(event.traceback for event in caught)
 

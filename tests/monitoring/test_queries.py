@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay.events import UpstreamConnected
 from relay.observe.metrics import Gauges, Metrics
 from relay.observe.tally import Names
-from relay.queue.model import Ledger, QueueView
+from relay.queue.model import Ledger
 from tests.monitoring.queries import Query, dashboard, every_query, rules
 
 NAMES = Names(
@@ -37,7 +38,7 @@ def exposed() -> dict[str, Labels]:
     """What a relay exposes: name of the series → labels → their values."""
     metrics = Metrics(NAMES, version="0", sqlite="3")
     metrics.gauges = Gauges(
-        ledger=Ledger,
+        ledger=lambda: asdict(Ledger()),
         sessions=lambda: {"legacy": 1},
         connections=lambda: {"own": (1, 2)},
         up=lambda: {"own": True},
@@ -48,7 +49,7 @@ def exposed() -> dict[str, Labels]:
     )
     for upstream in NAMES.upstreams:
         metrics.observe(UpstreamConnected(upstream, NEXT_YEAR))
-    body, _ = metrics.exposition("", QueueView(bytes=1))
+    body, _ = metrics.exposition("", ({}, {}, 1))
     series: dict[str, Labels] = {"up": {}}
     for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:

@@ -20,8 +20,7 @@ class Clumsy:
 
 def test_every_observer_hears_every_event_in_order() -> None:
     first, second = Recorder(), Recorder()
-    fan_out = FanOut([first])
-    fan_out.add(second)
+    fan_out = FanOut([first, second])
     fan_out.observe(QUEUED)
     fan_out.observe(ENDED)
     assert first.events == second.events == [QUEUED, ENDED]

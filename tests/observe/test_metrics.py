@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -16,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from relay import events
 from relay.mail.outcome import Stage, Trouble
 from relay.mail.quirk import Quirk
-from relay.observe.metrics import LEDGER_EVENTS, LEDGER_STATES, Gauges, Metrics
+from relay.observe.metrics import LEDGER_EVENTS, LEDGER_STATES, Gauges, Metrics, Queued
 from relay.observe.tally import FEEDS, MOST_RULES, REPLY_CLASSES, REPLY_VERBS, Names
-from relay.queue.model import Ledger, QueueView
+from relay.queue.model import Ledger
+from tests.kit.ledger import balanced
 from tests.observe.samples import DEFERRED, DELIVERED, ENDED, FAILED, QUEUED, SAMPLES
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
@@ -29,14 +29,15 @@ NAMES = Names(
     rules=("fallback",),
     oauth2=("own",),
 )
-VIEW = QueueView(messages={"default": 2}, oldest={"default": datetime(2026, 11, 23, 6, 30, tzinfo=UTC)}, bytes=8192)
+HALF_PAST_SIX = datetime(2026, 11, 23, 6, 30, tzinfo=UTC)
+WAITING: Queued = ({"default": 2}, {"default": HALF_PAST_SIX}, 8192)
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def gauges(ledger: Callable[[], Ledger] = Ledger) -> Gauges:
+def gauges(ledger: Ledger | None = None) -> Gauges:
     return Gauges(
-        ledger=ledger,
+        ledger=lambda: asdict(ledger or Ledger()),
         sessions=lambda: {"legacy": 3},
         connections=lambda: {"own": (1, 2)},
         up=lambda: {"vendor": False},
@@ -53,9 +54,9 @@ def metrics(names: Names = NAMES) -> Metrics:
     return made
 
 
-def series(made: Metrics, view: QueueView | None = VIEW) -> Series:
+def series(made: Metrics, queued: Queued | None = WAITING) -> Series:
     """All series of ours: name and labels → value."""
-    body, _ = made.exposition("", view)
+    body, _ = made.exposition("", queued)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parse_text(body.decode())
@@ -77,13 +78,13 @@ def family(sample: str) -> str:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("names", [NAMES, Names()], ids=["configured", "bare"])
 def test_promtool_has_nothing_to_complain_about(names: Names) -> None:
-    body, _ = metrics(names).exposition("", VIEW)
+    body, _ = metrics(names).exposition("", WAITING)
     checked = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, timeout=60)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 def test_who_asks_for_openmetrics_gets_openmetrics() -> None:
-    body, content_type = metrics().exposition("application/openmetrics-text; version=1.0.0, text/plain;q=0.5", VIEW)
+    body, content_type = metrics().exposition("application/openmetrics-text; version=1.0.0, text/plain;q=0.5", WAITING)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")
     families = parse_openmetrics(body.decode())  # type: ignore[no-untyped-call]
@@ -164,9 +165,9 @@ def test_a_name_outside_the_closed_sets_counts_as_other_and_makes_one_series() -
 
 def test_the_ledger_balances_in_every_scrape() -> None:
     ledger = Ledger(found=3, accepted=10, delivered=6, failed=1, expired=1, cancelled=1, pending=2, held=1, active=1)
-    assert ledger.balanced
+    assert balanced(ledger)
     made = metrics()
-    made.gauges = gauges(lambda: ledger)
+    made.gauges = gauges(ledger)
     ended = [value(made, "relay_recipients_total", event=event) for event in LEDGER_EVENTS[2:]]
     waiting = [value(made, "relay_queue_recipients", state=state) for state in LEDGER_STATES]
     found, accepted = (value(made, "relay_recipients_total", event=event) for event in LEDGER_EVENTS[:2])
@@ -195,18 +196,15 @@ def test_gauges_tell_the_present() -> None:
 
 
 def test_a_queue_that_cannot_be_read_is_absent_and_not_empty() -> None:
-    names = {name for name, _ in series(metrics(), view=None)}
+    names = {name for name, _ in series(metrics(), None)}
     assert "relay_queue_messages" not in names
     assert "relay_queue_oldest_age_seconds" not in names
     assert "relay_recipients_total" in names
 
 
 def test_mail_that_waits_under_a_route_that_is_gone_is_not_out_of_sight() -> None:
-    view = QueueView(
-        messages={"gone": 2, "gone too": 1},
-        oldest={"gone": datetime(2026, 11, 23, 6, tzinfo=UTC), "gone too": datetime(2026, 11, 23, 6, 59, tzinfo=UTC)},
-    )
-    found = series(metrics(), view)
+    oldest = {"gone": datetime(2026, 11, 23, 6, tzinfo=UTC), "gone too": datetime(2026, 11, 23, 6, 59, tzinfo=UTC)}
+    found = series(metrics(), ({"gone": 2, "gone too": 1}, oldest, 0))
     assert found["relay_queue_messages", (("route", "other"),)] == 3
     assert found["relay_queue_oldest_age_seconds", (("route", "other"),)] == 3600
 

@@ -24,6 +24,7 @@ from relay.mail.submission import Peer
 from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
+from tests.kit.ledger import balanced
 from tests.queue.mail import NOON, an_entry, deferred, ended, ids, memory, tried
 
 MINUTE = timedelta(minutes=1)
@@ -749,7 +750,7 @@ def laws(build: Callable[[], asyncio.Future[House] | object]) -> type[RuleBasedS
         @invariant()
         def the_ledger_is_right_and_says_what_the_rows_say(self) -> None:
             if hasattr(self, "house"):
-                assert self.house.store.ledger.balanced
+                assert balanced(self.house.store.ledger)
                 assert self.house.store.ledger == replace(self.total, **self.counts())
                 assert self.house.counted() == self.counts()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.queue.mail import NOON, Noted
 
 COUNT = """
@@ -21,13 +22,25 @@ COUNT = """
 
 
 class FailingFile(apsw.VFSFile):
-    """With `fail`, commits have an unknown fate."""
+    """With `fail`, commits have an unknown fate; what those of `house` wrote is found again."""
 
     fail = False
+    house: SqliteHouse | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def in_doubt(cls, house: SqliteHouse) -> Iterator[None]:
+        cls.fail, cls.house = True, house
+        try:
+            yield
+        finally:
+            cls.fail, cls.house = False, None
 
     def xSync(self, flags: int) -> None:
         super().xSync(flags)  # it reaches the disk
         if FailingFile.fail:
+            if FailingFile.house is not None:
+                FailingFile.house.lose_index()
             raise apsw.IOError("fsync")  # and nobody is told
 
 
@@ -82,6 +95,18 @@ class SqliteHouse:
         self._generation += 1
         shutil.copytree(left, self.folder, ignore=shutil.ignore_patterns("*-shm", "*.lock"))
         return await self.open()
+
+    def lose_index(self) -> None:
+        """Close the reading connection: the last connection of a process takes the index of the log with it, and what
+        is committed is then what the log says."""
+        disk = self.store._disk
+
+        def close() -> None:
+            if disk._reader is not None:
+                disk._reader.close()
+                disk._reader = None
+
+        disk._reading.submit(close).result()
 
     def counted(self) -> dict[str, int]:
         with contextlib.closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:

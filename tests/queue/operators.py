@@ -18,6 +18,7 @@ from relay.mail.content import MemoryContent
 from relay.queue.listing import Acted, Did, Listed, Place, Saved, Standing, Tried, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Memory, Reader, Result, Settlement, State, Told
 from relay.queue.store import QueueStore
+from tests.kit.ledger import balanced
 from tests.queue.conformance import MINUTE, House
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 
@@ -313,7 +314,7 @@ class OperatorPromises:
         work += [act(store, verbs[n // 10], lease) for n, lease in enumerate(leases)]  # type: ignore[misc]
         work += [store.settle(end) for end in ends[15:]]
         await asyncio.gather(*work)
-        assert store.ledger.balanced
+        assert balanced(store.ledger)
         assert house.counted() == {name: getattr(store.ledger, name) for name in house.counted()}
         assert store.ledger.active == 0
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreUnavailable
+from relay.events import EntrySetAside
 from relay.mail.address import Address
-from relay.queue.listing import Wanted
+from relay.queue.listing import Place, Wanted
 from relay.queue.model import Entry, Kind, Ledger, Result, Settlement, State, Told
 from tests.queue.house import FailingFile, SqliteHouse
-from tests.queue.mail import NOON, an_entry, ended, ids, tried
+from tests.queue.mail import NOON, an_entry, deferred, ended, ids, tried
 from tests.queue.test_sqlite_operators import agree, unknown_fate
 from tests.queue.test_sqlite_trouble import failing_disk
 
@@ -146,4 +147,35 @@ async def test_nothing_is_told_of_what_a_client_is_to_send_again(
     store = await house.crash()
     assert store.ledger == Ledger()
     assert await store.readers(since=NOON) == []
+    await house.demolish()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("tried_before", [False, True])
+@pytest.mark.parametrize("dies", [False, True])
+async def test_what_was_leased_to_expire_in_a_commit_of_unknown_fate_has_no_attempt_less(
+    failing_disk: type[FailingFile], tmp_path: Path, tried_before: bool, dies: bool
+) -> None:
+    house = SqliteHouse(tmp_path / "house")
+    store = await house.open()
+    entries = [an_entry("a@x.nl", expires_at=NOON), an_entry("c@x.nl", expires_at=NOON, session_code=True)]
+    for entry in entries:
+        lease = await store.put(entry, leased=tried_before)
+        if tried_before:
+            await store.settle(deferred(lease, NOON))
+    other = await store.put(an_entry("b@x.nl"), leased=True)
+    await unknown_fate(house, failing_disk, store.lease_expired("default", limit=9, now=NOON))
+    if dies:
+        store = await house.crash()
+    listed = [one for one in await store.list(Wanted()) if one.queue_id != other.entry.queue_id]
+    assert [(one.attempts, one.place) for one in listed] == [
+        (int(tried_before), Place.DEFERRED if tried_before else Place.PENDING)
+    ] * 2
+    leases = await store.lease_expired("default", limit=9, now=NOON)
+    assert sorted(ids(leases)) == sorted(entry.queue_id for entry in entries)
+    assert [lease.entry.attempts for lease in leases] == [int(tried_before)] * 2
+    assert house.noted.of(EntrySetAside) == []
+    agree(house)
+    store = await house.restart()
+    assert house.noted.of(EntrySetAside) == []
     await house.demolish()

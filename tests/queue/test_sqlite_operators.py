@@ -13,16 +13,17 @@ from pathlib import Path
 import apsw
 import pytest
 
-import relay.queue.backup
-import relay.queue.grouped
+import relay.queue.sqlite.backup
+import relay.queue.store_loop
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import EntrySetAside, RecipientCancelled
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Acted, Did, Place, Verb, Wanted
 from relay.queue.model import Ledger, Result, Settlement, State
-from relay.queue.sqlite import SqliteStore
-from relay.queue.statements import migrations
+from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.statements import migrations
+from tests.kit.ledger import balanced
 from tests.queue.house import FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 from tests.queue.operators import LATER, act, names
@@ -198,7 +199,7 @@ async def test_the_file_of_a_cancelled_message_goes_now_or_after_its_attempt(hou
 async def test_nothing_of_a_cancelled_session_code_is_left(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
     content = MemoryContent(HEAD + b"GEHEIM" * 500, len(HEAD))
     entry = an_entry(content=content, session_code=True)
     lease = await house.store.put(entry, leased=how != "now")
@@ -219,16 +220,15 @@ async def test_nothing_of_a_cancelled_session_code_is_left(
 
 
 async def unknown_fate(house: SqliteHouse, disk: type[FailingFile], *work: object) -> None:
-    disk.fail = True
-    outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
+    with disk.in_doubt(house):
+        outcomes = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["io"] * len(work)
-    disk.fail = False
     await house.store.check()
 
 
 def agree(house: SqliteHouse) -> None:
     ledger = house.store.ledger
-    assert ledger.balanced
+    assert balanced(ledger)
     assert house.counted() == {name: getattr(ledger, name) for name in house.counted()}
 
 
@@ -342,7 +342,7 @@ async def test_leases_and_bounces_of_a_commit_of_unknown_fate_wait_as_before(
 def wait_in(house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[asyncio.Event, Callable[[], None]]:
     """The next backup stops before the statement `name`: an event says so, and a call lets it go on."""
     loop, reached, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-    inner = relay.queue.sqlite._Transaction.execute  # type: ignore[attr-defined]
+    inner = relay.queue.sqlite.database._Transaction.execute  # type: ignore[attr-defined]
 
     def execute(self: object, statement: str, bindings: object = ()) -> object:
         if statement == name and not go.is_set():
@@ -350,7 +350,7 @@ def wait_in(house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, name: str) -> t
             go.wait(10)
         return inner(self, statement, bindings)
 
-    monkeypatch.setattr(relay.queue.sqlite._Transaction, "execute", execute)  # type: ignore[attr-defined]
+    monkeypatch.setattr(relay.queue.sqlite.database._Transaction, "execute", execute)  # type: ignore[attr-defined]
     return reached, go.set
 
 
@@ -415,7 +415,7 @@ async def test_a_wish_about_what_is_active_is_done_in_a_copy(house: SqliteHouse,
 async def test_session_codes_never_get_into_a_copy_nor_stay_because_of_one(
     house: SqliteHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
 
     def code() -> MemoryContent:
         return MemoryContent(HEAD + b"GEHEIM" * 500, len(HEAD))
@@ -498,9 +498,9 @@ async def test_what_a_dead_backup_left_is_no_obstacle(house: SqliteHouse, tmp_pa
 async def test_a_backup_larger_than_one_slice_is_whole(
     house: SqliteHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.backup, "AT_ONCE", 10_000)
-    monkeypatch.setattr(relay.queue.backup, "ENTRIES_AT_ONCE", 7)
-    monkeypatch.setattr(relay.queue.backup, "HISTORY_AT_ONCE", 11)
+    monkeypatch.setattr(relay.queue.sqlite.backup, "AT_ONCE", 10_000)
+    monkeypatch.setattr(relay.queue.sqlite.backup, "ENTRIES_AT_ONCE", 7)
+    monkeypatch.setattr(relay.queue.sqlite.backup, "HISTORY_AT_ONCE", 11)
     leases = [await house.store.put(an_entry(content=memory(b"x" * 37 * n)), leased=True) for n in range(100)]
     await asyncio.gather(*(house.store.settle(ended(lease)) for lease in leases[::2]))
     assert (await house.store.backup(tmp_path / "copy.db")).entries == 50

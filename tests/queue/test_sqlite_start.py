@@ -14,11 +14,12 @@ import pytest
 
 from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, EntrySetAside
-from relay.queue import opening
 from relay.queue.content import FileContent
 from relay.queue.model import Ledger, Result, Settlement, State
-from relay.queue.sqlite import SqliteStore
-from relay.queue.statements import STATEMENTS, migrations
+from relay.queue.sqlite import start
+from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.statements import STATEMENTS, migrations
+from tests.kit.ledger import balanced
 from tests.queue.house import SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids
 
@@ -152,7 +153,7 @@ async def test_an_entry_that_cannot_be_read_is_set_aside_and_blocks_nobody(house
     assert isinstance(event, EntrySetAside)
     assert event.queue_id == bad.queue_id
     assert store.ledger == Ledger(found=recipients, accepted=2, active=2, held=recipients)
-    assert store.ledger.balanced
+    assert balanced(store.ledger)
     store = await house.restart()
     assert store.ledger == Ledger(found=2 + recipients, deferred=2, held=recipients)
     assert len(await store.lease("default", limit=9, now=NOON)) == 2
@@ -189,7 +190,7 @@ async def test_what_is_set_aside_does_not_have_every_text_looked_at_at_each_star
     await house.store.put(an_entry(), leased=False)
     await alter(house, "UPDATE entry SET received_at = -1")
     looked = []
-    monkeypatch.setattr(opening, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
+    monkeypatch.setattr(start, "set_aside_damaged", lambda *_, **__: looked.append("at all") or [])
     await house.restart()
     assert looked == []
 
@@ -267,7 +268,7 @@ async def test_whatever_was_said_to_be_kept_is_there_after_kill_9(tmp_path: Path
     path = tmp_path / "queue.db"
     program = f"""
 import asyncio, os
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.queue.mail import an_entry, ended, Noted
 async def client(store, n):
     while True:
@@ -296,7 +297,7 @@ asyncio.run(main())
                 said[verb].add(name)
         store = await SqliteStore.open(path, observer=Noted())
         there = {name.encode() for name in ids(await store.lease("default", limit=100_000, now=NOON))}
-        assert store.ledger.balanced
+        assert balanced(store.ledger)
         await store.close()
         assert said[b"put"] <= there
         assert not said[b"end"] & there

@@ -8,21 +8,21 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import relay.queue.grouped
-import relay.queue.sqlite
+import relay.queue.sqlite.database
+import relay.queue.store_loop
 from relay.errors import StoreUnavailable
 from relay.events import BatchCommitted, Event, StoreFailed, StoreRecovered
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
-from relay.queue.listing import Place, Wanted
-from relay.queue.model import Kind, Ledger, State, Told
+from relay.queue.listing import Place, Verb, Wanted
+from relay.queue.model import Kind, Lease, Ledger, Result, Settlement, State, Told
 from tests.queue.house import FailingDisk, FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, an_entry, deferred, ended, ids, memory, tried
 from tests.queue.test_sqlite_start import spooled
@@ -195,7 +195,7 @@ async def test_a_line_that_a_summary_told_is_not_told_again_when_its_settlement_
 async def test_a_database_that_another_process_holds_is_busy_and_then_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.sqlite, "BUSY_MILLISECONDS", 10)
+    monkeypatch.setattr(relay.queue.sqlite.database, "BUSY_MILLISECONDS", 10)
     house = SqliteHouse(tmp_path / "house")
     store = await house.open()
     hold = (
@@ -292,7 +292,7 @@ def traces(house: SqliteHouse, secret: bytes) -> list[str]:
 async def test_nothing_of_a_session_code_is_left_after_it_was_settled(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
 
     def code(n: int, size: int) -> MemoryContent:
         return MemoryContent(HEAD + b"uw code: GEHEIM%04d\r\n" % n * (size // 22), len(HEAD))
@@ -317,9 +317,69 @@ async def test_nothing_of_a_session_code_is_left_after_it_was_settled(
             await house.store.check()
     assert traces(house, last)  # the one that still waits
     await house.store.settle(ended(order[-1]))
+    await wiped(house)
+
+
+ENDS = ("delivered", "failed", "expired", "cancelled", "cancelled meanwhile", "the last of two")
+
+
+async def leased_to(house: SqliteHouse, end: str, *, session_code: bool) -> Lease:
+    """A session code or a bill, which is to come to its `end`."""
+    content = memory(b"GEHEIM" * 100 if session_code else b"Factuur" * 100)
+    to = ("a@x.nl", "b@x.nl") if end == "the last of two" else ("a@x.nl",)
+    entry = an_entry(*to, content=content, session_code=session_code, expires_at=NOON)
+    lease = await house.store.put(entry, leased=end != "cancelled", held=end == "cancelled")
+    if end == "the last of two":
+        results = (Result(0, State.DELIVERED), Result(1, State.PENDING))
+        await house.store.settle(Settlement(lease, results, next_attempt_at=NOON))
+        (lease,) = await house.store.lease("default", limit=1, now=NOON)
+    elif end == "cancelled meanwhile":
+        await house.store.act(Verb.CANCEL, [entry.queue_id], now=NOON)
+    return lease
+
+
+def come_to(house: SqliteHouse, end: str, lease: Lease) -> Awaitable[object]:
+    match end:
+        case "failed":
+            bounce = an_entry("jan@example.nl", kind=Kind.BOUNCE)
+            return house.store.settle(replace(ended(lease, State.FAILED), notifications=(bounce,)))
+        case "expired":
+            return house.store.settle(ended(lease, State.EXPIRED))
+        case "cancelled":
+            return house.store.act(Verb.CANCEL, [lease.entry.queue_id], now=NOON)
+        case "cancelled meanwhile":
+            return house.store.give_back([lease])
+        case _:
+            return house.store.settle(ended(lease))
+
+
+async def wiped(house: SqliteHouse) -> None:
+    """Nothing of a session code is left, once its log was emptied."""
     async with asyncio.timeout(5):
         while traces(house, b"GEHEIM"):
             await house.store.check()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("place", ["first", "between", "last"])
+async def test_of_a_batch_in_which_a_session_code_and_bills_end_together_nothing_of_the_code_is_left_on_the_disk(
+    house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, end: str, place: str
+) -> None:
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.0)
+    bills = [(one, await leased_to(house, one, session_code=False)) for one in ENDS]
+    code = (end, await leased_to(house, end, session_code=True))
+    at = {"first": 0, "between": 3, "last": len(bills)}[place]
+    assert traces(house, b"GEHEIM")
+    together = [*bills[:at], code, *bills[at:]]
+    commits = len(house.noted.of(BatchCommitted))
+    await asyncio.gather(*(come_to(house, *one) for one in together))
+    batch = house.noted.of(BatchCommitted)[commits]
+    assert isinstance(batch, BatchCommitted)
+    assert batch.operations == len(together)
+    await wiped(house)
+    await house.store.close()
+    assert traces(house, b"GEHEIM") == []
 
 
 @pytest.mark.asyncio
@@ -333,12 +393,10 @@ async def test_a_session_code_that_was_delivered_before_it_was_kept_is_never_wri
 async def test_a_session_code_refused_for_want_of_room_leaves_nothing(
     house: SqliteHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.queue.grouped, "WIPE_AFTER", 0.01)
+    monkeypatch.setattr(relay.queue.store_loop, "WIPE_AFTER", 0.01)
     limit_pages(house, 8)
     codes = [an_entry(content=memory(b"GEHEIM" * 100), session_code=True) for _ in range(20)]
     with pytest.raises(StoreUnavailable):
         await asyncio.gather(*(house.store.put(code, leased=True) for code in codes))
     limit_pages(house, 100_000)
-    async with asyncio.timeout(5):
-        while traces(house, b"GEHEIM"):
-            await house.store.check()
+    await wiped(house)

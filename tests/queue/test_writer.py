@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from relay.queue.operations import Record, Settle
+from relay.queue.operations.walk import Record, Settle
 from relay.queue.writer import GroupCommit
 
 pytestmark = pytest.mark.asyncio

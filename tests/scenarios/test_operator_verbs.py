@@ -20,6 +20,7 @@ from relay.events import (
 )
 from tests.kit.house import JAN, PIET, RunningHouse, Site, free_port, mail
 from tests.kit.house import send as hand_in
+from tests.kit.ledger import balanced
 from tests.kit.process import Process
 from tests.kit.upstream import STOP_READING, ScriptedUpstream
 from tests.scenarios.desk import Answer, reachable, relay
@@ -170,7 +171,7 @@ async def test_every_verb_on_every_state_with_a_relay_running(site: Site) -> Non
             slow.read_on()
             for verb in VERBS:  # delivered by the attempt that was under way: then there is nothing left to do
                 await house.event(RecipientDelivered, queue_id=ids["active", verb])
-            assert house.ledger.balanced
+            assert balanced(house.ledger)
     assert {state: there.get(ids[state, "hold"]) for state in STATES} == {
         "pending": "held",
         "deferred": "held",

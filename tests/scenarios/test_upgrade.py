@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import relay.queue.statements as statements
+import relay.queue.sqlite.statements as statements
 from relay.events import EntriesFound, EntrySetAside, RecipientDelivered, RecipientExpired
 from tests.kit.house import Site
+from tests.kit.ledger import balanced
 from tests.scenarios.desk import reachable
 from tests.scenarios.desk import relay as run
 
@@ -103,4 +104,4 @@ async def test_a_command_on_an_old_queue_while_no_relay_runs_brings_it_to_todays
         assert (cancelled.code, cancelled.out) == (0, "0Z6J1K8G3007: cancelled\n")
         async with site.house() as house:
             await house.event(RecipientDelivered, queue_id="0Z6J1K8G0007")
-            assert house.ledger.balanced
+            assert balanced(house.ledger)

@@ -222,7 +222,8 @@ async def test_nothing_of_a_code_is_in_events_metrics_or_files(
             await house.event(UpstreamSetAside, stage=Stage.AUTH)
             event = await house.event(RecipientDelivered, queue_id=queue_id)
             assert (event.upstream, event.status, event.text) == ("vendor", "2.0.202", "")
-            exposition, _ = house.relay.metrics.exposition("", await house.relay.store.view())
+            view = await house.relay.store.view()
+            exposition, _ = house.relay.metrics.exposition("", (view.messages, view.oldest, view.bytes))
             assert b'stage="http"' in exposition
             snapshot = repr(await look.snapshot(house.relay))
             async with asyncio.timeout(PATIENCE):

@@ -21,7 +21,7 @@ import apsw
 
 from tests.torture.dying import Order
 
-SQLITE, GROUPED, SPOOL = "relay.queue.sqlite", "relay.queue.grouped:GroupedStore", "relay.queue.spool"
+SQLITE, GROUPED, SPOOL = "relay.queue.sqlite.database", "relay.queue.store_loop:GroupedStore", "relay.queue.spool"
 DATABASE, CONNECTION, WORKER = (
     f"{SQLITE}:Database",
     "relay.transport.transaction:SmtpConnection",
@@ -144,7 +144,7 @@ _CHECKPOINT = {
     "the log is wiped of a session code": Point(DATABASE, "_empty_log", True),
 }
 _START = {
-    "the lock is had": Point("relay.queue.lock:Lock", "acquire", True),
+    "the lock is had": Point("relay.queue.sqlite.lock:Lock", "acquire", True),
     "the database is opened and has an old layout": Point(DATABASE, "open", True),
     **{f"layout {n} is made and not named": Point(STATEMENT, f"PRAGMA user_version = {n}") for n in (2, 3, 4)},
     **{f"layout {n} is named and not committed": Point(STATEMENT, "COMMIT", passage=n - 1) for n in (2, 3, 4)},
@@ -218,7 +218,7 @@ def prepare(order: Order) -> None:
     """In the child, before it serves."""
     if order.hasty:
         setattr(import_module(SQLITE), "CHECKPOINT_PAGES", 1)  # noqa: B010
-        setattr(import_module("relay.queue.grouped"), "WIPE_AFTER", 0.01)  # noqa: B010
+        setattr(import_module("relay.queue.store_loop"), "WIPE_AFTER", 0.01)  # noqa: B010
         setattr(import_module("relay.delivery.worker"), "SWEEP", 0.02)  # noqa: B010
     if order.without:
         WITHOUT[order.without]()

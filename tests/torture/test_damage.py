@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from tests.kit.house import PATIENCE, Site
 from tests.kit.upstream import ScriptedUpstream
 from tests.queue.mail import Noted, an_entry

@@ -19,7 +19,7 @@ import pytest
 from relay.events import BatchCommitted, Event, Observer
 from relay.queue.listing import Verb, Wanted
 from relay.queue.model import Lease, Result, Settlement, State
-from relay.queue.sqlite import Database, SqliteStore
+from relay.queue.sqlite.database import Database, SqliteStore
 from tests.kit.certificates import Certificates
 from tests.kit.filled import CLIENTS, Nobody, entries, fill, remember, sleep_until
 from tests.kit.house import Site

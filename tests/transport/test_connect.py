@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +18,7 @@ from relay.events import UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.transport import dial
+from relay.transport.stopped import reason
 from relay.transport.transaction import SmtpConnection, SmtpTimeouts
 from tests.kit import configured
 from tests.kit.certificates import Certificates
@@ -389,15 +392,30 @@ def test_a_resolver_that_never_answers_is_given_up(run: Run, monkeypatch: pytest
         answer.set()
 
 
+def address(host: str, port: int) -> dial.Address:
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))
+
+
+@contextmanager
+def silent_address() -> Iterator[dial.Address]:
+    """The address of a listener whose backlog is full: it lets nobody in."""
+    with ExitStack() as open_sockets:
+        full = open_sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = open_sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        yield address(*full.getsockname())
+
+
 def test_every_address_of_a_name_is_tried(run: Run) -> None:
     async def scene() -> None:
         async with ScriptedUpstream() as upstream:
             with socket.socket() as closed:
                 closed.bind(("127.0.0.1", 0))
-                addresses: list[dial.Address] = [
-                    (socket.AF_INET, closed.getsockname()),
-                    (socket.AF_INET, (upstream.host, upstream.port)),
-                ]
+                addresses = [address(*closed.getsockname()), address(upstream.host, upstream.port)]
                 sock = await dial.connect(addresses, 20)
                 assert sock.getpeername() == (upstream.host, upstream.port)
                 sock.close()
@@ -408,24 +426,66 @@ def test_every_address_of_a_name_is_tried(run: Run) -> None:
 def test_an_address_that_is_silent_does_not_keep_the_next_one_waiting(run: Run) -> None:
     async def scene() -> None:
         async with ScriptedUpstream() as upstream:
-            # A listener whose backlog is full lets nobody in.
-            with socket.socket() as full:
-                full.bind(("127.0.0.1", 0))
-                full.listen(0)
-                fillers = [socket.socket() for _ in range(4)]
-                for filler in fillers:
-                    filler.setblocking(False)
-                    filler.connect_ex(full.getsockname())
-                addresses: list[dial.Address] = [
-                    (socket.AF_INET, full.getsockname()),
-                    (socket.AF_INET, (upstream.host, upstream.port)),
-                ]
-                sock = await dial.connect(addresses, 20)
+            with silent_address() as silent:
+                sock = await dial.connect([silent, address(upstream.host, upstream.port)], 20)
                 assert sock.getpeername() == (upstream.host, upstream.port)
                 with pytest.raises(TimeoutError):
-                    await dial.connect(addresses[:1], 0.05)
-                for one in (sock, *fillers):
-                    one.close()
+                    await dial.connect([silent], 0.05)
+                sock.close()
+
+    run(scene())
+
+
+def test_of_several_errors_that_of_the_last_address_is_told(run: Run) -> None:
+    async def scene() -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            refuses, unreachable = address(*closed.getsockname()), address("255.255.255.255", 25)
+            for addresses, told in (
+                ([refuses], "Connection refused"),
+                ([unreachable, refuses], "Connection refused"),
+                ([refuses, unreachable], "Network is unreachable"),
+                ([unreachable, refuses, refuses], "Connection refused"),
+            ):
+                with pytest.raises(OSError, match="Errno") as caught:
+                    await dial.connect(addresses, 20)
+                assert reason(caught.value) == told
+
+    run(scene())
+
+
+def test_a_cancellation_that_meets_an_answer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second address has answered, and the call to the first, which is silent, is being given up: then it comes."""
+    real = asyncio.SelectorEventLoop.sock_connect
+
+    async def given_up(loop: asyncio.SelectorEventLoop, sock: socket.socket, address: object) -> None:
+        try:
+            await real(loop, sock, address)
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", given_up)
+
+    async def scene() -> None:
+        nonlocal call
+        async with ScriptedUpstream() as upstream:
+            with silent_address() as silent:
+                call = asyncio.create_task(dial.connect([silent, address(upstream.host, upstream.port)], 20))
+                await asyncio.wait([call])
+                assert call.cancelled()
+
+    call: asyncio.Task[socket.socket]
+    asyncio.run(scene())
+
+
+def test_what_was_dialled_sends_without_delay(run: Run) -> None:
+    async def scene() -> None:
+        async with ScriptedUpstream() as upstream:
+            sock = await dial.connect(await dial.Dialer(upstream.host, upstream.port).resolve(20), 20)
+            transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=sock)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            transport.abort()
 
     run(scene())
 

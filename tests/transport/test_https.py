@@ -7,6 +7,8 @@ import base64
 import hashlib
 import hmac
 import logging
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -369,8 +371,31 @@ def test_the_pin_of_a_key_is_read_strictly(certificates: Certificates) -> None:
     der = certificate.public_bytes(Encoding.DER)
     assert pin.of(der) == spki(certificates.good)
     for bad in (b"", der[:-1], der + b"\0", b"\x31" + der[1:], b"\x30\x80" + der[4:], der[:4] + b"\x04" + der[5:]):
-        with pytest.raises(ValueError, match=r"certificate|DER"):
+        with pytest.raises(ValueError, match="parsing"):
             pin.of(bad)
+
+
+# `openssl genpkey -algorithm RSA-PSS` and `openssl req -x509`
+RSA_PSS = base64.b64decode(
+    "MIICXDCCAZGgAwIBAgIUUnD9brAeI4Uw3WwlqU5oqJux3LowQQYJKoZIhvcNAQEKMDSgDzANBglghkgBZQMEAgEFAKEcMBoGCSqGSIb3DQEB"
+    "CDANBglghkgBZQMEAgEFAKIDAgFeMAwxCjAIBgNVBAMMAWEwIBcNMjYxMjAxMTEwMDE0WhgPMjEyNjExMDcxMTAwMTRaMAwxCjAIBgNVBAMM"
+    "AWEwgZ0wCwYJKoZIhvcNAQEKA4GNADCBiQKBgQDWcdQAlF2ZQ3kCgpZIBdte254sSyXysWkbJjcSCb2oZF94klNylbqsXxLEk5ESvjokdzQI"
+    "faRKXnSbxeh93oOJtrvupZ55tVgTulZvXnOK2krKTzz6ub6mmd+UhnxxZQ0zupqxcp9g1bBwsk314+vKkZw8lPB1++utjh0s0mcC4QIDAQAB"
+    "o1MwUTAdBgNVHQ4EFgQU/1hx+MWhTQCVc7/XQAUJmqrIqa4wHwYDVR0jBBgwFoAU/1hx+MWhTQCVc7/XQAUJmqrIqa4wDwYDVR0TAQH/BAUw"
+    "AwEB/zBBBgkqhkiG9w0BAQowNKAPMA0GCWCGSAFlAwQCAQUAoRwwGgYJKoZIhvcNAQEIMA0GCWCGSAFlAwQCAQUAogMCAV4DgYEAKP2ariYL"
+    "wi7csPaUP2I3c3u+hy0AayCBO6cnWAV+2rhrvAe55fNcOigJlgjfzrRgtF1dfVrjT1WNqEXmwwZM8WSjs1umqEZG+z/eTqig4ycxbxM8IcVt"
+    "a5fgB95MoWvW4xOUoXiMcQ77myYxSWbKw+a6GitKG7LBLr4LanL078A="
+)
+
+
+def test_a_key_that_cryptography_would_write_otherwise_is_not_taken_for_another() -> None:
+    with pytest.raises(ValueError, match="cannot be pinned"):
+        pin.of(RSA_PSS)
+
+
+def test_who_pins_nothing_loads_nothing_for_it() -> None:
+    code = "import sys, relay.transport.https; print('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_a_client_certificate_is_shown_where_one_is_wanted(
@@ -402,7 +427,7 @@ def test_a_name_that_leads_to_the_metadata_of_a_cloud_is_not_followed(
             transport = transport_to(endpoint, certificates)
 
             async def resolve(_: float) -> list[Any]:
-                return [(10, (address, 443, 0, 0))]
+                return [(10, 1, 6, "", (address, 443, 0, 0))]
 
             monkeypatch.setattr(transport._dialer, "resolve", resolve)
             outcome = await transport.connect()

@@ -19,7 +19,7 @@ from relay.admin.client import NoRunningRelay, answers, get, post
 from relay.errors import BadConfig, ConfigError, RelayError, StoreUnavailable
 from relay.events import ExceptionCaught
 from relay.observe import foreign
-from relay.queue.sqlite import SqliteStore
+from relay.queue.sqlite.database import SqliteStore
 from relay.web import control
 from tests.admin.house import FakeHouse, answering, ask, open_store
 from tests.queue.mail import Noted

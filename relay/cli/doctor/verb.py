@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import textwrap
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +10,9 @@ import typer
 
 from relay.cli import reach
 from relay.cli.auth import KeyOption, key_of
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
-from relay.cli.serve import sentence
+from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -103,8 +102,9 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
 
 
 def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Iterator[Line]:
-    from relay.cli.human import harmless
+    from relay.cli.layout import labelled
     from relay.cli.table import line
+    from relay.observe.lines import harmless
 
     for number, chapter in enumerate(chapters):
         if number:
@@ -112,24 +112,16 @@ def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Ite
         yield line(harmless(chapter.title), "bold")
         for finding in chapter.findings:
             mark, style = _MARKS[finding.mark]
-            yield from _folded(f"{mark} {finding.part:{_PART}}", harmless(finding.text), style, width)
+            before = f"{mark} {finding.part:{_PART}}"
+            yield from labelled(before, harmless(finding.text), width, label=style, style=style)
             if finding.remedy is not None:
                 words = harmless(getattr(finding.remedy, language))
-                yield from _folded(f"  {'':{_PART}}-> ", words, "cyan", width)
-
-
-def _folded(before: str, words: str, style: str, width: int | None) -> Iterator[Line]:
-    """`words` behind `before`, on as many lines as a terminal needs; on one in a pipe."""
-    from relay.cli.table import line
-
-    room = 1_000_000 if width is None else max(width - len(before), 30)
-    for number, part in enumerate(textwrap.wrap(words, room, break_on_hyphens=False)):
-        yield line((before if number == 0 else " " * len(before)) + part, style)
+                yield from labelled(f"  {'':{_PART}}-> ", words, width, label="cyan", style="cyan")
 
 
 def _document(chapters: Iterable[Chapter], language: str) -> dict[str, Any]:
     from relay.cli.doctor.findings import is_good
-    from relay.cli.human import harmless
+    from relay.observe.lines import harmless
 
     told = [*chapters]
     return {

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relay.events import EntryChanged
-from relay.queue.acting import apply_wishes
-from relay.queue.books import Books, Change
 from relay.queue.content import FileContent
+from relay.queue.ledger import Books, Change
 from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State, Told
+from relay.queue.operations.operator import apply_wishes
 from relay.queue.rows import (
     DUE,
     HELD,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from relay.queue.acting import apply_wishes
-from relay.queue.books import Change, SetAside
-from relay.queue.damage import set_aside_damaged
+from relay.queue.ledger import Change, SetAside
 from relay.queue.model import Ledger
-from relay.queue.reading import routes
+from relay.queue.operations.lease import set_aside
+from relay.queue.operations.operator import apply_wishes
+from relay.queue.questions import routes
 from relay.queue.rows import SET_ASIDE
 from relay.queue.spool import Spool
-from relay.queue.taking import set_aside
+from relay.queue.sqlite.damage import set_aside_damaged
 from relay.queue.work import Work
 from relay.values import frozen
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
-from relay.queue.books import Books, Change
+from relay.queue.ledger import Books, Change
 from relay.queue.listing import Acted, Did, Verb
 from relay.queue.rows import HELD, LEASED, SET_ASIDE, TO_BOUNCE, Row, address_text
 from relay.queue.work import Operation, Work

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay.queue.books import SetAside
-from relay.queue.taking import set_aside
+from relay.queue.ledger import SetAside
+from relay.queue.operations.lease import set_aside
 from relay.queue.work import Work
 
 

@@ -12,7 +12,7 @@ CACHED = 6 * LARGEST
 
 
 def _read(name: str) -> str:
-    return (files("relay.queue") / "sql" / name).read_text("utf-8")
+    return (files("relay.queue.sqlite") / "sql" / name).read_text("utf-8")
 
 
 def _named() -> dict[str, str]:
@@ -41,5 +41,5 @@ INSERTS = {
 
 def migrations() -> list[str]:
     """`migrations()[n]` leads from schema version n to n + 1."""
-    names = sorted(file.name for file in (files("relay.queue") / "sql").iterdir() if file.name[:4].isdigit())
+    names = sorted(file.name for file in (files("relay.queue.sqlite") / "sql").iterdir() if file.name[:4].isdigit())
     return [_read(name) for name in names]

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from relay.durable import create, sync
 from relay.errors import RelayError, StoreUnavailable
 from relay.queue.listing import Saved
 from relay.queue.spool import Spool
@@ -52,7 +53,7 @@ class Target:
                 raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
         try:
             self._clear()  # what a dead process may have left
-            os.close(os.open(self.made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(create(self.made))
             try:
                 yield
             finally:
@@ -62,12 +63,12 @@ class Target:
 
     def finish(self) -> None:
         """Make it durable under its name; first the files, which nobody looks for without it."""
-        _sync(self.made)
+        sync(self.made)
         if self.made_spool.exists():
-            _sync(self.made_spool)
+            sync(self.made_spool)
             os.rename(self.made_spool, self.spool)
         os.rename(self.made, self.path)
-        _sync(self.path.parent)
+        sync(self.path.parent)
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
@@ -160,12 +161,4 @@ def _link(spool: Spool, directory: Path, names: list[str]) -> None:
         except OSError:  # another file system, or one without links
             shutil.copyfile(spool.directory / name, directory / name)
             os.chmod(directory / name, 0o600)
-            _sync(directory / name)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(directory / name)

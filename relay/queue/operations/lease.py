@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import cast
 
-from relay.queue.books import Books, Change, SetAside
+from relay.queue.ledger import Books, Change, SetAside
 from relay.queue.model import Lease
 from relay.queue.rows import CLIENT, TO_BOUNCE, Row, Unreadable, entry_of, pending_of
 from relay.queue.spool import Spool

@@ -18,13 +18,14 @@ from typing import Any, TypeVar
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
 from relay.mail.address import Address
-from relay.queue import reading
-from relay.queue.acting import Act
-from relay.queue.books import Books
+from relay.queue import questions
 from relay.queue.disk import Disk, Kept, Mend, Report
+from relay.queue.ledger import Books
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
-from relay.queue.operations import (
+from relay.queue.operations.lease import Take, TakeExpired, Turns
+from relay.queue.operations.operator import Act
+from relay.queue.operations.walk import (
     Check,
     Forget,
     ForgetMemory,
@@ -40,7 +41,6 @@ from relay.queue.operations import (
 )  # fmt: skip
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
-from relay.queue.taking import Take, TakeExpired, Turns
 from relay.queue.work import Operation
 from relay.queue.writer import GroupCommit
 
@@ -149,7 +149,7 @@ class GroupedStore:
         if not ledger.pending + ledger.deferred + ledger.held:
             return []
         # Asked every few seconds, and nearly always for nothing: no commit for that.
-        if not await self._disk.read(reading.any_over(route, at, session_codes_only=only)):
+        if not await self._disk.read(questions.any_over(route, at, session_codes_only=only)):
             return []
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
@@ -189,7 +189,7 @@ class GroupedStore:
     async def make_due(
         self, *, now: datetime, route: str | None = None, woken: Callable[[], None] = lambda: None
     ) -> None:
-        for name, until in await self._disk.read(reading.sleeping):
+        for name, until in await self._disk.read(questions.sleeping):
             # Up to what sleeps now, so that entries which fall asleep again meanwhile are no endless work.
             slept = WAKE_AT_ONCE if route in (None, name) else 0
             while slept == WAKE_AT_ONCE:
@@ -198,7 +198,7 @@ class GroupedStore:
                     woken()
 
     async def next_due(self, route: str) -> datetime | None:
-        first = await self._disk.read(reading.first(route))
+        first = await self._disk.read(questions.first(route))
         if first is None:
             return None
         due, at = first
@@ -207,7 +207,7 @@ class GroupedStore:
     # The operator's questions
 
     async def routes(self) -> Sequence[str]:
-        return await self._disk.read(reading.routes)
+        return await self._disk.read(questions.routes)
 
     async def view(self) -> QueueView:
         messages: dict[str, int] = {}
@@ -223,16 +223,16 @@ class GroupedStore:
         return QueueView(messages, oldest, self._books.octets, held)
 
     async def standing(self) -> Sequence[Standing]:
-        waiting = await self._disk.read(reading.standing)
+        waiting = await self._disk.read(questions.standing)
         leases = self._books.leases.values()
         active = [Standing(lease.entry.route, Place.ACTIVE, 1, lease.entry.submission.received_at) for lease in leases]
-        return reading.gathered((*waiting, *active))
+        return questions.gathered((*waiting, *active))
 
     async def find(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Listed]:
         found: list[Listed] = []
         before = ALL_KEYS
-        for among in reading.slices():
-            slice_of = reading.latest(wanted, before=before, among=among, limit=limit - len(found))
+        for among in questions.slices():
+            slice_of = questions.latest(wanted, before=before, among=among, limit=limit - len(found))
             some, end = await self._disk.read(slice_of)
             found += some
             if end is None or len(found) >= limit:
@@ -246,27 +246,27 @@ class GroupedStore:
         """A slice at a time: a rare address makes it look at all of the history."""
         found: list[Listed] = []
         last: int | None
-        least, last = await self._disk.read(reading.ends_of_history)
-        for among in reading.slices():
+        least, last = await self._disk.read(questions.ends_of_history)
+        for among in questions.slices():
             if not last or last < least or len(found) >= limit:
                 break
-            slice_of = reading.finished(wanted, above=last - among, up_to=last, limit=limit - len(found))
+            slice_of = questions.finished(wanted, above=last - among, up_to=last, limit=limit - len(found))
             some, last = await self._disk.read(slice_of)
             found += some
         return found
 
     async def match(self, prefix: str) -> Sequence[str]:
-        return await self._disk.read(reading.named(prefix))
+        return await self._disk.read(questions.named(prefix))
 
     async def show(self, queue_id: str) -> Shown | None:
-        return await self._disk.read(reading.shown(queue_id))
+        return await self._disk.read(questions.shown(queue_id))
 
     async def recall(self, topic: str, key: str) -> datetime | None:
-        at = await self._disk.read(reading.recalled(topic, key))
+        at = await self._disk.read(questions.recalled(topic, key))
         return None if at is None else moment(at)
 
     async def memories(self, topic: str) -> Sequence[Memory]:
-        return [Memory(key, moment(at), value) for key, at, value in await self._disk.read(reading.memories(topic))]
+        return [Memory(key, moment(at), value) for key, at, value in await self._disk.read(questions.memories(topic))]
 
     # What an operator does
 
@@ -284,10 +284,10 @@ class GroupedStore:
         await self._submit(ForgetMemory(topic, key))
 
     async def readers(self, *, since: datetime) -> Sequence[Reader]:
-        return await self._disk.read(reading.readers(microseconds(since)))
+        return await self._disk.read(questions.readers(microseconds(since)))
 
     async def collected(self, reader: Address, *, limit: int) -> Sequence[Told]:
-        return await self._disk.read(reading.collected(reader, limit))
+        return await self._disk.read(questions.collected(reader, limit))
 
     async def summarise(self, entry: Entry, told: Sequence[Told]) -> None:
         await self._submit(Summarise(self._key(), entry, told, self.spool))
@@ -297,10 +297,10 @@ class GroupedStore:
 
     async def forget(self, *, before: datetime) -> int:
         at = microseconds(before)
-        below = await self._disk.read(reading.first_since(at))
+        below = await self._disk.read(questions.first_since(at))
         above = forgotten = 0
         while True:
-            slice_of = reading.ended_before(
+            slice_of = questions.ended_before(
                 at, above=above, below=ALL_KEYS if below is None else below, limit=FORGET_AT_ONCE
             )
             keys = await self._disk.read(slice_of)
@@ -339,8 +339,8 @@ class GroupedStore:
 
     async def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Listed]:
         found: list[Listed] = []
-        for among in reading.slices():
-            slice_of = reading.listed(wanted, after=after, among=among, limit=limit - len(found))
+        for among in questions.slices():
+            slice_of = questions.listed(wanted, after=after, among=among, limit=limit - len(found))
             some, end = await self._disk.read(slice_of)
             found += some
             if end is None or len(found) >= limit:

@@ -29,22 +29,22 @@ from typing import Any, TypeVar
 
 import apsw
 
+from relay.durable import leave_to_owner, make_folder
 from relay.errors import StoreTooNew, StoreUnavailable
 from relay.events import EntriesFound, Observer
-from relay.queue.backup import Target, copy
-from relay.queue.books import Books, Count
-from relay.queue.damage import is_text, plain, set_aside_damaged
 from relay.queue.disk import Mend, Report
-from relay.queue.folder import make_folder
-from relay.queue.grouped import GroupedStore
+from relay.queue.ledger import Books, Count
 from relay.queue.listing import Saved
-from relay.queue.lock import Lock
-from relay.queue.opening import Found, found_recipients, look_around
-from relay.queue.operations import Wipe
+from relay.queue.operations.lease import Take
+from relay.queue.operations.walk import Wipe
 from relay.queue.rows import PAGE_SIZE, Row, microseconds
 from relay.queue.spool import Spool
-from relay.queue.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
-from relay.queue.taking import Take
+from relay.queue.sqlite.backup import Target, copy
+from relay.queue.sqlite.damage import is_text, plain, set_aside_damaged
+from relay.queue.sqlite.lock import Lock
+from relay.queue.sqlite.start import Found, found_recipients, look_around
+from relay.queue.sqlite.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
+from relay.queue.store_loop import GroupedStore
 from relay.queue.work import Operation, Work, run_all
 
 T = TypeVar("T")
@@ -410,7 +410,7 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool
             _make(path)
             spool = Spool(path.with_name(path.name + ".spool"))
             undo.callback(spool.close)
-            _leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
+            leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
             database = Database(path)
             undo.callback(database.close)
             connection = database.open()
@@ -435,17 +435,6 @@ def _look_around(connection: apsw.Connection, spool: Spool, now: int, *, history
         with connection:
             found = look_around(_Transaction(connection), spool, now, history=history, doubtful=True)
     return found
-
-
-def _leave_to_owner(database: Path, *others: Path) -> None:
-    """Root looks into the queue of the relay's own user: what it makes there must not keep the relay out.
-
-    SQLite does the same for the files it makes beside a database.
-    """
-    if os.geteuid() == 0:
-        owner = database.stat()
-        for path in others:
-            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _make(path: Path) -> None:

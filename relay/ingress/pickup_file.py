@@ -1,0 +1,81 @@
+"""A file of a pickup folder, read within bounds; `mail.parcel` says what message and what envelope it gives.
+
+Everything here blocks, and is called on a thread.
+"""
+
+from __future__ import annotations
+
+import os
+
+from relay.mail.addressees import BadAddressees
+from relay.mail.header import split
+from relay.mail.parcel import Conversion, Parcel
+from relay.values import frozen
+
+PIECE = 256 * 1024
+
+
+class BadFile(ValueError):
+    """It cannot be taken, now or ever. `code` and `status` are those that DATA would answer with."""
+
+    def __init__(self, text: str, *, code: int = 554, status: str = "5.6.0") -> None:
+        self.code, self.status = code, status
+        super().__init__(text)
+
+
+_TOO_LARGE = BadFile("larger than max_message_size", code=552, status="5.3.4")
+
+
+@frozen
+class Bounds:
+    """What is taken."""
+
+    size: int
+    header_size: int
+    header_fields: int
+
+
+class PickupFile:
+    """An opened file, from whose descriptor nobody else reads. `first` is content: all of it where `whole`."""
+
+    def __init__(self, descriptor: int, bounds: Bounds) -> None:
+        """Raises BadFile and OSError; the descriptor stays the caller's."""
+        self._descriptor = descriptor
+        self._conversion = Conversion()
+        self._left = bounds.size
+        self.whole = False
+        if os.fstat(descriptor).st_size > bounds.size:
+            raise _TOO_LARGE
+        enough, first = max(PIECE, bounds.header_size) + 1, b""
+        while not self.whole and len(first) < enough:
+            first += self._read(enough)
+        if not first:
+            raise BadFile("the file is empty")
+        head = first[: split(first)]
+        ended = self.whole or len(head) < len(first) or head.endswith(b"\r\n\r\n")
+        if not ended or len(head) > bounds.header_size:
+            raise BadFile(f"its header is larger than {bounds.header_size} octets", code=552, status="5.3.4")
+        parcel = Parcel(first)
+        if len(parcel.header.fields) > bounds.header_fields:
+            raise BadFile(f"its header has more than {bounds.header_fields} fields", code=552, status="5.3.4")
+        try:
+            self.envelope = parcel.envelope()
+        except BadAddressees as error:
+            raise BadFile(str(error), status="5.1.3") from None
+        self.head, self.first = parcel.head, parcel.content
+
+    def more(self) -> bytes:
+        """The next piece of content; b"" at the end."""
+        return b"" if self.whole else self._read(PIECE)
+
+    def _read(self, most: int) -> bytes:
+        """Content from about `most` octets of the file."""
+        while True:
+            raw = os.read(self._descriptor, most)
+            self._left -= len(raw)
+            if self._left < 0:  # somebody writes to it still
+                raise _TOO_LARGE
+            self.whole = not raw
+            content = self._conversion.convert(raw)
+            if content or not raw:
+                return content

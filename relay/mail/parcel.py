@@ -1,0 +1,97 @@
+"""A message that comes without an envelope, as software writes it into a file: its content, and the envelope it gives.
+
+Line ends become CRLF as they do in DATA; nothing is unstuffed, a byte order mark is dropped, and the last line gets
+its end. Software that writes for the pickup folder of IIS or Exchange puts X-Sender and X-Receiver first: these are
+the envelope then, and are not part of the message.
+"""
+
+from __future__ import annotations
+
+from relay.mail import addressees
+from relay.mail.address import Address
+from relay.mail.addressees import BadAddressees
+from relay.mail.content import LONGEST_CR_RUN, normalise
+from relay.mail.envelope import Envelope
+from relay.mail.header import Header, split, value
+
+_MARK = b"\xef\xbb\xbf"  # UTF-8, as Windows likes to say at the beginning
+_IIS = (b"x-sender", b"x-receiver")
+
+
+class Conversion:
+    """Turns the octets of a file into content, however they are cut into pieces."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun = False
+        self._line_ended = True
+
+    def convert(self, raw: bytes) -> bytes:
+        """Take the next octets of the file, b"" at its end; what is returned is the content that is sure by now."""
+        data = self._rest + raw
+        if not self._begun and data.startswith(_MARK):
+            data = data[len(_MARK) :]
+        cut = len(data)
+        if raw:  # not between the CRs of one line end, and where there are lines, behind one
+            cut = data.rfind(b"\n") + 1 or len(data.rstrip(b"\r"))
+            if not cut and len(data) > LONGEST_CR_RUN:
+                cut = len(data)
+        data, self._rest = data[:cut], data[cut:]
+        content = normalise(data, header_first=not self._begun)
+        self._begun = self._begun or bool(data)
+        if not raw and (content or not self._line_ended) and not content.endswith(b"\r\n"):
+            content += b"\r\n"
+        if content:
+            self._line_ended = content.endswith(b"\r\n")
+        return content
+
+
+def converted(octets: bytes) -> bytes:
+    """The content that a whole file gives."""
+    conversion = Conversion()
+    return conversion.convert(octets) + conversion.convert(b"")
+
+
+class Parcel:
+    """A message by the beginning of its content, all of its header at least.
+
+    `header` has the fields that were for the folder as well; `content`, and its header block `head`, have not.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        head = content[: split(content)]
+        self.header = Header.parse(head)
+        octets, count = 0, 0
+        while count < len(self.header.fields) and self.header.fields[count][0] in _IIS:
+            octets += len(self.header.fields[count][1])
+            count += 1
+        self._first = self.header.fields[:count]
+        self.head, self.content = head[octets:], content[octets:]
+
+    def recipients(self) -> tuple[Address, ...]:
+        """Those of X-Receiver, else those that the header names: there may be none. Raises BadAddressees."""
+        return tuple(dict.fromkeys(map(_one, self._values(b"x-receiver")))) or addressees.recipients(self.header)
+
+    def reverse_path(self) -> Address | None:
+        """That of X-Sender, else that of the header. Raises BadAddressees."""
+        senders = self._values(b"x-sender")
+        if not senders:
+            return addressees.reverse_path(self.header)
+        return None if senders[0] in (b"", b"<>") else _one(senders[0])
+
+    def envelope(self) -> Envelope:
+        """The envelope, with one recipient at least. Raises BadAddressees."""
+        recipients = self.recipients()
+        if not recipients:
+            raise BadAddressees("nobody is named in To, Cc or Bcc (or X-Receiver)")
+        return Envelope.of(self.reverse_path(), recipients)
+
+    def _values(self, name: bytes) -> list[bytes]:
+        return [value(field) for field in self._first if field[0] == name]
+
+
+def _one(written: bytes) -> Address:
+    address = addressees.one(written)
+    if address is None:
+        raise BadAddressees("X-Sender or X-Receiver: not one address")
+    return address
