@@ -12,12 +12,12 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.config import accounts, model, password, preset, tls
+from relay.config import model, password, tls, upstreams
 from relay.config.secrets import Secret, SecretMissing
 from relay.config.settings import of
+from relay.config.upstreams import CaptureUpstream, HttpsUpstream, SmtpUpstream
 from relay.delivery.account import Accounts, Terms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.upstream import Upstream, UpstreamLimits
@@ -29,7 +29,6 @@ from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
-from relay.policy.refusal import HTTP, Table
 from relay.queue.sqlite.database import SQLITE_VERSION, SqliteStore
 from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
@@ -71,20 +70,18 @@ def token_source(name: str, config: model.Config, *, observer: Observer, state_k
     from relay.transport.token_file import TokenFile  # who logs in with passwords needs none of it
     from relay.transport.tokens import TokenSource
 
-    settings = config.upstreams[name]
-    assert isinstance(settings, model.SmtpUpstream)
     store = config.queue.store
     folder = store.with_name(f"{store.name}.tokens")
     file = TokenFile(folder / name, state_key or _state_key())
-    return TokenSource(name, oauth2_terms(settings), file, observer=observer, now=now)
+    return TokenSource(name, oauth2_terms(config.upstreams[name]), file, observer=observer, now=now)
 
 
-def oauth2_terms(settings: model.SmtpUpstream) -> OAuth2Terms:
+def oauth2_terms(settings: upstreams.Upstream) -> OAuth2Terms:
     from relay.transport.oauth2 import OAuth2Terms
 
-    assert settings.oauth2 is not None
-    username, client_id = settings.username or "", settings.oauth2.client_id or ""
-    return of(settings.oauth2, OAuth2Terms, username=username, client_id=client_id)
+    terms = settings.oauth2
+    assert terms is not None
+    return of(terms, OAuth2Terms, username=settings.mailbox or "", client_id=terms.client_id or "")
 
 
 def _state_key() -> str | None:
@@ -97,76 +94,37 @@ def _state_key() -> str | None:
 
 def tokens_of(way: Transport) -> TokenSource | None:
     """Where its tokens come from, if it logs in with any."""
-    return way.tokens if isinstance(way, SmtpTransport) else None
-
-
-def credentials(config: model.Config) -> dict[str, datetime]:
-    """When what the relay logs in with ends, by "secret:NAME" or "certificate:NAME"; reads the certificates."""
-    ends: dict[str, datetime] = {}
-    for name, settings in config.upstreams.items():
-        if not isinstance(settings, model.SmtpUpstream):
-            continue
-        shown = [(settings.tls_certificate, settings.tls_key)]
-        terms = settings.oauth2
-        if terms is not None and terms.secret_expires is not None:
-            day = terms.secret_expires
-            ends[f"secret:{name}"] = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        if isinstance(terms, model.MicrosoftOAuth2):
-            shown.append((terms.certificate, terms.key))
-        found = [end for each in shown if (end := _end(*each)) is not None]
-        if found:
-            ends[f"certificate:{name}"] = min(found)
-    return ends
-
-
-def _end(certificate: Path | None, key: Path | None) -> datetime | None:
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key, password=lambda: "")
-    except (OSError, ssl.SSLError):
-        return None  # the transport tells
-    return tls.certificate_end(context, certificate)
-
-
-def oauth2_ends(config: model.Config, ends: dict[str, datetime]) -> dict[str, datetime]:
-    """Of those ends, the first of each upstream that logs in with a token."""
-    found: dict[str, datetime] = {}
-    for what_and_name, end in ends.items():
-        name = what_and_name.partition(":")[2]
-        settings = config.upstreams[name]
-        if isinstance(settings, model.SmtpUpstream) and settings.oauth2 is not None:
-            found[name] = min(end, found.get(name, end))
-    return found
+    source: TokenSource | None = getattr(way, "tokens", None)
+    return source
 
 
 def transport(name: str, config: model.Config, *, observer: Observer, state_key: str | None = None) -> Transport:
     """The way out of an upstream. Raises RelayError."""
     settings = config.upstreams[name]
-    if isinstance(settings, model.CaptureUpstream):
-        return CaptureTransport(name, settings.directory)
-    if isinstance(settings, model.HttpsUpstream):
-        return _https_transport(name, settings, observer)
     tokens = None
     if settings.oauth2 is not None:
         tokens = token_source(name, config, observer=observer, state_key=state_key)
-    timeouts = of(settings.timeouts, SmtpTimeouts)
-    made = of(settings, SmtpSettings, name=name, hostname=config.hostname, timeouts=timeouts)
-    return SmtpTransport(made, observer=observer, tokens=tokens)
+    match settings:
+        case SmtpUpstream():
+            timeouts = of(settings.timeouts, SmtpTimeouts)
+            made = of(settings, SmtpSettings, name=name, hostname=config.hostname, timeouts=timeouts)
+            return SmtpTransport(made, observer=observer, tokens=tokens)
+        case HttpsUpstream():
+            return _https_transport(name, settings, observer)
+        case CaptureUpstream():
+            return CaptureTransport(name, settings.directory)
 
 
 def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
     """What each account may do; where upstreams that share one differ, the strictest counts."""
     codes = policy.routes.get(SESSION_CODES)
     found: dict[str, Terms] = {}
-    for account, names in accounts.accounts(config).items():
+    for account, names in config.accounts.items():
         for_codes = codes is not None and any(name in codes.upstreams for name in names)
         settings = [config.upstreams[name] for name in names]
-        smtp = [one for one in settings if isinstance(one, model.SmtpUpstream)]
         connections = min([one.max_connections for one in settings])
-        daily = min([one.daily_recipients for one in smtp if one.daily_recipients is not None], default=None)
-        rates = [rate for one in smtp for rate in one.rate]
+        daily = min([one.daily_recipients for one in settings if one.daily_recipients is not None], default=None)
+        rates = [rate for one in settings for rate in one.rate]
         found[account] = Terms(connections, limits(rates, daily, codes=for_codes), for_codes)
     return found
 
@@ -181,18 +139,15 @@ def upstream(
     changed: Callable[[], None],
 ) -> Upstream:
     settings = config.upstreams[name]
-    refusals, long_lines = Table(), None
-    if isinstance(settings, model.SmtpUpstream):
-        refusals = preset.table(settings.preset)
+    long_lines = None
+    if settings.long_lines is not None:
         long_lines = LongLines(name, store, now, always=settings.long_lines == "encode")
-    elif isinstance(settings, model.HttpsUpstream):
-        refusals = HTTP
     way = transport(name, config, observer=observer)
     made = Upstream(
         way,
         of(settings, UpstreamLimits),
-        refusals=refusals,
-        account=shared[accounts.account(name, config)],
+        refusals=settings.refusals,
+        account=shared[settings.account or name],
         observer=observer,
         changed=changed,
         long_lines=long_lines,
@@ -202,7 +157,7 @@ def upstream(
     return made
 
 
-def _https_transport(name: str, settings: model.HttpsUpstream, observer: Observer) -> Transport:
+def _https_transport(name: str, settings: HttpsUpstream, observer: Observer) -> Transport:
     # Only who has such an upstream pays for an HTTP client.
     from relay.transport.exchange import Terms
     from relay.transport.https import HttpsSettings, HttpsTransport
@@ -287,7 +242,7 @@ def names(config: model.Config, policy: Policy) -> Names:
         upstreams=list(config.upstreams),
         routes=list(policy.routes),
         rules=[rule.name for rule in policy.senders],
-        oauth2=[name for name, one in config.upstreams.items() if isinstance(one, model.SmtpUpstream) and one.oauth2],
+        oauth2=[name for name, one in config.upstreams.items() if one.oauth2 is not None],
     )
 
 

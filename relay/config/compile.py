@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from relay.config.model import Conditions, Config, RouteSection, SenderRuleSection, SmtpUpstream
+from relay.config.model import Conditions, Config, RouteSection, SenderRuleSection
 from relay.config.settings import of
 from relay.config.values import BadValue, address
 from relay.mail.address import Address
@@ -81,9 +81,9 @@ def bounces_from(config: Config) -> Address:
             return rule.address
     for name in dict.fromkeys((*config.routes[DEFAULT].upstreams, *config.upstreams)):
         upstream = config.upstreams[name]
-        if isinstance(upstream, SmtpUpstream) and upstream.username is not None:
+        if upstream.mailbox is not None:
             try:
-                return address(upstream.username)
+                return address(upstream.mailbox)
             except BadValue:
                 continue
     return Address("postmaster", config.hostname)

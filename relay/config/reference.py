@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 
 from relay.config import preset
 from relay.config.fields import Kind
-from relay.config.model import Config, Section
+from relay.config.model import Config
+from relay.config.section import Section
 
 # What each kind of value looks like; the words are those of `fields.Kind`.
 KINDS = {

@@ -7,8 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from relay.config.model import Section
 from relay.config.secrets import Secret
+from relay.config.section import Section
 
 T = TypeVar("T")
 

@@ -94,7 +94,7 @@ class SmtpTransport:
     """An smtp upstream (`port.Transport`). `tokens`: where those of auth "xoauth2" come from."""
 
     def __init__(self, settings: SmtpSettings, *, observer: Observer, tokens: TokenSource | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self.tokens = tokens
         self.heard: Heard | None = None  # by the last connection that came as far
         self._observer = observer
@@ -109,7 +109,7 @@ class SmtpTransport:
 
     @property
     def name(self) -> str:
-        return self._settings.name
+        return self.settings.name
 
     @property
     def size_limit(self) -> int | None:
@@ -120,14 +120,14 @@ class SmtpTransport:
         """Certificates and CAs are read anew before the next connection; secrets always are. Its size limit is heard
         anew, and messages go in one write again."""
         self._tls.reload()
-        self._size_limit = self._settings.max_message_size
+        self._size_limit = self.settings.max_message_size
         self._chunking.begin_anew()
         if self.tokens is not None:
             self.tokens.reload()
 
     async def connect(self) -> SmtpConnection | Deferred:
         """A connection past TLS and AUTH, or how far it came. Raises nothing for what an upstream or a network does."""
-        if self._settings.auth != "xoauth2":
+        if self.settings.auth != "xoauth2":
             return await self._connect(None)
         assert self.tokens is not None
         # The token comes first: an upstream should not wait for somebody else.
@@ -150,7 +150,7 @@ class SmtpTransport:
             return await self._open(token)
         except _WrongName:
             names = await self._names()
-            text = f"the upstream's certificate is for {names or 'another name'}, not for {self._settings.host}"
+            text = f"the upstream's certificate is for {names or 'another name'}, not for {self.settings.host}"
             return Deferred(Stage.TLS, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
         except Stopped as stopped:
             return stopped.outcome
@@ -159,12 +159,12 @@ class SmtpTransport:
         refused_before = self._refused
         opening = await self._secured(verify_name=True)
         try:
-            extensions, mechanisms = await opening.ehlo(self._settings.hostname)
+            extensions, mechanisms = await opening.ehlo(self.settings.hostname)
             self.heard = Heard(opening.version(), opening.certificate(), extensions, tuple(mechanisms))
-            if self._settings.auth != "none":
+            if self.settings.auth != "none":
                 await self._log_in(opening, mechanisms, token, refused_before)
             offers = Offers.of(extensions)
-            self._size_limit = offers.size or self._settings.max_message_size
+            self._size_limit = offers.size or self.settings.max_message_size
             certificate = opening.certificate()
             connection = opening.hand_over(offers, self._chunking)
         except BaseException:
@@ -175,7 +175,7 @@ class SmtpTransport:
 
     async def _secured(self, *, verify_name: bool) -> _Opening:
         """A connection past the banner, and past TLS where TLS is asked for."""
-        settings = self._settings
+        settings = self.settings
         context = None
         if settings.tls != "none":
             try:
@@ -203,15 +203,15 @@ class SmtpTransport:
         return opening
 
     async def _dial(self) -> _Opening:
-        timeouts = self._settings.timeouts
-        host = self._settings.host
+        timeouts = self.settings.timeouts
+        host = self.settings.host
         try:
             addresses = await self._dialer.resolve(timeouts.connect)
         except TimeoutError:
             stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved within {timeouts.connect:g} s")
         except (OSError, UnicodeError) as error:
             stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {reason(error)}")
-        where = f"{host} port {self._settings.port}"
+        where = f"{host} port {self.settings.port}"
         try:
             sock = await dial.connect(addresses, timeouts.connect)
         except TimeoutError:
@@ -227,7 +227,7 @@ class SmtpTransport:
         return opening
 
     def _nameless(self) -> ssl.SSLContext:
-        context = build(self._settings.tls_terms)
+        context = build(self.settings.tls_terms)
         context.check_hostname = False
         return context
 
@@ -257,7 +257,7 @@ class SmtpTransport:
                 raise
 
     async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:
-        settings = self._settings
+        settings = self.settings
         if not (opening.encrypted or opening.peer_is_here or settings.cleartext_auth):
             stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
         wanted = MECHANISMS if settings.auth == "auto" else (settings.auth,)

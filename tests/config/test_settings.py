@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from relay import wiring
-from relay.config import model
+from relay.config import logins, model, upstreams
 from relay.config.load import parse
-from relay.config.model import Section
 from relay.config.reference import parts
+from relay.config.section import Section
 from relay.config.settings import of
 from relay.delivery.upstream import UpstreamLimits
 from relay.ingress.pickup import PickupSettings
@@ -33,14 +33,14 @@ FOLLOWED: Mapping[type[Section], tuple[type[Any], ...]] = {
     model.SmtpListener: (ListenerSettings,),
     model.Limits: (ListenerLimits,),
     model.PickupListener: (PickupSettings,),
-    model.SmtpUpstream: (SmtpSettings, UpstreamLimits),
-    model.Timeouts: (SmtpTimeouts,),
-    model.HttpsUpstream: (HttpsSettings, Terms, UpstreamLimits),
-    model.HttpsTimeouts: (HttpsSettings, Terms),
-    model.CaptureUpstream: (UpstreamLimits,),
-    model.MicrosoftOAuth2: (OAuth2Terms,),
-    model.GoogleOAuth2: (OAuth2Terms,),
-    model.GenericOAuth2: (OAuth2Terms,),
+    upstreams.SmtpUpstream: (SmtpSettings, UpstreamLimits),
+    upstreams.Timeouts: (SmtpTimeouts,),
+    upstreams.HttpsUpstream: (HttpsSettings, Terms, UpstreamLimits),
+    upstreams.HttpsTimeouts: (HttpsSettings, Terms),
+    upstreams.CaptureUpstream: (UpstreamLimits,),
+    logins.MicrosoftOAuth2: (OAuth2Terms,),
+    logins.GoogleOAuth2: (OAuth2Terms,),
+    logins.GenericOAuth2: (OAuth2Terms,),
     model.RouteSection: (Route,),
     model.SenderMatch: (Match,),
     model.SessionCodeMatch: (Match,),
@@ -64,7 +64,7 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "reply": "patience is None unless it is direct",
     },
     model.PickupListener: {"type": "which section this is"},
-    model.SmtpUpstream: {
+    upstreams.SmtpUpstream: {
         "type": "which section this is",
         "preset": "filled in; and in the table of refusals",
         "domain": "filled in to host, by the preset",
@@ -75,7 +75,7 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "long_lines": "LongLines",
         "dkim_selectors": "relay doctor",
     },
-    model.HttpsUpstream: {
+    upstreams.HttpsUpstream: {
         "type": "which section this is",
         "format": "template is None with mime",
         "fields": "template",
@@ -83,10 +83,10 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "token": "secret, as auth says",
         "timeouts": "a section",
     },
-    model.CaptureUpstream: {"type": "which section this is", "directory": "what CaptureTransport is made of"},
-    model.MicrosoftOAuth2: {"secret_expires": "wiring.credentials"},
-    model.GoogleOAuth2: {"secret_expires": "wiring.credentials"},
-    model.GenericOAuth2: {"secret_expires": "wiring.credentials"},
+    upstreams.CaptureUpstream: {"type": "which section this is", "directory": "what CaptureTransport is made of"},
+    logins.MicrosoftOAuth2: {"secret_expires": "outside.credentials"},
+    logins.GoogleOAuth2: {"secret_expires": "outside.credentials"},
+    logins.GenericOAuth2: {"secret_expires": "outside.credentials"},
     model.RouteSection: {
         "retry": "in the schedule",
         "lifetime": "in the schedule",
@@ -140,7 +140,7 @@ def test_no_settings_have_a_default_of_their_own_for_what_has_a_key(section: typ
 def test_what_is_copied_is_plain() -> None:
     written = "{host: a.nl, username: jan, password: geheim, tls_ca: /ca.pem, timeouts: {final: 1m30s}}"
     own = parse(f"upstreams:\n  own: {written}\n").upstreams["own"]
-    assert isinstance(own, model.SmtpUpstream)
+    assert isinstance(own, upstreams.SmtpUpstream)
     made = of(own, SmtpSettings, name="own", hostname="h.nl", timeouts=of(own.timeouts, SmtpTimeouts))
     assert made.timeouts.final == 90.0
     assert made.tls_ca == "/ca.pem"

@@ -56,7 +56,7 @@ class SmtpHouse(DeliveryHouse):
     def be_patient(self, name: str = "own", timeouts: SmtpTimeouts = PATIENT) -> None:
         """From the next connection on."""
         transport = self.transports[name]
-        transport._settings = replace(transport._settings, timeouts=timeouts)
+        transport.settings = replace(transport.settings, timeouts=timeouts)
 
     def time_passes(self, by: timedelta = timedelta(hours=1)) -> None:
         """All that waits for the clock is due."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from relay.config import compile, model
+from relay.config import compile, logins, model, upstreams
 from relay.config.load import parse
 from relay.config.settings import of
 from relay.delivery.upstream import UpstreamLimits
@@ -34,9 +34,9 @@ POLICY = compile.policy(LEAST)
 OWN = LEAST.upstreams["own"]
 DOOR = LEAST.smtp_listeners[0]
 _TOKENS = {
-    "microsoft": model.MicrosoftOAuth2(provider="microsoft", tenant="tenant", client_id="client"),
-    "google": model.GoogleOAuth2(provider="google"),
-    "generic": model.GenericOAuth2(provider="generic", token_url="https://login.example.com", client_id="client"),
+    "microsoft": logins.MicrosoftOAuth2(provider="microsoft", tenant="tenant", client_id="client"),
+    "google": logins.GoogleOAuth2(provider="google"),
+    "generic": logins.GenericOAuth2(provider="generic", token_url="https://login.example.com", client_id="client"),
 }
 
 
@@ -72,7 +72,7 @@ def smtp(**changed: Any) -> SmtpSettings:
 
 def https(terms: dict[str, Any], **changed: Any) -> HttpsSettings:
     """`terms`: what is to be asked otherwise."""
-    section = model.HttpsUpstream(type="https", url="https://localhost/")
+    section = upstreams.HttpsUpstream(type="https", url="https://localhost/")
     usual = of(
         section,
         Terms,

@@ -347,7 +347,7 @@ def test_neither_name_nor_password_is_in_the_settings_repr(run: Run) -> None:
     async def scene() -> None:
         async with ScriptedUpstream() as upstream:
             transport = transport_to(upstream, username="jan@example.nl", password=lambda: "x")
-            assert "jan@" not in repr(transport._settings)
+            assert "jan@" not in repr(transport.settings)
 
     run(scene())
 
