@@ -177,6 +177,8 @@ def _sample(loc: tuple[int | str, ...]) -> object:
         return None
     if loc == ("upstreams",):
         return {"sample": _UPSTREAM}
+    if any(_sections(field.annotation)):
+        return {}  # what it lacks in its turn is seen in the next round
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)[0]
     return next((kind.sample for kind in field.metadata if isinstance(kind, Kind)), "sample")

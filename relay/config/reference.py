@@ -94,7 +94,8 @@ class Part:
 def page() -> str:
     """The text of `docs/configuration.md`."""
     values = "".join(f"- **{word}**: {sentence}\n" for word, sentence in KINDS.items())
-    return _HEAD + values + "".join(map(_written, parts()))
+    once = {part.title: part for part in parts()}  # a section may stand in several kinds of another
+    return _HEAD + values + "".join(map(_written, once.values()))
 
 
 def parts(part: Part | None = None) -> Iterator[Part]:
