@@ -50,5 +50,5 @@ class StoreInUse(RelayError):
     """Another process holds the store; the text names it."""
 
 
-class StoreTooNew(RelayError):
-    """The database was written by a newer relay; the text says which version."""
+class OtherLayout(RelayError):
+    """The database was written by a relay with another layout; the text says which."""

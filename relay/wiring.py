@@ -1,6 +1,6 @@
 """Where the pieces meet: configuration values become objects with hands.
 
-Only this file names concrete stores and transports. What a reload changes is made here again;
+Only this file makes concrete stores and transports. What a reload changes is made here again;
 `daemon` decides when.
 """
 
@@ -29,7 +29,8 @@ from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
-from relay.queue.sqlite.database import SQLITE_VERSION, SqliteStore
+from relay.queue.sqlite.database import SQLITE_VERSION
+from relay.queue.sqlite.start import SqliteStore
 from relay.queue.store import QueueStore
 from relay.transport.capture import CaptureTransport
 from relay.transport.port import Transport
@@ -47,8 +48,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
-    """The store named by `queue.store`; raises StoreInUse, StoreTooNew or StoreUnavailable.
+async def open_store(config: model.Config, observer: Observer) -> QueueStore:
+    """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable.
 
     A command that looks into the queue while no relay runs holds it for a moment, and that is waited for.
     """
@@ -56,7 +57,7 @@ async def open_store(config: model.Config, observer: Observer) -> SqliteStore:
     while True:
         try:
             return await SqliteStore.open(
-                queue.store, observer=observer, min_free=queue.min_free, history=queue.history, now=now
+                queue.store.path, observer=observer, min_free=queue.min_free, history=queue.history, now=now
             )
         except StoreInUse:
             tries += 1
@@ -70,9 +71,7 @@ def token_source(name: str, config: model.Config, *, observer: Observer, state_k
     from relay.transport.token_file import TokenFile  # who logs in with passwords needs none of it
     from relay.transport.tokens import TokenSource
 
-    store = config.queue.store
-    folder = store.with_name(f"{store.name}.tokens")
-    file = TokenFile(folder / name, state_key or _state_key())
+    file = TokenFile(config.queue.store.beside("tokens") / name, state_key or _state_key())
     return TokenSource(name, oauth2_terms(config.upstreams[name]), file, observer=observer, now=now)
 
 

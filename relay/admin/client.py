@@ -5,50 +5,37 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from relay.admin.errors import by_problem
 from relay.errors import RelayError
 
 Document = dict[str, Any]
 
-_HURRY = 60.0  # seconds until the relay has to say something
+_HURRY = 60.0  # seconds until the socket has to take us
 
 
 class NoRunningRelay(RelayError):
     """Nobody answers on the admin socket."""
 
 
-def get(path: Path, target: str, *, timeout: float = _HURRY) -> tuple[int, Document]:
-    """GET from the relay behind the socket at `path`: status and document. Raises NoRunningRelay, RelayError."""
-    with _asked(path, "GET", target, None, timeout) as answer:
-        return answer.status, _document(answer.read())
+def documents(path: Path, method: str, page: str, parameters: Mapping[str, Any], timeout: float) -> Iterator[Document]:
+    """What the relay behind the socket at `path` answers, as it comes; `timeout` is in seconds, for each document.
 
-
-def post(path: Path, target: str, body: Document | None = None, *, timeout: float = _HURRY) -> tuple[int, Document]:
-    """POST to the relay behind the socket at `path`: status and document. Raises NoRunningRelay, RelayError."""
-    with _asked(path, "POST", target, body, timeout) as answer:
-        return answer.status, _document(answer.read())
-
-
-def stream(path: Path, target: str, body: Document, *, timeout: float = _HURRY) -> Iterator[Document]:
-    """POST, and the documents of the answer as they come; an error document is raised, wherever it comes.
-
-    `timeout` is for each of them.
+    Raises NoRunningRelay, RelayError.
     """
-    with _asked(path, "POST", target, body, timeout) as answer:
-        while line := answer.readline():
-            yield checked(_document(line))
-
-
-def checked(document: Document) -> Document:
-    """`document`, unless it tells of an error: that is raised."""
-    if "error" in document:
-        raise by_problem(document.get("problem"), str(document["error"]))
-    return document
+    if method == "GET":
+        target, body = f"{page}?{urlencode(parameters, errors='replace')}", None
+    else:
+        target, body = page, parameters
+    with asked(path, method, target, body, timeout) as answer:
+        if answer.headers.get_content_type() == "application/x-ndjson":
+            yield from map(_document, answer)
+        else:
+            yield _document(answer.read())
 
 
 def answers(path: Path) -> bool:
@@ -62,6 +49,21 @@ def answers(path: Path) -> bool:
     finally:
         connection.close()
     return True
+
+
+@contextmanager
+def asked(
+    path: Path, method: str, target: str, body: object = None, timeout: float = _HURRY
+) -> Iterator[http.client.HTTPResponse]:
+    """The answer, for a `with` block. Raises NoRunningRelay, RelayError."""
+    connection = _UnixConnection(path, timeout)
+    octets = None if body is None else json.dumps(body).encode()
+    try:
+        with _plainly(path):
+            connection.request(method, target, octets, {"Content-Type": "application/json"} if octets else {})
+            yield connection.getresponse()
+    finally:
+        connection.close()
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -80,22 +82,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 @contextmanager
-def _asked(
-    path: Path, method: str, target: str, body: Document | None, timeout: float
-) -> Iterator[http.client.HTTPResponse]:
-    connection = _UnixConnection(path, timeout)
-    octets = None if body is None else json.dumps(body).encode()
-    try:
-        with _plainly(path):
-            connection.request(method, target, octets, {"Content-Type": "application/json"} if octets else {})
-            yield connection.getresponse()
-    finally:
-        connection.close()
-
-
-@contextmanager
 def _plainly(path: Path) -> Iterator[None]:
-    """What goes wrong on the way is told in a sentence."""
+    """What goes wrong on the way is reported in a sentence."""
     try:
         yield
     except PermissionError:

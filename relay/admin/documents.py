@@ -18,6 +18,8 @@ a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts
 … --all     progress: {"version", "progress": {"of": 500, "counts": COUNTS}}, one for each page of 500;
             then one as of a verb, whose `results` are at most the first 100 that are not "done"
 backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
+reload      {"version", "needs_restart": [KEY, …]}, or {"version", "problems": [SENTENCE, …]} when the file is bad and
+            nothing was changed
 an error    {"version", "error": "One sentence", "problem": WORD}
             WORD: bad-input, no-such-entry, ambiguous-id, no-such-route, not-possible, store-unavailable,
             no-such-page, bug
@@ -37,7 +39,9 @@ repeat its subject either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -46,7 +50,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.admin.errors import problem_of
-from relay.admin.queue import Found, Page, Report
+from relay.admin.queue import Report
 from relay.admin.snapshot import Snapshot
 from relay.errors import RelayError
 from relay.mail.dsn import quiet
@@ -58,25 +62,37 @@ Document = dict[str, Any]
 
 VERSION = 1
 
+_AT_ONCE = 200  # recipients that are made JSON before mail has its turn again
+
+
+def document(**parts: Any) -> Document:
+    """A document of `parts`, which are as JSON has them (`plain`)."""
+    return {"version": VERSION, **parts}
+
 
 def status(snapshot: Snapshot) -> Document:
-    return _document(status=plain(snapshot))
+    return document(status=plain(snapshot))
 
 
 def clients(seen: Sequence[ClientSeen]) -> Document:
-    return _document(clients=plain(seen))
+    return document(clients=plain(seen))
 
 
 def senders(verdicts: Sequence[Verdict]) -> Document:
-    return _document(senders=[{**plain(one.sender), **_without_sender(one)} for one in verdicts])
+    return document(senders=[{**plain(one.sender), **_without_sender(one)} for one in verdicts])
 
 
-def page(found: Page) -> Document:
-    return _document(entries=[entry(one) for one in found.entries], next=found.next)
-
-
-def found(answer: Found) -> Document:
-    return _document(entries=[entry(one) for one in answer.entries], more=answer.more)
+async def listing(entries: Iterable[Listed], **rest: object) -> bytes:
+    """The document "queue list" or "queue find" as JSON. A long one is made in pieces: mail goes on meanwhile."""
+    pieces: list[str] = []
+    recipients = 0
+    for listed in entries:
+        pieces.append(json.dumps(entry(listed)))
+        recipients += len(listed.recipients) + 1
+        if recipients >= _AT_ONCE:
+            recipients = 0
+            await asyncio.sleep(0)
+    return f'{{"version": {VERSION}, "entries": [{", ".join(pieces)}], {json.dumps(rest)[1:]}'.encode()
 
 
 def entry(listed: Listed) -> Document:
@@ -86,16 +102,16 @@ def entry(listed: Listed) -> Document:
 
 def message(shown: Shown) -> Document:
     head = quiet(shown.head) if shown.listed.session_code else shown.head
-    return _document(message=_fields(replace(shown, head=b"")) | {"head": _header_text(head)})
+    return document(message=_fields(replace(shown, head=b"")) | {"head": _header_text(head)})
 
 
 def progress(report: Report) -> Document:
-    return _document(progress={"of": report.of, "counts": plain(report.counts)})
+    return document(progress={"of": report.of, "counts": plain(report.counts)})
 
 
 def report(done: Report) -> Document:
     order = done.order
-    return _document(
+    return document(
         verb=order.verb.value,
         route=None if order.route is None else printable(order.route),
         of=done.of,
@@ -105,7 +121,7 @@ def report(done: Report) -> Document:
 
 
 def backup(file: Path, saved: Saved) -> Document:
-    return _document(backup={"file": printable(str(file)), **_fields(saved)})
+    return document(backup={"file": printable(str(file)), **_fields(saved)})
 
 
 def error(wrong: RelayError) -> Document:
@@ -114,7 +130,7 @@ def error(wrong: RelayError) -> Document:
 
 
 def refusal(problem: str, sentence: str) -> Document:
-    return _document(error=printable(sentence), problem=problem)
+    return document(error=printable(sentence), problem=problem)
 
 
 def plain(value: object) -> Any:
@@ -144,10 +160,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join([one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text])
-
-
-def _document(**parts: Any) -> Document:
-    return {"version": VERSION, **parts}
 
 
 def _fields(value: Any) -> Document:

@@ -1,37 +1,31 @@
-"""What an operator does about senders that upstreams refuse, over any store.
-
-Whoever runs a relay beside it tells it afterwards (`House.senders_changed`): it has them in memory.
-"""
+"""What an operator does about senders that upstreams refuse: functions for the table of `requests`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from relay.admin import documents
+from relay.admin.documents import Document
 from relay.admin.errors import NoSuchEntry, Refused
+from relay.admin.house import House
 from relay.config.problems import did_you_mean, quoted
 from relay.config.values import BadValue, address
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdict_of
-from relay.queue.store import QueueStore
 
 
-async def list_(store: QueueStore, *, now: datetime) -> Sequence[Verdict]:
+async def list_(house: House) -> Document:
     """The verdicts that hold, by upstream and author."""
-    memories = await store.memories(TOPIC)
-    verdicts = [verdict_of(memory.key, memory.moment, memory.value) for memory in memories]
-    there = [verdict for verdict in verdicts if verdict is not None and verdict.holds(now)]
-    return sorted(there, key=lambda one: (one.upstream, one.sender.author, one.sender.reverse_path))
+    return documents.senders(await _known(house))
 
 
-async def forget(
-    store: QueueStore, senders: Sequence[str], *, now: datetime, upstream: str | None = None
-) -> Sequence[Verdict]:
+async def forget(house: House, *, senders: Sequence[str], upstream: str | None) -> Document:
     """Forget the verdicts about `senders`, or about all where none is named; those that there were.
 
     A sender is an author or a reverse-path, in any case. Raises NoSuchEntry where one of them has no verdict: then
     nothing is forgotten.
     """
-    verdicts = [one for one in await list_(store, now=now) if upstream in (None, one.upstream)]
+    verdicts = [one for one in await _known(house) if upstream in (None, one.upstream)]
     chosen = {sender: [one for one in verdicts if _is(one.sender, sender)] for sender in senders}
     for sender, found in chosen.items():
         if not found:
@@ -39,28 +33,29 @@ async def forget(
             raise NoSuchEntry(f"{quoted(sender)} is not known to be refused {where}")
     forgotten = list(dict.fromkeys(one for found in chosen.values() for one in found)) if senders else verdicts
     for verdict in forgotten:
-        await store.forget_memory(TOPIC, key_of(verdict.upstream, verdict.sender))
-    return forgotten
+        await house.store.forget_memory(TOPIC, key_of(verdict.upstream, verdict.sender))
+    await house.senders_changed()
+    return documents.senders(forgotten)
 
 
-async def pin(
-    store: QueueStore,
-    upstream: str,
-    author: str,
-    *,
-    reverse_path: str | None = None,
-    upstreams: Iterable[str],
-    now: datetime,
-) -> Verdict:
+async def pin(house: House, *, upstream: str, author: str, reverse_path: str | None) -> Document:
     """Have `author` taken as refused at `upstream`, for good. Its reverse-path is the same address unless given,
     "<>" is the null one. Raises Refused."""
-    names = list(upstreams)
+    names = list(house.upstreams)
     if upstream not in names:
         raise Refused(f"there is no upstream {quoted(upstream)} ({did_you_mean(upstream, names)})")
     who = Sender("<>" if reverse_path == "<>" else _address(reverse_path or author), _address(author))
-    verdict = Verdict(upstream, who, now, None)
-    await store.remember(TOPIC, key_of(upstream, who), now, value_of(verdict))
-    return verdict
+    verdict = Verdict(upstream, who, datetime.now(UTC), None)
+    await house.store.remember(TOPIC, key_of(upstream, who), verdict.since, value_of(verdict))
+    await house.senders_changed()
+    return documents.senders([verdict])
+
+
+async def _known(house: House) -> list[Verdict]:
+    memories = await house.store.memories(TOPIC)
+    verdicts = [verdict_of(memory.key, memory.moment, memory.value) for memory in memories]
+    there = [verdict for verdict in verdicts if verdict is not None and verdict.holds(datetime.now(UTC))]
+    return sorted(there, key=lambda one: (one.upstream, one.sender.author, one.sender.reverse_path))
 
 
 def _address(text: str) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli.desk import load_as_service
 from relay.cli.options import ConfigOption, JsonOption
-from relay.cli.reach import load_as_service
 from relay.cli.screen import complain, progress, refuse, show, show_document
 from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
@@ -207,7 +207,7 @@ def _step_lines(steps: list[dict[str, Any]]) -> Iterator[Line]:
 async def _tried(config: Config, name: str, key: str | None) -> list[dict[str, Any]]:
     """The steps that were made, the last one perhaps in vain."""
     from relay import wiring
-    from relay.cli.reach import Nobody
+    from relay.cli.desk import Nobody
     from relay.mail.outcome import Deferred
 
     way = wiring.transport(name, config, observer=Nobody(), state_key=key)
@@ -286,7 +286,7 @@ def _source(file: Path, name: str, state_key: Path | None) -> TokenSource:
 
 def _source_of(config: Config, name: str, state_key: Path | None) -> TokenSource:
     from relay import wiring
-    from relay.cli.reach import Nobody
+    from relay.cli.desk import Nobody
 
     _must_have_oauth2(config, name)
     return wiring.token_source(name, config, observer=Nobody(), state_key=key_of(state_key))

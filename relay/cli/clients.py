@@ -9,26 +9,20 @@ from typing import Any
 
 import typer
 
-from relay.cli import reach
+from relay.cli.desk import at_relay
 from relay.cli.human import age, of_json
 from relay.cli.options import ConfigOption, JsonOption
-from relay.cli.screen import complain, refuse, show, show_document, width
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.screen import complain, show, show_document, width
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Column, Line, Part, table
-from relay.errors import RelayError
 from relay.mail.quirk import MEANING, Quirk
 from relay.observe.lines import harmless
 
 
 def clients(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show who sent mail since the relay started, and their quirks. Exit code 3: no relay is running."""
-    from relay.admin.client import NoRunningRelay
-    from relay.config.load import load
-
-    try:
-        document = reach.ask(load(config).admin.socket, "/v1/clients")
-    except RelayError as error:
-        refuse(sentence(error), 3 if isinstance(error, NoRunningRelay) else 1)
+    with at_relay(config) as desk:
+        document = desk.get("/v1/clients")
     if as_json:
         show_document(document)
     elif document["clients"]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.admin.client import NoRunningRelay
-from relay.cli import reach
+from relay.admin.desk import at_socket
+from relay.cli.desk import load_as_service
 from relay.cli.options import ConfigOption, Usage, address
 from relay.cli.screen import console, refuse
 from relay.cli.serve import DEFAULT_CONFIG, sentence
@@ -52,9 +53,9 @@ def follow(
     try:
         patience = _duration(timeout)
         recipient = address("--to", to)
-        loaded = reach.load_as_service(config)
+        loaded = load_as_service(config)
         author = address("--from", sender) if sender is not None else compiled.bounces_from(loaded)
-        snapshot = reach.ask(loaded.admin.socket, "/v1/status")["status"]
+        snapshot = at_socket(loaded.admin.socket).get("/v1/status")["status"]
         reply = _handed_in(_door(loaded, snapshot), author, recipient, loaded.hostname)
     except NoRunningRelay as error:
         refuse(sentence(error), 3)
@@ -151,14 +152,13 @@ def _watched(
     config: Config, queue_id: str, patience: float, say: Callable[[str], None], live: Callable[[str], None]
 ) -> int:
     """`say` prints a line that stays; `live` changes the one that does not."""
-    from relay.admin.desk import SocketDesk
     from relay.admin.errors import NoSuchEntry
     from relay.observe.lines import harmless
 
-    desk, told, begun = SocketDesk(config.admin.socket), 0, time.monotonic()
+    desk, told, begun = at_socket(config.admin.socket), 0, time.monotonic()
     while True:
         try:
-            message = desk.show(queue_id)["message"]
+            message = desk.get(f"/v1/queue/{queue_id}")["message"]
         except NoSuchEntry:
             say("it has left the queue; there is no history to tell what became of it (queue.history)")
             return 1

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli import reach
+from relay.cli.desk import at_desk
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
-from relay.queue.listing import Place, Verb, Wanted
+from relay.queue.listing import Place, Verb
 
 if TYPE_CHECKING:
     from relay.admin.desk import Desk
 
 queue = typer.Typer(no_args_is_help=True, help="What waits, what became of it, and what to do about it.")
+
+Conditions = dict[str, str]
 
 _PAGE = 500  # entries, or IDs, that are asked for at once
 _COUNTED = 10_000  # more need not be counted before a person says yes
@@ -56,7 +58,7 @@ def list_(
 ) -> None:
     """Show what waits, oldest first, a line each."""
     wanted = _wanted(state, route, to, from_, since)
-    with reach.desk(config) as desk:
+    with at_desk(config) as desk:
         document = _listed(desk, wanted, limit)
     if as_json:
         show_document(document)
@@ -64,19 +66,19 @@ def list_(
     from relay.cli import entries
 
     if not document["entries"]:
-        complain("nothing waits" if wanted == Wanted() else "nothing waits that fits")
+        complain("nothing waits" if not wanted else "nothing waits that fits")
         return
     show(entries.listed(document["entries"], datetime.now(UTC), width()))
     if document["next"] is not None:
         complain(f"these are the {limit} oldest; there are more (--limit)")
 
 
-def _listed(desk: Desk, wanted: Wanted, limit: int) -> dict[str, Any]:
+def _listed(desk: Desk, wanted: Conditions, limit: int) -> dict[str, Any]:
     """The document "queue list" with at most `limit` entries, put together from pages."""
-    document = desk.list(wanted, limit=min(limit, _PAGE))
+    document = desk.get("/v1/queue", **wanted, limit=min(limit, _PAGE))
     entries = document["entries"]
     while document["next"] is not None and len(entries) < limit:
-        document = desk.list(wanted, after=document["next"], limit=min(limit - len(entries), _PAGE))
+        document = desk.get("/v1/queue", **wanted, after=document["next"], limit=min(limit - len(entries), _PAGE))
         entries += document["entries"]
     return {**document, "entries": entries}
 
@@ -92,8 +94,8 @@ def find(
 ) -> None:
     """Did it go out? Queue and history, newest first."""
     wanted = _wanted("", "", to, from_, since)
-    with reach.desk(config) as desk:
-        document = desk.find(wanted, limit=limit)
+    with at_desk(config) as desk:
+        document = desk.get("/v1/queue/find", **wanted, limit=limit)
     if as_json:
         show_document(document)
         return
@@ -114,8 +116,10 @@ def show_(
     as_json: JsonOption = False,
 ) -> None:
     """Show all about one message, but its body."""
-    with reach.desk(config) as desk:
-        document = desk.show(queue_id)
+    from relay.admin.queue import prefix_of
+
+    with at_desk(config) as desk:
+        document = desk.get(f"/v1/queue/{prefix_of(queue_id)}")
     if as_json:
         show_document(document)
         return
@@ -183,8 +187,8 @@ def backup(
 
     Session codes are left out. A running relay writes the file, as its own user.
     """
-    with reach.desk(config) as desk, progress("backup"):
-        document = desk.backup(file.absolute())
+    with at_desk(config) as desk, progress("backup"):
+        [document] = desk.stream("/v1/queue/backup", file=str(file.absolute()))
     if as_json:
         show_document(document)
         return
@@ -200,16 +204,17 @@ def backup(
 # What was asked
 
 
-def _wanted(state: str, route: str, to: str, from_: str, since: str) -> Wanted:
+def _wanted(state: str, route: str, to: str, from_: str, since: str) -> Conditions:
     from relay.cli.human import since as moment
 
     if state and state not in _WAITING:
         raise typer.BadParameter(f"--state: there is no such state (there are: {', '.join(_WAITING)})")
     try:
-        start = moment(since, datetime.now(UTC)) if since else None
+        start = moment(since, datetime.now(UTC)).isoformat() if since else ""
     except RelayError as error:
         raise typer.BadParameter(str(error)) from None
-    return Wanted(Place(state) if state else None, route, to, from_, start)
+    asked = {"state": state, "route": route, "to": to, "from": from_, "since": start}
+    return {name: text for name, text in asked.items() if text}
 
 
 # What is done
@@ -220,16 +225,16 @@ def _act(
     ids: list[str] | None,
     everything: bool,
     yes: bool,
-    wanted: Wanted,
+    wanted: Conditions,
     config: Path,
     as_json: bool,
     route: str | None = None,
 ) -> None:
     if everything == bool(ids):
         raise typer.BadParameter("give either IDs or --all")
-    if not everything and (yes or wanted != Wanted()):
+    if not everything and (yes or wanted):
         raise typer.BadParameter("--yes and what narrows the choice (--state, --to, …) go with --all, not with IDs")
-    with reach.desk(config) as desk:
+    with at_desk(config) as desk:
         if everything:
             _act_on_all(desk, verb, wanted, yes, as_json, route)
         else:
@@ -245,12 +250,12 @@ def _act_on_these(desk: Desk, verb: Verb, prefixes: Sequence[str], as_json: bool
     for start in range(0, len(prefixes), _PAGE):
         some = prefixes[start : start + _PAGE]
         try:
-            done.append(desk.act(verb, some, route=route))
+            done.append(desk.post("/v1/queue/act", verb=verb, ids=some, route=route))
         except (AmbiguousId, NoSuchEntry):
             # Nothing was done. One that does not exist is no reason to leave the others undone.
             for prefix in some:
                 try:
-                    done.append(desk.act(verb, [prefix], route=route))
+                    done.append(desk.post("/v1/queue/act", verb=verb, ids=[prefix], route=route))
                 except (AmbiguousId, NoSuchEntry) as error:
                     wrong.append(error)
     document = _together(verb, route, done)
@@ -283,7 +288,7 @@ def _together(verb: Verb, route: str | None, documents: Sequence[dict[str, Any]]
     }
 
 
-def _act_on_all(desk: Desk, verb: Verb, wanted: Wanted, yes: bool, as_json: bool, route: str | None) -> None:
+def _act_on_all(desk: Desk, verb: Verb, wanted: Conditions, yes: bool, as_json: bool, route: str | None) -> None:
     from relay.cli import entries
     from relay.cli.human import count
 
@@ -294,7 +299,7 @@ def _act_on_all(desk: Desk, verb: Verb, wanted: Wanted, yes: bool, as_json: bool
         refuse(f"{verb}{where}: {told}; nothing was done (to do it: --all --yes)")
     document: dict[str, Any] = {}
     with progress(verb.value) as tell:
-        for document in desk.act_on_all(verb, wanted, route=route):
+        for document in desk.stream("/v1/queue/act", verb=verb, all=wanted, route=route):
             if "progress" in document:
                 tell(document["progress"]["of"])
     if as_json:
@@ -309,13 +314,13 @@ def _act_on_all(desk: Desk, verb: Verb, wanted: Wanted, yes: bool, as_json: bool
     raise typer.Exit(1 if document["counts"]["impossible"] else 0)
 
 
-def _count(desk: Desk, wanted: Wanted) -> tuple[int, bool]:
+def _count(desk: Desk, wanted: Conditions) -> tuple[int, bool]:
     """How many fit, and whether there are more than that."""
     number = 0
     after: int | None = 0
     with progress("counting") as tell:
         while after is not None and number < _COUNTED:
-            document = desk.list(wanted, after=after, limit=_PAGE)
+            document = desk.get("/v1/queue", **wanted, after=after, limit=_PAGE)
             number += len(document["entries"])
             after = document["next"]
             tell(number)

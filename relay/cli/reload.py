@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from relay.admin.client import NoRunningRelay, post
+from relay.cli.desk import at_relay
 from relay.cli.options import ConfigOption
-from relay.cli.serve import DEFAULT_CONFIG, sentence
-from relay.config.load import load
-from relay.errors import RelayError
+from relay.cli.serve import DEFAULT_CONFIG
 
 
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Reload the configuration of the running relay. Exit code 1: refused, nothing changed; 3: none is running."""
-    try:
-        status, answer = post(load(config).admin.socket, "/v1/reload")
-    except RelayError as error:
-        typer.echo(sentence(error), err=True)
-        raise typer.Exit(3 if isinstance(error, NoRunningRelay) else 1) from None
-    if status != 200:
-        for problem in answer.get("problems", ["the relay refused"]):
+    with at_relay(config) as desk:
+        answer = desk.post("/v1/reload")
+    if "problems" in answer:
+        for problem in answer["problems"]:
             typer.echo(problem, err=True)
         raise typer.Exit(1)
     typer.echo("reloaded")

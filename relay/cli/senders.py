@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli import reach
+from relay.cli.desk import at_desk
 from relay.cli.human import of_json, stamp
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, show, show_document, width
@@ -24,8 +24,8 @@ UpstreamOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only a
 @senders.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show the senders that are known to be refused, and until when their mail goes as a rule says."""
-    with reach.desk(config) as desk:
-        document = desk.senders()
+    with at_desk(config) as desk:
+        document = desk.get("/v1/senders")
     if as_json:
         show_document(document)
     elif document["senders"]:
@@ -47,8 +47,8 @@ def forget(
     """Have a sender tried unchanged again, with its next message. Exit code 4: it was not known."""
     if everything == bool(addresses):
         raise typer.BadParameter("give either addresses or --all")
-    with reach.desk(config) as desk:
-        document = desk.forget_senders(addresses or [], upstream=upstream)
+    with at_desk(config) as desk:
+        document = desk.post("/v1/senders/forget", senders=addresses or [], upstream=upstream)
     if as_json:
         show_document(document)
         return
@@ -70,8 +70,8 @@ def pin(
     as_json: JsonOption = False,
 ) -> None:
     """Take a sender as refused for good, until it is forgotten: its mail goes as its rule says, without a try."""
-    with reach.desk(config) as desk:
-        document = desk.pin_sender(upstream, address, reverse_path=reverse_path)
+    with at_desk(config) as desk:
+        document = desk.post("/v1/senders/pin", upstream=upstream, author=address, reverse_path=reverse_path)
     if as_json:
         show_document(document)
         return

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.admin.client import NoRunningRelay
-from relay.cli import reach
+from relay.admin.desk import at_socket
+from relay.cli.desk import Nobody
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, refuse, show, show_document, styled, width
 from relay.cli.serve import DEFAULT_CONFIG, sentence
@@ -40,7 +41,7 @@ def status(
         _watch(socket)
         raise typer.Exit
     try:
-        document = reach.ask(socket, "/v1/status")
+        document = at_socket(socket).get("/v1/status")
     except NoRunningRelay as error:
         _tell_of_none(str(error), config, loaded, bad or _refused(loaded), as_json)
         raise typer.Exit(3) from None
@@ -134,14 +135,14 @@ def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
     """How much mail waits, or why that cannot be known. A queue that does not exist is not made."""
     if config is None:
         return None, "cannot be known without the configuration"
-    if not config.queue.store.exists():
+    if not config.queue.store.exists:
         return None, f"there is none at {config.queue.store}"
     import asyncio
 
     from relay import wiring
 
     async def look() -> dict[str, Any]:
-        store = await wiring.open_store(config, reach.Nobody())
+        store = await wiring.open_store(config, Nobody())
         try:
             view = await store.view()
         finally:
@@ -181,6 +182,6 @@ def _now(socket: Path) -> Iterator[Line]:
     from relay.observe.lines import harmless
 
     try:
-        yield from overview(reach.ask(socket, "/v1/status")["status"], width())
+        yield from overview(at_socket(socket).get("/v1/status")["status"], width())
     except RelayError as error:
         yield line(harmless(str(error)), "bold red")

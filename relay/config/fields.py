@@ -115,10 +115,17 @@ def _page(text: str) -> values.ListenAddress:
     return found
 
 
-def _store(value: object, info: ValidationInfo) -> pathlib.Path:
-    if isinstance(value, str) and not value.startswith("sqlite:"):
+def _store(value: object, info: ValidationInfo) -> values.SqliteUrl:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "not text")
+    scheme, colon, path = value.partition(":")
+    if not colon:
+        raise values.BadValue("a path alone is not a store", "write sqlite:/path")
+    if scheme == "postgresql":
+        raise values.BadValue("PostgreSQL is not supported by this version", "write sqlite:/path")
+    if scheme != "sqlite":
         raise values.BadValue("not a store", "write it like sqlite:/var/lib/relay/queue.db")
-    return _path(value.removeprefix("sqlite:") if isinstance(value, str) else value, info)
+    return values.SqliteUrl(_path(path, info))
 
 
 def _secret(value: object, info: ValidationInfo) -> Secret:
@@ -289,7 +296,7 @@ Url = Annotated[
 ]
 FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text(), Kind("path")]
 SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text(), Kind("path")]
-Store = Annotated[pathlib.Path, PlainValidator(_store), _text(pattern="^sqlite:."), Kind("`sqlite:PATH`")]
+Store = Annotated[values.SqliteUrl, PlainValidator(_store), _text(pattern="^sqlite:."), Kind("`sqlite:PATH`")]
 MailAddress = Annotated[Address, _written(values.address), _text(pattern="^[^<>]+@[^<>@]+$"), Kind("address")]
 MailAddresses = Annotated[
     tuple[MailAddress, ...],

@@ -104,7 +104,7 @@ def _bad_listener_files(config: Config) -> Iterator[Finding]:
 
 def _bad_folders(config: Config) -> Iterator[Finding]:
     """Folders that files are taken from: one that is missing is made at the start, if its parent allows it."""
-    queue = os.path.realpath(config.queue.store.parent)
+    queue = os.path.realpath(config.queue.store.folder)
     for number, listener in config.pickup_listeners.items():
         path: Path = ("listeners", number, "directory")
         folder = listener.directory

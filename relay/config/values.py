@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from relay.mail.address import Address
@@ -89,6 +90,31 @@ class Url:
         """Host and port, for people; what stands behind them may be nobody else's business."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == 443 else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteUrl:
+    """`sqlite:PATH`: the queue is kept in that file, and in files beside it."""
+
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the store lie, its side files (spool, tokens) as well."""
+        return self.path.parent
+
+    @property
+    def exists(self) -> bool:
+        """Whether a relay has made it: to open it makes it, as whoever does that."""
+        return self.path.exists()
+
+    def beside(self, what: str) -> Path:
+        """The side file or folder for `what`."""
+        return self.path.with_name(f"{self.path.name}.{what}")
+
+    def __str__(self) -> str:
+        """As people are told of it."""
+        return str(self.path)
 
 
 def duration(text: str) -> timedelta:

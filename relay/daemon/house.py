@@ -58,7 +58,9 @@ TIDY_EVERY = 3600.0  # seconds between two looks for what is too old for the his
 
 
 class House:
-    """The relay, running between `open` and the end of `serve` (`admin.port.House`)."""
+    """The relay, running between `open` and the end of `serve` (`admin.house.House`)."""
+
+    running = True
 
     def __init__(
         self,
@@ -344,7 +346,7 @@ class House:
         await self.store.close()
         self.observer.observe(RelayStopped())
 
-    # For the operator (`admin.port.House`)
+    # For the operator (`admin.house.House`)
 
     @property
     def routes(self) -> Iterable[str]:

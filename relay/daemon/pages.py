@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from relay.errors import StoreUnavailable
@@ -14,8 +13,9 @@ from relay.observe import systemd
 if TYPE_CHECKING:
     from relay.daemon.house import House
     from relay.queue.model import QueueView
-    from relay.web.app import Health, WebServer
+    from relay.web.app import Health
     from relay.web.control import ControlSocket
+    from relay.web.server import Server
 
 LONG_LOOK, SELDOM = 0.02, 20  # seconds of a look that is not made often; and it takes one part of so many of the time
 STORE_ANSWERS = 10.0  # seconds a commit may take before the house counts as sick
@@ -29,7 +29,7 @@ class Pages:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._web: WebServer | None = None
+        self._web: Server | None = None
         self._control: ControlSocket | None = None
         self.opened = asyncio.Event()
         self._view: QueueView | None = None
@@ -37,8 +37,8 @@ class Pages:
         self._looking = asyncio.Lock()
 
     async def open(self) -> None:
-        # aiohttp takes longer to import than everything else together: mail goes on meanwhile.
-        app, control = await asyncio.to_thread(_web)
+        from relay.web import app, control  # after the doors are open
+
         house = self._house
         admin = house.config.admin
         if admin.listen is not None:
@@ -105,9 +105,3 @@ class Pages:
                 await self._house.store.check()
             systemd.notify("WATCHDOG=1")
             await asyncio.sleep(period)
-
-
-def _web() -> tuple[ModuleType, ModuleType]:
-    from relay.web import app, control
-
-    return app, control

@@ -86,21 +86,21 @@ def notify(
         return Notices()
     if entry.kind is Kind.BOUNCE:
         return Notices(events=(NotificationSuppressed(entry.queue_id, "a bounce never bounces"),))
-    desk = _Desk(entry, policy, route, now, audience.full, iter(queue_ids))
+    reports = _Reports(entry, policy, route, now, audience.full, iter(queue_ids))
     sender = entry.submission.envelope.reverse_path
     readers = _readers(policy, sender, audience.address)
     if sender is None:
-        desk.events.append(NotificationSuppressed(entry.queue_id, "null reverse-path"))
+        reports.events.append(NotificationSuppressed(entry.queue_id, "null reverse-path"))
     elif not told:
-        desk.events.append(NotificationSuppressed(entry.queue_id, "notify=never"))
+        reports.events.append(NotificationSuppressed(entry.queue_id, "notify=never"))
     else:
         for reader in readers:
-            desk.tell(told, (reader,), stands_in=not _same(reader, sender))
+            reports.tell(told, (reader,), stands_in=not _same(reader, sender))
     also = _also(policy, readers) if failures else ()
     if also:
-        desk.tell(failures, also, to_sender=False)
+        reports.tell(failures, also, to_sender=False)
     warned = any(fate.action is Action.DELAYED for fate in told) and sender is not None
-    return Notices(tuple(desk.entries), tuple(desk.events), warned, tuple(desk.told))
+    return Notices(tuple(reports.entries), tuple(reports.events), warned, tuple(reports.told))
 
 
 def _wanted(fate: Fate, policy: Policy) -> bool:
@@ -133,7 +133,7 @@ def _same(one: Address, other: Address) -> bool:
     return str(one).lower() == str(other).lower()
 
 
-class _Desk:
+class _Reports:
     """Where reports about `entry` are written, or collected."""
 
     def __init__(

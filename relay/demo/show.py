@@ -1,7 +1,7 @@
 """The show: upstreams, a real configuration, the real relay; mails in, mails out, and whether all is well.
 
 Nothing here is special treatment: the relay reads its file, listens, keeps, delivers; the show sends
-with smtplib, and waits for the relay's own events. `_relay` is the only place that touches the daemon.
+with smtplib, and waits for the relay's own events. Only `_relay` starts it.
 """
 
 from __future__ import annotations

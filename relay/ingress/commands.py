@@ -32,10 +32,10 @@ class Commands(Secured):
         """Remember who it is; None, or a refusal."""
         if not argument:
             return replies.BAD_SYNTAX
-        if not self._esmtp and self._sent_ahead:
+        if not self.session.extended_smtp and self._sent_ahead:
             self._transaction.quirks.add(Quirk.EARLY_PIPELINING)
-        self._helo = sanitise(argument[:255].decode("ascii", "replace")).replace("\ufffd", "?")
-        self._esmtp = esmtp
+        self.session.host_name = sanitise(argument[:255].decode("ascii", "replace")).replace("\ufffd", "?")
+        self.session.extended_smtp = esmtp
         self._peer = None
         return None
 
@@ -54,7 +54,7 @@ class Commands(Secured):
         reply = self._transaction.mail(argument, largest=self._largest)
         if reply is not replies.SENDER_OK:
             return reply
-        if not self._esmtp:
+        if not self.session.extended_smtp:
             self._notice_haste()
         rate = limits.client_rate
         if rate is not None and not self._door.client_rates.take(self._client, rate, self.loop.time()):
@@ -65,7 +65,7 @@ class Commands(Secured):
     def _notice_haste(self) -> None:
         """A transaction begins without EHLO."""
         noticed = self._transaction.quirks
-        if not self._helo:
+        if not self.session.host_name:
             noticed.add(Quirk.NO_HELO)
         if self._sent_ahead:
             noticed.add(Quirk.EARLY_PIPELINING)

@@ -46,10 +46,7 @@ class Intake(Wire):
             memory=door.memory,
         )
         self._client = ""
-        self._helo = ""
-        self._esmtp = False
         self._tls: str | None = None
-        self._user: str | None = None
         self._peer: Peer | None = None
         self._messages = 0
         self._excused = False  # the 5xx to be said is no error of the client, but an upstream's
@@ -201,7 +198,9 @@ class Intake(Wire):
         transaction = self._transaction
         if not self._messages:
             software = quirks.software(reader.head)
-            self._door.observer.observe(ClientDescribed(self._settings.name, self._client, self._helo, software))
+            self._door.observer.observe(
+                ClientDescribed(self._settings.name, self._client, self.session.host_name or "", software)
+            )
         found = quirks.of_content(reader, announced=transaction.size, smtputf8=transaction.smtputf8_asked)
         if found:
             transaction.quirks |= found
@@ -242,7 +241,7 @@ class Intake(Wire):
             MessageRefused(
                 listener=self._settings.name,
                 client=self._client,
-                user=self._user,
+                user=self.session.auth_data,
                 reverse_path=transaction.reverse_path,
                 recipients=tuple([str(recipient.address) for recipient in transaction.recipients]),
                 result=result,
@@ -274,12 +273,12 @@ class Intake(Wire):
         self._resume()
 
     def _who(self, smtputf8: bool) -> Peer:
-        peer = self._peer
+        peer, said = self._peer, self.session
         if peer is None or smtputf8:
-            protocol = "ESMTP" if self._esmtp else "SMTP"
-            if self._esmtp:
+            protocol = "ESMTP" if said.extended_smtp else "SMTP"
+            if said.extended_smtp:
                 protocol = ("UTF8SMTP" if smtputf8 else "ESMTP") + "S" * (self._tls is not None)
-                protocol += "A" * (self._user is not None)
-            peer = Peer(self._client, self._helo, protocol, self._tls, self._user)
+                protocol += "A" * (said.auth_data is not None)
+            peer = Peer(self._client, said.host_name or "", protocol, self._tls, said.auth_data)
             self._peer = None if smtputf8 else peer
         return peer

@@ -67,7 +67,7 @@ class Secured(Chunking):
         self._in_handshake = True
         await self._shake_hands(settings.tls_context)
         self._transaction.reset()
-        self._helo, self._esmtp, self._user, self._peer = "", False, None, None
+        self.session, self._peer = self._create_session(), None
         return b""
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
@@ -89,7 +89,7 @@ class Secured(Chunking):
     @property
     def _auth_offered(self) -> bool:
         settings = self._settings
-        if settings.auth == "none" or self._user is not None:
+        if settings.auth == "none" or self.session.auth_data is not None:
             return False
         return self._tls is not None if settings.tls != "none" else is_loopback(self._client)
 
@@ -97,7 +97,7 @@ class Secured(Chunking):
         settings, door = self._settings, self._door
         if settings.auth == "none":
             return replies.NOT_IMPLEMENTED
-        if self._user is not None:
+        if self.session.auth_data is not None:
             return replies.AUTHENTICATED_ALREADY
         if self._transaction.open:
             return replies.NO_AUTH_IN_MAIL
@@ -111,7 +111,8 @@ class Secured(Chunking):
             AuthenticationJudged(settings.name, self._client, sanitise(tried.user, 255), tried.mechanism, tried.result)
         )
         if tried.result == "ok":
-            self._user, self._peer = sanitise(tried.user, 255), None
+            self._peer = None
+            self.session.auth_data = sanitise(tried.user, 255)  # type: ignore[assignment]  # anything, says aiosmtpd
             return tried.reply
         return await self._auth_failed(tried)
 

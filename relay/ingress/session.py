@@ -257,7 +257,7 @@ class Session(Commands):
         if self._thrown_away > THROWN_AWAY_AT_MOST:
             self._ended = "errors"
             return replies.LINE_TOO_LONG
-        if not self._helo and begins_binary(self._buffer):
+        if not self.session.host_name and begins_binary(self._buffer):
             return self._not_smtp(b"")
         return b""
 
@@ -281,7 +281,7 @@ class Session(Commands):
                 return "BDAT", self.smtp_BDAT, b""
             if not verb:  # a line end too many, behind a command or the final dot: an answer would be one too many
                 return "other", self._say_nothing, argument
-            if not self._helo and is_stranger(verb):
+            if not self.session.host_name and is_stranger(verb):
                 return "other", self._not_smtp, argument
             return "other", self._unknown, argument
         if 0 in argument and verb != b"BDAT":
@@ -289,7 +289,7 @@ class Session(Commands):
         settings = self._settings
         if settings.require_tls and self._tls is None and verb not in WITHOUT_TLS:
             return name, self._say_tls_required, argument
-        if settings.auth == "users" and self._user is None and verb not in WITHOUT_AUTH:
+        if settings.auth == "users" and self.session.auth_data is None and verb not in WITHOUT_AUTH:
             return name, self._say_auth_required, argument
         return name, method.__get__(self), argument.strip(b" \t")
 

@@ -1,10 +1,8 @@
 """The wire of a session: aiosmtpd's SMTP protocol, with our own reading, writing and deadline.
 
-aiosmtpd 1.4.6 gives the protocol class and the names of things (`smtp_VERB`, `push`). Replaced, each
-for a defect that loses mail, time or memory: reading (bounded, without StreamReader), the constructor
-(no scans, no DNS), the timer (one lazy deadline that every arrival moves), and cancelling: nothing
-that a client does cancels the session's task, so a commit is never cut off. The commands, DATA, AUTH,
-STARTTLS and replies are in `session`.
+From aiosmtpd come the protocol, with asyncio's flow control under it, the names of things (`smtp_VERB`, `push`), and
+its `Session`: what the client said of itself. All that runs for a command or for content is replaced, each part for a
+defect: `docs/decisions/6-what-runs-of-aiosmtpd.md` has the table, and a test holds it.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from asyncio.streams import FlowControlMixin
 from contextlib import suppress
 from typing import Any
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd import smtp
 
 LONGEST_LINE = 4096
 THROWN_AWAY_AT_MOST = 1024 * 1024  # of one line; who sends more speaks something else
@@ -22,7 +20,7 @@ PIPELINED_AT_MOST = 32 * 1024  # commands that wait; beyond it the socket is not
 UNREAD_AT_MOST = 8 * 1024  # replies that wait for a client that reads none; beyond it nothing more is answered
 
 # Commands here take octets and answer with them, most without waiting; the types of aiosmtpd's are others.
-_Protocol: Any = SMTP
+_Protocol: Any = smtp.SMTP
 
 
 class Wire(_Protocol):  # type: ignore[misc]
@@ -31,6 +29,7 @@ class Wire(_Protocol):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         FlowControlMixin.__init__(self, loop)  # SMTP.__init__ scans 100 names and may ask the DNS
         self.loop = loop
+        self.session: smtp.Session = self._create_session()
         self.transport: Any = None
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None

@@ -24,7 +24,7 @@ class FanOut:
         for observer in self._observers:
             try:
                 observer.observe(event)
-            except Exception as error:  # noqa: BLE001  one of the three bulkheads
+            except Exception as error:  # noqa: BLE001  # bulkhead: who watches never disturbs mail
                 self._set_aside(observer, error)
 
     def _set_aside(self, observer: Observer, error: Exception) -> None:

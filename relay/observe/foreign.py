@@ -1,7 +1,4 @@
-"""What other libraries log, as events: one line each, from WARNING on.
-
-Below WARNING nothing is listened to: aiosmtpd logs what clients say, passwords included.
-"""
+"""What other libraries log, as events: one line each, from WARNING on."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ from collections.abc import Callable
 
 from relay.events import Event, ExceptionCaught, Observer, Warned
 
-_COMPONENTS = {"aiohttp": "web", "mail": "session"}  # by the first part of a logger's name
-_TALKATIVE = ("mail.log", "mail.debug")
+_COMPONENTS = {"web": "web"}  # by the first part of a logger's name
 
 
 class _Listener(logging.Handler):
@@ -47,14 +43,5 @@ def listen(observer: Observer, loop: asyncio.AbstractEventLoop) -> Callable[[], 
     """Tell `observer`, on `loop`, what other libraries log; the returned function ends it."""
     root = logging.getLogger()
     listener = _Listener(observer, loop)
-    before = [(logger, logger.level) for logger in map(logging.getLogger, _TALKATIVE)]
-    for logger, _ in before:
-        logger.setLevel(logging.WARNING)
     root.addHandler(listener)
-
-    def end() -> None:
-        root.removeHandler(listener)
-        for logger, level in before:
-            logger.setLevel(level)
-
-    return end
+    return lambda: root.removeHandler(listener)

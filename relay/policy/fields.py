@@ -1,7 +1,7 @@
 """A message as fields, for a vendor that takes JSON: what stands in it, put into a template of the configuration.
 
-The one place where MIME is taken apart, by the standard `email` package, which is neither quick nor safe with
-what is hostile: so never more than `LARGEST` octets, on a thread, and whatever it raises is `Unfit`.
+The one place where the standard `email` package reads a message. It is neither quick nor safe with what is hostile:
+so never more than `LARGEST` octets, on a thread, and whatever it raises is `Unfit`.
 """
 
 from __future__ import annotations

@@ -51,6 +51,22 @@ class Count:
     octets: int
 
 
+@frozen
+class Found:
+    """What lay in the queue when it was opened: counted before `aside` was set aside and `changes` were made.
+
+    `leases` are those of a dead process, taken back; `changes` is what operators had wished of them.
+    """
+
+    entries: int
+    octets: int
+    last_key: int
+    leases: int
+    ledger: Ledger
+    aside: Sequence[SetAside]
+    changes: Sequence[Change]
+
+
 class Books:
     """`wishes`: what operators want of entries that are leased, as the disk keeps it.
 
@@ -69,12 +85,11 @@ class Books:
         self._uncounted: set[int] = set()
         self._ending: set[int] = set()
 
-    def open(self, ledger: Ledger, octets: int, aside: Sequence[SetAside], changes: Sequence[Change]) -> None:
-        """What lay in the queue, counted before `aside` was set aside and `changes` were made."""
-        self.ledger = ledger
-        self.octets = octets
-        self.set_aside(aside)
-        for change in changes:
+    def open(self, found: Found) -> None:
+        self.ledger = found.ledger
+        self.octets = found.octets
+        self.set_aside(found.aside)
+        for change in found.changes:
             self.changed(change)
 
     def key(self, lease: Lease) -> int:

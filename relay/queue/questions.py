@@ -6,14 +6,15 @@ What is shown of an entry never fails for a column that makes no sense: who look
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 
 from relay.mail.address import Address
 from relay.mail.header import Header
+from relay.queue.disk import Work
 from relay.queue.listing import Addressee, Listed, Place, Shown, Standing, Tried, Wanted
-from relay.queue.model import Kind, Reader, Told
+from relay.queue.model import Kind, Memory, Reader, Told
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -21,7 +22,8 @@ from relay.queue.rows import (
     SET_ASIDE,
     SLEEPING,
     TO_BOUNCE,
-    Row,
+    EntryRow,
+    HistoryRow,
     address_of,
     address_text,
     microseconds,
@@ -29,7 +31,6 @@ from relay.queue.rows import (
     names,
     reader_text,
 )
-from relay.queue.work import Work
 
 _FIRST_SLICES = (1000, 8000)
 SLICE = 50_000  # messages of the queue or of the history that one transaction looks at
@@ -46,47 +47,33 @@ _PLACES: dict[Place, tuple[int, bool | None]] = {
 _SAYS_THE_SUBJECT = frozenset({b"subject", b"thread-topic"})
 
 
-def first(route: str) -> Callable[[Work], tuple[bool, int] | None]:
+def first(read: Work, route: str) -> tuple[bool, int] | None:
     """Whether the first waiting entry of `route` is due, and when."""
-
-    def look(read: Work) -> tuple[bool, int] | None:
-        for due, name in ((True, "first_due"), (False, "first_sleeping")):
-            for (at,) in read.execute(name, (route,)):
-                return due, at
-        return None
-
-    return look
+    for due, name in ((True, "first_due"), (False, "first_sleeping")):
+        for (at,) in read.execute(name, (route,)):
+            return due, at
+    return None
 
 
 def sleeping(read: Work) -> list[tuple[str, int]]:
     """The routes under which mail sleeps, and until when the last of it does."""
-    names = _names_by(read, "next_route_sleeping")
-    return [(route, next(read.execute("last_sleeping", (route,)))[0]) for route in names]
+    names = list(read.execute("routes_sleeping"))
+    return [(route, next(read.execute("last_sleeping", (route,)))[0]) for (route,) in names]
 
 
-def any_over(route: str, now: int, *, session_codes_only: bool) -> Callable[[Work], bool]:
+def any_over(read: Work, route: str, now: int, *, session_codes_only: bool) -> bool:
     """Whether an entry of `route` is to be bounced, or past its lifetime."""
-
-    def look(read: Work) -> bool:
-        expired = "any_expired_code" if session_codes_only else "any_expired"
-        asked = ((expired, (route, now)), ("any_to_bounce", (route,)), ("any_held_code", (route, now)))
-        return any(_any(read, name, bindings) for name, bindings in asked)
-
-    return look
+    expired = "any_expired_code" if session_codes_only else "any_expired"
+    asked = ((expired, (route, now)), ("any_to_bounce", (route,)), ("any_held_code", (route, now)))
+    return any(_any(read, name, bindings) for name, bindings in asked)
 
 
 def routes(read: Work) -> list[str]:
     """The routes that mail waits under which nobody has leased."""
-    apart = [name for place in (HELD, SET_ASIDE, TO_BOUNCE) for name in _names_by(read, "next_route_apart", place)]
-    return list(dict.fromkeys((*_names_by(read, "next_route_due"), *_names_by(read, "next_route_sleeping"), *apart)))
-
-
-def _names_by(read: Work, statement: str, *bindings: int) -> Iterator[str]:
-    """One after the other, each by a step of its own. "" is one as well: a damaged row may say that."""
-    row = next(read.execute(statement, (*bindings, "")), None)
-    while row is not None:
-        yield row[0]
-        row = next(read.execute(statement, (*bindings, row[0] + "\0")), None)  # the least text beyond it
+    found = [*read.execute("routes_due"), *read.execute("routes_sleeping")]
+    for place in (HELD, SET_ASIDE, TO_BOUNCE):
+        found += read.execute("routes_apart", (place,))
+    return list(dict.fromkeys([route for (route,) in found]))
 
 
 def standing(read: Work) -> list[Standing]:
@@ -143,30 +130,22 @@ def slices() -> Iterator[int]:
         yield SLICE
 
 
-def listed(wanted: Wanted, *, after: int, among: int, limit: int) -> Callable[[Work], Found]:
+def listed(read: Work, wanted: Wanted, *, after: int, among: int, limit: int) -> Found:
     """Of a slice of the queue, oldest first."""
-
-    def look(read: Work) -> Found:
-        end = _end_of_slice(read, "slice_upwards", after, among)
-        if end is None or wanted.place is Place.FINISHED:
-            return [], None
-        return _found(read, "list_entries", wanted, (after, end), limit), end
-
-    return look
+    end = _end_of_slice(read, "slice_upwards", after, among)
+    if end is None or wanted.place is Place.FINISHED:
+        return [], None
+    return _found(read, "list_entries", wanted, (after, end), limit), end
 
 
-def latest(wanted: Wanted, *, before: int, among: int, limit: int) -> Callable[[Work], Found]:
+def latest(read: Work, wanted: Wanted, *, before: int, among: int, limit: int) -> Found:
     """Of a slice of the queue, newest first."""
     since = _since(wanted)
-
-    def look(read: Work) -> Found:
-        end = _end_of_slice(read, "slice_downwards", before, among)
-        if end is None or wanted.place is Place.FINISHED:
-            return [], None
-        found = _found(read, "latest_entries", wanted, (before, end), limit)
-        return found, end if since is None or _any(read, "any_entry_since", (before, end, since)) else None
-
-    return look
+    end = _end_of_slice(read, "slice_downwards", before, among)
+    if end is None or wanted.place is Place.FINISHED:
+        return [], None
+    found = _found(read, "latest_entries", wanted, (before, end), limit)
+    return found, end if since is None or _any(read, "any_entry_since", (before, end, since)) else None
 
 
 def _end_of_slice(read: Work, name: str, begin: int, among: int) -> int | None:
@@ -177,7 +156,8 @@ def _end_of_slice(read: Work, name: str, begin: int, among: int) -> int | None:
 def _found(read: Work, name: str, wanted: Wanted, ends: tuple[int, int], limit: int) -> list[Listed]:
     places, tried = (_ANY_PLACE, None) if wanted.place is None else _PLACES[wanted.place]
     asked = (wanted.route or None, _since(wanted), _like(wanted.from_), _like(wanted.to))
-    return _entries(read, list(read.execute(name, (ends[0], places, tried, *asked, limit, ends[1]))))
+    found = read.execute(name, (ends[0], places, tried, *asked, limit, ends[1]))
+    return _entries(read, [EntryRow._make(row) for row in found])
 
 
 def _any(read: Work, name: str, bindings: Sequence[object]) -> bool:
@@ -190,177 +170,151 @@ def ends_of_history(read: Work) -> tuple[int, int]:
     return least, last
 
 
-def finished(wanted: Wanted, *, above: int, up_to: int, limit: int) -> Callable[[Work], Found]:
+def finished(read: Work, wanted: Wanted, *, above: int, up_to: int, limit: int) -> Found:
     """Of the history, newest first, with `above` < key <= `up_to`."""
     since, to = _since(wanted), _like(wanted.to)
     sieve = None if to is None else _sieve(wanted.to)
     asked = (wanted.route or None, since, _like(wanted.from_), to, sieve)
-
-    def look(read: Work) -> Found:
-        found = [_finished(row) for row in read.execute("find_history", (above, up_to, *asked, limit))]
-        goes_on = since is None or _any(read, "any_finished_since", (above, up_to, since))
-        return found, above if goes_on else None
-
-    return look
+    rows = map(HistoryRow._make, read.execute("find_history", (above, up_to, *asked, limit)))
+    found = [_finished(row) for row in rows]
+    goes_on = since is None or _any(read, "any_finished_since", (above, up_to, since))
+    return found, above if goes_on else None
 
 
-def named(prefix: str) -> Callable[[Work], list[str]]:
+def named(read: Work, prefix: str) -> list[str]:
     """At most two queue IDs that begin with `prefix`; one that is `prefix` comes alone."""
-
-    def look(read: Work) -> list[str]:
-        bounds = (prefix, prefix + "\U0010ffff")
-        found = {row[0] for name in ("names_in_queue", "names_in_history") for row in read.execute(name, bounds)}
-        return [prefix] if prefix in found else sorted(found)[:2]
-
-    return look
+    bounds = (prefix, prefix + "\U0010ffff")
+    found = {one for name in ("names_in_queue", "names_in_history") for (one,) in read.execute(name, bounds)}
+    return [prefix] if prefix in found else sorted(found)[:2]
 
 
-def shown(queue_id: str) -> Callable[[Work], Shown | None]:
-    def look(read: Work) -> Shown | None:
-        for row in read.execute("entry_named", (queue_id,)):
-            (entry,) = _entries(read, [row])
-            head = b"" if entry.place is Place.DAMAGED else b"".join([bytes(head) for (head,) in _head(read, row[0])])
-            if entry.session_code:
-                head = Header.parse(head).delete(_SAYS_THE_SUBJECT).to_bytes()
-            return Shown(entry, _names(row[23]), row[15], row[16], row[17], row[22], head, _tries(read, entry))
-        for row in read.execute("history_named", (queue_id,)):
-            entry = _finished(row)
-            return Shown(entry, _names(row[13]), "", "", None, None, b"", _tries(read, entry))
-        return None
-
-    return look
+def shown(read: Work, queue_id: str) -> Shown | None:
+    for row in map(EntryRow._make, read.execute("entry_named", (queue_id,))):
+        (entry,) = _entries(read, [row])
+        head = b"" if entry.place is Place.DAMAGED else _head(read, row.id)
+        if entry.session_code:
+            head = Header.parse(head).delete(_SAYS_THE_SUBJECT).to_bytes()
+        because = _names(row.because)
+        return Shown(entry, because, row.helo, row.protocol, row.tls, row.envid, head, _tries(read, entry))
+    for past in map(HistoryRow._make, read.execute("history_named", (queue_id,))):
+        entry = _finished(past)
+        return Shown(entry, _names(past.because), "", "", None, None, b"", _tries(read, entry))
+    return None
 
 
-def recalled(topic: str, key: str) -> Callable[[Work], int | None]:
-    def look(read: Work) -> int | None:
-        for (at,) in read.execute("recall", (topic, key)):
-            return int(at)
-        return None
-
-    return look
+def recalled(read: Work, topic: str, key: str) -> datetime | None:
+    for (at,) in read.execute("recall", (topic, key)):
+        return moment(at)
+    return None
 
 
-def memories(topic: str) -> Callable[[Work], list[tuple[str, int, str]]]:
-    def look(read: Work) -> list[tuple[str, int, str]]:
-        return [(str(key), int(at), str(value)) for key, at, value in read.execute("memories", (topic,))]
-
-    return look
+def memories(read: Work, topic: str) -> list[Memory]:
+    return [Memory(key, moment(at), value) for key, at, value in read.execute("memories", (topic,))]
 
 
-def readers(since: int) -> Callable[[Work], list[Reader]]:
-    def look(read: Work) -> list[Reader]:
-        sent: dict[str, list[datetime]] = {}
-        for reader, at in read.execute("told_since", (since,)):
-            sent.setdefault(reader, []).append(moment(at))
-        waiting: dict[str, int] = dict(read.execute("told_waiting"))
-        everybody = dict.fromkeys((*sent, *waiting))
-        return [Reader(address_of(one), tuple(sent.get(one, ())), waiting.get(one, 0)) for one in everybody]
-
-    return look
+def readers(read: Work, since: int) -> list[Reader]:
+    sent: dict[str, list[datetime]] = {}
+    for reader, at in read.execute("told_since", (since,)):
+        sent.setdefault(reader, []).append(moment(at))
+    waiting: dict[str, int] = dict(read.execute("told_waiting"))
+    everybody = dict.fromkeys((*sent, *waiting))
+    return [Reader(address_of(one), tuple(sent.get(one, ())), waiting.get(one, 0)) for one in everybody]
 
 
-def collected(reader: Address, limit: int) -> Callable[[Work], list[Told]]:
-    def look(read: Work) -> list[Told]:
-        found: list[Told] = []
-        octets = 0
-        for queue_id, at, line in read.execute("collected", (reader_text(reader), limit)):
-            octets += len(line)
-            if found and octets > SUMMARY_OCTETS:
-                break  # a message may have a thousand recipients
-            found.append(Told(reader, queue_id, moment(at), line))
-        return found
-
-    return look
+def collected(read: Work, reader: Address, limit: int) -> list[Told]:
+    found: list[Told] = []
+    octets = 0
+    for queue_id, at, line in read.execute("collected", (reader_text(reader), limit)):
+        octets += len(line)
+        if found and octets > SUMMARY_OCTETS:
+            break  # a message may have a thousand recipients
+        found.append(Told(reader, queue_id, moment(at), line))
+    return found
 
 
-def first_since(at: int) -> Callable[[Work], int | None]:
+def first_since(read: Work, at: int) -> int | None:
     """The key of the first message of the history that was accepted at that moment or later."""
-
-    def look(read: Work) -> int | None:
-        low, high = ends_of_history(read)
-        high += 1
-        # Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
-        while low < high:
-            middle = (low + high) // 2
-            key, received_at = next(read.execute("first_of_history", (middle,)), (high, at))
-            low, high = (low, middle) if received_at >= at else (key + 1, high)
-        return None if next(read.execute("first_of_history", (low,)), None) is None else low
-
-    return look
+    low, high = ends_of_history(read)
+    high += 1
+    # Keys follow the time of acceptance, which is before the end: what was accepted later cannot have ended before.
+    while low < high:
+        middle = (low + high) // 2
+        key, received_at = next(read.execute("first_of_history", (middle,)), (high, at))
+        low, high = (low, middle) if received_at >= at else (key + 1, high)
+    return None if next(read.execute("first_of_history", (low,)), None) is None else low
 
 
-def ended_before(at: int, *, above: int, below: int, limit: int) -> Callable[[Work], list[int]]:
+def ended_before(read: Work, at: int, *, above: int, below: int, limit: int) -> list[int]:
     """Keys of the history, `above` < key < `below`."""
-    return lambda read: [key for (key,) in read.execute("ended_before", (above, below, at, limit))]
+    return [key for (key,) in read.execute("ended_before", (above, below, at, limit))]
 
 
 # Rows
 
 
-def _head(read: Work, key: int) -> Iterable[Row]:
-    return read.execute("select_head", (key,))
+def _head(read: Work, key: int) -> bytes:
+    return b"".join([bytes(head) for (head,) in read.execute("select_head", (key,))])
 
 
-def _entries(read: Work, rows: Sequence[Row]) -> list[Listed]:
-    recipients: dict[int, list[Addressee]] = {row[0]: [] for row in rows}
-    leased = {row[0] for row in rows if row[2] == LEASED}
-    for address, state, reply, upstream, ended_at, key in read.execute("select_addressees", (read.keys(recipients),)):
+def _entries(read: Work, rows: Sequence[EntryRow]) -> list[Listed]:
+    recipients: dict[int, list[Addressee]] = {row.id: [] for row in rows}
+    leased = {row.id for row in rows if row.place == LEASED}
+    for key, address, state, reply, upstream, ended_at in read.execute("select_addressees", (read.keys(recipients),)):
         now = "active" if key in leased and state == "pending" else state
         recipients[key].append(Addressee(address, now, reply, upstream, _moment(ended_at)))
-    return [_entry(row, recipients[row[0]]) for row in rows]
+    return [_entry(row, recipients[row.id]) for row in rows]
 
 
-def _entry(row: Row, recipients: Collection[Addressee]) -> Listed:
-    place, tried = row[2], row[7] > 0
-    where = Place.DEFERRED if tried else Place.PENDING
-    where = {LEASED: Place.ACTIVE, HELD: Place.HELD, SET_ASIDE: Place.DAMAGED}.get(place, where)
+def _entry(row: EntryRow, recipients: Collection[Addressee]) -> Listed:
+    where = Place.DEFERRED if row.attempts > 0 else Place.PENDING
+    where = {LEASED: Place.ACTIVE, HELD: Place.HELD, SET_ASIDE: Place.DAMAGED}.get(row.place, where)
     return Listed(
-        key=row[0],
-        queue_id=row[1],
+        key=row.id,
+        queue_id=row.queue_id,
         place=where,
-        kind=_kind(row[9]),
-        route=row[3],
-        size=row[10],
-        attempts=row[7],
-        received_at=_moment(row[11]) or moment(0),
-        next_attempt_at=_moment(row[5]) if place in (DUE, SLEEPING) else None,
-        expires_at=_moment(row[6]),
+        kind=_kind(row.kind),
+        route=row.route,
+        size=row.size,
+        attempts=row.attempts,
+        received_at=_moment(row.received_at) or moment(0),
+        next_attempt_at=_moment(row.next_attempt_at) if row.place in (DUE, SLEEPING) else None,
+        expires_at=_moment(row.expires_at),
         ended_at=None,
-        listener=row[13],
-        client=row[14],
-        user=row[18],
-        reverse_path=address_text(row[19] or ""),
+        listener=row.listener,
+        client=row.client,
+        user=row.user,
+        reverse_path=address_text(row.reverse_path or ""),
         recipients=tuple(recipients),
-        session_code=bool(row[8]),
-        wish=row[25].partition(":")[0],
-        damage=row[24] or "",
+        session_code=bool(row.session_code),
+        wish=row.wish.partition(":")[0],
+        damage=row.set_aside or "",
     )
 
 
-def _finished(row: Row) -> Listed:
+def _finished(row: HistoryRow) -> Listed:
     return Listed(
-        key=row[0],
-        queue_id=row[1],
+        key=row.key,
+        queue_id=row.queue_id,
         place=Place.FINISHED,
-        kind=_kind(row[12]),
-        route=row[7],
-        size=row[9],
-        attempts=row[10],
-        received_at=_moment(row[2]) or moment(0),
+        kind=_kind(row.kind),
+        route=row.route,
+        size=row.size,
+        attempts=row.attempts,
+        received_at=_moment(row.received_at) or moment(0),
         next_attempt_at=None,
         expires_at=None,
-        ended_at=_moment(row[3]),
-        listener=row[4],
-        client=row[5],
-        user=row[6],
-        reverse_path=address_text(row[8] or ""),
+        ended_at=_moment(row.ended_at),
+        listener=row.listener,
+        client=row.client,
+        user=row.user,
+        reverse_path=address_text(row.reverse_path or ""),
         recipients=tuple(
             [
                 Addressee(address, state, reply, upstream, _moment(at))
-                for address, state, reply, upstream, at in json.loads(row[14])
+                for address, state, reply, upstream, at in json.loads(row.recipients)
             ]
         ),
-        session_code=bool(row[11]),
+        session_code=bool(row.session_code),
     )
 
 

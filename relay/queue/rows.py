@@ -1,12 +1,7 @@
-"""Values of the queue as rows, and back.
+"""Values of the queue as rows, and back: the same rows in any database.
 
 Times are microseconds since 1970, addresses "local@domain" always with the last "@" (so that a
 local part alone comes back as it was). What cannot be read raises Unreadable, with a sentence.
-
-The content of a session code has to be gone when its row is deleted. SQLite overwrites what it
-frees (`secure_delete`), but rows are also copied from page to page when their tree is balanced, and
-those traces stay. So `padding` fills what lies on a leaf page: the content comes after it, on
-overflow pages, which belong to this row alone and are overwritten when it is deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring as _json
 from json.encoder import encode_basestring_ascii as _ascii_json
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.mail.address import Address
 from relay.mail.content import Content, MemoryContent
@@ -28,9 +23,7 @@ from relay.queue.content import FileContent
 from relay.queue.model import Entry, Kind, Pending, Settlement, State, Told
 from relay.queue.spool import Spool
 
-PAGE_SIZE = 16384
-DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an entry, see 0001.sql and 0002.sql
-CLIENT = 14  # the column of an entry's client
+DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an entry
 
 Row = tuple[Any, ...]
 
@@ -43,6 +36,73 @@ class Unreadable(Exception):
     """A row that does not make a value; the text says why, without anything of the row."""
 
 
+class EntryRow(NamedTuple):
+    """A row of the table `entry`, of which `sqlite/schema.sql` says what each column means."""
+
+    id: int
+    queue_id: str
+    place: int
+    route: str
+    priority: int
+    next_attempt_at: int
+    expires_at: int
+    attempts: int
+    session_code: int
+    kind: str
+    size: int
+    received_at: int
+    spool_file: str | None
+    listener: str
+    client: str
+    helo: str
+    protocol: str
+    tls: str | None
+    user: str | None
+    reverse_path: str | None
+    smtputf8: int
+    ret: str | None
+    envid: str | None
+    because: str
+    set_aside: str | None
+    wish: str
+    released: int
+    warned: int
+    rerouted: int
+
+
+class RecipientRow(NamedTuple):
+    """What an attempt has to know of a recipient."""
+
+    entry: int
+    address: str
+    notify: str | None
+    orcpt: str | None
+    state: str
+    last_reply: str
+    in_doubt: int
+    in_doubt_at: str
+
+
+class HistoryRow(NamedTuple):
+    """A row of the table `history`; `recipients` is JSON: [[address, state, reply, upstream, ended_at], …]."""
+
+    key: int
+    queue_id: str
+    received_at: int
+    ended_at: int
+    listener: str
+    client: str
+    user: str | None
+    route: str
+    reverse_path: str | None
+    size: int
+    attempts: int
+    session_code: int
+    kind: str
+    because: str
+    recipients: str
+
+
 def microseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1e6)
 
@@ -51,11 +111,11 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def entry_row(key: int, entry: Entry, place: int, attempts: int, spool: Spool) -> Row:
+def entry_row(key: int, entry: Entry, place: int, attempts: int, spool_file: str | None) -> Row:
+    """An `EntryRow` as it begins: without `set_aside` and `wish`. A plain tuple, as every message pays for it."""
     submission = entry.submission
     peer = submission.peer
     envelope = submission.envelope
-    content = entry.content
     path = envelope.reverse_path
     received_at = microseconds(submission.received_at)
     return (
@@ -69,9 +129,9 @@ def entry_row(key: int, entry: Entry, place: int, attempts: int, spool: Spool) -
         attempts,
         entry.session_code,
         entry.kind,
-        content.size,
+        entry.content.size,
         received_at,
-        spool.name(content) if isinstance(content, FileContent) else None,
+        spool_file,
         submission.listener,
         peer.address,
         peer.helo,
@@ -90,11 +150,11 @@ def entry_row(key: int, entry: Entry, place: int, attempts: int, spool: Spool) -
 
 
 def content_row(key: int, entry: Entry) -> Row:
+    """Key, whether it is a session code, head length, body (with a spool file only the head)."""
     content = entry.content
-    padding = PAGE_SIZE if entry.session_code else 0
     if isinstance(content, MemoryContent):
-        return (key, padding, content.head_length, content.data)
-    return (key, padding, len(content.head), content.head)
+        return (key, entry.session_code, content.head_length, content.data)
+    return (key, entry.session_code, len(content.head), content.head)
 
 
 def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
@@ -119,7 +179,7 @@ def reader_text(reader: Address) -> str:
 
 
 def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
-    """What is kept of a message whose recipients all end with this settlement."""
+    """What is kept of a message whose recipients all end with this settlement, as a `HistoryRow`."""
     entry = settlement.lease.entry
     submission = entry.submission
     envelope = submission.envelope
@@ -149,72 +209,73 @@ def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
     )
 
 
-def entry_of(row: Row, recipients: Sequence[Row], content: Row | None, attempts: int, spool: Spool) -> Entry:
-    """The entry of `row` as `SELECT *` gives it, with `attempts` counted."""
+def entry_of(
+    row: EntryRow, recipients: Sequence[RecipientRow], content: tuple[int, bytes] | None, attempts: int, spool: Spool
+) -> Entry:
+    """The entry of `row`, with `attempts` counted; `content` is the length of its head, and its body."""
     if content is None:
         raise Unreadable("its content is missing")
     if not recipients:
         raise Unreadable("its recipients are missing")
     try:
-        head_length, body = content
-        kept = _content(row, head_length, body, spool)
+        kept = _content(row, *content, spool)
         submission = Submission(
-            queue_id=row[1],
+            queue_id=row.queue_id,
             envelope=Envelope(
-                reverse_path=None if row[19] is None else address_of(row[19]),
-                recipients=tuple([_recipient(*columns[:3]) for columns in recipients]),
-                smtputf8=bool(row[20]),
-                ret=row[21],
-                envid=row[22],
+                reverse_path=None if row.reverse_path is None else address_of(row.reverse_path),
+                recipients=tuple([_recipient(one.address, one.notify, one.orcpt) for one in recipients]),
+                smtputf8=bool(row.smtputf8),
+                ret=row.ret,
+                envid=row.envid,
             ),
             head=kept.head,
             size=kept.size,
-            peer=Peer(row[14], row[15], row[16], row[17], row[18]),
-            listener=row[13],
-            received_at=moment(row[11]),
+            peer=Peer(row.client, row.helo, row.protocol, row.tls, row.user),
+            listener=row.listener,
+            received_at=moment(row.received_at),
         )
         return Entry(
             submission=submission,
             content=kept,
-            route=row[3],
-            priority=row[4],
-            session_code=bool(row[8]),
-            because=names(row[23]),
-            expires_at=moment(row[6]),
-            kind=Kind(row[9]),
+            route=row.route,
+            priority=row.priority,
+            session_code=bool(row.session_code),
+            because=names(row.because),
+            expires_at=moment(row.expires_at),
+            kind=Kind(row.kind),
             attempts=attempts,
-            released=bool(row[26]),
-            warned=bool(row[27]),
-            rerouted=bool(row[28]),
+            released=bool(row.released),
+            warned=bool(row.warned),
+            rerouted=bool(row.rerouted),
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise Unreadable(f"a column makes no sense ({type(error).__name__})") from None
 
 
-def pending_of(entry: Entry, recipients: Sequence[Row]) -> tuple[Pending, ...]:
+def pending_of(entry: Entry, recipients: Sequence[RecipientRow]) -> tuple[Pending, ...]:
     """The recipients that still wait; there is at least one in an entry that can be leased."""
     addressees = entry.submission.envelope.recipients
-    if not _STATES.issuperset([columns[3] for columns in recipients]):
+    if not _STATES.issuperset([row.state for row in recipients]):
         raise Unreadable("the state of a recipient makes no sense")
     pending = [
-        Pending(n, recipient, *columns[4:7])
-        for n, (recipient, columns) in enumerate(zip(addressees, recipients, strict=True))
-        if columns[3] == "pending"
+        Pending(n, recipient, row.last_reply, row.in_doubt, row.in_doubt_at)
+        for n, (recipient, row) in enumerate(zip(addressees, recipients, strict=True))
+        if row.state == "pending"
     ]
     if not pending:
         raise Unreadable("no recipient waits")
     return tuple(pending)
 
 
-def _content(row: Row, head_length: int, body: bytes, spool: Spool) -> Content:
-    size, name = row[10], row[12]
+def _content(row: EntryRow, head_length: int, body: bytes, spool: Spool) -> Content:
+    size = row.size
     if not 0 <= head_length <= len(body):
         raise Unreadable("its head is damaged")
-    if name is None:
+    if row.spool_file is None:
         if len(body) != size:
             raise Unreadable("its content is damaged")
         return MemoryContent(body, head_length)
-    path = spool.path(name)
+    path = spool.path(row.spool_file)
     try:
         with open(path, "rb") as file:
             there, head = os.fstat(file.fileno()).st_size, file.read(len(body))

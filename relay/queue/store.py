@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from relay.mail.address import Address
 from relay.queue.listing import Acted, Listed, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
+from relay.queue.spool import Spool
 
 
 class QueueStore(Protocol):
@@ -25,6 +26,33 @@ class QueueStore(Protocol):
     @property
     def ledger(self) -> Ledger:
         """Counts of recipients, changed on the event loop right after each commit."""
+        ...
+
+    @property
+    def octets(self) -> int:
+        """Octets of content in the queue, as current as `ledger`."""
+        ...
+
+    @property
+    def spool(self) -> Spool:
+        """Where large content goes before its entry is put."""
+        ...
+
+    @property
+    def low_on_space(self) -> bool:
+        """Less is left for the queue than is to stay free; looked up at most once a second."""
+        ...
+
+    def disk_free(self) -> int:
+        """Octets that are left for the queue."""
+        ...
+
+    def keep_free(self, octets: int) -> None:
+        """From now on so much is to stay free."""
+        ...
+
+    def keep_history(self, history: timedelta | None) -> None:
+        """From now on finished messages are recorded, or not (None). How long they stay is up to `forget`."""
         ...
 
     async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:

@@ -16,32 +16,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from relay.errors import RelayError, StoreUnavailable
-from relay.events import BatchCommitted, Observer, StoreFailed, StoreRecovered
+from relay.events import BatchCommitted, EntriesFound, Observer, StoreFailed, StoreRecovered
 from relay.mail.address import Address
 from relay.queue import questions
-from relay.queue.disk import Disk, Kept, Mend, Report
-from relay.queue.ledger import Books
+from relay.queue.disk import Disk, Mend, Operation, Report
+from relay.queue.ledger import Books, Found
 from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
-from relay.queue.operations.lease import Take, TakeExpired, Turns
+from relay.queue.operations.lease import Take, TakeExpired
 from relay.queue.operations.operator import Act
-from relay.queue.operations.walk import (
-    Check,
-    Forget,
-    ForgetMemory,
-    ForgetTold,
-    GiveBack,
-    MakeDue,
-    Put,
-    Record,
-    Remember,
-    Settle,
-    Summarise,
-    Wipe,
-)  # fmt: skip
+from relay.queue.operations.walk import Forget, GiveBack, MakeDue, Put, Record, Settle, Summarise, Wipe, Write
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
-from relay.queue.work import Operation
 from relay.queue.writer import GroupCommit
 
 T = TypeVar("T")
@@ -55,17 +41,15 @@ WAKE_AT_ONCE = 1000  # entries of one transaction of `make_due`, so that no comm
 
 
 class GroupedStore:
-    """A QueueStore (`store`) with a spool, and `low_on_space`."""
+    """A QueueStore (`store`) over a database, in which `found` lay."""
 
     def __init__(
         self,
         disk: Disk,
+        found: Found,
         *,
         spool: Spool,
-        books: Books,
-        last_key: int,
         observer: Observer,
-        directory: Path,
         min_free: int,
         history: timedelta | None,
         now: Callable[[], datetime],
@@ -73,14 +57,12 @@ class GroupedStore:
         self.spool = spool
         spool.told = self._spool_told
         self._disk = disk
-        self._books = books
-        self._last_key = last_key
+        self._books = Books(observer)
+        self._last_key = found.last_key
         self._observer = observer
-        self._directory = directory
         self._min_free = min_free
         self._history = history is not None
         self._now = now
-        self._turns: Turns = {}
         self._low = False
         self._look_again_at = 0.0
         self._failing = set[str]()  # the database, or the spool
@@ -100,6 +82,10 @@ class GroupedStore:
             afterwards=disk.afterwards,
             more_to_come=lambda: self._loop.time() - self._put_at < ANOTHER_SOON,
         )
+        self._books.open(found)
+        if any(change.gone and change.session_code for change in found.changes):
+            self._wipe_soon()
+        observer.observe(EntriesFound(found.entries, self.ledger.found, found.leases))
 
     @property
     def ledger(self) -> Ledger:
@@ -107,12 +93,10 @@ class GroupedStore:
 
     @property
     def octets(self) -> int:
-        """Octets of content in the queue."""
         return self._books.octets
 
     @property
     def low_on_space(self) -> bool:
-        """Less than `min_free` is left where the queue lies; looked up at most once a second."""
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + 1.0
@@ -120,17 +104,14 @@ class GroupedStore:
         return self._low
 
     def keep_free(self, octets: int) -> None:
-        """From now on this is `min_free`."""
         self._min_free = octets
         self._look_again_at = 0.0
 
     def keep_history(self, history: timedelta | None) -> None:
-        """From now on finished messages are recorded, or not (None). How long they stay is up to `forget`."""
         self._history = history is not None
 
     def disk_free(self) -> int:
-        """Octets free for us on the queue's file system."""
-        there = os.statvfs(self._directory)
+        there = os.statvfs(self.spool.directory.parent)
         return there.f_bavail * there.f_frsize
 
     async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
@@ -140,7 +121,7 @@ class GroupedStore:
         return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
-        return await self._submit(Take(route, limit, microseconds(now), self.spool, self._turns))
+        return await self._submit(Take(route, limit, microseconds(now), self.spool))
 
     async def lease_expired(
         self, route: str, *, limit: int, now: datetime, session_codes_only: bool = False
@@ -149,7 +130,7 @@ class GroupedStore:
         if not ledger.pending + ledger.deferred + ledger.held:
             return []
         # Asked every few seconds, and nearly always for nothing: no commit for that.
-        if not await self._disk.read(questions.any_over(route, at, session_codes_only=only)):
+        if not await self._disk.read(questions.any_over, route, at, session_codes_only=only):
             return []
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
 
@@ -198,7 +179,7 @@ class GroupedStore:
                     woken()
 
     async def next_due(self, route: str) -> datetime | None:
-        first = await self._disk.read(questions.first(route))
+        first = await self._disk.read(questions.first, route)
         if first is None:
             return None
         due, at = first
@@ -232,8 +213,8 @@ class GroupedStore:
         found: list[Listed] = []
         before = ALL_KEYS
         for among in questions.slices():
-            slice_of = questions.latest(wanted, before=before, among=among, limit=limit - len(found))
-            some, end = await self._disk.read(slice_of)
+            left = limit - len(found)
+            some, end = await self._disk.read(questions.latest, wanted, before=before, among=among, limit=left)
             found += some
             if end is None or len(found) >= limit:
                 break
@@ -250,23 +231,22 @@ class GroupedStore:
         for among in questions.slices():
             if not last or last < least or len(found) >= limit:
                 break
-            slice_of = questions.finished(wanted, above=last - among, up_to=last, limit=limit - len(found))
-            some, last = await self._disk.read(slice_of)
+            left = limit - len(found)
+            some, last = await self._disk.read(questions.finished, wanted, above=last - among, up_to=last, limit=left)
             found += some
         return found
 
     async def match(self, prefix: str) -> Sequence[str]:
-        return await self._disk.read(questions.named(prefix))
+        return await self._disk.read(questions.named, prefix)
 
     async def show(self, queue_id: str) -> Shown | None:
-        return await self._disk.read(questions.shown(queue_id))
+        return await self._disk.read(questions.shown, queue_id)
 
     async def recall(self, topic: str, key: str) -> datetime | None:
-        at = await self._disk.read(questions.recalled(topic, key))
-        return None if at is None else moment(at)
+        return await self._disk.read(questions.recalled, topic, key)
 
     async def memories(self, topic: str) -> Sequence[Memory]:
-        return [Memory(key, moment(at), value) for key, at, value in await self._disk.read(questions.memories(topic))]
+        return await self._disk.read(questions.memories, topic)
 
     # What an operator does
 
@@ -278,32 +258,30 @@ class GroupedStore:
         return await self._submit(Act(verb, queue_ids, microseconds(now), route or "", history=self._history))
 
     async def remember(self, topic: str, key: str, moment: datetime, value: str = "") -> None:
-        await self._submit(Remember(topic, key, microseconds(moment), value))
+        await self._submit(Write("remember", topic, key, microseconds(moment), value))
 
     async def forget_memory(self, topic: str, key: str) -> None:
-        await self._submit(ForgetMemory(topic, key))
+        await self._submit(Write("forget_memory", topic, key))
 
     async def readers(self, *, since: datetime) -> Sequence[Reader]:
-        return await self._disk.read(questions.readers(microseconds(since)))
+        return await self._disk.read(questions.readers, microseconds(since))
 
     async def collected(self, reader: Address, *, limit: int) -> Sequence[Told]:
-        return await self._disk.read(questions.collected(reader, limit))
+        return await self._disk.read(questions.collected, reader, limit)
 
     async def summarise(self, entry: Entry, told: Sequence[Told]) -> None:
         await self._submit(Summarise(self._key(), entry, told, self.spool))
 
     async def forget_told(self, *, before: datetime) -> None:
-        await self._submit(ForgetTold(microseconds(before)))
+        await self._submit(Write("forget_told", microseconds(before)))
 
     async def forget(self, *, before: datetime) -> int:
         at = microseconds(before)
-        below = await self._disk.read(questions.first_since(at))
+        first = await self._disk.read(questions.first_since, at)
+        below = ALL_KEYS if first is None else first
         above = forgotten = 0
         while True:
-            slice_of = questions.ended_before(
-                at, above=above, below=ALL_KEYS if below is None else below, limit=FORGET_AT_ONCE
-            )
-            keys = await self._disk.read(slice_of)
+            keys = await self._disk.read(questions.ended_before, at, above=above, below=below, limit=FORGET_AT_ONCE)
             if not keys:
                 return forgotten
             began = time.perf_counter()
@@ -340,8 +318,8 @@ class GroupedStore:
     async def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Listed]:
         found: list[Listed] = []
         for among in questions.slices():
-            slice_of = questions.listed(wanted, after=after, among=among, limit=limit - len(found))
-            some, end = await self._disk.read(slice_of)
+            left = limit - len(found)
+            some, end = await self._disk.read(questions.listed, wanted, after=after, among=among, limit=left)
             found += some
             if end is None or len(found) >= limit:
                 break
@@ -349,7 +327,7 @@ class GroupedStore:
         return found
 
     async def check(self) -> None:
-        await self._submit(Check())
+        await self._submit(Write("beat"))  # a commit that has something to prove
         if "spool" in self._failing:
             await self.spool.try_out()
 
@@ -367,10 +345,8 @@ class GroupedStore:
         await self._loop.run_in_executor(None, self._close_files)
 
     def _close_files(self) -> None:
-        try:
-            self._disk.close()
-        finally:
-            self.spool.close()
+        self.spool.close()
+        self._disk.close()
 
     def _key(self) -> int:
         self._last_key += 1
@@ -402,18 +378,8 @@ class GroupedStore:
         if not self._unsure:
             return None
         books = self._books
-        leased = [
-            Kept(
-                key,
-                lease.entry.attempts,
-                lease.entry.route,
-                books.wishes.get(key, ""),
-                tuple([one.index for one in lease.pending]),
-            )
-            for key, lease in books.leases.items()
-        ]
         withheld = tuple(chain.from_iterable(books.withheld.values()))
-        return Mend(tuple(leased), tuple(self._undone), tuple(self._uncounted), withheld)
+        return Mend(dict(books.leases), dict(books.wishes), tuple(self._undone), tuple(self._uncounted), withheld)
 
     def _apply(self, report: Report) -> None:
         """The commit is over: on the event loop, keep the books and answer."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from relay.admin import client
 from relay.admin.snapshot import CodesNow, Snapshot
 from relay.mail.quirk import Quirk
 from relay.observe.clients import ClientSeen
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from relay.queue.store import QueueStore
 from relay.web import control
 from tests.queue.mail import NOON, Noted
@@ -58,6 +60,7 @@ CLIENT = ClientSeen(
 class FakeHouse:
     """What the socket knows of the daemon; `error` is raised by whatever is asked."""
 
+    running = True
     routes = ROUTES
     upstreams = ("own", "vendor")
 
@@ -114,3 +117,15 @@ async def ask(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Call what blocks, while the house answers."""
     async with asyncio.timeout(60):
         return await asyncio.to_thread(function, *arguments, **named)
+
+
+def get(path: Path, target: str) -> tuple[int, Any]:
+    """Status and document of a GET at the socket."""
+    with client.asked(path, "GET", target) as answer:
+        return answer.status, json.loads(answer.read())
+
+
+def post(path: Path, target: str, body: Any = None) -> tuple[int, Any]:
+    """Status and document of a POST at the socket."""
+    with client.asked(path, "POST", target, body) as answer:
+        return answer.status, json.loads(answer.read())

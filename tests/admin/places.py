@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relay.queue.listing import Place
 from relay.queue.model import Entry
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.admin.house import open_store
 from tests.queue.mail import NOON, deferred, ended
 

@@ -12,17 +12,27 @@ from typing import Any
 
 import pytest
 
-from relay.admin import client, queue
-from relay.admin.desk import Desk, SocketDesk, open_desk
+from relay.admin import queue
+from relay.admin.desk import Desk, at_socket, open_desk
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NoSuchRoute, NotPossible, Refused
 from relay.errors import RelayError, StoreUnavailable
-from relay.queue.listing import Acted, Place, Verb, Wanted
-from relay.queue.sqlite.database import SqliteStore
-from tests.admin.house import ROUTES, answering, ask, open_store
+from relay.queue.listing import Acted, Place, Wanted
+from relay.queue.sqlite.start import SqliteStore
+from tests.admin.house import ROUTES, answering, ask, get, open_store
 from tests.admin.places import put
 from tests.queue.mail import NOON, an_entry
 
 Asked = Callable[[Desk], Any]
+LIST, FIND, ACT, BACKUP = "/v1/queue", "/v1/queue/find", "/v1/queue/act", "/v1/queue/backup"
+
+
+def show(desk: Desk, prefix: str) -> Any:
+    return desk.get(f"/v1/queue/{queue.prefix_of(prefix)}")
+
+
+def backup(desk: Desk, file: Path) -> Any:
+    [document] = desk.stream(BACKUP, file=str(file))
+    return document
 
 
 def offline(folder: Path, asked: Asked) -> Any:
@@ -48,15 +58,15 @@ async def filled(folder: Path) -> None:
 
 
 QUESTIONS: dict[str, Asked] = {
-    "list": lambda desk: desk.list(Wanted()),
-    "a page": lambda desk: desk.list(Wanted(), after=1, limit=1),
-    "held": lambda desk: desk.list(Wanted(place=Place.HELD, route="default", to="*@example.com", from_="jan@*")),
-    "since": lambda desk: desk.list(Wanted(since=NOON)),
-    "beyond ascii": lambda desk: desk.list(Wanted(to="büro@*")),
-    "find": lambda desk: desk.find(Wanted(), limit=2),
-    "find finished": lambda desk: desk.find(Wanted(place=Place.FINISHED)),
-    "show": lambda desk: desk.show("7qk1"),
-    "show finished": lambda desk: desk.show("7QK3"),
+    "list": lambda desk: desk.get(LIST),
+    "a page": lambda desk: desk.get(LIST, after=1, limit=1),
+    "held": lambda desk: desk.get(LIST, state="held", route="default", to="*@example.com", **{"from": "jan@*"}),
+    "since": lambda desk: desk.get(LIST, since=NOON.isoformat()),
+    "beyond ascii": lambda desk: desk.get(LIST, to="büro@*"),
+    "find": lambda desk: desk.get(FIND, limit=2),
+    "find finished": lambda desk: desk.get(FIND, state="finished"),
+    "show": lambda desk: show(desk, "7qk1"),
+    "show finished": lambda desk: show(desk, "7QK3"),
 }
 
 
@@ -74,27 +84,27 @@ async def test_the_answer_is_the_same_with_and_without_a_relay(folder: Path, que
 
 
 ERRORS: dict[str, tuple[Asked, type[RelayError], str]] = {
-    "unknown": (lambda desk: desk.show("9"), NoSuchEntry, 'has an ID that begins with "9"'),
-    "a word": (lambda desk: desk.show("find"), NoSuchEntry, 'begins with "find"'),
-    "empty": (lambda desk: desk.show(" "), Refused, "an ID cannot be empty"),
-    "no id": (lambda desk: desk.show("a/b é%"), NoSuchEntry, "has an ID that begins with"),
-    "ambiguous": (lambda desk: desk.show("7QK"), AmbiguousId, "7QK0, 7QK1"),
-    "acting on nothing": (lambda desk: desk.act(Verb.HOLD, []), Refused, "hold needs an ID"),
-    "acting on the unknown": (lambda desk: desk.act(Verb.HOLD, ["7QK0", "9"]), NoSuchEntry, "begins with"),
-    "acting on several": (lambda desk: desk.act(Verb.HOLD, ["7QK"]), AmbiguousId, "more than one"),
-    "no such route": (lambda desk: desk.act(Verb.REROUTE, ["7QK0"], route="arc"), NoSuchRoute, '"archive"'),
-    "no route": (lambda desk: desk.act(Verb.REROUTE, ["7QK0"]), Refused, "needs the name of a route"),
+    "unknown": (lambda desk: show(desk, "9"), NoSuchEntry, 'has an ID that begins with "9"'),
+    "a word": (lambda desk: show(desk, "find"), NoSuchEntry, 'begins with "find"'),
+    "empty": (lambda desk: show(desk, " "), Refused, "an ID cannot be empty"),
+    "no id": (lambda desk: show(desk, "a/b é%"), NoSuchEntry, "has an ID that begins with"),
+    "ambiguous": (lambda desk: show(desk, "7QK"), AmbiguousId, "7QK0, 7QK1"),
+    "acting on nothing": (lambda desk: desk.post(ACT, verb="hold", ids=[]), Refused, "hold needs an ID"),
+    "acting on the unknown": (lambda desk: desk.post(ACT, verb="hold", ids=["7QK0", "9"]), NoSuchEntry, "begins with"),
+    "acting on several": (lambda desk: desk.post(ACT, verb="hold", ids=["7QK"]), AmbiguousId, "more than one"),
+    "no such route": (lambda desk: desk.post(ACT, verb="reroute", ids=["7QK0"], route="arc"), NoSuchRoute, '"archive"'),
+    "no route": (lambda desk: desk.post(ACT, verb="reroute", ids=["7QK0"]), Refused, "needs the name of a route"),
     "no route for all": (
-        lambda desk: [*desk.act_on_all(Verb.REROUTE, Wanted(), route="x")],
+        lambda desk: [*desk.stream(ACT, verb="reroute", all={}, route="x")],
         NoSuchRoute,
         "known: archive, default, session-codes",
     ),
-    "finished": (lambda desk: [*desk.act_on_all(Verb.HOLD, Wanted(place=Place.FINISHED))], Refused, "finished"),
-    "unprintable": (lambda desk: desk.list(Wanted(to="\x00")), Refused, "cannot be printed"),
-    "too long": (lambda desk: desk.find(Wanted(to="a" * 400)), Refused, "to is too long"),
-    "too many": (lambda desk: desk.list(Wanted(), limit=10_001), Refused, "from 1 to 10000"),
-    "a relative path": (lambda desk: desk.backup(Path("copy.db")), Refused, "absolute path"),
-    "a file that exists": (lambda desk: desk.backup(Path("/dev/null")), NotPossible, "/dev/null"),
+    "finished": (lambda desk: [*desk.stream(ACT, verb="hold", all={"state": "finished"})], Refused, "finished"),
+    "unprintable": (lambda desk: desk.get(LIST, to="\x00"), Refused, "cannot be printed"),
+    "too long": (lambda desk: desk.get(FIND, to="a" * 400), Refused, "to is too long"),
+    "too many": (lambda desk: desk.get(LIST, limit=10_001), Refused, "from 1 to 10000"),
+    "a relative path": (lambda desk: [*desk.stream(BACKUP, file="copy.db")], Refused, "absolute path"),
+    "a file that exists": (lambda desk: [*desk.stream(BACKUP, file="/dev/null")], NotPossible, "/dev/null"),
 }
 
 
@@ -122,10 +132,10 @@ async def test_what_cannot_be_is_the_same_with_and_without_a_relay(
 async def test_a_backup_can_be_made_with_and_without_a_relay(folder: Path) -> None:
     await filled(folder)
     offline_file, running_file = folder / "offline.db", folder / "running.db"
-    without = await ask(offline, folder, lambda desk: desk.backup(offline_file))
+    without = await ask(offline, folder, lambda desk: backup(desk, offline_file))
     store = await open_store(folder)
     async with answering(folder / "admin.sock", store):
-        with_one = await ask(running, folder, lambda desk: desk.backup(running_file))
+        with_one = await ask(running, folder, lambda desk: backup(desk, running_file))
     await store.close()
     assert (without["backup"]["entries"], without["backup"]["file"]) == (3, str(offline_file))
     assert (with_one["backup"]["entries"], with_one["backup"]["file"]) == (3, str(running_file))
@@ -137,7 +147,7 @@ async def test_a_backup_can_be_made_with_and_without_a_relay(folder: Path) -> No
 async def test_a_queue_that_another_process_holds_is_named_with_that_process(folder: Path) -> None:
     store = await open_store(folder)
     with pytest.raises(RelayError) as wrong:
-        await ask(offline, folder, lambda desk: desk.list(Wanted()))
+        await ask(offline, folder, lambda desk: desk.get(LIST))
     await store.close()
     assert f"nobody answers on {folder}/admin.sock" in str(wrong.value)
     assert "is held by process " in str(wrong.value)
@@ -149,7 +159,7 @@ async def test_the_queue_is_free_again_when_the_desk_is_closed(folder: Path) -> 
         pass
 
     def interrupted(desk: Desk) -> None:
-        desk.list(Wanted())
+        desk.get(LIST)
         raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -198,7 +208,7 @@ async def half_done(folder: Path, monkeypatch: pytest.MonkeyPatch, then: Callabl
     told: list[Any] = []
 
     def everything() -> None:
-        for document in SocketDesk(folder / "admin.sock").act_on_all(Verb.HOLD, Wanted()):
+        for document in at_socket(folder / "admin.sock").stream(ACT, verb="hold", all={}):
             told.append(document)
 
     async with answering(folder / "admin.sock", Failing(store, then)):  # type: ignore[arg-type]
@@ -245,14 +255,14 @@ async def test_a_command_that_is_interrupted_leaves_done_what_is_done_and_no_noi
     path = folder / "admin.sock"
 
     def first() -> Any:
-        documents = SocketDesk(path).act_on_all(Verb.HOLD, Wanted())
+        documents = at_socket(path).stream(ACT, verb="hold", all={})
         document = next(documents)
         documents.close()  # type: ignore[attr-defined]
         return document
 
     async with answering(path, store):
         assert (await ask(first))["progress"]["of"] == 1
-        assert (await ask(client.get, path, "/v1/queue?limit=1"))[0] == 200
+        assert (await ask(get, path, "/v1/queue?limit=1"))[0] == 200
     await store.close()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -283,7 +293,7 @@ async def test_an_answer_that_is_none_is_told_in_a_sentence(folder: Path, answer
     path = folder / "admin.sock"
     server = await asyncio.start_unix_server(respond, str(path))
     with pytest.raises(RelayError, match=sentence) as wrong:
-        await ask(SocketDesk(path).list, Wanted())
+        await ask(at_socket(path).get, LIST)
     server.close()
     await server.wait_closed()
     assert "\n" not in str(wrong.value)
@@ -303,6 +313,6 @@ async def test_a_relay_that_goes_away_between_two_pages_is_told(folder: Path) ->
     path = folder / "admin.sock"
     server = await asyncio.start_unix_server(respond, str(path))
     with pytest.raises(RelayError, match="the relay went away in the middle: what was reported is done"):
-        await ask(lambda: [*SocketDesk(path).act_on_all(Verb.HOLD, Wanted())])
+        await ask(lambda: [*at_socket(path).stream(ACT, verb="hold", all={})])
     server.close()
     await server.wait_closed()

@@ -13,7 +13,7 @@ from relay.admin import queue
 from relay.admin.errors import AmbiguousId, NoSuchEntry, NoSuchRoute, NotPossible, Refused
 from relay.errors import StoreUnavailable
 from relay.queue.listing import Did, Place, Verb, Wanted
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.admin.house import ROUTES, open_store
 from tests.admin.places import damage, put
 from tests.queue.mail import NOON, an_entry, deferred

@@ -12,7 +12,7 @@ import pytest
 from relay.admin.desk import Desk, open_desk
 from relay.admin.errors import NoSuchEntry, Refused
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.admin.house import ROUTES, answering, ask, open_store
 
 Asked = Callable[[Desk], Any]
@@ -60,7 +60,7 @@ async def both_ways(tmp_path: Path, asked: Asked) -> tuple[Any, Any]:
 
 
 def LIST(desk: Desk) -> Any:
-    return desk.senders()
+    return desk.get("/v1/senders")
 
 
 def who(document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -88,12 +88,15 @@ async def test_the_senders_whose_time_is_not_over_are_listed_by_upstream(tmp_pat
     ("asked", "forgotten"),
     [
         (
-            lambda desk: desk.forget_senders(["JAN@example.nl"]),
+            lambda desk: desk.post("/v1/senders/forget", senders=["JAN@example.nl"]),
             [("own", "jan@example.nl"), ("vendor", "jan@example.nl")],
         ),
-        (lambda desk: desk.forget_senders(["jan@example.nl"], upstream="own"), [("own", "jan@example.nl")]),
-        (lambda desk: desk.forget_senders(["<>"]), [("own", "els@example.nl")]),
-        (lambda desk: desk.forget_senders([], upstream="vendor"), [("vendor", "jan@example.nl")]),
+        (
+            lambda desk: desk.post("/v1/senders/forget", senders=["jan@example.nl"], upstream="own"),
+            [("own", "jan@example.nl")],
+        ),
+        (lambda desk: desk.post("/v1/senders/forget", senders=["<>"]), [("own", "els@example.nl")]),
+        (lambda desk: desk.post("/v1/senders/forget", senders=[], upstream="vendor"), [("vendor", "jan@example.nl")]),
     ],
     ids=["everywhere", "at one", "by reverse-path", "all of one"],
 )
@@ -102,7 +105,7 @@ async def test_senders_are_forgotten(tmp_path: Path, asked: Asked, forgotten: li
 
     def forget_and_list(desk: Desk) -> Any:
         document = asked(desk)
-        left.append(who(desk.senders()))
+        left.append(who(desk.get("/v1/senders")))
         return document
 
     for document in await both_ways(tmp_path, forget_and_list):
@@ -113,18 +116,24 @@ async def test_senders_are_forgotten(tmp_path: Path, asked: Asked, forgotten: li
 
 @pytest.mark.asyncio
 async def test_who_is_not_known_cannot_be_forgotten_and_then_nobody_is(tmp_path: Path) -> None:
-    answers = await both_ways(tmp_path, lambda desk: desk.forget_senders(["jan@example.nl", "piet@example.nl"]))
+    answers = await both_ways(
+        tmp_path, lambda desk: desk.post("/v1/senders/forget", senders=["jan@example.nl", "piet@example.nl"])
+    )
     assert set(answers) == {(NoSuchEntry, '"piet@example.nl" is not known to be refused at any upstream')}
 
 
 @pytest.mark.asyncio
 async def test_a_sender_is_pinned_with_its_own_reverse_path_or_another(tmp_path: Path) -> None:
-    for document in await both_ways(tmp_path, lambda desk: desk.pin_sender("own", "kees@EXAMPLE.nl")):
+    for document in await both_ways(
+        tmp_path, lambda desk: desk.post("/v1/senders/pin", upstream="own", author="kees@EXAMPLE.nl")
+    ):
         (pinned,) = document["senders"]
         assert (pinned["author"], pinned["reverse_path"]) == ("kees@example.nl", "kees@example.nl")
         assert pinned["until"] is None
     (tmp_path / "again").mkdir()
-    for document in await both_ways(tmp_path / "again", lambda d: d.pin_sender("own", "k@x.nl", reverse_path="<>")):
+    for document in await both_ways(
+        tmp_path / "again", lambda d: d.post("/v1/senders/pin", upstream="own", author="k@x.nl", reverse_path="<>")
+    ):
         assert document["senders"][0]["reverse_path"] == "<>"
 
 
@@ -132,8 +141,11 @@ async def test_a_sender_is_pinned_with_its_own_reverse_path_or_another(tmp_path:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (lambda desk: desk.pin_sender("owm", "k@x.nl"), 'there is no upstream "owm" (did you mean "own"?)'),
-        (lambda desk: desk.pin_sender("own", "kees"), '"kees": not an address'),
+        (
+            lambda desk: desk.post("/v1/senders/pin", upstream="owm", author="k@x.nl"),
+            'there is no upstream "owm" (did you mean "own"?)',
+        ),
+        (lambda desk: desk.post("/v1/senders/pin", upstream="own", author="kees"), '"kees": not an address'),
     ],
 )
 async def test_what_cannot_be_pinned_is_a_sentence(tmp_path: Path, asked: Asked, sentence: str) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from relay.admin import documents, queue
-from relay.admin.desk import Desk, SocketDesk, open_desk
-from relay.queue.listing import Did, Place, Verb, Wanted
-from relay.queue.sqlite.database import SqliteStore
+from relay.admin.desk import Desk, at_socket, open_desk
+from relay.queue.listing import Did, Place, Verb
+from relay.queue.sqlite.start import SqliteStore
 from tests.admin.house import ROUTES, answering, ask, open_store
 from tests.admin.places import put
 from tests.queue.mail import NOON, an_entry
 
 Asked = Callable[[Desk], Any]
+ACT = "/v1/queue/act"
 
 
 async def by_functions(folder: Path, store: SqliteStore, verb: Verb, ids: list[str], route: str | None) -> Any:
@@ -29,7 +30,7 @@ async def by_functions(folder: Path, store: SqliteStore, verb: Verb, ids: list[s
 async def by_socket(folder: Path, store: SqliteStore, verb: Verb, ids: list[str], route: str | None) -> Any:
     path = folder / "admin.sock"
     async with answering(path, store) as house:
-        document = await ask(SocketDesk(path).act, verb, ids, route=route)
+        document = await ask(at_socket(path).post, ACT, verb=verb, ids=ids, route=route)
         assert house.woken == (document["counts"]["done"] > 0)
     await store.close()
     return document
@@ -37,7 +38,7 @@ async def by_socket(folder: Path, store: SqliteStore, verb: Verb, ids: list[str]
 
 async def offline(folder: Path, store: SqliteStore, verb: Verb, ids: list[str], route: str | None) -> Any:
     await store.close()
-    return await ask(at_desk, folder, lambda desk: desk.act(verb, ids, route=route))
+    return await ask(at_desk, folder, lambda desk: desk.post(ACT, verb=verb, ids=ids, route=route))
 
 
 def at_desk(folder: Path, asked: Asked) -> Any:
@@ -102,9 +103,9 @@ async def test_what_was_done_is_seen_where_one_looks(folder: Path, verb: Verb, p
     route = "archive" if verb is Verb.REROUTE else None
     path = folder / "admin.sock"
     async with answering(path, store):
-        desk = SocketDesk(path)
-        await ask(desk.act, verb, [entry.queue_id], route=route)
-        listed = (await ask(desk.show, entry.queue_id))["message"]["listed"]
+        desk = at_socket(path)
+        await ask(desk.post, ACT, verb=verb, ids=[entry.queue_id], route=route)
+        listed = (await ask(desk.get, f"/v1/queue/{entry.queue_id}"))["message"]["listed"]
     await store.close()
     assert listed["place"] == WHERE[verb, place]
     assert listed["route"] == (route or "default")
@@ -133,7 +134,7 @@ async def test_what_waits_everywhere_can_be_acted_on_at_once(folder: Path, way: 
         store = await put(folder, store, an_entry(), place)
 
     def everything(desk: Desk) -> list[dict[str, Any]]:
-        return [*desk.act_on_all(Verb.HOLD, Wanted())]
+        return [*desk.stream(ACT, verb=Verb.HOLD, all={})]
 
     if way is offline:
         await store.close()
@@ -141,7 +142,7 @@ async def test_what_waits_everywhere_can_be_acted_on_at_once(folder: Path, way: 
     else:
         path = folder / "admin.sock"
         async with answering(path, store) as house:
-            told = await ask(everything, SocketDesk(path))
+            told = await ask(everything, at_socket(path))
             assert house.woken == 1
         await store.close()
     after = 0 if way is offline else 1

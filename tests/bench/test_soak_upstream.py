@@ -38,7 +38,7 @@ async def test_what_comes_by_data_and_by_bdat_is_counted_when_it_is_whole(tmp_pa
     for start in range(0, len(said), at_a_time):
         writer.write(said[start : start + at_a_time])
         await asyncio.sleep(0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         heard = await reader.readuntil(b"221 2.0.0 bye\r\n")
     writer.transport.abort()
     upstream._stop()

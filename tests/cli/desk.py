@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,13 +17,14 @@ from typing import Any, TextIO
 import typer
 from typer.testing import CliRunner, Result
 
-from relay.admin import documents, queue
+from relay.admin import documents, parameters, queue
 from relay.admin.errors import AmbiguousId, NoSuchEntry
 from relay.cli.clients import clients
 from relay.cli.queue import queue as queue_commands
 from relay.cli.status import status
 from relay.queue.listing import Acted, Addressee, Did, Listed, Place, Saved, Shown, Tried, Verb, Wanted
 from relay.queue.model import Kind
+from tests.kit import machine
 
 NOW = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
 EVIL = "\x1b[31mrood\x07 [bold]\u202e"
@@ -97,35 +97,41 @@ class FakeDesk:
         self.wanted: list[Wanted] = []
         self.did: dict[str, Acted] = {}
 
-    def list(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> documents.Document:
-        self.wanted.append(wanted)
+    def get(self, path: str, *, after: int = 0, limit: int = 100, **conditions: str) -> documents.Document:
+        if path not in ("/v1/queue", "/v1/queue/find"):
+            return documents.message(all_about(self.listed[self._resolve(path.removeprefix("/v1/queue/"))]))
+        wanted = self._asked(conditions)
+        if path == "/v1/queue/find":
+            entries = [*reversed(self.listed.values())]
+            return self._page(entries[:limit], more=len(entries) > limit)
         entries = [one for one in self.listed.values() if one.key > after and one.place is (wanted.place or one.place)]
-        following = entries[limit - 1].key if len(entries) > limit else None
-        return documents.page(queue.Page(tuple(entries[:limit]), following))
+        return self._page(entries[:limit], next=entries[limit - 1].key if len(entries) > limit else None)
 
-    def find(self, wanted: Wanted, *, limit: int = 100) -> documents.Document:
-        self.wanted.append(wanted)
-        entries = tuple(reversed(self.listed.values()))
-        return documents.found(queue.Found(entries[:limit], len(entries) > limit))
+    def post(self, path: str, *, verb: Verb, ids: Sequence[str], route: str | None) -> documents.Document:
+        assert path == "/v1/queue/act"
+        chosen = [self._resolve(prefix) for prefix in ids]
+        self.orders.append((verb, chosen, route))
+        return documents.report(self._report(verb, chosen, route))
 
-    def show(self, prefix: str) -> documents.Document:
-        return documents.message(all_about(self.listed[self._resolve(prefix)]))
-
-    def act(self, verb: Verb, prefixes: Sequence[str], *, route: str | None = None) -> documents.Document:
-        ids = [self._resolve(prefix) for prefix in prefixes]
-        self.orders.append((verb, ids, route))
-        return documents.report(self._report(verb, ids, route))
-
-    def act_on_all(self, verb: Verb, wanted: Wanted, *, route: str | None = None) -> Iterator[documents.Document]:
-        self.wanted.append(wanted)
-        ids = [*self.listed]
+    def stream(self, path: str, **asked: Any) -> Iterator[documents.Document]:
+        if path == "/v1/queue/backup":
+            yield documents.backup(Path(asked["file"]), Saved(entries=2, octets=1_234_567, left_out=1))
+            return
+        assert path == "/v1/queue/act"
+        self._asked(asked["all"])
+        verb, ids, route = asked["verb"], [*self.listed], asked["route"]
         self.orders.append((verb, ids, route))
         report = self._report(verb, ids, route)
         yield documents.progress(report)
         yield documents.report(replace(report, results=tuple(r for r in report.results if r.did is not Did.DONE)))
 
-    def backup(self, file: Path) -> documents.Document:
-        return documents.backup(file, Saved(entries=2, octets=1_234_567, left_out=1))
+    def _asked(self, conditions: dict[str, str]) -> Wanted:
+        wanted = parameters.wanted(parameters.values(parameters.CONDITIONS, conditions))
+        self.wanted.append(wanted)
+        return wanted
+
+    def _page(self, entries: Sequence[Listed], **rest: object) -> documents.Document:
+        return documents.document(entries=[documents.entry(one) for one in entries], **rest)
 
     def _resolve(self, prefix: str) -> str:
         found = [queue_id for queue_id in self.listed if queue_id.startswith(prefix.upper())]
@@ -168,7 +174,7 @@ class Terminal:
 @contextmanager
 def terminal() -> Iterator[Terminal]:
     """`written` is there after the block; it may be no more than a terminal's buffer holds (4 KiB)."""
-    leader, follower = pty.openpty()
+    leader, follower = machine.terminal()
     with os.fdopen(follower, "w", encoding="utf-8") as stream, os.fdopen(leader, "rb", buffering=0) as reader:
         told = Terminal(stream)
         yield told

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -15,6 +15,7 @@ from relay.cli.codes import Learned, Letter, codes
 from relay.config.load import load
 from relay.errors import RelayError
 from relay.policy.learn import propose
+from tests.kit.extent import examples
 from tests.policy.test_learn import view
 
 CONFIG = """\
@@ -135,7 +136,7 @@ def test_what_is_no_message_is_refused_in_a_sentence(
 SUBJECTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=1, max_size=4)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(SUBJECTS, st.text(max_size=20))
 def test_whatever_the_samples_say_a_good_proposal_matches_them_and_nothing_breaks(
     subjects: list[str], sender: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from relay.cli.table import text
 from relay.observe.trouble import Answer, Noted, Severity, Trouble
 from tests.admin.house import SNAPSHOT, FakeHouse, answering, ask, open_store
 from tests.cli.desk import EVIL, NOW, configuration, run, unescaped
+from tests.kit import machine
 from tests.queue.mail import an_entry
 
 REFUSED = Trouble(
@@ -230,7 +230,7 @@ async def test_watching_draws_until_ctrl_c_and_leaves_the_terminal_as_it_was(con
 
 def _watched(config: Path) -> tuple[int, str]:
     """`relay status --watch` on a terminal of its own; Ctrl-C once the screen is there."""
-    leader, follower = pty.openpty()
+    leader, follower = machine.terminal()
     child = subprocess.Popen(
         [sys.executable, "-m", "relay", "status", "--watch", "-c", str(config)],
         stdin=follower,

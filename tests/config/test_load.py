@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.config.load import load, parse
@@ -18,6 +18,7 @@ from relay.config.upstreams import CaptureUpstream, SmtpUpstream, Upstream
 from relay.config.values import ListenAddress
 from relay.errors import BadConfig
 from relay.mail.address import Address
+from tests.kit.extent import examples
 
 LEAST = "upstreams:\n  own: {host: smtp.example.nl}\n"
 
@@ -44,11 +45,11 @@ def test_only_upstreams_is_required() -> None:
 def test_the_state_and_runtime_folders_of_systemd_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    assert parse(LEAST).queue.store == Path("/var/lib/relay/queue.db")
+    assert parse(LEAST).queue.store.path == Path("/var/lib/relay/queue.db")
     assert parse(LEAST).admin.socket == Path("/run/relay/admin.sock")
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/relay:/other")
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/private/relay")
-    assert parse(LEAST).queue.store == Path("/var/lib/private/relay/queue.db")
+    assert parse(LEAST).queue.store.path == Path("/var/lib/private/relay/queue.db")
     assert parse(LEAST).admin.socket == Path("/run/private/relay/admin.sock")
 
 
@@ -94,7 +95,7 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> Non
     assert own.password is not None
     assert own.password.reveal() == "geheim"
     assert files.directory == tmp_path / "mail"
-    assert config.queue.store == tmp_path / "queue.db"
+    assert config.queue.store.path == tmp_path / "queue.db"
     assert config.where(("upstreams", "own", "tls_ca")) == f"{file}:2: upstreams.own.tls_ca"
 
 
@@ -165,7 +166,7 @@ SHAPES = (
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("wrong", ["", "hostname: [1]\n", "hostname: a\nhostname: b\n"])
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(secret=st.from_regex(r"[0-9]{12,14}|[01]{10}:[0-5]9|q{3}[a-z]{9}|Q{3}[^\W_]{9}", fullmatch=True))
 def test_a_secret_is_in_no_error_however_it_is_written(shape: str, wrong: str, secret: str) -> None:
     written = shape.format(s=secret)

@@ -21,7 +21,7 @@ from relay.policy.decide import Accept as Accepted
 from relay.policy.match import Match
 from relay.policy.retry import Schedule
 from relay.queue.model import Entry, Lease
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
 from tests.kit import configured
 from tests.queue.mail import NOON, an_entry
@@ -189,7 +189,7 @@ class DeliveryHouse:
             worker.stop()
         for upstream in self.upstreams.values():
             upstream.end(0.0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*self._running, self.stragglers.over())
         self._running.clear()
 

@@ -22,7 +22,7 @@ from relay.observe.diagnosis import Finding
 from relay.observe.trouble import Severity
 from relay.policy.decide import Policy
 from relay.queue.model import Entry, Kind
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
 from tests.queue.mail import NOON
@@ -307,5 +307,5 @@ async def test_it_looks_at_once_and_ends_when_it_is_told_to(site: AlarmHouse) ->
     running = asyncio.create_task(site.alarms.run(stop))
     await site.watch.until(lambda: site.watch.of(AlarmRaised))
     stop.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await running

@@ -67,7 +67,7 @@ def in_doubt(lease: Lease, at: str) -> Lease:
 
 async def tried(house: DeliveryHouse, lease: Lease) -> Attempted | None:
     decision = decision_for(lease, house.policy)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await attempt(
             lease,
             decision,

@@ -6,7 +6,6 @@ The real store, worker, upstreams, attempts and settlements; the hour is virtual
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -47,6 +46,7 @@ from tests.delivery.weather import (
 )
 from tests.kit import virtual_time
 from tests.kit.ledger import balanced
+from tests.kit.machine import MEMORY
 from tests.queue.mail import an_entry
 
 CODES = 1000
@@ -133,8 +133,7 @@ async def the_hour(folder: Path, seed: int) -> Hour:
 
 def test_a_thousand_codes_in_an_hour_of_sick_upstreams() -> None:
     # Its thousands of commits need not survive a power cut.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with TemporaryDirectory(dir=memory, prefix="hour") as folder:
+    with TemporaryDirectory(dir=MEMORY, prefix="hour") as folder:
         house = virtual_time.run(the_hour(Path(folder), seed=6))
     ended = [event for event in house.watch.events if isinstance(event, ENDS) and event.session_code]
     sent = codes_sent(house)

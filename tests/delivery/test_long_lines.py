@@ -62,7 +62,7 @@ class Road:
         recipients = tuple(Recipient(Address.of(one)) for one in to or ("piet@example.com",))
         content = MemoryContent(b"\r\nhoi\r\n", 2)
         request = DeliveryRequest("M", None, recipients, b"\r\n", content, 2)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             delivery = await self.upstream.deliver(request, priority=1, schedule=HOURLY)
         assert delivery is not None
         return delivery.outcomes

@@ -6,13 +6,14 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery.pace import Claim, Pace
 from relay.errors import StoreUnavailable
 from relay.mail.outcome import Stage
 from relay.policy.pacing import DAY, Limit
+from tests.kit.extent import examples
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -67,7 +68,7 @@ class Machine:
         return claim is not None
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     steps=st.lists(
         st.tuples(

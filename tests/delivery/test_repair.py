@@ -73,7 +73,7 @@ def of_piet(name: str) -> Entry:
 
 async def tried(house: DeliveryHouse, lease: Lease) -> Attempted:
     decision = decision_for(lease, house.policy)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         done = await attempt(
             lease,
             decision,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery.notify import NOBODY, Audience, most_notices
@@ -34,6 +34,7 @@ from relay.policy.decide import DELAY_WARNING, Policy, Route
 from relay.policy.retry import Schedule
 from relay.queue.model import Entry, Kind, Lease, Pending, Result, State, Told
 from tests.kit import configured
+from tests.kit.extent import examples
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
 NOW = ACCEPTED + timedelta(minutes=1)
@@ -721,7 +722,7 @@ wishes = st.none() | st.sets(st.sampled_from(["success", "failure", "delay"]), m
 ENDS = {RecipientDelivered: State.DELIVERED, RecipientFailed: State.FAILED, RecipientExpired: State.EXPIRED}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     said=st.lists(outcomes, min_size=1, max_size=5),
     notify=wishes,

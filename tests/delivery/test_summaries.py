@@ -19,7 +19,7 @@ from relay.events import NotificationQueued
 from relay.mail.address import Address
 from relay.mail.summary_line import Line, to_text
 from relay.queue.model import Entry, Kind, Result, Settlement, State, Told
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
 from tests.kit.ledger import balanced

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery import health as module
@@ -40,6 +40,7 @@ from tests.delivery.ways import (
     turns,
 )
 from tests.kit import configured
+from tests.kit.extent import examples
 
 SOON = Schedule((timedelta(milliseconds=20),), timedelta(days=1))
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
@@ -83,7 +84,7 @@ class Street:
         return task
 
     async def outcome(self, task: asyncio.Task[Delivery | None]) -> Outcome | None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             delivery = await task
         return None if delivery is None else delivery.outcomes[0]
 
@@ -95,7 +96,7 @@ class Street:
         assert not self.upstream.up
 
     async def pause_over(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.upstream.opens_in > 0:
                 await asyncio.sleep(self.upstream.opens_in)
 
@@ -214,7 +215,7 @@ async def test_connections_without_work_are_closed_and_count_until_they_are(monk
     street = Street(connections=1)
     street.way.goodbye = asyncio.Event()
     assert await street.outcome(street.send()) == TAKEN
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while street.upstream.connections != (0, 1):  # it says goodbye
             await asyncio.sleep(0)
     waiting = street.send()
@@ -579,7 +580,7 @@ def _taken(street: Street, task: asyncio.Task[Delivery | None]) -> list[tuple[De
 ANSWERS: list[Outcome] = [TAKEN, REFUSED, GREYLISTED, CLOSING, STALE, BROKEN, IN_DOUBT]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     connections=st.integers(1, 3),
     steps=st.lists(
@@ -622,7 +623,7 @@ def test_whatever_happens_places_are_kept_and_one_probes(connections: int, steps
                 dial.set_result(True)
         for line in street.way.busy:
             line.tell(TAKEN)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert street.upstream.connections[1] == 0
         street.upstream.try_now()

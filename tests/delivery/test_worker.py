@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery import worker as module
@@ -46,6 +46,7 @@ from tests.delivery.ways import (
     all_of,
     turns,
 )
+from tests.kit.extent import examples
 from tests.kit.ledger import balanced
 from tests.queue.mail import NOON, an_entry
 
@@ -287,7 +288,7 @@ async def test_mail_that_sleeps_is_found_again_after_the_store_failed_at_the_wro
     await house.store.settle(module.Settlement(lease, (module.Result(0, module.State.PENDING),), NOON))
     house.now = NOON - timedelta(milliseconds=100)  # it is due in a moment
     worker = house.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asked.wait()
         while worker._due_at is None:
             await asyncio.sleep(0)
@@ -316,7 +317,7 @@ async def test_a_worker_that_stops_gives_back_what_it_did_not_try(house: Deliver
 @pytest.mark.asyncio
 async def test_a_worker_stopped_before_it_began_ends(house: DeliveryHouse) -> None:
     house.start().stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*house._running)
 
 
@@ -366,7 +367,7 @@ async def test_the_successor_of_a_worker_hears_when_mail_that_was_under_way_wait
     successor = house.start(runners=3)
     await turns()
     way.line_of("M").tell(GREYLISTED)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while successor._due_at is None:
             await asyncio.sleep(0)
     assert successor._due_at >= NOON + timedelta(minutes=54)
@@ -597,7 +598,7 @@ async def test_a_session_code_whose_every_way_refuses_the_password_waits_for_its
 answers = st.sampled_from([TAKEN, TAKEN, REFUSED, GREYLISTED, CLOSING, STALE, BROKEN, IN_DOUBT, OSError("gone")])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25)
 @given(
     recipients=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     said=st.lists(answers, max_size=12),

@@ -30,7 +30,7 @@ from relay.queue.listing import Did, Verb
 from relay.queue.model import Kind, Ledger
 from relay.transport.port import Delivery
 from tests.delivery.house import DeliveryHouse, policy
-from tests.delivery.ways import CLOSING, GREYLISTED, REFUSED, TAKEN, turns
+from tests.delivery.ways import CLOSING, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
 from tests.kit import configured
 from tests.kit.ledger import balanced
 from tests.queue.mail import NOON
@@ -280,6 +280,85 @@ async def test_mail_that_is_being_tried_is_returned_after_its_attempt(house: Del
     (failed,) = house.watch.of(RecipientFailed)
     assert isinstance(failed, RecipientFailed)
     assert failed.recipient == "b@x.example"
+
+
+async def under_way(house: DeliveryHouse, *to: str) -> None:
+    """M is being tried, and the upstream has not answered yet."""
+    way = house.ways["own"]
+    way.says = lambda request: None if request.queue_id == "M" else TAKEN
+    await house.put("M", *to)
+    house.start("default")
+    house.start("other")
+    await house.watch.until(lambda: way.busy)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("verb", [Verb.HOLD, Verb.CANCEL, Verb.BOUNCE, Verb.REROUTE])
+async def test_mail_that_its_attempt_delivers_is_delivered_whatever_a_person_wished_meanwhile(
+    house: DeliveryHouse, verb: Verb
+) -> None:
+    await under_way(house)
+    assert await act(house, verb, "M", "other" if verb is Verb.REROUTE else None) is Did.AFTER_ATTEMPT
+    house.ways["own"].line_of("M").tell(TAKEN)
+    await house.watch.until(lambda: delivered(house) == ["M"])
+    await house.put("NEXT")
+    await house.watch.until(lambda: delivered(house) == ["M", "NEXT"])
+    assert house.store.ledger == Ledger(accepted=2, delivered=2)
+    assert house.ways["spare"].requests == []
+
+
+@pytest.mark.asyncio
+async def test_mail_that_is_sent_another_way_while_it_is_tried_goes_that_way_at_once_and_stays_there(
+    house: DeliveryHouse,
+) -> None:
+    spare = house.ways["spare"]
+    spare.says = lambda request: GREYLISTED
+    await under_way(house, "a@x.example", "b@x.example")
+    assert await act(house, Verb.REROUTE, "M", "other") is Did.AFTER_ATTEMPT
+    house.ways["own"].line_of("M").tell(Delivery((TAKEN, GREYLISTED)))
+    await house.watch.until(lambda: len(house.watch.of(RecipientDeferred)) == 2)
+    assert [[str(one.address) for one in request.recipients] for request in spare.requests] == [["b@x.example"]]
+    spare.says = lambda request: TAKEN
+    house.now += timedelta(hours=2)
+    house.changed()
+    await house.watch.until(lambda: delivered(house) == ["M", "M"])
+    assert len(house.ways["own"].requests) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_person_who_thinks_better_of_it_before_the_attempt_is_over_holds_nothing(house: DeliveryHouse) -> None:
+    await under_way(house)
+    for verb in (Verb.HOLD, Verb.RELEASE):
+        assert await act(house, verb, "M") is Did.AFTER_ATTEMPT
+    house.ways["own"].line_of("M").tell(GREYLISTED)
+    await house.watch.until(lambda: house.watch.of(RecipientDeferred))
+    house.ways["own"].says = lambda request: TAKEN
+    house.now += timedelta(hours=2)
+    house.changed()
+    await house.watch.until(lambda: delivered(house) == ["M"])
+    assert house.watch.of(EntryHeld) == []
+
+
+@pytest.mark.asyncio
+async def test_who_is_held_in_doubt_goes_with_the_others_when_a_person_releases_it_while_they_are_tried(
+    house: DeliveryHouse,
+) -> None:
+    routes = {name: replace(route, hold_in_doubt=True) for name, route in house.policy.routes.items()}
+    house.policy = replace(house.policy, routes=routes)
+    way = house.ways["own"]
+    await under_way(house, "a@x.example", "b@x.example")
+    way.line_of("M").tell(Delivery((IN_DOUBT, GREYLISTED)))
+    await house.watch.until(lambda: house.watch.of(EntryHeld))
+    house.now += timedelta(hours=2)
+    house.changed()
+    await house.watch.until(lambda: way.busy)
+    assert [str(one.address) for one in way.busy[0].request.recipients] == ["b@x.example"]  # type: ignore[union-attr]
+    assert await act(house, Verb.RELEASE, "M") is Did.AFTER_ATTEMPT
+    way.says = lambda request: TAKEN
+    way.line_of("M").tell(TAKEN)
+    await house.watch.until(lambda: delivered(house) == ["M", "M"])
+    assert [str(one.address) for one in way.requests[-1].recipients] == ["a@x.example"]
+    assert house.store.ledger == Ledger(accepted=2, delivered=2)
 
 
 # Told

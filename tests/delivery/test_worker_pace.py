@@ -72,8 +72,7 @@ def living(scene: Callable[[PacedHouse], Awaitable[None]], **routes: tuple[str, 
 
 async def sent(house: PacedHouse, count: int) -> None:
     """Until so many were delivered, however many hours that takes."""
-    while len(house.delivered) < count:
-        await asyncio.sleep(1.0)
+    await house.watch.however_long(lambda: len(house.delivered) >= count)
 
 
 def leases(house: PacedHouse) -> list[int]:

@@ -40,10 +40,14 @@ class Watch:
         self._stirred.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                self._stirred.clear()
-                await self._stirred.wait()
+        async with asyncio.timeout(60):
+            await self.however_long(condition)
+
+    async def however_long(self, condition: Callable[[], object]) -> None:
+        """For virtual time, where that may be days."""
+        while not condition():
+            self._stirred.clear()
+            await self._stirred.wait()
 
     def of(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if type(event) is kind]

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from relay.demo import scene, show
+from relay.demo import show
 from relay.errors import RelayError
+from tests.kit.ports import free_port
 
 
 @pytest.mark.asyncio
@@ -25,7 +26,7 @@ async def test_the_show_ends_well_and_fits_eighty_columns() -> None:
     paper = io.StringIO()
     console = Console(file=paper, width=80)
     async with asyncio.timeout(60):
-        assert await show.run(console, once=True, port=scene.free_port(0))
+        assert await show.run(console, once=True, port=free_port())
     text = paper.getvalue()
     assert text.count("✓") == 5
     assert "✗" not in text
@@ -52,7 +53,7 @@ async def test_a_port_in_use_is_named_with_a_way_out() -> None:
 
 
 def test_the_demo_goes_on_until_it_is_told_to_end_and_shows_what_is_sent_to_it(tmp_path: Path) -> None:
-    port = scene.free_port(0)
+    port = free_port()
     environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "80"}
     with subprocess.Popen(
         [sys.executable, "-m", "relay", "demo", "--port", str(port)],

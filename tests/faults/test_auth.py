@@ -20,7 +20,7 @@ from relay.events import (
 from relay.mail.outcome import Deferred, Stage, Trouble
 from tests.faults.house import SmtpHouse
 from tests.kit.upstream import CLOSE, DROP, SILENCE, Fault, ScriptedUpstream
-from tests.transport.parts import PATIENT
+from tests.transport.parts import PATIENT, SOON
 
 GOOD, WRONG = "open sesame", "open barley"
 REFUSALS: list[tuple[str, Fault, Trouble, int]] = [
@@ -59,7 +59,7 @@ def is_delivered(house: SmtpHouse, queue_id: str) -> bool:
 async def test_a_login_that_is_refused_is_tried_once_in_each_pause_however_much_mail_waits(
     tmp_path: Path, fault: Fault, trouble: Trouble, code: int
 ) -> None:
-    greeting = 0.25 if fault is SILENCE else 20
+    greeting = SOON if fault is SILENCE else 20
     async with ScriptedUpstream(users={"relay": GOOD}) as upstream:
         upstream.script("auth", fault, times=None)
         house = await SmtpHouse.of(tmp_path, "own")
@@ -143,7 +143,7 @@ async def test_connections_that_begin_together_all_come_about_with_the_right_pas
 async def test_the_next_upstream_carries_the_mail_meanwhile_and_the_first_again_when_it_is_well(
     tmp_path: Path, fault: Fault, trouble: Trouble, code: int
 ) -> None:
-    greeting = 0.25 if fault is SILENCE else 20
+    greeting = SOON if fault is SILENCE else 20
     async with ScriptedUpstream(users={"relay": GOOD}) as own, ScriptedUpstream(users={"relay": GOOD}) as spare:
         own.script("auth", fault, times=None)
         house = await SmtpHouse.of(tmp_path, "own", "spare")

@@ -106,7 +106,7 @@ async def _talk(pieces: list[bytes], bare_newline: str) -> Conversation:
         session.data_received(piece)
         await asyncio.sleep(0)
     session.eof_received()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await session.task
     assert door.memory.used == 0
     assert door.sessions.total == 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.properties import PROPERTIES
 from tests.fuzz.words import WORDS
+from tests.kit.extent import examples
 
 ANY = st.lists(st.sampled_from(WORDS) | st.binary(max_size=6), max_size=30).map(b"".join)
 HOW = st.binary(min_size=2, max_size=2)
@@ -31,20 +32,20 @@ def test_any_header_is_read_and_written_as_it_came(octets: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["data", "bdat"])
-@settings(max_examples=300)
+@examples(300)
 @given(how=HOW, octets=ANY)
 def test_cuts_change_no_content(name: str, how: bytes, octets: bytes) -> None:
     holds(name, how + octets)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(100)
 @given(step=st.binary(min_size=1, max_size=1), octets=ANY)
 @example(step=b"\x01", octets=b"\r\nx\n.\r\nMAIL FROM:<evil@example.com>\r\nRCPT TO:<x@example.com>\r\nDATA\r\ny")
 def test_content_is_one_message_and_never_two(step: bytes, octets: bytes) -> None:
     holds("message", step + octets)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(100)
 @given(step=st.binary(min_size=1, max_size=1), octets=ANY)
 def test_whatever_is_said_is_answered_in_smtp(step: bytes, octets: bytes) -> None:
     holds("session", step + octets)

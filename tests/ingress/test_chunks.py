@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.ingress.chunks import ChunkReader
 from relay.ingress.limits import Memory
 from relay.mail import header
 from tests.ingress.test_data import HEAD, OCTETS
+from tests.kit.extent import examples
 
 LIMIT = 10**7
 
@@ -68,7 +69,7 @@ def test_chunks_are_read(chunks: list[bytes], content: bytes, step: int) -> None
     assert reader.size == len(content)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(OCTETS, min_size=1, max_size=5), st.integers(1, 30))
 def test_where_chunks_begin_makes_no_difference(chunks: list[bytes], step: int) -> None:
     whole = read([b"".join(chunks)])

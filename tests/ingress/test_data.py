@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.ingress.data import HEADER_WHEN_SCARCE, WHEN_SCARCE, ContentReader
 from relay.ingress.limits import Memory
 from relay.mail import header
+from tests.kit.extent import examples
 
 KIB = 1024
 LIMIT = 50 * KIB * KIB
@@ -173,7 +174,7 @@ def without_end(body: bytes) -> bool:
     return b"\r\n.\r\n" not in b"\r\n" + body + b"\r\n"
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(OCTETS.filter(without_end), st.data())
 def test_cuts_of_the_network_make_no_difference(body: bytes, data: st.DataObject) -> None:
     wire = body + b"\r\n.\r\nQUIT\r\n"
@@ -187,7 +188,7 @@ def test_cuts_of_the_network_make_no_difference(body: bytes, data: st.DataObject
     assert b"\n" not in left_of_crlf
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(OCTETS, OCTETS.filter(without_end), st.integers(24, 80), st.data())
 @example(b"", b"a" * 200, 24, None)
 @example(b"", b"\r" * 100 + b"\n.b", 24, None)
@@ -216,7 +217,7 @@ def test_what_goes_to_a_spool_file_is_what_would_have_stayed_in_memory(
 STUFFED = st.lists(st.sampled_from([b"", b"a", b"Hallo", b"..", b"...", b"..a", b".a", b"x" * 30]), max_size=40)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(STUFFED, st.integers(40, 200), st.data())
 @example([b"..a"] * 20, 45, None)
 @example([b"a", b".."] * 20, 60, None)
@@ -426,7 +427,7 @@ def test_bare_and_long_lines_are_told(wire: bytes, seen: set[str]) -> None:
     assert read(wire, *range(1, len(wire))).seen == seen
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.lists(st.sampled_from([0, 1, 100, 900, 990, 998, 999, 1_500]), max_size=30), st.data())
 def test_a_long_line_is_found_wherever_the_spool_file_is_cut(lengths: list[int], data: st.DataObject) -> None:
     wire = b"A: b\r\n\r\n" + b"".join([b"x" * length + b"\r\n" for length in lengths]) + b".\r\n"
@@ -482,7 +483,7 @@ def test_lf_dot_lf_ends_the_data_only_where_it_may_and_no_crlf_came(case: str) -
     assert spilled.leftover == leftover
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(OCTETS, st.data())
 def test_where_lf_dot_ends_the_data_does_not_depend_on_the_network(body: bytes, data: st.DataObject) -> None:
     wire = body + b"\n.\n\r\n.\r\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from relay.events import MessageRefused, SessionEnded
 from relay.ingress import limits, replies
-from tests.ingress.house import MESSAGE, PATIENCE, Client, HouseOf, on_both_loops
+from tests.ingress.house import MESSAGE, PATIENCE, SOON, Client, HouseOf, on_both_loops
 from tests.kit import configured
 
 ENVELOPE = [b"MAIL FROM:<jan@example.nl>", b"RCPT TO:<piet@example.com>"]
@@ -20,19 +21,19 @@ async def trickle(client: Client, octets: bytes) -> None:
     """Send `octets` for as long as anybody takes them."""
 
     async def send() -> None:
-        while True:
+        while not client.writer.transport.is_closing():
             client.send(octets)
             await client.writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(SOON / 100)
 
-    with pytest.raises(ConnectionError):
+    with suppress(ConnectionError):
         await asyncio.wait_for(send(), PATIENCE)
 
 
 @pytest.mark.parametrize("octets", [b"x", b"\xff"])
 @on_both_loops
 async def test_octets_that_trickle_in_give_a_command_no_more_time(house_of: HouseOf, octets: bytes) -> None:
-    async with house_of(limits=configured.limits(command=0.1)) as house:
+    async with house_of(limits=configured.limits(command=SOON)) as house:
         client = await house.connect()
         task = asyncio.create_task(trickle(client, octets))
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
@@ -41,7 +42,7 @@ async def test_octets_that_trickle_in_give_a_command_no_more_time(house_of: Hous
 
 @on_both_loops
 async def test_an_answer_to_auth_that_trickles_is_not_waited_for(house_of: HouseOf) -> None:
-    async with house_of(limits=configured.limits(command=0.1), auth="any") as house:
+    async with house_of(limits=configured.limits(command=SOON), auth="any") as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\nAUTH LOGIN\r\n")
         task = asyncio.create_task(trickle(client, b"x"))
@@ -85,7 +86,7 @@ async def test_content_that_comes_too_slowly_is_given_up(
     house_of: HouseOf, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(limits, "FREE_SECONDS", 0.0)
-    async with house_of(limits=configured.limits(command=0.1, data=PATIENCE, data_rate=10**9)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=PATIENCE, data_rate=10**9)) as house:
         client = await house.client()
         for command in ENVELOPE:
             await client.say(command)
@@ -99,7 +100,7 @@ async def test_content_that_comes_too_slowly_is_given_up(
 @on_both_loops
 async def test_slow_content_is_told_so(house_of: HouseOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FREE_SECONDS", 0.0)
-    async with house_of(limits=configured.limits(command=0.1, data=PATIENCE, data_rate=10**9)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=PATIENCE, data_rate=10**9)) as house:
         client = await house.client()
         for command in (*ENVELOPE, b"DATA"):
             await client.say(command)
@@ -117,7 +118,7 @@ def test_500_octets_a_second_pass_and_one_does_not() -> None:
 
 @on_both_loops
 async def test_the_time_of_a_commit_is_not_the_clients(house_of: HouseOf) -> None:
-    async with house_of(limits=configured.limits(command=0.05, data=0.05)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=SOON)) as house:
         house.store.gate.clear()
         client = await house.connect()
         client.send(b"EHLO pc\r\n" + b"\r\n".join(ENVELOPE) + b"\r\nDATA\r\n" + MESSAGE + b".\r\nQUIT\r\n")
@@ -126,7 +127,7 @@ async def test_the_time_of_a_commit_is_not_the_clients(house_of: HouseOf) -> Non
             (session,) = house.door.live
             looks = [session._timer]
             while len(looks) < 4:  # the clock was looked at, and found nothing
-                await asyncio.sleep(0)
+                await asyncio.sleep(SOON / 10)
                 if session._timer is not looks[-1]:
                     looks.append(session._timer)
         house.store.gate.set()
@@ -142,7 +143,7 @@ async def test_a_spool_file_that_is_slow_does_not_cost_the_client_its_time(
 ) -> None:
     content = MESSAGE + (b"x" * 98 + b"\r\n") * 50_000
     gate = asyncio.Event()
-    async with house_of(limits=configured.limits(command=0.05, data=0.05)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=SOON)) as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\n" + b"\r\n".join(ENVELOPE) + b"\r\n")
         begin = house.door.spool.begin
@@ -166,7 +167,7 @@ async def test_a_spool_file_that_is_slow_does_not_cost_the_client_its_time(
             (session,) = house.door.live
             looks = [session._timer]
             while len(looks) < 4:
-                await asyncio.sleep(0)
+                await asyncio.sleep(SOON / 10)
                 if session._timer is not looks[-1]:
                     looks.append(session._timer)
         gate.set()

@@ -102,12 +102,15 @@ async def test_a_client_that_will_not_stop_is_left_all_the_same(
 
 
 @on_both_loops
-async def test_nobody_waits_for_a_client_that_is_sent_away_when_the_relay_stops(house_of: HouseOf) -> None:
+async def test_nobody_waits_for_a_client_that_is_sent_away_when_the_relay_stops(
+    house_of: HouseOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.ingress.session.HEARD_OUT", 10 * PATIENCE)
     async with house_of() as house:
         client = await house.connect()
         client.send(b"POST / HTTP/1.1\r\n")
         assert replies.NOT_SMTP in await client.end()
-        async with asyncio.timeout(1):  # shorter than the silence that is waited for
+        async with asyncio.timeout(PATIENCE):  # shorter than the silence that is waited for
             await house.listener.close()
         await house.nobody_is_left()
 

@@ -25,7 +25,7 @@ from relay.ingress.session import REPLIES_AT_ONCE
 from relay.ingress.settings import ListenerLimits
 from relay.policy.rate import Rate
 from relay.queue.content import FileContent
-from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, codes, hard_reset, on_both_loops
+from tests.ingress.house import MESSAGE, PATIENCE, SOON, HouseOf, codes, hard_reset, on_both_loops
 from tests.kit import configured
 
 KIB = 1024
@@ -578,7 +578,7 @@ async def test_no_false_end_of_data_smuggles_a_second_message(house_of: HouseOf,
 
 @on_both_loops
 async def test_an_idle_session_is_told_and_closed(house_of: HouseOf) -> None:
-    async with house_of(limits=configured.limits(command=0.05)) as house:
+    async with house_of(limits=configured.limits(command=SOON)) as house:
         client = await house.connect()
         assert await client.end() == b"220 relay.example.nl ESMTP relay\r\n" + replies.TOO_SLOW
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
@@ -586,7 +586,7 @@ async def test_an_idle_session_is_told_and_closed(house_of: HouseOf) -> None:
 
 @on_both_loops
 async def test_commands_have_the_time_of_commands_and_content_that_of_content(house_of: HouseOf) -> None:
-    async with house_of(limits=configured.limits(command=0.05, data=1_000)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=1_000)) as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\n")
         assert (await client.end()).endswith(replies.TOO_SLOW)
@@ -594,7 +594,7 @@ async def test_commands_have_the_time_of_commands_and_content_that_of_content(ho
 
 @on_both_loops
 async def test_content_that_stalls_is_given_up(house_of: HouseOf) -> None:
-    async with house_of(limits=configured.limits(command=0.05, data=0.05)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=SOON)) as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\n" + ENVELOPE + MESSAGE)
         assert (await client.end()).endswith(b"354 End data with <CRLF>.<CRLF>\r\n" + replies.TOO_SLOW)
@@ -604,7 +604,7 @@ async def test_content_that_stalls_is_given_up(house_of: HouseOf) -> None:
 
 @on_both_loops
 async def test_a_client_that_never_reads_is_dropped(house_of: HouseOf) -> None:
-    async with house_of(limits=configured.limits(command=0.2)) as house:
+    async with house_of(limits=configured.limits(command=SOON)) as house:
         client = await house.connect(limit=1)
         client.writer.transport.set_write_buffer_limits(high=0)
 

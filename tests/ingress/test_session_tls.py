@@ -10,7 +10,7 @@ import pytest
 
 from relay.events import ConnectionAccepted, ConnectionDenied, ExceptionCaught, QuirksTolerated, SessionEnded
 from relay.ingress import replies
-from tests.ingress.house import MESSAGE, PATIENCE, HouseOf, hard_reset, on_both_loops
+from tests.ingress.house import MESSAGE, PATIENCE, SOON, HouseOf, hard_reset, on_both_loops
 from tests.kit import configured
 from tests.kit.certificates import Certificates
 
@@ -242,7 +242,7 @@ async def test_a_client_that_leaves_within_an_implicit_handshake_is_told(
 async def test_a_client_that_says_nothing_where_tls_comes_first_is_given_up(
     house_of: HouseOf, server: ssl.SSLContext
 ) -> None:
-    async with house_of(tls="implicit", tls_context=server, limits=configured.limits(command=0.05)) as house:
+    async with house_of(tls="implicit", tls_context=server, limits=configured.limits(command=SOON)) as house:
         client = await house.connect()
         assert await client.end() == b""
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.kit.certificates import Certificates
+from tests.kit.ports import port_for
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -90,7 +91,7 @@ class Authority:
         self.discoveries = 0
         self.tokens: list[str] = []
         self.revoked: set[str] = set()
-        self.port = 0
+        self.port = port_for(self)
         self._pending: dict[str, str | None] = {}
         self._codes: dict[str, tuple[str, str]] = {}
         self._faults: list[tuple[Fault | Callable[[dict[str, str]], Fault | None], bool]] = []
@@ -127,7 +128,6 @@ class Authority:
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", self.port))
-        self.port = listening.getsockname()[1]
         await web.SockSite(self._runner, listening, ssl_context=self._context).start()
 
     async def go_down(self) -> None:

@@ -22,6 +22,7 @@ import trustme
 from aiohttp import web
 
 from tests.kit.certificates import Certificate
+from tests.kit.ports import port_for
 
 PATIENCE = 30.0
 
@@ -55,7 +56,7 @@ class Endpoint:
         self._changed = asyncio.Event()
         self.requests: list[Asked] = []
         self.connections = 0
-        self.port = 0
+        self.port = port_for(self)
 
     async def __aenter__(self) -> Endpoint:
         context = self._certificate.server()
@@ -73,7 +74,6 @@ class Endpoint:
             return protocol
 
         self._listening = await loop.create_server(counted, "127.0.0.1", self.port, ssl=context)
-        self.port = self._listening.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(

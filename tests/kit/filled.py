@@ -26,7 +26,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.mail.queue_id import queue_id
 from relay.mail.submission import Peer, Submission
 from relay.queue.model import Entry
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 
 AT_ONCE = 500
 CLIENTS = 5

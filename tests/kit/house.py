@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import smtplib
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,11 +27,12 @@ from relay.events import Event, ExceptionCaught
 from relay.queue.model import Ledger
 from tests.kit.certificates import Certificates
 from tests.kit.ledger import balanced
+from tests.kit.ports import free_port as free_port
 from tests.kit.upstream import ScriptedUpstream
 
 ACCOUNT, PASSWORD = "relay@example.nl", "Zo-geheim-8"
 JAN, PIET = "jan@example.nl", "piet@example.org"
-PATIENCE = 30.0  # seconds until a test that waits for an event gives up
+PATIENCE = 60.0  # seconds until a test that waits for an event gives up
 
 E = TypeVar("E", bound=Event)
 
@@ -101,7 +101,7 @@ class Site:
         return self.config_path
 
     @asynccontextmanager
-    async def house(self, *, patience: float = 90.0) -> AsyncIterator[RunningHouse]:
+    async def house(self, *, patience: float = 240.0) -> AsyncIterator[RunningHouse]:
         """The relay, until the block ends, at most `patience` seconds of the loop's time.
 
         A bug caught at a bulkhead, or books out of balance, fail the test.
@@ -248,10 +248,3 @@ class Client:
         reply = await self.reply()
         assert reply.startswith("250"), reply
         return reply.rpartition(" ")[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -23,21 +23,10 @@ from typing import Any
 from tests.kit.house import PATIENCE, Site
 
 
-async def command(*words: str) -> tuple[int, str, str]:
-    """Run `relay` with these words: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "relay", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
 class Process:
     """A running `relay serve`."""
 
-    patience = 90.0  # seconds that it may run
+    patience = 240.0  # seconds that it may run
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch
 from tests.kit import virtual_time
 from tests.kit.virtual_time import NOON, Stuck, now, run

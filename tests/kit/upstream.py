@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tests.kit.certificates import Certificate
+from tests.kit.ports import port_for
 
 KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "SIZE 52428800")
 
@@ -151,7 +152,7 @@ class ScriptedUpstream:
         self.pause = 0.0  # seconds before each read, which then takes at most 64 KiB: a slow upstream
         self.rest = b""  # content of a transaction that never came to its dot
         self.host = "127.0.0.1"
-        self.port = 0
+        self.port = port_for(self)
         self._context = certificate.server() if certificate is not None else None
         self._receive_buffer = receive_buffer
         self._scripts: dict[str, list[tuple[Fault, bool]]] = {}
@@ -175,7 +176,6 @@ class ScriptedUpstream:
         if self._receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         listening.bind((self.host, self.port))
-        self.port = listening.getsockname()[1]
         self._server = await asyncio.start_server(self._connected, sock=listening, limit=2**18)
 
     async def go_down(self) -> None:

@@ -32,7 +32,7 @@ from relay.queue.writer import GroupCommit
 T = TypeVar("T")
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-PATIENCE = 30.0  # real seconds without any event until we say that there will be none
+PATIENCE = 60.0  # real seconds without any event until we say that there will be none
 ARRIVAL = 0.001  # real seconds in which what was written to a socket of this machine can be read
 
 

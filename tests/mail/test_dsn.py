@@ -9,7 +9,7 @@ from email.message import EmailMessage, Message
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail import dsn
@@ -19,6 +19,7 @@ from relay.mail.dsn_text import DUTCH, ENGLISH, Action, Fate, duration
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.queue.content import FileContent
+from tests.kit.extent import examples
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
 NOW = ACCEPTED + timedelta(days=5, minutes=3)
@@ -414,7 +415,7 @@ hostile = st.text(
 lines = st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"").replace(b"\r", b"")), max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     local=hostile,
     reply=hostile,

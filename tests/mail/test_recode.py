@@ -8,13 +8,14 @@ import time
 from email.message import Message
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.mail import mime
 from relay.mail.header import unfold
 from relay.mail.recode import Plan, Recoder, Survey, Terms
 from relay.mail.transfer import LineLengths, QuotedPrintable
+from tests.kit.extent import examples
 
 SEVEN = Terms(bodies=True, headers=True)
 SHORT = Terms(long_lines=True)
@@ -377,7 +378,7 @@ TWINS = (
 )
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(messages, st.sampled_from([SEVEN, SHORT, ALL]), st.sampled_from([1, 7, 64, 1 << 20]))
 @example(DIGEST, SEVEN, 1)
 @example(TWINS, SEVEN, 1)
@@ -407,7 +408,7 @@ def test_a_7bit_message_is_left_alone(content: bytes) -> None:
     assert recode(content) == content
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=300) | messages, st.integers(1, 40))
 @example(b"Content-Type: multipart/x; boundary=x\r\n\r\n--x\r\n--x--\r\n--x", 3)
 def test_the_walk_gives_back_every_octet_of_anything(content: bytes, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,13 @@ import yaml
 from tests.monitoring.queries import FOLDER, RULE_FILES, alerts
 
 PAGE = FOLDER.parent / "docs" / "monitoring.md"
+# Hours of what the promise about accepting shows already.
+LIKE_THOSE_BEFORE = (
+    "One session code in twenty expires, for hours",
+    "One session code in a hundred is late, for hours",
+    "One mail in ten expires, for hours",
+    "One mail in fifty is late, for hours",
+)
 TEST_FILES = ("alerts_test.yml", "alerts_days_test.yml")
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
@@ -20,14 +28,19 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 def promtool(*arguments: str) -> str:
     """What it says; it must be content."""
-    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def every_case() -> list[dict[str, Any]]:
+def every_test() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each test of the two files, with the file that it stands in."""
     documents = [yaml.safe_load((FOLDER / file).read_text(encoding="utf-8")) for file in TEST_FILES]
-    return [case for document in documents for test in document["tests"] for case in test["alert_rule_test"]]
+    return [(document, test) for document in documents for test in document["tests"]]
+
+
+def every_case() -> list[dict[str, Any]]:
+    return [case for _, test in every_test() for case in test["alert_rule_test"]]
 
 
 @needs_promtool
@@ -37,8 +50,27 @@ def test_prometheus_takes_the_rules_and_the_configuration() -> None:
 
 
 @needs_promtool
+@pytest.mark.parametrize(
+    ("document", "test"),
+    [
+        pytest.param(*each, id=name, marks=[pytest.mark.repetition] if name in LIKE_THOSE_BEFORE else [])
+        for each in every_test()
+        if (name := each[1]["name"])
+    ],
+)
+def test_alerts_fire_when_something_is_wrong_and_only_then(
+    document: dict[str, Any], test: dict[str, Any], tmp_path: Path
+) -> None:
+    alone = document | {"rule_files": [str(FOLDER / file) for file in document["rule_files"]], "tests": [test]}
+    # JSON is YAML as well.
+    (tmp_path / "test.yml").write_text(json.dumps(alone))
+    assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "test.yml"))
+
+
+@needs_promtool
+@pytest.mark.repetition
 @pytest.mark.parametrize("file", TEST_FILES)
-def test_alerts_fire_when_something_is_wrong_and_only_then(file: str) -> None:
+def test_promtool_takes_the_tests_as_they_are_written(file: str) -> None:
     assert "SUCCESS" in promtool("test", "rules", file)
 
 

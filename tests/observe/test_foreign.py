@@ -50,26 +50,22 @@ async def test_an_exception_that_a_library_caught_is_counted_as_a_bug(heard: Rec
     try:
         raise ValueError("no")
     except ValueError:
-        logging.getLogger("aiohttp.server").exception("request failed")
+        logging.getLogger("web").exception("request failed")
     await turn()
     (event,) = heard.events
     assert isinstance(event, events.ExceptionCaught)
     assert event.component == "web"
-    assert event.text == "aiohttp.server: request failed: ValueError: no"
+    assert event.text == "web: request failed: ValueError: no"
     assert "test_foreign.py" in event.traceback
 
 
 @pytest.mark.asyncio
-async def test_what_clients_say_to_aiosmtpd_is_not_logged_even_when_somebody_turns_the_root_to_debug(
-    heard: Recorder,
-) -> None:
+async def test_below_a_warning_nothing_is_heard_even_when_somebody_turns_the_root_to_debug(heard: Recorder) -> None:
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.DEBUG)
     try:
-        for name in ("mail.log", "mail.debug"):
-            assert not logging.getLogger(name).isEnabledFor(logging.INFO)
-            logging.getLogger(name).info("AUTH PLAIN c2VjcmV0")
+        logging.getLogger("mail.log").info("AUTH PLAIN c2VjcmV0")
         logging.getLogger("asyncio").debug("Using selector")
     finally:
         root.setLevel(level)
@@ -87,12 +83,9 @@ async def test_a_record_whose_arguments_do_not_fit_is_heard_all_the_same(heard: 
 
 
 @pytest.mark.asyncio
-async def test_after_the_end_nothing_is_heard_and_levels_are_as_before() -> None:
+async def test_after_the_end_nothing_is_heard() -> None:
     recorder = Recorder()
-    logger = logging.getLogger("mail.log")
-    before = logger.level
     foreign.listen(recorder, asyncio.get_running_loop())()
     logging.getLogger("some.library").warning("unheard")
     await turn()
     assert recorder.events == []
-    assert logger.level == before

@@ -48,7 +48,7 @@ def writer(stream: io.RawIOBase, *, level: str = "info", format: str = "text") -
 
 
 async def read_line(pipe: Pipe) -> str:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         line = b""
         while not line.endswith(b"\n"):
             line += await asyncio.to_thread(pipe.reading.read, 1)
@@ -106,7 +106,7 @@ async def test_a_stderr_that_blocks_stops_nobody_and_what_is_too_much_is_counted
     assert " queued " in first
     reading = asyncio.create_task(asyncio.to_thread(pipe.reading.readall))
     closing = asyncio.create_task(asyncio.to_thread(writing.close, 30.0))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await closing
         pipe.writing.close()
         lines = (await reading).decode().splitlines()
@@ -124,7 +124,7 @@ async def test_a_stderr_that_nobody_reads_does_not_hold_up_the_end(pipe: Pipe) -
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "log")
     assert thread.daemon
     reading = asyncio.create_task(asyncio.to_thread(pipe.reading.readall))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.to_thread(thread.join)
         pipe.writing.close()
         await reading
@@ -137,7 +137,7 @@ async def test_a_stderr_made_non_blocking_by_somebody_else_loses_nothing(pipe: P
     for _ in range(2000):
         writing.observe(QUEUED)
     reading = asyncio.create_task(asyncio.to_thread(pipe.reading.readall))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.to_thread(writing.close, 30.0)
         pipe.writing.close()
         assert len((await reading).splitlines()) == 2000

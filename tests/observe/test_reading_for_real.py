@@ -14,7 +14,7 @@ from relay.observe.reading import connection_remedy
 from tests.kit.certificates import Certificates
 from tests.kit.house import free_port
 from tests.kit.upstream import ScriptedUpstream
-from tests.transport.parts import PATIENT, refused, transport_to
+from tests.transport.parts import PATIENT, SOON, refused, transport_to
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ async def test_implicit_tls_at_a_port_for_starttls(certificates: Certificates) -
 
 @pytest.mark.asyncio
 async def test_starttls_at_a_port_for_implicit_tls(certificates: Certificates) -> None:
-    way = {"tls": "starttls", "timeouts": replace(PATIENT, greeting=0.2)}
+    way = {"tls": "starttls", "timeouts": replace(PATIENT, greeting=SOON)}
     assert await remedy_for(certificates, upstream={"tls": "implicit"}, way=way) == "port-and-tls"
 
 

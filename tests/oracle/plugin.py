@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -22,6 +21,7 @@ import pytest
 from aiosmtpd.testing.statuscodes import StatusCode
 
 from relay.ingress import secure
+from tests.kit.ports import free_port
 from tests.oracle.standin import StandIn
 
 
@@ -71,13 +71,7 @@ def _module(name: str, **content: Any) -> None:
     vars(module).update(content)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-PORT = _free_port()
+PORT = free_port()
 _module("pytest_mock", MockFixture=MockFixture)
 _module("pkg_resources", resource_filename=lambda package, name: str(resources.files(package) / name))
 StatusCode.__eq__ = _same_code

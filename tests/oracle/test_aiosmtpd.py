@@ -16,7 +16,7 @@ from tests.oracle.deviations import DEVIATIONS, NOT_RUN
 HERE = Path(aiosmtpd.__file__).parent
 ROOT = Path(__file__).parents[2]
 FILES = ("test_smtp.py", "test_smtpsmuggling.py", "test_starttls.py")
-OPTIONS = "-c /dev/null -p no:cacheprovider -p no:asyncio -p no:xdist -p tests.oracle.plugin -q -W ignore --timeout 30"
+OPTIONS = "-c /dev/null -p no:cacheprovider -p no:asyncio -p no:xdist -p tests.oracle.plugin -q -W ignore --timeout 60"
 EXPECTED = {test for _, tests in DEVIATIONS for test in tests}
 
 
@@ -30,7 +30,7 @@ def outcomes(folder: Path, *names: str) -> dict[str, str]:
     environment = os.environ | {"ORACLE_OUTCOMES": str(told), "ASYNCIO_CATCHUP_DELAY": "0.05"}
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         environment.pop(name, None)
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
     assert told.exists(), ran.stdout + ran.stderr
     ended: dict[str, str] = json.loads(told.read_text())
     return ended

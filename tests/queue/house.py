@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.queue.mail import NOON, Noted
 
 COUNT = """

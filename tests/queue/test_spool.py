@@ -32,7 +32,7 @@ async def test_large_content_is_read_back_from_its_file_and_removed_with_its_ent
     assert content.read(0, 10**6) == HEAD + b"abc" * 200_000
     assert (await house.store.view()).bytes == content.size
     await house.store.settle(ended(lease))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await files(house):
             pass
 
@@ -43,7 +43,7 @@ async def test_the_file_of_an_entry_that_was_refused_goes(house: SqliteHouse) ->
     content = await spooled(house, "7QK3")
     with pytest.raises(StoreUnavailable):
         await house.store.put(an_entry(content=content, name=known.entry.queue_id), leased=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await files(house):
             pass
 

@@ -46,6 +46,19 @@ def test_the_store_works_on_uvloop_as_well(tmp_path: Path) -> None:
         assert runner.run(walk()) == Ledger(accepted=40, delivered=40)
 
 
+def test_a_route_whose_name_has_a_nul_is_seen_as_well(tmp_path: Path) -> None:
+    async def look() -> list[str]:
+        house = SqliteHouse(tmp_path / "house")
+        store = await house.open()
+        for route in ("a", "a\0", "ab"):
+            await store.put(an_entry(route=route), leased=False)
+        found = await store.routes()
+        await house.demolish()
+        return sorted(found)
+
+    assert asyncio.run(look()) == ["a", "a\0", "ab"]
+
+
 def test_looking_for_what_expired_in_an_empty_queue_costs_no_commit(tmp_path: Path) -> None:
     async def look() -> list[object]:
         house = SqliteHouse(tmp_path / "house")

@@ -12,13 +12,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.errors import StoreInUse, StoreTooNew, StoreUnavailable
+from relay.errors import OtherLayout, StoreInUse, StoreUnavailable
 from relay.events import EntriesFound, EntrySetAside
 from relay.queue.content import FileContent
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite import start
-from relay.queue.sqlite.database import SqliteStore
-from relay.queue.sqlite.statements import STATEMENTS, migrations
+from relay.queue.sqlite.start import SqliteStore
+from relay.queue.sqlite.statements import STATEMENTS, read
 from tests.kit.ledger import balanced
 from tests.queue.house import SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids
@@ -75,13 +75,16 @@ async def test_a_lock_file_left_by_a_dead_process_is_no_obstacle(house: SqliteHo
 
 
 @pytest.mark.asyncio
-async def test_a_database_of_a_newer_relay_is_left_alone(house: SqliteHouse) -> None:
+@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (4, "an older"), (0, "an older"), (-1, "an older")])
+async def test_a_database_of_another_layout_is_left_alone(house: SqliteHouse, layout: int, age: str) -> None:
     await house.store.close()
     connection = sqlite3.connect(house.path)
-    connection.execute("PRAGMA user_version = 99")
+    connection.execute(f"PRAGMA user_version = {layout}")
     connection.close()
-    with pytest.raises(StoreTooNew, match=r"written by a newer relay \(layout 99, this one knows 5\)"):
+    before = house.path.read_bytes()
+    with pytest.raises(OtherLayout, match=rf"written by {age} relay \(layout {layout}, this one knows 5\)"):
         await house.open()
+    assert house.path.read_bytes() == before
     connection = sqlite3.connect(house.path)
     connection.execute("PRAGMA user_version = 5")
     connection.close()
@@ -268,7 +271,7 @@ async def test_whatever_was_said_to_be_kept_is_there_after_kill_9(tmp_path: Path
     path = tmp_path / "queue.db"
     program = f"""
 import asyncio, os
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.queue.mail import an_entry, ended, Noted
 async def client(store, n):
     while True:
@@ -315,9 +318,9 @@ INDEXED = {
     "select_expired": "lifetime",
     "select_expired_codes": "codes",
     "any_expired_code": "codes",
-    "next_route_due": "COVERING INDEX due",
-    "next_route_sleeping": "COVERING INDEX sleeping",
-    "next_route_apart": "COVERING INDEX apart",
+    "routes_due": "COVERING INDEX due",
+    "routes_sleeping": "COVERING INDEX sleeping",
+    "routes_apart": "COVERING INDEX apart",
     "spool_files": "spooled",
     "make_due": "sleeping",
     "last_sleeping": "sleeping",
@@ -343,11 +346,11 @@ INDEXED = {
 
 def test_no_question_of_the_running_relay_reads_the_whole_queue() -> None:
     connection = apsw.Connection(":memory:")
-    for step in migrations():
-        connection.execute(step)
+    connection.execute(read("schema.sql"))
     for name, index in INDEXED.items():
         statement = STATEMENTS[name]
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?"))
+        bindings = (1,) * (1 if "?1" in statement else statement.count("?"))
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", bindings)
         text = " / ".join(str(row[3]) for row in plan)
         assert index in text, name
         assert name == "select_expired" or "TEMP B-TREE" not in text, name  # that sorts what has expired only

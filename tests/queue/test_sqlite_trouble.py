@@ -252,7 +252,7 @@ async def test_a_lease_whose_caller_was_cancelled_comes_back_after_the_disk_has_
     putting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await putting
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await failed.wait()
         house.noted.follow = None
         failing_disk.fail = False
@@ -312,7 +312,7 @@ async def test_nothing_of_a_session_code_is_left_after_it_was_settled(
     for lease in order[:-1]:
         await house.store.settle(ended(lease))
     last = order[-1].entry.content.read(len(HEAD) + 9, 10)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while any(traces(house, b"GEHEIM%04d" % n) for n in range(120) if b"GEHEIM%04d" % n != last):
             await house.store.check()
     assert traces(house, last)  # the one that still waits
@@ -355,7 +355,7 @@ def come_to(house: SqliteHouse, end: str, lease: Lease) -> Awaitable[object]:
 
 async def wiped(house: SqliteHouse) -> None:
     """Nothing of a session code is left, once its log was emptied."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while traces(house, b"GEHEIM"):
             await house.store.check()
 

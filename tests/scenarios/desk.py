@@ -13,14 +13,14 @@ import asyncio
 import fcntl
 import json
 import os
-import pty
 import re
 import struct
-import sys
 import termios
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from tests.kit import commands, machine
 from tests.kit.house import PATIENCE, Site
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -50,39 +50,28 @@ class Answer:
 
 async def relay(site: Site, *words: str, **environment: str) -> Answer:
     """`relay WORDS -c FILE`, its answers in pipes."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "relay", *words, "-c", str(site.config_path)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-    async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return Answer(process.returncode, out.decode(), err.decode())
+    return Answer(*await commands.run(*words, "-c", str(site.config_path), **environment))
 
 
-async def at_terminal(site: Site, width: int, *words: str, **environment: str) -> Answer:
-    """`relay WORDS -c FILE` on a terminal of `width` columns and 60 lines."""
-    leader, follower = pty.openpty()
+async def at_terminal(site: Site, width: int, *words: str, still: datetime | None = None, **environment: str) -> Answer:
+    """`relay WORDS -c FILE` on a terminal of `width` columns and 60 lines; `still`: where the clock of a queue verb
+    stands."""
+    leader, follower = machine.terminal()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 60, width, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    terminal = {**plain, "TERM": "xterm-256color", "PAGER": "cat", **environment}
+    words = (*words, "-c", str(site.config_path))
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", *words, "-c", str(site.config_path)),
-            stdin=follower,
-            stdout=follower,
-            stderr=follower,
-            env={**plain, "TERM": "xterm-256color", "PAGER": "cat", **environment},
-        )
+        if still is None:
+            code = commands.start(words, (follower,) * 3, terminal)
+        else:
+            code = commands.start((still.isoformat(), *words), (follower,) * 3, terminal, "tests.scenarios.still")
         os.close(follower)
         async with asyncio.timeout(PATIENCE):
             shown = await asyncio.to_thread(_all_of, leader)
-            code = await process.wait()
+            return Answer(await commands.code_of(code), shown.decode().replace("\r\n", "\n"))
     finally:
         os.close(leader)
-    return Answer(code, shown.decode().replace("\r\n", "\n"))
 
 
 def _all_of(leader: int) -> bytes:

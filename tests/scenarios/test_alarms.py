@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import email
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -10,9 +9,7 @@ from email.policy import default
 
 import pytest
 
-from relay import wiring
-from relay.delivery import alarm, worker
-from relay.delivery.alarm import Alarms
+from relay.delivery import worker
 from relay.events import (
     AlarmCleared,
     AlarmRaised,
@@ -25,46 +22,19 @@ from relay.events import (
     UpstreamSetAside,
 )
 from tests.kit.certificates import authority
-from tests.kit.house import ACCOUNT, JAN, PASSWORD, PATIENCE, PIET, Client, RunningHouse, Site, mail
+from tests.kit.house import ACCOUNT, JAN, PASSWORD, PIET, Client, RunningHouse, Site, mail
 from tests.kit.upstream import Received, ScriptedUpstream
+from tests.scenarios.clock import Clock
 from tests.scenarios.desk import reachable, relay
 
 ADMIN = "beheer@example.nl"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-class Clock:
-    """The wall clock of the relay, which a test turns; and the looks for alarms, which it counts."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-        self.looks = 0
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    async def looked(self) -> None:
-        """Wait until a look has begun and ended from here on."""
-        enough = self.looks + 2
-        async with asyncio.timeout(PATIENCE):
-            while self.looks < enough:
-                await asyncio.sleep(0.005)
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    look = Alarms.look
-
-    async def counted(alarms: Alarms) -> None:
-        await look(alarms)
-        made.looks += 1
-
-    monkeypatch.setattr(wiring, "now", made.now)
-    monkeypatch.setattr(Alarms, "look", counted)
-    monkeypatch.setattr(alarm, "EVERY", 0.02)
     monkeypatch.setattr(worker, "SWEEP", 0.02)
-    return made
+    return Clock.of(monkeypatch)
 
 
 def configure(site: Site, own: ScriptedUpstream, backup: ScriptedUpstream, **parts: object) -> None:

@@ -61,7 +61,7 @@ async def a_house(site: Site) -> AsyncIterator[RunningHouse]:
 
 
 async def there_is_room(house: RunningHouse, route: str = "default") -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not house.relay.workers.room(route, 0):
             await asyncio.sleep(0)
 
@@ -202,7 +202,7 @@ async def test_a_rule_speaks_and_a_large_message_leaves_no_file_behind(site: Sit
             assert b"<administratie@example.nl>" in own.messages[0].content
             assert own.messages[0].content.endswith(content[-3000:])
             assert len(house.seen.all(SenderDecided)) == 2
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while house.relay.store.spool.names():
                     await house.relay.store.check()
             assert house.ledger == Ledger(accepted=1, delivered=1)
@@ -303,7 +303,7 @@ async def test_a_client_that_hangs_up_changes_nothing_for_what_was_deferred_or_t
                     linger = struct.pack("ii", 1, 0)  # the end of the block is a reset
                     client._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 (listener,) = house.relay.doors.listeners
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while any(one.transport is not None for one in listener.door.live):
                         await asyncio.sleep(0)
                 session.writer.write(answer.encode() + b"\r\n")

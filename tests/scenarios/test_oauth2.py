@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from relay import wiring
 from relay.daemon import house as daemon
-from relay.delivery import alarm
 from relay.events import (
     AlarmRaised,
     NotificationQueued,
@@ -25,29 +22,17 @@ from relay.mail.outcome import Stage, Trouble
 from tests.kit.authority import HANG, HTML, UNAVAILABLE, Authority, Fault, refusal
 from tests.kit.house import ACCOUNT, JAN, PIET, Site, mail
 from tests.kit.upstream import ScriptedUpstream
+from tests.scenarios.clock import Clock
 from tests.scenarios.desk import relay
 
 APP, SECRET = "0d9f1c52-6f4e", "zeer~geheim"
 ADMIN = "beheer@example.nl"
 
 
-class Clock:
-    """The wall clock of the relay, which a test turns."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(wiring, "now", made.now)
     monkeypatch.setattr(daemon, "TOKENS_EVERY", 0.02)
-    monkeypatch.setattr(alarm, "EVERY", 0.02)
-    return made
+    return Clock.of(monkeypatch)
 
 
 def m365(site: Site, entra: Authority) -> ScriptedUpstream:
@@ -197,15 +182,23 @@ async def test_the_end_of_a_secret_is_mailed_30_7_and_1_days_before_once_each(si
         end = datetime(day.year, day.month, day.day, tzinfo=UTC)
         async with site.house() as house:
             await house.event(TokenFetched)
+
+            async def turn(ahead: timedelta) -> None:
+                """No token is under way when the clock jumps: it would be over when it comes."""
+                tokens = len(house.seen.all(TokenFetched))
+                clock.ahead = ahead
+                await house.event(TokenFetched, tokens + 1)
+                await clock.looked()
+
             for number, step in enumerate((30, 7, 1), 1):
-                clock.ahead = end - timedelta(days=step) - datetime.now(UTC) + timedelta(minutes=1)
+                await turn(end - timedelta(days=step) - datetime.now(UTC) + timedelta(minutes=1))
                 raised = await house.event(AlarmRaised, cause=f"secret-ends:own:{step}")
                 assert raised.severity == ("error" if step == 1 else "warning")
                 assert f"{day}" in raised.text
-                await house.event(NotificationQueued, number, reader=ADMIN)
+                queued = await house.event(NotificationQueued, number, reader=ADMIN)
+                await house.event(RecipientDelivered, queue_id=queued.queue_id)
                 if step > 7:  # two weeks later nobody is told again
-                    clock.ahead += timedelta(days=14)
-                    await asyncio.sleep(0.1)
+                    await turn(clock.ahead + timedelta(days=14))
                 assert len(house.seen.all(NotificationQueued, reader=ADMIN)) == number
 
 

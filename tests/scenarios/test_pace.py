@@ -19,6 +19,7 @@ from relay.events import (
     UpstreamSetAside,
     UpstreamThrottled,
 )
+from relay.observe import lag
 from tests.kit import virtual_time
 from tests.kit.house import JAN, PIET, Client, RunningHouse, Site, free_port, mail
 from tests.kit.process import Process
@@ -32,6 +33,7 @@ QUOTA = "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededExceptio
 @pytest.fixture
 def live(monkeypatch: pytest.MonkeyPatch) -> Callable[[Coroutine[Any, Any, None]], None]:
     monkeypatch.setattr(wiring, "now", virtual_time.now)
+    monkeypatch.setattr(lag, "PERIOD", 60.0)  # the clock would stop for it ten times a second
     return virtual_time.run
 
 

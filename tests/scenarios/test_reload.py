@@ -8,7 +8,6 @@ import ssl
 
 import pytest
 
-from relay.admin.client import post
 from relay.errors import BadConfig, RelayError
 from relay.events import (
     ConfigReloaded,
@@ -21,6 +20,7 @@ from relay.events import (
     Warned,
 )
 from relay.mail.outcome import Stage
+from tests.admin.house import post
 from tests.kit.house import ACCOUNT, JAN, PIET, Client, Site, free_port, mail
 from tests.kit.upstream import SILENCE, Session
 
@@ -370,7 +370,7 @@ async def test_a_reload_comes_over_the_admin_socket_as_well(site: Site) -> None:
     async with site.upstream() as own:
         site.configure(upstreams={"own": site.way_to(own)})
         async with site.house() as house:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not site.control_path.exists():
                     await asyncio.sleep(0.02)
             assert site.control_path.stat().st_mode & 0o777 == 0o660

@@ -75,7 +75,7 @@ async def test_a_code_takes_the_other_way_in_the_same_attempt_when_the_chosen_is
 async def test_a_code_waits_only_seconds_for_a_silent_way_and_then_takes_the_other(
     site: Site, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call, "PATIENCE_WITH_SESSION_CODES", 0.5)
+    monkeypatch.setattr(call, "PATIENCE_WITH_SESSION_CODES", 1.0)
     async with site.upstream() as own, site.upstream() as vendor:
         vendor.script(stage, SILENCE, times=None)
         configure(site, own, vendor)

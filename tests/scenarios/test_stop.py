@@ -9,8 +9,9 @@ import socket
 import pytest
 
 from relay.events import RecipientDelivered
+from tests.kit import commands
 from tests.kit.house import JAN, PIET, Client, Site, free_port, mail, send
-from tests.kit.process import Process, command
+from tests.kit.process import Process
 from tests.kit.upstream import SILENCE, ScriptedUpstream, Session
 
 
@@ -169,7 +170,7 @@ async def test_a_second_relay_on_the_same_queue_refuses_and_names_the_process(si
         async with Process.serving(site) as relay:
             site.configuration["listeners"][0]["listen"] = "127.0.0.1:0"
             site.write()
-            code, out, err = await command("serve", "-c", str(site.config_path))
+            code, out, err = await commands.run("serve", "-c", str(site.config_path))
             assert (code, out) == (1, "")
             assert f"{site.queue_path} is held by process {relay.pid} (" in err
             assert len(err.splitlines()) == 1
@@ -182,7 +183,7 @@ async def test_a_port_in_use_is_told_with_the_process_that_has_it(site: Site) ->
         async with Process.serving(site) as relay:
             site.configuration["queue"]["store"] = f"sqlite:{site.folder}/other.db"
             site.write()
-            code, out, err = await command("serve", "-c", str(site.config_path))
+            code, out, err = await commands.run("serve", "-c", str(site.config_path))
             assert (code, out) == (1, "")
             assert f"127.0.0.1:{port} is in use by process {relay.pid} (" in err.splitlines()[-1]
             assert "Traceback" not in err
@@ -192,7 +193,7 @@ async def test_a_port_in_use_is_told_with_the_process_that_has_it(site: Site) ->
 async def test_sighup_and_relay_reload_apply_a_file_and_report_a_bad_one(site: Site) -> None:
     async with site.upstream() as own:
         port = configure(site, own)
-        code, _, err = await command("reload", "-c", str(site.config_path))
+        code, _, err = await commands.run("reload", "-c", str(site.config_path))
         assert code == 3
         assert f"no relay is running behind {site.control_path}" in err
         async with Process.serving(site) as relay:
@@ -202,10 +203,10 @@ async def test_sighup_and_relay_reload_apply_a_file_and_report_a_bad_one(site: S
             site.configuration["listeners"][0]["listen"] = f"127.0.0.1:{other}"
             site.configuration["admin"]["allow"] = ["127.0.0.1"]
             site.write()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not site.control_path.exists():
                     await asyncio.sleep(0.05)
-            code, out, err = await command("reload", "-c", str(site.config_path))
+            code, out, err = await commands.run("reload", "-c", str(site.config_path))
             assert (code, err) == (0, "")
             assert "admin" in out
             assert "needs a restart" in out
@@ -215,13 +216,13 @@ async def test_sighup_and_relay_reload_apply_a_file_and_report_a_bad_one(site: S
             # The command reads the file for the socket's path, so it has to be readable; what the relay finds
             # wrong is something else.
             site.password_path.unlink()
-            code, out, err = await command("reload", "-c", str(site.config_path))
+            code, out, err = await commands.run("reload", "-c", str(site.config_path))
             assert (code, out) == (1, "")
             assert "upstreams.own.password" in err
             site.config_path.write_text("upstreams: [\n")
             relay.signal(signal.SIGHUP)
             await relay.line("reload_refused", 2)
-            code, out, err = await command("reload", "-c", str(site.config_path))
+            code, out, err = await commands.run("reload", "-c", str(site.config_path))
             assert (code, out) == (1, "")
             assert "config.yaml:" in err
             await send(other, JAN, [PIET])

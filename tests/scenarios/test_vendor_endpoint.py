@@ -318,10 +318,34 @@ async def test_the_example_that_the_contract_shows_takes_a_code_once(site: Site)
         assert await process.stdout.read() == b""
 
 
-def test_a_relay_without_an_endpoint_does_not_load_an_http_client_for_one() -> None:
-    script = "import sys; import relay.wiring; print(sorted(m for m in sys.modules if m.split('.')[0] == 'aiohttp'))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == []
+SERVED = """
+import asyncio, json, sys, urllib.request
+from pathlib import Path
+from relay.admin.client import get
+from relay.config.load import load
+from relay.daemon.main import running
+
+async def served(path):
+    config = load(path)
+    async with running(config, path=path) as house:
+        await house.pages.opened.wait()
+        with await asyncio.to_thread(urllib.request.urlopen, f"http://{config.admin.listen}/metrics") as page:
+            assert page.status == 200
+        assert (await asyncio.to_thread(get, config.admin.socket, "/v1/status"))[0] == 200
+    print(json.dumps(sorted({"aiohttp", "h11", "aiosmtplib"} & set(sys.modules))))
+
+asyncio.run(served(Path(sys.argv[1])))
+"""
+
+
+def test_a_relay_that_serves_mail_and_metrics_without_an_endpoint_loads_no_http_client_for_one(site: Site) -> None:
+    site.configure(
+        upstreams={"own": {"host": "127.0.0.1", "port": free_port(), "tls": "none"}},
+        admin={"listen": f"127.0.0.1:{free_port()}", "socket": str(site.control_path)},
+    )
+    run = [sys.executable, "-c", SERVED, str(site.config_path)]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["aiosmtplib", "h11"]
 
 
 @pytest.mark.asyncio

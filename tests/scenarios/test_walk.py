@@ -106,7 +106,7 @@ async def test_metrics_and_health_answer_while_the_relay_runs(site: Site) -> Non
             except urllib.error.URLError:
                 return None
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (answer := await asyncio.to_thread(get)) is None:
                 await asyncio.sleep(0.02)
             return answer

@@ -7,14 +7,13 @@ import json
 import shutil
 import signal
 import smtplib
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.kit.house import JAN, PATIENCE, PIET, mail
+from tests.kit.house import JAN, PATIENCE, PIET, free_port, mail
 from tests.kit.process import Process
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -112,7 +111,7 @@ async def test_the_sockets_of_the_unit_reach_the_relay_in_both_families(tmp_path
     name = dict(unit)["FileDescriptorName"]
     hosts = [value.rpartition(":")[0].strip("[]") for key, value in unit if key == "ListenStream"]
     assert hosts == ["127.0.0.1", "::1"]
-    places = [(host, free_port_of(host)) for host in hosts]
+    places = [(host, free_port()) for host in hosts]
     config = tmp_path / "config.yaml"
     # JSON is YAML as well.
     config.write_text(
@@ -150,12 +149,6 @@ async def test_the_sockets_of_the_unit_reach_the_relay_in_both_families(tmp_path
         if relay._process.returncode is None:
             relay._process.kill()
         await relay.ended()
-
-
-def free_port_of(host: str) -> int:
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def send(host: str, port: int) -> None:

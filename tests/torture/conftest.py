@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from tests.kit.certificates import Certificates
 from tests.kit.house import Site
+from tests.kit.machine import MEMORY
 from tests.kit.process import Process
 from tests.scenarios.conftest import certificates as certificates
 from tests.scenarios.conftest import site as site
@@ -59,9 +60,7 @@ def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture
 def quick_site(certificates: Certificates) -> Iterator[Site]:
     """A site; in the short form it lies in memory, where a sync costs nothing. (What SIGKILL leaves is the same.)"""
-    memory = Path("/dev/shm")
-    where = memory if memory.is_dir() and not LONG else None
-    with tempfile.TemporaryDirectory(prefix="relay-", dir=where) as folder:
+    with tempfile.TemporaryDirectory(prefix="relay-", dir=None if LONG else MEMORY) as folder:
         yield Site(Path(folder), certificates)
 
 

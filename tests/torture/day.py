@@ -1,6 +1,6 @@
 """A day in the life of a relay, on which all happens that `points.POINTS` names.
 
-It starts on a queue of the first layout, with a lease of a dead process and spool files that no row names. Applications
+It starts on a queue that a dead relay left, with a lease and with spool files that no row names. Applications
 send small mail, large mail and mail to somebody who is refused; an operator does each verb of `points.VERBS`. Wherever
 the relay dies on that day, the day after has the rest of it: `Day.second` sees that nothing was lost.
 """
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from relay.queue.sqlite.database import LAYOUT
+from relay.queue.sqlite.statements import read
 from tests.kit.house import Site
 from tests.kit.upstream import ScriptedUpstream
-from tests.scenarios.test_upgrade import old_queue
 from tests.torture.nursery import Relay
 from tests.torture.points import VERBS
 from tests.torture.traffic import Books, faults, send, twice, waiting
@@ -28,6 +31,19 @@ REFUSED = range(31, 35)
 CONNECTIONS = 3
 
 
+def leave_queue(site: Site) -> Path:
+    """Mail of every kind, so old that its lifetime is over. The folder of spool files."""
+    with closing(sqlite3.connect(site.queue_path)) as connection:
+        connection.executescript(read("schema.sql") + Path(__file__).with_name("left.sql").read_text())
+        connection.execute(f"PRAGMA user_version = {LAYOUT}")
+    site.queue_path.chmod(0o600)
+    spool = site.queue_path.with_name("queue.db.spool")
+    spool.mkdir(mode=0o700)
+    head = b"From: jan@example.nl\r\nSubject: Factuur\r\n\r\n"
+    (spool / "0Z6J1K8G5007.eml").write_bytes(head + b"x" * (300 - len(head)))
+    return spool
+
+
 class Day:
     """`site` is configured for it. `own` is the upstream."""
 
@@ -39,8 +55,7 @@ class Day:
         self._own = own
         self._door = site.folder / "door"
         own.content_allowed = self.books.arrive
-        old_queue(site)
-        spool = site.queue_path.with_name("queue.db.spool")
+        spool = leave_queue(site)
         (spool / "0Z6J1K8GZZZZ.eml").write_bytes(b"nobody's")
         (spool / "0123456789abcdef.part").write_bytes(b"half of somebody's")
         own.script("rcpt", lambda _: self._judge(), times=None)

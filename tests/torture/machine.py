@@ -177,7 +177,12 @@ class Machine:
         status, _ = await self.page("/healthz")
         return status == 200
 
-    async def metric(self, series: str) -> float:
-        """The value of a series as /metrics writes it."""
+    async def metrics(self, *series: str) -> list[float]:
+        """The values of these series in one answer of /metrics, so that they are of one moment."""
         _, text = await self.page("/metrics")
-        return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(series + " "))
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return [float(values[one]) for one in series]
+
+    async def metric(self, series: str) -> float:
+        (value,) = await self.metrics(series)
+        return value

@@ -17,18 +17,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import apsw
-
 from tests.torture.dying import Order
 
-SQLITE, GROUPED, SPOOL = "relay.queue.sqlite.database", "relay.queue.store_loop:GroupedStore", "relay.queue.spool"
+SQLITE, START = "relay.queue.sqlite.database", "relay.queue.sqlite.start"
+GROUPED, SPOOL = "relay.queue.store_loop:GroupedStore", "relay.queue.spool"
 DATABASE, CONNECTION, WORKER = (
     f"{SQLITE}:Database",
     "relay.transport.transaction:SmtpConnection",
     "relay.delivery.worker:Worker",
 )
-STORE, WRITER, SPOOLS = f"{SQLITE}:SqliteStore", f"{SPOOL}:SpoolWriter", f"{SPOOL}:Spool"
-STATEMENT = "a statement"  # no function: the moment before SQLite runs a statement that begins so
+STORE, WRITER, SPOOLS = f"{START}:SqliteStore", f"{SPOOL}:SpoolWriter", f"{SPOOL}:Spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +143,9 @@ _CHECKPOINT = {
 }
 _START = {
     "the lock is had": Point("relay.queue.sqlite.lock:Lock", "acquire", True),
-    "the database is opened and has an old layout": Point(DATABASE, "open", True),
-    **{f"layout {n} is made and not named": Point(STATEMENT, f"PRAGMA user_version = {n}") for n in (2, 3, 4)},
-    **{f"layout {n} is named and not committed": Point(STATEMENT, "COMMIT", passage=n - 1) for n in (2, 3, 4)},
-    "today's layout is committed": Point(SQLITE, "_migrate", True),
-    "before leases are taken back": Point(SQLITE, "look_around"),
-    "leases are taken back and not committed": Point(SQLITE, "look_around", True),
+    "the database is opened": Point(DATABASE, "open", True),
+    "before leases are taken back": Point(START, "look_around"),
+    "leases are taken back and not committed": Point(START, "look_around", True),
     "leases are taken back, orphans lie there": Point(SPOOLS, "remove_now", False, _orphans),
     "orphans are removed": Point(SPOOLS, "remove_now", True, _orphans),
     "the store is open and no door": Point(STORE, "open", True),
@@ -224,7 +219,7 @@ def prepare(order: Order) -> None:
         WITHOUT[order.without]()
     if order.point:
         point = POINTS[order.point]
-        (_before_statement if point.owner == STATEMENT else _wrap)(point, _Death(point.passage))
+        _wrap(point, _Death(point.passage))
 
 
 class _Death:
@@ -275,12 +270,3 @@ def _wrap(point: Point, death: _Death) -> None:
             return result
 
     setattr(owner, point.name, classmethod(wrapped) if of_class else wrapped)
-
-
-def _before_statement(point: Point, death: _Death) -> None:
-    def trace(_cursor: apsw.Cursor, statement: str, _bindings: object) -> bool:
-        if statement.startswith(point.name):
-            death.pass_by()
-        return True
-
-    apsw.connection_hooks.append(lambda connection: connection.set_exec_trace(trace))

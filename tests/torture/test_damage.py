@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from tests.kit.house import PATIENCE, Site
 from tests.kit.upstream import ScriptedUpstream
 from tests.queue.mail import Noted, an_entry
@@ -142,7 +142,7 @@ async def test_a_spool_file_that_is_damaged_is_never_sent(site: Site, figures: C
             assert len(own.messages) == 1
             await reachable(site)
             listed = await relay(site, "queue", "list", "--state", "damaged")
-            assert (listed.code, len(listed.lines)) == (0, 5), listed.out
+            assert (listed.code, len(listed.lines)) == (0, 5), listed
     figures("missing, cut, longer, other content: four set aside, the fifth arrived")
 
 

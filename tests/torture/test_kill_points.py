@@ -27,7 +27,7 @@ SOME = (
     "an operator's cancel is committed and not answered",
     "an operator's hold is written and not committed",
     "after a checkpoint",
-    "layout 3 is named and not committed",
+    "the database is opened",
     "leases are taken back, orphans lie there",
     "all work has ended and the store is open",
 )

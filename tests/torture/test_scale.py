@@ -19,7 +19,8 @@ import pytest
 from relay.events import BatchCommitted, Event, Observer
 from relay.queue.listing import Verb, Wanted
 from relay.queue.model import Lease, Result, Settlement, State
-from relay.queue.sqlite.database import Database, SqliteStore
+from relay.queue.sqlite.database import Database
+from relay.queue.sqlite.start import SqliteStore
 from tests.kit.certificates import Certificates
 from tests.kit.filled import CLIENTS, Nobody, entries, fill, remember, sleep_until
 from tests.kit.house import Site
@@ -317,7 +318,7 @@ async def test_what_waited_is_drained_once_and_the_oldest_first_in_little_memory
     async with Process.serving(site) as relay:
         grown_at_start = relay.peak_memory - idle
         await upstream.start_serving()
-        async with asyncio.timeout(size(100, 5000)):
+        async with asyncio.timeout(size(250, 5000)):
             await over.wait()
         grown = relay.peak_memory - idle
     upstream.close()

@@ -38,7 +38,7 @@ from tests.kit.upstream import (
     then_drop,
 )
 from tests.transport.conftest import Run
-from tests.transport.parts import MESSAGE, PATIENT, Seen, connected, request, transport_to
+from tests.transport.parts import MESSAGE, PATIENT, SOON, Seen, connected, request, transport_to
 from tests.transport.test_transaction import ANNA, CONTENTS, KEES, PIET, AGate, words
 
 CHUNKING = (*KEYWORDS, "CHUNKING")
@@ -195,7 +195,7 @@ def test_a_line_that_breaks_after_the_one_write_leaves_everybody_in_doubt(
 
     times = {"command": 20.0, "final": 20.0}
     if fault is SILENCE:
-        times = {"command": 20.0, "final": 0.1} if stage == "dot" else {"command": 0.1, "final": 20.0}
+        times = {"command": 20.0, "final": SOON} if stage == "dot" else {"command": SOON, "final": 20.0}
     scene(run, play, timeouts=replace(PATIENT, **times))
 
 
@@ -216,7 +216,7 @@ def test_what_was_refused_before_the_line_broke_was_not_taken(run: Run, stage: s
         assert not connection.usable
         await connection.close()
 
-    scene(run, play, timeouts=replace(PATIENT, command=0.2, final=0.2))
+    scene(run, play, timeouts=replace(PATIENT, command=SOON, final=SOON))
 
 
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DOT])
@@ -338,7 +338,7 @@ def test_a_message_that_has_not_left_whole_is_not_in_doubt(run: Run, certificate
         tls = {"tls": "implicit", "certificate": certificates.good} if secured else {}
         async with ScriptedUpstream(keywords=CHUNKING, receive_buffer=2048, **tls) as upstream:  # type: ignore[arg-type]
             upstream.script("ehlo", STOP_READING)
-            line = Line(upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=0.2, command=0.2))
+            line = Line(upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=SOON, command=SOON))
             connection = await line.connection()
             connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
             # Over TLS, 16 KiB may be held unseen: what is larger goes step by step, and has not begun.
@@ -397,7 +397,7 @@ def test_a_message_given_up_does_not_arrive_from_the_buffers_of_the_kernel(run: 
     async def main() -> None:
         async with ScriptedUpstream(keywords=CHUNKING, receive_buffer=2048) as upstream:
             upstream.script("ehlo", STOP_READING)
-            connection = await connected(upstream, timeouts=replace(PATIENT, command=0.2))
+            connection = await connected(upstream, timeouts=replace(PATIENT, command=SOON))
             delivery = await connection.deliver(at_once(message=b"A: b\r\n\r\n" + b"x" * 100_000))
             assert delivery.sick is not None
             assert (delivery.sick.stage, delivery.sick.in_doubt) == (Stage.MAIL, True)
@@ -529,7 +529,7 @@ def test_an_upstream_that_breaks_at_its_first_message_gets_no_more_that_way(run:
         assert words((await (await line.connection()).deliver(at_once())).outcomes) == ["Delivered"]
         assert verbs(upstream)[-1] == "DATA"
 
-    scene(run, play, timeouts=replace(PATIENT, final=0.1))
+    scene(run, play, timeouts=replace(PATIENT, final=SOON))
 
 
 def test_an_upstream_that_took_one_may_break_at_another(run: Run) -> None:

@@ -24,7 +24,7 @@ from tests.kit import configured
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import CLOSE, DROP, SILENCE, Act, Fault, ScriptedUpstream, half, then_drop
 from tests.transport.conftest import Run
-from tests.transport.parts import HASTY, PATIENT, Seen, connected, refused, request, transport_to
+from tests.transport.parts import HASTY, PATIENT, SOON, Seen, connected, refused, request, transport_to
 
 FAULTS: list[tuple[str, Fault, Trouble, int]] = [
     ("reset", DROP, Trouble.DROPPED, 0),
@@ -54,7 +54,7 @@ def test_whatever_goes_wrong_before_mail_defers_and_names_its_stage(
             tls="starttls", certificate=certificates.good, users={"relay": "open sesame"}
         ) as upstream:
             upstream.script(stage, fault, times=None)
-            greeting = 0.1 if fault is SILENCE else 20
+            greeting = SOON if fault is SILENCE else 20
             outcome = await refused(
                 upstream,
                 tls_ca=certificates.ca_path,
@@ -90,7 +90,7 @@ def test_a_handshake_that_fails_is_a_matter_of_tls(
     async def scene() -> None:
         async with ScriptedUpstream(tls=mode, certificate=certificates.good) as upstream:
             upstream.script("tls", fault, times=None)
-            greeting = 0.3 if fault is SILENCE else 20
+            greeting = SOON if fault is SILENCE else 20
             outcome = await refused(upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, greeting=greeting))
             # Plain text may come before the handshake begins: then STARTTLS is what went wrong.
             early = isinstance(fault, bytes) and mode == "starttls"

@@ -733,9 +733,9 @@ def test_patience_ends_with_the_request_and_the_answer_has_all_its_time(run: Run
         async with Endpoint(certificates.good) as endpoint:
             endpoint.script(endpoint.hangs())
             connection = await connected(endpoint, certificates)
-            task = asyncio.create_task(connection.deliver(request(message=CODE_MAIL, patience=0.2)))
+            task = asyncio.create_task(connection.deliver(request(message=CODE_MAIL, patience=0.4)))
             await endpoint.request()
-            await asyncio.wait((task,), timeout=0.6)
+            await asyncio.wait((task,), timeout=0.8)
             assert connection.past_dot
             endpoint.release.set()
             (outcome,) = (await task).outcomes

@@ -68,7 +68,7 @@ def test_postfix_takes_a_message_in_one_write_as_it_would_by_data() -> None:
                     outcomes = await line.send(subject=subject, body=body, at_once=at_once)
                     assert words(outcomes) == ["Delivered"], outcomes
                     assert line.at_once is at_once
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await beyond.until(lambda: len(beyond.messages) == 2 * len(BODIES))
             arrived = {subject_of(one.content): body_of(one.content) for one in beyond.messages}
             for name, body in BODIES.items():
@@ -119,7 +119,7 @@ async def refusals(line: ToPostfix, beyond: ScriptedUpstream) -> None:
     nobody, taken, later = await line.send(unknown, PIET, grey, at_once=True)
     assert words((nobody, taken, later)) == ["Failed", "Delivered", "Deferred"]
     assert line.at_once
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await beyond.until(lambda: len(beyond.messages) == before + 1)
     assert all(one.recipients == (PIET,) for one in beyond.messages)
 

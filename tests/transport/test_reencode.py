@@ -6,6 +6,7 @@ import asyncio
 import email
 import random
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -186,11 +187,10 @@ def test_a_large_file_streams_in_bounded_memory_while_the_loop_goes_on(run: Run,
             connection = await connected(upstream)
             delivering = asyncio.create_task(connection.deliver(request(content=content)))
             late = 0.0
-            loop = asyncio.get_running_loop()
             while not delivering.done():
-                before = loop.time()
+                before = time.thread_time()  # what other processes have of the machine does not count
                 await asyncio.wait([delivering], timeout=0.01)
-                late = max(late, loop.time() - before - 0.01)
+                late = max(late, time.thread_time() - before)
             delivery = await delivering
             assert isinstance(delivery.outcomes[0], Delivered), delivery
             assert delivery.reencoding == Reencoding("no 8BITMIME", 2, 0)

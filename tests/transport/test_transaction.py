@@ -31,7 +31,7 @@ from tests.kit.upstream import (
     then_drop,
 )
 from tests.transport.conftest import Run
-from tests.transport.parts import MESSAGE, PATIENT, connected, request
+from tests.transport.parts import MESSAGE, PATIENT, SOON, connected, request
 
 ONE_BY_ONE = tuple(word for word in KEYWORDS if word != "PIPELINING")
 BOTH_WAYS = pytest.mark.parametrize("keywords", [KEYWORDS, ONE_BY_ONE], ids=["pipelined", "one by one"])
@@ -79,7 +79,7 @@ def test_a_line_that_breaks_defers_everybody_and_leaves_doubt_only_after_the_dot
     async def scene() -> None:
         async with ScriptedUpstream(keywords=keywords) as upstream:
             upstream.script(stage, fault)
-            short = 0.1 if fault is SILENCE else 20
+            short = SOON if fault is SILENCE else 20
             connection = await connected(upstream, timeouts=replace(PATIENT, command=short, data=short, final=short))
             delivery = await connection.deliver(request(PIET, KEES))
             assert delivery.sick is not None
@@ -469,7 +469,9 @@ def test_an_upstream_that_stops_reading_is_given_up_and_never_gets_the_message(
             if kept == "file":
                 (tmp_path / "spooled").write_bytes(BIG)
                 content = FileContent(str(tmp_path / "spooled"), len(BIG), BIG[:8])
-            connection = await connected(upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=0.2))
+            connection = await connected(
+                upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=SOON)
+            )
             delivery = await connection.deliver(request(message=BIG, content=content))
             assert delivery.sick is not None
             assert (delivery.sick.stage, delivery.sick.trouble) == (Stage.BODY, Trouble.TIMEOUT)
@@ -493,7 +495,7 @@ def test_a_message_that_has_not_left_whole_is_not_in_doubt(
         async with ScriptedUpstream(receive_buffer=2048, **tls) as upstream:  # type: ignore[arg-type]
             upstream.script("data", STOP_READING)
             connection = await connected(
-                upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=0.2, final=0.2)
+                upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=SOON, final=SOON)
             )
             # The kernel is to hold little of it.
             connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
@@ -515,7 +517,7 @@ def test_a_message_given_up_does_not_arrive_from_the_buffers_of_the_kernel(run: 
     async def scene() -> None:
         async with ScriptedUpstream(receive_buffer=2048) as upstream:
             upstream.script("data", STOP_READING)
-            connection = await connected(upstream, timeouts=replace(PATIENT, final=0.2))
+            connection = await connected(upstream, timeouts=replace(PATIENT, final=SOON))
             delivery = await connection.deliver(request(message=b"A: b\r\n\r\n" + b"x" * 100_000))
             assert delivery.sick is not None
             assert delivery.sick.stage is Stage.DOT
@@ -645,7 +647,7 @@ def test_patience_does_not_count_once_the_content_is_on_its_way(run: Run) -> Non
         async with ScriptedUpstream() as upstream:
             connection = await connected(upstream, timeouts=replace(PATIENT, final=0.6))
             upstream.script("dot", SILENCE)
-            delivery = await connection.deliver(request(patience=0.1))
+            delivery = await connection.deliver(request(patience=0.4))
             assert delivery.sick is not None
             assert "within 0.6 s" in delivery.sick.text
             assert delivery.sick.in_doubt

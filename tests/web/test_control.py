@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.admin.client import NoRunningRelay, answers, get, post
+from relay.admin.client import NoRunningRelay, answers
 from relay.errors import BadConfig, ConfigError, RelayError, StoreUnavailable
 from relay.events import ExceptionCaught
 from relay.observe import foreign
-from relay.queue.sqlite.database import SqliteStore
+from relay.queue.sqlite.start import SqliteStore
 from relay.web import control
-from tests.admin.house import FakeHouse, answering, ask, open_store
+from tests.admin.house import FakeHouse, answering, ask, get, open_store, post
 from tests.queue.mail import Noted
 
 
@@ -48,7 +48,7 @@ async def say(path: Path, octets: bytes) -> tuple[int, dict[str, str], Any]:
     """Status, fields and document of the answer to `octets`."""
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(octets)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -115,6 +115,9 @@ ACT = "/v1/queue/act"
         (ACT, {"verb": "retry", "all": {"state": "finished"}}, "finished messages are not in the queue any more"),
         (ACT, {"verb": "retry", "all": {"state": "hold"}}, 'there is no state "hold" (did you mean "held"?)'),
         (ACT, ["retry"], "the request must be an object"),
+        ("/v1/senders/forget", {"senders": None}, "senders must be a list of texts; an empty one is all of them"),
+        ("/v1/senders/forget", {"senders": [], "upstream": 7}, "upstream must be text"),
+        ("/v1/senders/pin", {"upstream": "own"}, "author must be text"),
         ("/v1/queue/backup", {}, "file must be text"),
         ("/v1/queue/backup", {"file": "queue.db"}, "the file of a backup needs an absolute path"),
         ("/v1/queue/backup", {"file": "/tmp/a\0b"}, "the name of a backup may have printable characters only"),
@@ -220,7 +223,7 @@ async def test_a_bug_is_500_without_details_and_an_event_and_the_relay_goes_on(p
     try:
         house.error = LookupError("secret detail")
         status, document = await ask(get, path, "/v1/status")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await seen.wait()
     finally:
         end()
@@ -242,7 +245,7 @@ async def test_closing_ends_what_is_under_way_and_removes_the_socket(path: Path,
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(posting(ACT, b"{}")[:-1])  # the rest never comes
     assert (await ask(get, path, "/v1/status"))[0] == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await server.close()
         assert await reader.read() == b""
     writer.close()
@@ -251,6 +254,15 @@ async def test_closing_ends_what_is_under_way_and_removes_the_socket(path: Path,
     assert not await ask(answers, path)
     with pytest.raises(NoRunningRelay, match="no relay is running behind"):
         await ask(get, path, "/v1/status")
+
+
+@pytest.mark.asyncio
+async def test_silent_peers_keep_no_command_from_the_relay(path: Path, house: FakeHouse) -> None:
+    silent = [await asyncio.open_unix_connection(str(path)) for _ in range(100)]
+    assert (await ask(get, path, "/v1/status"))[0] == 200
+    for _, writer in silent:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in silent), return_exceptions=True)
 
 
 @pytest.mark.asyncio

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from relay import wiring
+from relay.cli.desk import Nobody
 from relay.cli.doctor import of_machine, see_upstream
 from relay.cli.doctor.findings import Chapter, Finding, Mark, bad, good, untried, warning
 from relay.cli.human import of_json
-from relay.cli.reach import Nobody
 from relay.config.model import Config, SmtpListener
 from relay.config.values import BadValue, ListenAddress, listen_address
 from relay.errors import RelayError
@@ -78,7 +78,7 @@ def _synchronised() -> bool | None:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    folder = config.queue.store.parent
+    folder = config.queue.store.folder
     there = next(each for each in (folder, *folder.parents) if each.is_dir())
     try:
         yield of_machine.of_disk(shutil.disk_usage(there).free, config.queue.min_free, str(folder))
@@ -111,7 +111,7 @@ async def _mail(config: Config, snapshot: Snapshot | None, silent: str) -> Findi
         return of_machine.of_ages(waiting, min(oldest, default=None), now)
     if silent:
         return untried("mail", "only the running relay knows what waits")
-    if not config.queue.store.exists():
+    if not config.queue.store.exists:
         return good("mail", "there is no queue yet")
     try:
         store = await wiring.open_store(config, Nobody())

@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from relay import wiring
+from relay.cli.desk import Nobody
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
-from relay.cli.reach import Nobody
 from relay.config import outside
 from relay.config.model import Config
 from relay.errors import RelayError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli import reach
 from relay.cli.auth import KeyOption, key_of
+from relay.cli.desk import load_as_service
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG, sentence
@@ -43,7 +43,7 @@ def doctor(
     from relay.cli.doctor.findings import is_good
 
     try:
-        loaded = reach.load_as_service(config)
+        loaded = load_as_service(config)
         with progress("Looking at this machine, the upstreams and DNS"):
             chapters = asyncio.run(_examined(loaded, auth, nameserver, key_of(state_key)))
     except RelayError as error:
@@ -77,9 +77,10 @@ async def _examined(config: Config, auth: bool, nameserver: str | None, state_ke
 def _running(config: Config) -> tuple[dict[str, Any] | None, str]:
     """The snapshot of the running relay; and why one that runs does not answer."""
     from relay.admin.client import NoRunningRelay
+    from relay.admin.desk import at_socket
 
     try:
-        return reach.ask(config.admin.socket, "/v1/status")["status"], ""
+        return at_socket(config.admin.socket).get("/v1/status")["status"], ""
     except NoRunningRelay:
         return None, ""
     except RelayError as error:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import cast
 
+from relay.queue.disk import Operation, Work
 from relay.queue.ledger import Books, Change, SetAside
 from relay.queue.model import Lease
-from relay.queue.rows import CLIENT, TO_BOUNCE, Row, Unreadable, entry_of, pending_of
+from relay.queue.rows import TO_BOUNCE, EntryRow, RecipientRow, Unreadable, entry_of, pending_of
 from relay.queue.spool import Spool
-from relay.queue.work import Operation, Work
-
-WAKE_AT_ONCE = 500  # more than is leased at once, so that all that slept is awake before long; and no commit waits
-
-Turns = dict[tuple[str, int], str]
-"""By route and priority, whose entry was leased last: the next is the turn of the client after it."""
 
 
 class Take(Operation[list[Lease]]):
@@ -24,13 +18,12 @@ class Take(Operation[list[Lease]]):
     `damaged`: what had to be set aside before it could be carried out at all.
     """
 
-    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool", "_turns", "damaged")
+    __slots__ = ("_aside", "_leases", "_limit", "_now", "_route", "_spool", "damaged")
 
     counted = 1  # attempts
 
-    def __init__(self, route: str, limit: int, now: int, spool: Spool, turns: Turns) -> None:
+    def __init__(self, route: str, limit: int, now: int, spool: Spool) -> None:
         super().__init__()
-        self._turns = turns
         self._route = route
         self._limit = limit
         self._now = now
@@ -50,62 +43,25 @@ class Take(Operation[list[Lease]]):
             if len(rows) < missing:
                 break
 
-    def _select(self, work: Work, limit: int) -> Sequence[Row]:
-        work.execute("wake", (self._route, self._now, max(limit, WAKE_AT_ONCE)))
-        rows: list[Row] = []
-        above = -1
-        while len(rows) < limit:
-            priority = next(work.execute("next_priority", (self._route, above)), None)
-            if priority is None:
-                break
-            above = priority[0]
-            rows += self._in_turn(work, above, limit - len(rows))
-        return rows
+    def _select(self, work: Work, limit: int) -> Sequence[EntryRow]:
+        return work.due(self._route, self._now, limit)
 
-    def _in_turn(self, work: Work, priority: int, limit: int) -> list[Row]:
-        """Due entries of one priority. However many wait, as much work as there are rows in the answer."""
-        among = (self._route, priority)
-        clients = self._clients(work, priority, limit)
-        share = -(-limit // len(clients))  # rounded up
-        while True:
-            shares = [list(work.execute("select_due", (*among, client, share))) for client in clients]
-            rows = [row for turn in zip_longest(*shares) for row in turn if row is not None]
-            if len(rows) >= limit or not any(len(part) == share for part in shares):
-                break
-            share *= 2  # some had fewer than their share: the others get what is left over
-        self._turns[among] = rows[:limit][-1][CLIENT]
-        return rows[:limit]
-
-    def _clients(self, work: Work, priority: int, limit: int) -> list[str]:
-        """The clients that have due entries of that priority, at most `limit`, from the one whose turn it is on."""
-        among = (self._route, priority)
-        last = self._turns.get(among, "")
-        clients: list[str] = []
-        found = next(work.execute("next_client", (*among, last)), None)
-        while found is not None and len(clients) < limit:
-            clients.append(found[0])
-            found = next(work.execute("next_client", (*among, found[0])), None)
-        found = next(work.execute("first_client", among), None)
-        while found is not None and found[0] <= last and len(clients) < limit:
-            clients.append(found[0])
-            found = next(work.execute("next_client", (*among, found[0])), None)
-        return clients
-
-    def _read(self, work: Work, rows: Sequence[Row]) -> list[Lease]:
+    def _read(self, work: Work, rows: Sequence[EntryRow]) -> list[Lease]:
         """The leases for `rows`, in their order, without those that must be set aside."""
-        keys = [row[0] for row in rows]
-        recipients: dict[int, list[Row]] = {key: [] for key in keys}
-        for recipient in work.execute("select_recipients", (work.keys(keys),)):
-            recipients[recipient[-1]].append(recipient)
-        contents = {content[-1]: content[:2] for content in work.execute("select_contents", (work.keys(keys),))}
+        keys = [row.id for row in rows]
+        recipients: dict[int, list[RecipientRow]] = {key: [] for key in keys}
+        for recipient in map(RecipientRow._make, work.execute("select_recipients", (work.keys(keys),))):
+            recipients[recipient.entry].append(recipient)
+        found = work.execute("select_contents", (work.keys(keys),))
+        contents = {key: (head_length, body) for key, head_length, body in found}
         leases: list[Lease] = []
         for row in rows:
-            key, attempts = row[0], row[7]
+            key, attempts = row.id, row.attempts
             try:
                 entry = entry_of(row, recipients[key], contents.get(key), attempts + self.counted, self._spool)
-                leases.append(Lease(entry, pending_of(entry, recipients[key]), key, row[2] == TO_BOUNCE))
+                leases.append(Lease(entry, pending_of(entry, recipients[key]), key, row.place == TO_BOUNCE))
             except Unreadable as error:
-                self._aside.append(set_aside(work, row[:8], str(error)))
+                self._aside.append(set_aside(work, key, row.queue_id, attempts, str(error)))
         return leases
 
     def apply(self, books: Books) -> list[Lease]:
@@ -128,7 +84,7 @@ class TakeExpired(Take):
     counted = 0
 
     def __init__(self, route: str, limit: int, now: int, spool: Spool, *, session_codes_only: bool) -> None:
-        super().__init__(route, limit, now, spool, {})
+        super().__init__(route, limit, now, spool)
         self._session_codes_only = session_codes_only
         self._released: list[Change] = []
 
@@ -137,15 +93,19 @@ class TakeExpired(Take):
         super().run(work)
         self.uncounted = [cast("int", lease.key) for lease in self._leases]
 
-    def _select(self, work: Work, limit: int) -> Sequence[Row]:
-        rows = list(work.execute("select_to_bounce", (self._route, limit)))
+    def _select(self, work: Work, limit: int) -> Sequence[EntryRow]:
         over = (self._route, self._now)
-        expired = "select_expired_codes" if self._session_codes_only else "select_expired"
-        rows += work.execute(expired, (*over, limit - len(rows)))
-        rows += work.execute("select_held_codes", (*over, limit - len(rows)))
+        asked: list[tuple[str, tuple[str | int, ...]]] = [
+            ("select_to_bounce", (self._route,)),
+            ("select_expired_codes" if self._session_codes_only else "select_expired", over),
+            ("select_held_codes", over),
+        ]
+        rows: list[EntryRow] = []
+        for name, bindings in asked:
+            rows += map(EntryRow._make, work.execute(name, (*bindings, limit - len(rows))))
         for row in rows:
-            if row[8] and (held := work.changed("release_recipients", (row[0],))):
-                self._released.append(Change(row[0], waiting=held, held=-held, tried=row[7] > 0))
+            if row.session_code and (held := work.changed("release_recipients", (row.id,))):
+                self._released.append(Change(row.id, waiting=held, held=-held, tried=row.attempts > 0))
         return rows
 
     def apply(self, books: Books) -> list[Lease]:
@@ -154,9 +114,8 @@ class TakeExpired(Take):
         return super().apply(books)
 
 
-def set_aside(work: Work, row: Row, text: str) -> SetAside:
-    """Take an entry that cannot be read out of the way; `row` are its first columns, up to the attempts."""
-    key, queue_id, attempts = row[0], row[1], row[7]
+def set_aside(work: Work, key: int, queue_id: str, attempts: int, text: str) -> SetAside:
+    """Take an entry that cannot be read out of the way."""
     waiting = next(work.execute("count_waiting", (key,)))[0]
     work.execute("set_aside", (text, key))
     return SetAside(queue_id, text, attempts > 0, waiting)

@@ -7,20 +7,18 @@ lease, if anything of the entry is left then; after a crash, when the store is o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
+from relay.queue.disk import Operation, Work
 from relay.queue.ledger import Books, Change
 from relay.queue.listing import Acted, Did, Verb
 from relay.queue.rows import HELD, LEASED, SET_ASIDE, TO_BOUNCE, Row, address_text
-from relay.queue.work import Operation, Work
-from relay.values import frozen
 
 _DAMAGED = "it cannot be read: cancel it, or release it once the cause is gone"
 
 
-@frozen
-class _Found:
+class _Found(NamedTuple):
     """An entry as an act finds it. `held` recipients wait for a person, `open` ones for an attempt."""
 
     key: int
@@ -54,7 +52,7 @@ def apply_wishes(work: Work, keys: Iterable[int], now: int, *, history: bool) ->
     """Do what is wished of entries whose leases have just ended."""
     changes = []
     for row in list(work.execute("found_wishes", (work.keys(keys),))):
-        found = _Found(*row)
+        found = _Found._make(row)
         verb, _, route = found.wish.partition(":")
         try:
             changes.append(_Act(work, found, now, history).do(Verb(verb), route))
@@ -84,7 +82,7 @@ class Act(Operation[Sequence[Acted]]):
             self._acted.append(Acted(queue_id, Did.UNKNOWN) if row is None else self._act(work, row))
 
     def _act(self, work: Work, row: Row) -> Acted:
-        found = _Found(*row)
+        found = _Found._make(row)
         try:
             if found.place == LEASED:
                 wish = _wish(found, self._verb, self._route)
@@ -187,9 +185,9 @@ class _Act:
         delay = (self._now - found.received_at) / 1e6
         events = [
             RecipientCancelled(
-                found.queue_id, address_text(row[0]), found.route, found.attempts, delay, bool(found.session_code)
+                found.queue_id, address_text(address), found.route, found.attempts, delay, bool(found.session_code)
             )
-            for row in work.execute("open_recipients", (found.key,))
+            for (address,) in work.execute("open_recipients", (found.key,))
         ]
         if self._history:
             work.execute("cancel_recipients", (self._now, found.key))

@@ -1,6 +1,6 @@
 """What the walk of a message asks of a store: each operation knows its rows, and what it changes in the books.
 
-How an operation is carried out is told in `work`; taking entries on lease in `taking`, what operators do in `acting`.
+How an operation is carried out is told in `disk`; taking entries on lease in `lease`, what operators do in `operator`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from relay.events import EntryChanged
 from relay.queue.content import FileContent
+from relay.queue.disk import Bulk, Operation, Work
 from relay.queue.ledger import Books, Change
 from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State, Told
 from relay.queue.operations.operator import apply_wishes
@@ -25,7 +26,6 @@ from relay.queue.rows import (
     told_row,
 )
 from relay.queue.spool import Spool
-from relay.queue.work import Bulk, Operation, Work
 
 _WAITS = (State.PENDING, State.HELD)
 
@@ -33,13 +33,14 @@ _WAITS = (State.PENDING, State.HELD)
 class _New:
     """An entry to be put, as rows."""
 
-    __slots__ = ("attempts", "content", "entry", "key", "recipients", "row")
+    __slots__ = ("attempts", "content", "entry", "key", "recipients", "row", "spool_file")
 
     def __init__(self, key: int, entry: Entry, place: int, attempts: int, spool: Spool) -> None:
         self.key = key
         self.entry = entry
         self.attempts = attempts
-        self.row = entry_row(key, entry, place, attempts, spool)
+        self.spool_file = spool.name(entry.content) if isinstance(entry.content, FileContent) else None
+        self.row = entry_row(key, entry, place, attempts, self.spool_file)
         self.content = content_row(key, entry)
         self.recipients = recipient_rows(key, entry.submission.envelope.recipients)
 
@@ -59,8 +60,7 @@ class Put(Operation[Lease]):
         place = LEASED if leased else HELD if held else DUE
         self._new = _New(key, entry, place, entry.attempts + leased, spool)
         self.born = (key,)
-        if isinstance(entry.content, FileContent):
-            self.refused_file = self._new.row[12]
+        self.refused_file = self._new.spool_file
 
     def gather(self, bulk: Bulk) -> None:
         self._new.gather(bulk)
@@ -108,7 +108,7 @@ class Settle(Operation[Sequence[str]]):
     patient = True
     __slots__ = (
         "_changes", "_ended_at", "_history", "_key", "_new", "_next_attempt_at", "_recorded", "_remaining", "_results",
-        "_tried_at", "gone", "settlement", "withheld",
+        "gone", "settlement", "withheld",
     )  # fmt: skip
 
     def __init__(
@@ -129,10 +129,6 @@ class Settle(Operation[Sequence[str]]):
         self._ended_at = ended_at
         self._next_attempt_at = next_attempt_at
         self._history = history
-        self._new = [
-            _New(key, notification, DUE, notification.attempts, spool)
-            for key, notification in zip(born, settlement.notifications, strict=True)
-        ]
         self.withheld: Sequence[int] = ()
         self._remaining = [result.state for result in settlement.results if result.state in _WAITS]
         # Recipients beyond the lease are final or held: only the database knows.
@@ -143,6 +139,14 @@ class Settle(Operation[Sequence[str]]):
         self._changes: list[Change] = []
         if isinstance(entry.content, FileContent):
             self.ended_files = (spool.name(entry.content),)
+        self._begin(born, spool)
+
+    def _begin(self, born: Sequence[int], spool: Spool) -> None:
+        """Make the rows of the entries that come with it."""
+        self._new = [
+            _New(key, notification, DUE, notification.attempts, spool)
+            for key, notification in zip(born, self.settlement.notifications, strict=True)
+        ]
 
     def gather(self, bulk: Bulk) -> None:
         bulk.withheld += self.withheld
@@ -227,25 +231,13 @@ class Record(Settle):
     patient = False  # the client has no answer before
     __slots__ = ("_entry",)
 
-    def __init__(
-        self,
-        key: int,
-        settlement: Settlement,
-        born: Sequence[int],
-        spool: Spool,
-        *,
-        ended_at: int,
-        next_attempt_at: int,
-        history: bool,
-    ) -> None:
-        super().__init__(
-            key, settlement, born, spool, ended_at=ended_at, next_attempt_at=next_attempt_at, history=history
-        )
-        entry = settlement.lease.entry
-        self._entry = _New(key, entry, LEASED, entry.attempts, spool)
-        self.born = (key, *born)
-        if self._results and isinstance(entry.content, FileContent):
-            self.refused_file = spool.name(entry.content)
+    def _begin(self, born: Sequence[int], spool: Spool) -> None:
+        super()._begin(born, spool)
+        entry = self.settlement.lease.entry
+        self._entry = _New(self._key, entry, LEASED, entry.attempts, spool)
+        self.born = (self._key, *born)
+        if self._results:
+            self.refused_file = self._entry.spool_file
 
     def gather(self, bulk: Bulk) -> None:
         if self._results:
@@ -351,19 +343,6 @@ class Summarise(Operation[None]):
         books.put(self._new.entry, None, self._new.attempts)
 
 
-class ForgetTold(Operation[None]):
-    __slots__ = ("_before",)
-
-    def __init__(self, before: int) -> None:
-        super().__init__()
-        self._before = before
-
-    def run(self, work: Work) -> None:
-        work.execute("forget_told", (self._before,))
-
-    def apply(self, books: Books) -> None: ...
-
-
 class MakeDue(Operation[int]):
     """One slice: at most `limit` entries of `route` that sleep until `until` or less. The result says how many woke."""
 
@@ -384,32 +363,6 @@ class MakeDue(Operation[int]):
         return self._woken
 
 
-class Remember(Operation[None]):
-    __slots__ = ("_row",)
-
-    def __init__(self, topic: str, key: str, at: int, value: str) -> None:
-        super().__init__()
-        self._row = (topic, key, at, value)
-
-    def run(self, work: Work) -> None:
-        work.execute("remember", self._row)
-
-    def apply(self, books: Books) -> None: ...
-
-
-class ForgetMemory(Operation[None]):
-    __slots__ = ("_row",)
-
-    def __init__(self, topic: str, key: str) -> None:
-        super().__init__()
-        self._row = (topic, key)
-
-    def run(self, work: Work) -> None:
-        work.execute("forget_memory", self._row)
-
-    def apply(self, books: Books) -> None: ...
-
-
 class Forget(Operation[None]):
     """One slice of the history goes."""
 
@@ -426,19 +379,24 @@ class Forget(Operation[None]):
     def apply(self, books: Books) -> None: ...
 
 
-class Check(Operation[None]):
-    """Write something, so that the commit has something to prove."""
+class Write(Operation[None]):
+    """One statement, of which nobody keeps books."""
 
-    __slots__ = ()
+    __slots__ = ("_bindings", "_statement")
+
+    def __init__(self, statement: str, *bindings: object) -> None:
+        super().__init__()
+        self._statement = statement
+        self._bindings = bindings
 
     def run(self, work: Work) -> None:
-        work.execute("beat")
+        work.execute(self._statement, self._bindings)
 
     def apply(self, books: Books) -> None: ...
 
 
 class Wipe(Operation[bool]):
-    """Ask for a checkpoint that empties the write-ahead log; the result says whether it did."""
+    """Have the database empty the log in which it leaves what was deleted; the result says whether it did (`done`)."""
 
     __slots__ = ("done",)
 

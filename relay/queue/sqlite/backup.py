@@ -17,9 +17,9 @@ from pathlib import Path
 
 from relay.durable import create, sync
 from relay.errors import RelayError, StoreUnavailable
+from relay.queue.disk import Work
 from relay.queue.listing import Saved
 from relay.queue.spool import Spool
-from relay.queue.work import Work
 from relay.values import frozen
 
 AT_ONCE = 4 * 1024 * 1024  # octets of content, in one transaction

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from relay.queue.disk import Work
 from relay.queue.ledger import SetAside
 from relay.queue.operations.lease import set_aside
-from relay.queue.work import Work
 
 
 def set_aside_damaged(work: Work, *, leased: bool) -> list[SetAside]:
     """Take all of them out of the way. `leased` ones as well: nobody has them in hand."""
     aside = []
-    for key, queue_id, attempts in list(work.execute("damaged", (leased,))):
-        aside.append(set_aside(work, (key, queue_id, 0, "", 0, 0, 0, attempts), "its row is damaged"))
+    for key, queue_id, attempts in list(work.execute("damaged_rows", (leased,))):
+        aside.append(set_aside(work, key, queue_id, attempts, "its row is damaged"))
         work.execute("make_readable", (key,))
         work.execute("make_recipients_readable", (key,))
     return aside

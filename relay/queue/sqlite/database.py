@@ -1,4 +1,4 @@
-"""The store we ship: SQLite in WAL mode with synchronous=FULL, one writer thread, group commit.
+"""The database of the store we ship: SQLite in WAL mode with synchronous=FULL, one writer thread (`disk.Disk`).
 
 An operation that fails by itself fails alone. When the machine fails (full, I/O error, locked,
 damaged), the whole batch does, and nothing of it is kept; after an I/O error the database is closed
@@ -16,43 +16,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import apsw
 
-from relay.durable import leave_to_owner, make_folder
-from relay.errors import StoreTooNew, StoreUnavailable
-from relay.events import EntriesFound, Observer
-from relay.queue.disk import Mend, Report
-from relay.queue.ledger import Books, Count
+from relay.errors import OtherLayout, StoreUnavailable
+from relay.queue.disk import Mend, Operation, Report, Work, run_all
+from relay.queue.ledger import Count
 from relay.queue.listing import Saved
 from relay.queue.operations.lease import Take
 from relay.queue.operations.walk import Wipe
-from relay.queue.rows import PAGE_SIZE, Row, microseconds
 from relay.queue.spool import Spool
 from relay.queue.sqlite.backup import Target, copy
 from relay.queue.sqlite.damage import is_text, plain, set_aside_damaged
 from relay.queue.sqlite.lock import Lock
-from relay.queue.sqlite.start import Found, found_recipients, look_around
-from relay.queue.sqlite.statements import CACHED, INSERTS, LARGEST, STATEMENTS, migrations
-from relay.queue.store_loop import GroupedStore
-from relay.queue.work import Operation, Work, run_all
+from relay.queue.sqlite.statements import CACHED, read
+from relay.queue.sqlite.transaction import Transaction, Turns
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
+LAYOUT = 5  # the number of `schema.sql`
+PAGE_SIZE = 16384
 CHECKPOINT_PAGES = 1000  # of the log (16 MiB): then it is copied to the database, while no caller waits
-_NO_KEYS = array("q", (-1,))  # an empty array cannot be bound
 BUSY_MILLISECONDS = 1000  # another process may hold the database for a moment (a backup, a shell)
 
 _REASONS: tuple[tuple[tuple[type[apsw.Error], ...], str], ...] = (
@@ -62,14 +54,9 @@ _REASONS: tuple[tuple[tuple[type[apsw.Error], ...], str], ...] = (
     ((apsw.CorruptError, apsw.NotADBError), "corrupt"),
     ((apsw.NoMemError, apsw.InterruptError, apsw.MisuseError, apsw.InternalError), "other"),
 )
-_REMEDIES = {
-    "corrupt": ": keep a copy of it with the -wal and .spool beside it, check the disk, and put back a backup "
-    "(`relay queue backup` makes them)",
-    "full": ": make room on that disk",
-}
 
 
-def _reason(error: apsw.Error, system_error: int = 0) -> str | None:
+def reason_of(error: apsw.Error, system_error: int = 0) -> str | None:
     """What is wrong with the machine, or None when the operation itself is at fault."""
     if system_error in (errno.ENOSPC, errno.EDQUOT) and isinstance(error, apsw.IOError):
         return "full"
@@ -79,63 +66,13 @@ def _reason(error: apsw.Error, system_error: int = 0) -> str | None:
     return None
 
 
-class _Transaction:
-    """A transaction under way (`operations.Work`)."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-
-    def execute(self, name: str, bindings: Sequence[Any] = ()) -> Iterator[Row]:
-        return self._connection.execute(STATEMENTS[name], bindings)
-
-    def changed(self, name: str, bindings: Sequence[Any] = ()) -> int:
-        self._connection.execute(STATEMENTS[name], bindings)
-        return self._connection.changes()
-
-    def insert(self, name: str, rows: Sequence[Row]) -> None:
-        statements = INSERTS[name]
-        done, left = 0, len(rows)
-        while left:
-            size = min(left, LARGEST)
-            values = tuple(chain.from_iterable(rows[done : done + size]))
-            self._connection.execute(statements[size], values)
-            done += size
-            left -= size
-
-    def keys(self, keys: Iterable[int]) -> object:
-        return apsw.carray(array("q", keys) or _NO_KEYS)
-
-    def end(self, keys: Sequence[int], *, overwrite: bool) -> None:
-        if overwrite:
-            self._connection.execute("PRAGMA secure_delete = ON")
-        try:
-            self._connection.execute(STATEMENTS["delete_entries"], (self.keys(keys),))
-        finally:
-            if overwrite:
-                self._connection.execute("PRAGMA secure_delete = OFF")
-
-    def mend(self, mend: Mend) -> Count:
-        """The disk says what the books say, and then is counted."""
-        if mend.undone:
-            self.execute("untell", (self.keys(mend.undone),))
-            self.end(mend.undone, overwrite=True)
-            self.execute("delete_attempts", (self.keys(mend.undone),))
-            self.execute("delete_history", (self.keys(mend.undone),))
-            self.execute("not_summarised", (self.keys(mend.undone),))
-        self.execute("withhold", (self.keys(mend.withheld),))
-        leased = self.keys([*(kept.key for kept in mend.leased), *mend.withheld])
-        self.execute("lose_leases", (self.keys(mend.uncounted), leased))
-        for kept in mend.leased:
-            self.execute("keep_lease", (kept.attempts, kept.route, kept.wish, kept.key))
-            self.execute("keep_recipients", (self.keys(kept.pending), kept.key))
-        return Count(found_recipients(self, leased=False), next(self.execute("octets_not_leased"))[0])
-
-
 class Database:
-    """The thread's side (`grouped.Disk`). Every method but the reading ones runs on the writer thread."""
+    """A `Disk`; it holds `lock`, and lets go of it when it is closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: Lock) -> None:
         self.path = path
+        self._lock = lock
+        self._turns: Turns = {}
         self._connection: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-reader")
@@ -178,9 +115,9 @@ class Database:
             connection = self.open()
             mended = self._begin(connection, mend)
             try:
-                run_all(operations, _Transaction(connection))
+                run_all(operations, Transaction(connection, self._turns))
             except Exception as error:  # a dead thread would leave every caller waiting
-                if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
+                if isinstance(error, apsw.Error) and reason_of(error, connection.system_errno) is not None:
                     raise
                 mended = self._one_by_one(connection, operations, mend)
             connection.execute("COMMIT")
@@ -195,7 +132,7 @@ class Database:
 
     def _begin(self, connection: apsw.Connection, mend: Mend | None) -> Count | None:
         connection.execute("BEGIN IMMEDIATE")
-        return None if mend is None else _Transaction(connection).mend(mend)
+        return None if mend is None else Transaction(connection).mend(mend)
 
     def _one_by_one(
         self, connection: apsw.Connection, operations: list[Operation[Any]], mend: Mend | None
@@ -207,7 +144,7 @@ class Database:
             error = self._alone(connection, operation)
             if error is not None and isinstance(operation, Take):
                 # One row that nobody can make sense of must not keep the others from being taken.
-                operation.damaged = set_aside_damaged(_Transaction(connection), leased=False)
+                operation.damaged = set_aside_damaged(Transaction(connection), leased=False)
                 error = self._alone(connection, operation) if operation.damaged else error
             if error is not None:
                 operation.error = StoreUnavailable("other", f"not storable: {type(error).__name__}")
@@ -218,9 +155,9 @@ class Database:
         connection.execute("SAVEPOINT one")
         failed: Exception | None = None
         try:
-            run_all([operation], _Transaction(connection))
+            run_all([operation], Transaction(connection, self._turns))
         except Exception as error:  # as above
-            if isinstance(error, apsw.Error) and _reason(error, connection.system_errno) is not None:
+            if isinstance(error, apsw.Error) and reason_of(error, connection.system_errno) is not None:
                 raise
             connection.execute("ROLLBACK TO one")
             failed = error
@@ -234,7 +171,7 @@ class Database:
         fail for want of room.
         """
         connection = self._connection
-        reason = _reason(error, 0 if connection is None else connection.system_errno) or "other"
+        reason = reason_of(error, 0 if connection is None else connection.system_errno) or "other"
         sure = isinstance(error, apsw.FullError | apsw.BusyError | apsw.LockedError)
         if connection is not None:
             try:
@@ -287,18 +224,21 @@ class Database:
         return True
 
     def close(self) -> None:
-        """Close both connections: the last one copies the log to the database and removes it."""
+        """Idempotent. The last connection to be closed copies the log to the database and removes it."""
         self._reading.shutdown(wait=True)
         for connection in (self._reader, self._connection):
             if connection is not None:
                 with contextlib.suppress(apsw.Error):
                     connection.close(True)
         self._reader = self._connection = None
+        self._lock.release()
 
-    async def read(self, look: Callable[[Work], T]) -> T:
-        """`look` on the reading thread."""
+    async def read(self, look: Callable[Concatenate[Work, P], T], *args: P.args, **named: P.kwargs) -> T:
+        def bound(work: Work) -> T:
+            return look(work, *args, **named)
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, look)
+            return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, bound)
         except RuntimeError:  # the thread has ended
             raise StoreUnavailable("other", "the queue is closed") from None
 
@@ -312,7 +252,7 @@ class Database:
                 self._reader.execute("PRAGMA cache_size = -2048")
             self._reader.execute("BEGIN")
             try:
-                return look(_Transaction(self._reader))
+                return look(Transaction(self._reader))
             finally:
                 self._reader.execute("COMMIT")
         except (apsw.Error, UnicodeDecodeError) as error:
@@ -320,7 +260,7 @@ class Database:
             with contextlib.suppress(apsw.Error):
                 if reader is not None:
                     reader.close(True)
-            reason = _reason(error) if isinstance(error, apsw.Error) else "corrupt"
+            reason = reason_of(error) if isinstance(error, apsw.Error) else "corrupt"
             raise StoreUnavailable(reason or "other", f"{self.path.name}: {error}") from None
 
     def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:
@@ -330,7 +270,7 @@ class Database:
             try:
                 with contextlib.closing(apsw.Connection(str(target.made))) as made:
                     made.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-                    _migrate(made, target.made)
+                    lay_out(made, target.made)
                 with contextlib.closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)) as both:
                     both.set_busy_timeout(BUSY_MILLISECONDS)
                     both.execute("PRAGMA wal_autocheckpoint = 0")
@@ -341,121 +281,25 @@ class Database:
 
                     def transaction(work: Callable[[Work], None]) -> None:
                         both.execute("BEGIN")
-                        work(_Transaction(both))
+                        work(Transaction(both))
                         both.execute("COMMIT")
 
                     saved = copy(transaction, target, spool, stop)
             except apsw.Error as error:
-                raise StoreUnavailable(_reason(error) or "other", f"{path}: {error}") from None
+                raise StoreUnavailable(reason_of(error) or "other", f"{path}: {error}") from None
             target.finish()
         return saved
 
 
-class SqliteStore(GroupedStore):
-    """A QueueStore in one SQLite file, with `<file>.lock` and `<file>.spool` beside it."""
-
-    _lock: Lock
-
-    @classmethod
-    async def open(
-        cls,
-        path: Path | str,
-        *,
-        observer: Observer,
-        min_free: int = 200 * 1024 * 1024,
-        history: timedelta | None = timedelta(days=14),
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> SqliteStore:
-        """The store at `path`, made if it is not there; leases of a dead process are taken back.
-
-        `history` None: what becomes of finished mail is not recorded (see `keep_history`).
-        Raises StoreInUse, StoreTooNew and StoreUnavailable. Emits EntriesFound, EntrySetAside for entries whose
-        spool file is gone, and what operators had wished of entries that were leased.
-        """
-        begin = partial(_open, Path(path), microseconds(now()), history=history is not None)
-        lock, database, spool, found = await asyncio.get_running_loop().run_in_executor(None, begin)
-        books = Books(observer)
-        books.open(found.ledger, found.octets, found.aside, found.changes)
-        store = cls(
-            database,
-            spool=spool,
-            books=books,
-            last_key=found.last_key,
-            observer=observer,
-            directory=database.path.parent,
-            min_free=min_free,
-            history=history,
-            now=now,
+def lay_out(connection: apsw.Connection, path: Path) -> None:
+    """Make the tables in an empty database; one of another layout is refused (OtherLayout)."""
+    version = cast("int", connection.pragma("user_version"))
+    if version == 0 and not connection.pragma("schema_version"):
+        with connection:
+            connection.execute(read("schema.sql"))
+            connection.execute(f"PRAGMA user_version = {LAYOUT}")
+    elif version != LAYOUT:
+        raise OtherLayout(
+            f"{path} was written by {'an older' if version < LAYOUT else 'a newer'} relay (layout {version}, this one "
+            f"knows {LAYOUT}): install that version again, or start with another file"
         )
-        store._lock = lock
-        if any(change.gone and change.session_code for change in found.changes):
-            store._wipe_soon()
-        observer.observe(EntriesFound(found.entries, books.ledger.found, found.leases))
-        return store
-
-    def _close_files(self) -> None:
-        try:
-            super()._close_files()
-        finally:
-            self._lock.release()
-
-
-def _open(path: Path, now: int, *, history: bool) -> tuple[Lock, Database, Spool, Found]:
-    path = path.absolute()
-    with contextlib.ExitStack() as undo:
-        try:
-            make_folder(path.parent)
-            lock = Lock.acquire(path)
-            undo.callback(lock.release)
-            _make(path)
-            spool = Spool(path.with_name(path.name + ".spool"))
-            undo.callback(spool.close)
-            leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
-            database = Database(path)
-            undo.callback(database.close)
-            connection = database.open()
-            _migrate(connection, path)
-            found, orphans = _look_around(connection, spool, now, history=history)
-            spool.remove_now(orphans)
-        except apsw.Error as error:
-            reason = _reason(error) or "other"
-            raise StoreUnavailable(reason, f"{path}: {error}{_REMEDIES.get(reason, '')}") from None
-        except OSError as error:
-            reason = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io"
-            raise StoreUnavailable(reason, f"{path}: {error.strerror}") from None
-        undo.pop_all()
-        return lock, database, spool, found
-
-
-def _look_around(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
-    try:
-        with connection:
-            found = look_around(_Transaction(connection), spool, now, history=history)
-    except UnicodeDecodeError:
-        with connection:
-            found = look_around(_Transaction(connection), spool, now, history=history, doubtful=True)
-    return found
-
-
-def _make(path: Path) -> None:
-    """An empty file, 0600: SQLite gives the log and its index the mode of the database."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
-
-
-def _migrate(connection: apsw.Connection, path: Path) -> None:
-    steps = migrations()
-    version = connection.pragma("user_version")
-    if not isinstance(version, int) or version > len(steps):
-        raise StoreTooNew(
-            f"{path} was written by a newer relay (layout {version}, this one knows {len(steps)}): "
-            "install that version again, or start with another file"
-        )
-    for step in range(version, len(steps)):
-        with connection:
-            connection.execute(steps[step])
-            connection.execute(f"PRAGMA user_version = {step + 1}")

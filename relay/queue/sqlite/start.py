@@ -1,47 +1,127 @@
-"""What a store finds when it is opened: the leases of a dead process are taken back, rows and files matched."""
+"""How a store in one SQLite file is opened, with `<file>.lock` and `<file>.spool` beside it.
+
+What it finds is put in order first: the leases of a dead process are taken back, rows and files matched.
+"""
 
 from __future__ import annotations
 
-from relay.queue.ledger import Change, SetAside
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import apsw
+
+from relay.durable import leave_to_owner, make_folder
+from relay.errors import StoreUnavailable
+from relay.events import Observer
+from relay.queue.ledger import Change, Found
 from relay.queue.model import Ledger
 from relay.queue.operations.lease import set_aside
 from relay.queue.operations.operator import apply_wishes
 from relay.queue.questions import routes
-from relay.queue.rows import SET_ASIDE
+from relay.queue.rows import SET_ASIDE, microseconds
 from relay.queue.spool import Spool
 from relay.queue.sqlite.damage import set_aside_damaged
-from relay.queue.work import Work
-from relay.values import frozen
+from relay.queue.sqlite.database import Database, lay_out, reason_of
+from relay.queue.sqlite.lock import Lock
+from relay.queue.sqlite.transaction import Transaction
+from relay.queue.store_loop import GroupedStore
+
+_REMEDIES = {
+    "corrupt": ": keep a copy of it with the -wal and .spool beside it, check the disk, and put back a backup "
+    "(`relay queue backup` makes them)",
+    "full": ": make room on that disk",
+}
 
 
-@frozen
-class Found:
-    """What lay in the queue."""
+class SqliteStore(GroupedStore):
+    """A QueueStore in one SQLite file."""
 
-    entries: int
-    octets: int
-    last_key: int
-    leases: int
-    ledger: Ledger
-    aside: list[SetAside]
-    changes: list[Change]
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        observer: Observer,
+        min_free: int = 200 * 1024 * 1024,
+        history: timedelta | None = timedelta(days=14),
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Self:
+        """The store at `path`, made if it is not there; leases of a dead process are taken back.
+
+        `history` None: what becomes of finished mail is not recorded (see `keep_history`).
+        Raises StoreInUse, OtherLayout and StoreUnavailable. Emits EntriesFound, EntrySetAside for entries whose
+        spool file is gone, and what operators had wished of entries that were leased.
+        """
+        begin = partial(_open, Path(path), microseconds(now()), history=history is not None)
+        database, spool, found = await asyncio.get_running_loop().run_in_executor(None, begin)
+        return cls(database, found, spool=spool, observer=observer, min_free=min_free, history=history, now=now)
 
 
-def found_recipients(work: Work, *, leased: bool) -> dict[str, int]:
-    """Those that wait, by their state in the ledger; `leased`: those of entries that somebody has leased as well."""
-    counts = next(work.execute("found_recipients", (leased,)))
-    return dict(zip(("pending", "deferred", "held"), counts, strict=True))
+def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Found]:
+    path = path.absolute()
+    with contextlib.ExitStack() as undo:
+        try:
+            make_folder(path.parent)
+            lock = Lock.acquire(path)
+            undo.callback(lock.release)
+            _make(path)
+            spool = Spool(path.with_name(path.name + ".spool"))
+            undo.callback(spool.close)
+            leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
+            database = Database(path, lock)
+            undo.callback(database.close)
+            connection = database.open()
+            lay_out(connection, path)
+            found, orphans = _put_in_order(connection, spool, now, history=history)
+            spool.remove_now(orphans)
+        except apsw.Error as error:
+            reason = reason_of(error) or "other"
+            raise StoreUnavailable(reason, f"{path}: {error}{_REMEDIES.get(reason, '')}") from None
+        except OSError as error:
+            reason = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io"
+            raise StoreUnavailable(reason, f"{path}: {error.strerror}") from None
+        undo.pop_all()
+        return database, spool, found
 
 
-def look_around(work: Work, spool: Spool, now: int, *, history: bool, doubtful: bool = False) -> tuple[Found, set[str]]:
+def _make(path: Path) -> None:
+    """An empty file, 0600: SQLite gives the log and its index the mode of the database."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_order(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
+    try:
+        with connection:
+            found = look_around(Transaction(connection), spool, now, history=history)
+    except UnicodeDecodeError:
+        with connection:
+            found = look_around(Transaction(connection), spool, now, history=history, doubtful=True)
+    return found
+
+
+def look_around(
+    work: Transaction, spool: Spool, now: int, *, history: bool, doubtful: bool = False
+) -> tuple[Found, set[str]]:
     """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
 
-    What is counted is what lay there before. With it come the files that no row points to. `doubtful`: there are
-    texts that are none (UnicodeDecodeError otherwise).
+    With what was found come the files that no row points to. `doubtful`: there are texts that are none
+    (UnicodeDecodeError otherwise).
     """
     entries, octets, last_key, leases, damaged = next(work.execute("found_entries"))
     last_key = max(last_key, next(work.execute("last_key_of_history"))[0])
-    recipients = found_recipients(work, leased=True)
+    recipients = work.recipients(leased=True)
     changes: list[Change] = []
     aside = set_aside_damaged(work, leased=True) if damaged or doubtful else []
     work.execute("forget_summarised")
@@ -52,9 +132,9 @@ def look_around(work: Work, spool: Spool, now: int, *, history: bool, doubtful: 
     routes(work)  # who starts a relay asks for them
     there = spool.names()
     kept: set[str] = set()
-    for *row, name in list(work.execute("spool_files")):
-        kept |= {name, spool.name_of(row[1])}  # also where its name was damaged: the content is whole
-        if name not in there and row[2] != SET_ASIDE:
-            aside.append(set_aside(work, tuple(row), "its spool file is missing"))
+    for key, queue_id, place, attempts, name in list(work.execute("spool_files")):
+        kept |= {name, spool.name_of(queue_id)}  # also where its name was damaged: the content is whole
+        if name not in there and place != SET_ASIDE:
+            aside.append(set_aside(work, key, queue_id, attempts, "its spool file is missing"))
     ledger = Ledger(found=sum(recipients.values()), **recipients)
     return Found(entries, octets, last_key, leases, ledger, aside, changes), there - kept

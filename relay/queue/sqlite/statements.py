@@ -1,4 +1,4 @@
-"""The SQL of the store, read from `sql/`: numbered migrations, and statements by name."""
+"""The SQL of the SQLite store, by name: what every database has (`statements.sql`), and SQLite's own (`own.sql`)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ LARGEST = 64  # rows of one statement; each size is prepared once and stays in t
 CACHED = 6 * LARGEST
 
 
-def _read(name: str) -> str:
-    return (files("relay.queue.sqlite") / "sql" / name).read_text("utf-8")
+def read(name: str) -> str:
+    """The text of a file of SQL."""
+    return (files("relay.queue.sqlite") / name).read_text("utf-8")
 
 
-def _named() -> dict[str, str]:
-    parts = _NAME.split(_read("statements.sql"))
+def named(name: str) -> dict[str, str]:
+    """The statements of a file of SQL."""
+    parts = _NAME.split(read(name))
     bare = [_COMMENT.sub("", text).strip().rstrip(";") for text in parts[2::2]]
     return dict(zip(parts[1::2], bare, strict=True))
 
 
-STATEMENTS = _named()
+STATEMENTS = named("statements.sql") | named("own.sql")
 
 
 def _many(name: str) -> dict[int, str]:
@@ -37,9 +39,3 @@ INSERTS = {
     name: _many(name)
     for name in ("insert_entry", "insert_content", "insert_recipient", "insert_history", "insert_attempt")
 }
-
-
-def migrations() -> list[str]:
-    """`migrations()[n]` leads from schema version n to n + 1."""
-    names = sorted(file.name for file in (files("relay.queue.sqlite") / "sql").iterdir() if file.name[:4].isdigit())
-    return [_read(name) for name in names]

@@ -1,6 +1,9 @@
--- A queue as layout 1 leaves it, after 0001.sql; a spool file 0Z6J1K8G5007.eml of 300 octets lies beside it.
+-- What a dead relay left in its queue; a spool file 0Z6J1K8G5007.eml of 300 octets lies beside it.
 
-INSERT INTO entry VALUES
+INSERT INTO entry (
+    id, queue_id, place, route, priority, next_attempt_at, expires_at, attempts, session_code, kind, size, received_at,
+    spool_file, listener, client, helo, protocol, tls, user, reverse_path, smtputf8, ret, envid, because, set_aside
+) VALUES
     (3, '0Z6J1K8G0007', 0, 'default', 1, 1772452800000000, 1772884800000000, 0, 0, 'mail', 54, 1772452800000000, NULL,
      'legacy', '192.0.2.7', 'imuis', 'SMTP', NULL, NULL, 'jan@example.nl', 0, NULL, NULL, '["default"]', NULL),
     (4, '0Z6J1K8G1007', 1, 'default', 1, 1772456400000000, 1772884800000000, 2, 0, 'mail', 54, 1772452800000000, NULL,
@@ -24,7 +27,7 @@ FROM entry;
 UPDATE content SET head_length = 42;
 UPDATE entry SET size = (SELECT length(body) FROM content WHERE entry = id) WHERE id <> 9;
 
-INSERT INTO recipient VALUES
+INSERT INTO recipient (entry, n, address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at) VALUES
     (3, 0, 'piet@example.com', NULL, NULL, 'pending', '', 0, ''),
     (4, 0, 'a@x.nl', 'delay,success', 'rfc822;a@x.nl', 'delivered', '250 ok', 0, ''),
     (4, 1, 'b@x.nl', '', NULL, 'pending', '451 4.7.1 later', 1, 'own'),
@@ -33,5 +36,3 @@ INSERT INTO recipient VALUES
     (7, 0, 'held@x.nl', NULL, NULL, 'held', '', 0, ''),
     (8, 0, 'fax@x.nl', NULL, NULL, 'pending', '', 0, ''),
     (9, 0, 'postmaster@', NULL, NULL, 'pending', '', 0, '');
-
-PRAGMA user_version = 1;

@@ -1,4 +1,4 @@
-"""How an operator's functions reach the running house."""
+"""What requests are made of: the running house, seen from its operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from relay.queue.store import QueueStore
 
 
 class House(Protocol):
-    """The running relay; the daemon is one."""
+    """What is asked: the running relay (the daemon is one), or what stands for it where none runs."""
+
+    @property
+    def running(self) -> bool:
+        """Whether mail goes on by itself; else what is wished for is carried out when a relay starts."""
+        ...
 
     @property
     def store(self) -> QueueStore: ...

@@ -1,4 +1,4 @@
-"""How a command reaches the relay, or the queue where none runs; and what it says when it cannot."""
+"""The desk of a command: the relay, or the queue where none runs; and what it says when it reaches neither."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from relay.cli.screen import refuse
 from relay.cli.serve import sentence
@@ -28,28 +28,32 @@ class Nobody:
 
 
 @contextmanager
-def desk(config: Path) -> Iterator[Desk]:
+def at_desk(config: Path) -> Iterator[Desk]:
     """The desk, for a block; a RelayError in it ends the command with its sentence and exit code."""
+    from relay.admin import desk
     from relay.admin.errors import NoSuchEntry
+    from relay.config import compile as compiled
+    from relay.config.load import load
 
     try:
-        with open_desk(config) as opened:
+        loaded = load(config)
+        routes = compiled.policy(loaded).routes
+        with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), routes, loaded.upstreams) as opened:
             yield opened
     except RelayError as error:
         refuse(sentence(error), 4 if isinstance(error, NoSuchEntry) else 1)
 
 
 @contextmanager
-def open_desk(config: Path) -> Iterator[Desk]:
-    """Raises RelayError."""
-    from relay.admin import desk
-    from relay.config import compile as compiled
+def at_relay(config: Path) -> Iterator[Desk]:
+    """The desk of the running relay, for a block, as `at_desk`. Exit code 3: none is running."""
+    from relay.admin import client, desk
     from relay.config.load import load
 
-    loaded = load(config)
-    routes = compiled.policy(loaded).routes
-    with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), routes, loaded.upstreams) as opened:
-        yield opened
+    try:
+        yield desk.at_socket(load(config).admin.socket)
+    except RelayError as error:
+        refuse(sentence(error), 3 if isinstance(error, client.NoRunningRelay) else 1)
 
 
 def load_as_service(file: Path) -> Config:
@@ -65,19 +69,9 @@ def load_as_service(file: Path) -> Config:
 
 
 async def _store(config: Config) -> QueueStore:
-    if not config.queue.store.exists():
+    if not config.queue.store.exists:
         # To open it would make it, as the wrong user.
         raise RelayError(f"there is no queue at {config.queue.store}: a relay makes it when it starts")
     from relay import wiring
 
     return await wiring.open_store(config, Nobody())
-
-
-def ask(socket: Path, page: str) -> dict[str, Any]:
-    """The document that the running relay has on a page. Raises NoRunningRelay, RelayError.
-
-    Monitoring asks often, and needs nothing else of the desk.
-    """
-    from relay.admin.client import checked, get
-
-    return checked(get(socket, page)[1])

@@ -1,15 +1,24 @@
-"""What an operator asks for survives its way as text."""
+"""What an operator asks for is read from text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
 from relay.admin.errors import Refused
-from relay.admin.question import checked, fields_of, number_of, verb_of, wanted_of
+from relay.admin.parameters import VERB, WANTED, Parameter, number, values
 from relay.queue.listing import Place, Verb, Wanted
 
+TEXTS = {
+    "state": "held",
+    "route": "default",
+    "to": "*@example.com",
+    "from": "<>",
+    "since": "2026-03-02T12:00:00+01:00",
+}
 EVERYTHING = Wanted(
     place=Place.HELD,
     route="default",
@@ -19,10 +28,21 @@ EVERYTHING = Wanted(
 )
 
 
-@pytest.mark.parametrize("wanted", [Wanted(), EVERYTHING, Wanted(place=Place.FINISHED)])
-def test_a_question_comes_back_as_it_was(wanted: Wanted) -> None:
-    assert wanted_of(fields_of(wanted)) == wanted
-    assert checked(wanted) == wanted
+def wanted_of(given: Mapping[str, object]) -> Wanted:
+    wanted = read(WANTED, "all", given)
+    assert isinstance(wanted, Wanted)
+    return wanted
+
+
+def read(parameter: Parameter, name: str, *given: object) -> Any:
+    return values({name: parameter}, dict.fromkeys([name] if given else [], *given))[name]
+
+
+@pytest.mark.parametrize(
+    ("texts", "wanted"), [({}, Wanted()), (TEXTS, EVERYTHING), ({"state": "finished"}, Wanted(place=Place.FINISHED))]
+)
+def test_every_condition_is_read(texts: dict[str, str], wanted: Wanted) -> None:
+    assert wanted_of(texts) == wanted
 
 
 def test_an_empty_condition_is_no_condition() -> None:
@@ -49,20 +69,20 @@ def test_what_cannot_be_asked_for_gets_one_sentence(fields: dict[str, object], s
 
 
 def test_a_verb_is_a_word_that_there_is() -> None:
-    assert verb_of("bounce") is Verb.BOUNCE
+    assert read(VERB, "verb", "bounce") is Verb.BOUNCE
     with pytest.raises(Refused, match=r'no verb "retri" \(did you mean "retry"\?\)'):
-        verb_of("retri")
+        read(VERB, "verb", "retri")
     for nonsense in (None, 7, ["retry"]):
         with pytest.raises(Refused, match="known: bounce, cancel, hold, release, reroute, retry"):
-            verb_of(nonsense)
+            read(VERB, "verb", nonsense)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "", "٣", "9" * 19, "1e3"])
 def test_a_number_is_digits(text: str) -> None:
-    assert number_of({"limit": "7"}, "limit", 100) == 7
-    assert number_of({}, "limit", 100) == 100
+    assert read(number(100), "limit", "7") == 7
+    assert read(number(100), "limit") == 100
     with pytest.raises(Refused, match="limit must be a number"):
-        number_of({"limit": text}, "limit", 100)
+        read(number(100), "limit", text)
 
 
 def test_a_moment_may_be_written_in_any_offset() -> None:

@@ -1,10 +1,13 @@
--- The statements of the store, by name. An "IN carray(?)" takes the ids of a whole batch.
+-- What operations and questions of the store ask a database for, by name (`relay.queue.disk`). Another database has the
+-- same names, with the same values in the same order, and answers with the same columns; `SELECT *` is a row of `rows`.
+-- An "IN carray(?)" takes the ids of a whole batch.
 
 -- name: insert_entry
 INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '', ?, ?, ?);
 
+-- A session code is padded by a page, see schema.sql.
 -- name: insert_content
-INSERT INTO content VALUES (?, zeroblob(?), ?, ?);
+INSERT INTO content VALUES (?, zeroblob(? * 16384), ?, ?);
 
 -- name: insert_recipient
 INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '', '', NULL);
@@ -15,9 +18,6 @@ INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
 
 -- name: insert_attempt
 INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?);
-
--- name: delete_entries
-DELETE FROM entry WHERE id IN carray(?);
 
 -- name: delete_attempts
 DELETE FROM attempt WHERE entry IN carray(?);
@@ -43,23 +43,6 @@ SELECT wish, (SELECT count(*) FROM recipient WHERE entry = id AND state = 'held'
 -- name: move_entry
 UPDATE entry SET place = ?, next_attempt_at = ?, route = ?, warned = warned OR ?, wish = ? WHERE id = ?;
 
--- name: wake
-UPDATE entry SET place = 0
-WHERE id IN (SELECT id FROM entry WHERE place = 1 AND route = ? AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?);
-
--- Whose turn it is, each found by one step in an index.
--- name: next_priority
-SELECT priority FROM entry WHERE place = 0 AND route = ? AND priority > ? ORDER BY priority LIMIT 1;
-
--- name: first_client
-SELECT client FROM entry WHERE place = 0 AND route = ? AND priority = ? ORDER BY client LIMIT 1;
-
--- name: next_client
-SELECT client FROM entry WHERE place = 0 AND route = ? AND priority = ? AND client > ? ORDER BY client LIMIT 1;
-
--- name: select_due
-SELECT * FROM entry WHERE place = 0 AND route = ? AND priority = ? AND client = ? ORDER BY id LIMIT ?;
-
 -- name: select_expired
 SELECT * FROM entry
 WHERE place IN (0, 1) AND route = ? AND expires_at <= ?
@@ -77,10 +60,10 @@ SELECT * FROM entry WHERE place > 2 AND place = 5 AND route = ? LIMIT ?;
 SELECT * FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code = 1 AND expires_at <= ? LIMIT ?;
 
 -- name: select_contents
-SELECT head_length, body, entry FROM content WHERE entry IN carray(?);
+SELECT entry, head_length, body FROM content WHERE entry IN carray(?);
 
 -- name: select_recipients
-SELECT address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at, entry
+SELECT entry, address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at
 FROM recipient WHERE entry IN carray(?) ORDER BY entry, n;
 
 -- name: lease
@@ -94,42 +77,6 @@ UPDATE entry SET place = 5 WHERE wish = 'bounce' AND id IN carray(?);
 
 -- name: set_aside
 UPDATE entry SET place = 4, set_aside = ?, wish = '' WHERE id = ?;
-
--- Rows that nobody can make sense of; ?1: leased ones as well. Numbers as in `found_entries`, texts that are none.
--- name: damaged
-SELECT id, plain(CAST(queue_id AS BLOB)), attempts FROM entry
-WHERE place <> 4 AND (place <> 2 OR ?1) AND (
-    NOT (
-        place BETWEEN 0 AND 5 AND priority BETWEEN 0 AND 1000000 AND attempts BETWEEN 0 AND 1000000000
-        AND size BETWEEN 0 AND 1 << 50 AND session_code IN (0, 1)
-        AND next_attempt_at BETWEEN 0 AND 1 << 57 AND expires_at BETWEEN 0 AND 1 << 57 AND received_at BETWEEN 0 AND 1 << 57
-    )
-    OR NOT is_text(CAST(concat_ws(' ', queue_id, route, kind, spool_file, listener, client, helo, protocol, tls, user,
-                                  reverse_path, ret, envid, because, set_aside, wish) AS BLOB))
-    OR EXISTS (
-        SELECT 1 FROM recipient WHERE entry = id AND NOT is_text(
-            CAST(concat_ws(' ', address, notify, orcpt, state, last_reply, in_doubt_at, upstream) AS BLOB)
-        )
-    )
-);
-
--- So that it can be shown.
--- name: make_readable
-UPDATE entry SET
-    queue_id = plain(CAST(queue_id AS BLOB)), route = plain(CAST(route AS BLOB)), kind = plain(CAST(kind AS BLOB)),
-    spool_file = plain(CAST(spool_file AS BLOB)), listener = plain(CAST(listener AS BLOB)),
-    client = plain(CAST(client AS BLOB)), helo = plain(CAST(helo AS BLOB)), protocol = plain(CAST(protocol AS BLOB)),
-    tls = plain(CAST(tls AS BLOB)), user = plain(CAST(user AS BLOB)), reverse_path = plain(CAST(reverse_path AS BLOB)),
-    ret = plain(CAST(ret AS BLOB)), envid = plain(CAST(envid AS BLOB)), because = plain(CAST(because AS BLOB)),
-    attempts = min(max(attempts, 0), 1000000000), size = CASE WHEN size BETWEEN 0 AND 1 << 50 THEN size ELSE 0 END
-WHERE id = ?;
-
--- name: make_recipients_readable
-UPDATE recipient SET
-    address = plain(CAST(address AS BLOB)), notify = plain(CAST(notify AS BLOB)), orcpt = plain(CAST(orcpt AS BLOB)),
-    state = plain(CAST(state AS BLOB)), last_reply = plain(CAST(last_reply AS BLOB)),
-    in_doubt_at = plain(CAST(in_doubt_at AS BLOB)), upstream = plain(CAST(upstream AS BLOB))
-WHERE entry = ?;
 
 -- name: count_waiting
 SELECT count(*) FROM recipient WHERE entry = ? AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled');
@@ -149,12 +96,6 @@ SELECT id, queue_id, place, route, attempts, session_code, spool_file, size, rec
        (SELECT count(*) FROM recipient
         WHERE entry = id AND state NOT IN ('held', 'delivered', 'failed', 'expired', 'cancelled'))
 FROM entry WHERE wish <> '' AND place <> 5 AND id IN carray(?);
-
--- name: leased_wishes
-SELECT id FROM entry WHERE place = 2 AND wish <> '';
-
--- name: count_entries
-SELECT count(*) FROM entry WHERE id IN carray(?);
 
 -- name: present
 SELECT id FROM entry WHERE id IN carray(?);
@@ -211,19 +152,6 @@ INSERT INTO told VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING;
 -- name: summarised
 UPDATE told SET summary = ? WHERE reader = ? AND queue_id = ? AND at = ?;
 
--- name: not_summarised
-UPDATE told SET summary = NULL WHERE summary IN carray(?);
-
--- What was told of entries that must not be there, and that their like was sent.
--- name: untell
-DELETE FROM told WHERE queue_id IN (
-    SELECT queue_id FROM entry WHERE id IN carray(?1) UNION ALL SELECT queue_id FROM history WHERE key IN carray(?1)
-);
-
--- What is on the disk at the start is certain; and numbers of entries may be given again.
--- name: forget_summarised
-DELETE FROM told WHERE summary IS NOT NULL;
-
 -- name: forget_told
 DELETE FROM told WHERE at < ? AND (line IS NULL OR summary IS NOT NULL);
 
@@ -265,14 +193,26 @@ SELECT 1 FROM entry WHERE place > 2 AND place = 5 AND route = ? LIMIT 1;
 SELECT 1 FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code = 1 AND expires_at <= ? LIMIT 1;
 
 -- The routes that mail waits under: each is found by one step in an index.
--- name: next_route_due
-SELECT route FROM entry WHERE place = 0 AND route >= ? ORDER BY route LIMIT 1;
+-- name: routes_due
+WITH RECURSIVE found (name) AS (
+    SELECT min(route) FROM entry WHERE place = 0
+    UNION ALL SELECT (SELECT min(route) FROM entry WHERE place = 0 AND route > name) FROM found WHERE name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL;
 
--- name: next_route_sleeping
-SELECT route FROM entry WHERE place = 1 AND route >= ? ORDER BY route LIMIT 1;
+-- name: routes_sleeping
+WITH RECURSIVE found (name) AS (
+    SELECT min(route) FROM entry WHERE place = 1
+    UNION ALL SELECT (SELECT min(route) FROM entry WHERE place = 1 AND route > name) FROM found WHERE name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL;
 
--- name: next_route_apart
-SELECT route FROM entry WHERE place > 2 AND place = ? AND route >= ? ORDER BY route LIMIT 1;
+-- name: routes_apart
+WITH RECURSIVE found (name) AS (
+    SELECT min(route) FROM entry WHERE place > 2 AND place = ?1
+    UNION ALL SELECT (SELECT min(route) FROM entry WHERE place > 2 AND place = ?1 AND route > name) FROM found WHERE name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL;
 
 -- name: standing_due
 SELECT route, count(*), count(*) FILTER (WHERE attempts > 0),
@@ -358,7 +298,7 @@ SELECT * FROM entry WHERE queue_id = ?;
 SELECT * FROM history WHERE queue_id = ? ORDER BY key DESC LIMIT 1;
 
 -- name: select_addressees
-SELECT rtrim(address, '@'), state, last_reply, upstream, ended_at, entry
+SELECT entry, rtrim(address, '@'), state, last_reply, upstream, ended_at
 FROM recipient WHERE entry IN carray(?) ORDER BY entry, n;
 
 -- name: select_head
@@ -373,108 +313,5 @@ SELECT key, received_at FROM history WHERE key >= ? ORDER BY key LIMIT 1;
 -- name: ended_before
 SELECT key FROM history WHERE key > ? AND key < ? AND ended_at < ? ORDER BY key LIMIT ?;
 
--- A copy, in the attached database `copy`.
-
--- name: copy_entries
-INSERT INTO copy.entry
-SELECT id, queue_id, CASE WHEN place = 2 AND wish = '' THEN 0 ELSE place END, route, priority, next_attempt_at, expires_at,
-       attempts, session_code, kind, size, received_at, spool_file, listener, client, helo, protocol, tls, user,
-       reverse_path, smtputf8, ret, envid, because, set_aside, wish, released, warned, rerouted
-FROM main.entry WHERE session_code = 0;
-
--- name: copy_recipients
-INSERT INTO copy.recipient SELECT * FROM main.recipient WHERE entry IN (SELECT id FROM copy.entry);
-
--- name: copy_attempts
-INSERT INTO copy.attempt SELECT * FROM main.attempt WHERE entry IN (SELECT id FROM copy.entry);
-
--- name: copy_memory
-INSERT INTO copy.memory SELECT * FROM main.memory;
-
--- name: copy_told
-INSERT INTO copy.told SELECT * FROM main.told;
-
--- name: copy_bounds
-SELECT (SELECT count(*) FROM main.entry WHERE session_code <> 0),
-       max(coalesce((SELECT max(id) FROM main.entry), 0), coalesce((SELECT max(key) FROM main.history), 0));
-
--- name: copied_entries
-SELECT id, size, spool_file FROM copy.entry ORDER BY id;
-
--- name: copy_contents
-INSERT INTO copy.content SELECT * FROM main.content WHERE entry IN carray(?);
-
--- name: ended_meanwhile
-SELECT id FROM copy.entry
-WHERE id NOT IN (SELECT entry FROM copy.content) AND id NOT IN (SELECT id FROM main.entry);
-
--- name: drop_copied
-DELETE FROM copy.entry WHERE id IN carray(?);
-
--- name: drop_copied_attempts
-DELETE FROM copy.attempt WHERE entry IN carray(?);
-
--- name: history_slice
-SELECT max(key) FROM (SELECT key FROM main.history WHERE key > ? AND key <= ? ORDER BY key LIMIT ?);
-
--- name: copy_history
-INSERT INTO copy.history
-SELECT * FROM main.history WHERE key > ? AND key <= ? AND key NOT IN (SELECT id FROM copy.entry);
-
--- name: copy_history_attempts
-INSERT OR IGNORE INTO copy.attempt
-SELECT * FROM main.attempt WHERE entry > ? AND entry <= ? AND entry IN (SELECT key FROM copy.history);
-
--- name: count_copied
-SELECT count(*), coalesce(sum(size), 0) FROM copy.entry;
-
--- Start, and after a commit of unknown fate.
-
 -- name: beat
 UPDATE pulse SET beat = beat + 1;
-
--- name: take_back
-UPDATE entry SET place = 0 WHERE place = 2;
-
--- name: lose_leases
-UPDATE entry SET place = CASE wish WHEN 'bounce' THEN 5 ELSE 0 END, wish = CASE wish WHEN 'bounce' THEN wish ELSE '' END,
-       attempts = attempts - (id NOT IN carray(?))
-WHERE place = 2 AND id NOT IN carray(?);
-
--- Leased, but by nobody: the next start takes them back. The commit that made them may have tried them as well.
--- name: withhold
-UPDATE entry SET place = 2, attempts = 0 WHERE id IN carray(?);
-
--- name: keep_lease
-UPDATE entry SET place = 2, attempts = ?, route = ?, wish = ? WHERE id = ?;
-
--- name: keep_recipients
-UPDATE recipient SET state = CASE WHEN n IN carray(?) THEN 'pending' ELSE 'held' END
-WHERE entry = ? AND state IN ('pending', 'held');
-
--- name: found_entries
-SELECT count(*), CAST(total(size) FILTER (WHERE size BETWEEN 0 AND 1 << 50) AS INTEGER), coalesce(max(id), 0), count(*) FILTER (WHERE place = 2),
-       count(*) FILTER (WHERE place <> 4 AND NOT (
-           place BETWEEN 0 AND 5 AND priority BETWEEN 0 AND 1000000 AND attempts BETWEEN 0 AND 1000000000
-           AND size BETWEEN 0 AND 1 << 50 AND session_code IN (0, 1)
-           AND next_attempt_at BETWEEN 0 AND 1 << 57 AND expires_at BETWEEN 0 AND 1 << 57 AND received_at BETWEEN 0 AND 1 << 57
-       ))
-FROM entry;
-
--- name: last_key_of_history
-SELECT coalesce(max(key), 0) FROM history;
-
--- One pass, and no sorting: pending, deferred, held.
--- name: found_recipients
-SELECT count(*) FILTER (WHERE attempts <= 0 AND state <> 'held' AND place NOT IN (3, 4)),
-       count(*) FILTER (WHERE attempts > 0 AND state <> 'held' AND place NOT IN (3, 4)),
-       count(*) FILTER (WHERE state = 'held' OR place IN (3, 4))
-FROM recipient JOIN entry ON entry.id = recipient.entry
-WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') AND (place <> 2 OR state = 'held' OR ?);
-
--- name: octets_not_leased
-SELECT CAST(total(size) AS INTEGER) FROM entry WHERE place <> 2 AND size BETWEEN 0 AND 1 << 50;
-
--- name: spool_files
-SELECT id, queue_id, place, route, priority, next_attempt_at, expires_at, attempts, spool_file
-FROM entry WHERE spool_file IS NOT NULL;
