@@ -136,8 +136,9 @@ def _explained(detail: Any, path: Path, value: object, text: str | None) -> Expl
             hint = _NOTHING
     # A list with a bad item is not known, nor is anything of what has a bad type.
     spoils = path[:-1] if path and (isinstance(path[-1], int) or kind == "union_tag_invalid") else path
-    lacks = kind in ("missing", "too_short")
-    return Explained(Finding(path, problem, hint), spoils, lacks, _sample(detail["loc"]) if lacks else None)
+    loc, lacks = detail["loc"], kind in ("missing", "too_short")
+    sample = _sample(loc) if kind == "missing" or loc == ("upstreams",) else None
+    return Explained(Finding(path, problem, hint), spoils, lacks, sample)
 
 
 def _not_text(value: object, shown: str | None) -> str:
@@ -171,10 +172,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> Iterator[str]:
 
 
 def _sample(loc: tuple[int | str, ...]) -> object:
-    """What may stand at a key that must be there, by its kind; None where it may be left out."""
-    field = _section(loc).model_fields.get(str(loc[-1]))
-    if field is None or not field.is_required():
-        return None
+    """What may stand at a key that must be there, by its kind."""
+    field = _section(loc).model_fields[str(loc[-1])]
     if loc == ("upstreams",):
         return {"sample": _UPSTREAM}
     if any(_sections(field.annotation)):

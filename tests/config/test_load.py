@@ -211,3 +211,11 @@ def test_an_upstream_of_which_nothing_is_known_lacks_what_it_needs_and_nothing_m
     lacking = {f"config.yaml:2: upstreams.own.{key}: missing (this key is required)" for key in needed}
     routes = 'config.yaml:4: routes.default.upstreams: no upstream named "nobody" (known: own)'
     assert {str(problem) for problem in bad.value.problems} == {*lacking, routes}
+
+
+def test_an_empty_list_of_patterns_below_a_header_field_is_named_as_any_other() -> None:
+    text = "upstreams:\n  own: {host: a.nl}\nsenders:\n- {keep: true, match: {header: {x-mailer: []}}}\n"
+    with pytest.raises(BadConfig) as bad:
+        parse(text)
+    (problem,) = bad.value.problems
+    assert str(problem) == "config.yaml:4: senders[0].match.header.x-mailer: must not be empty"
