@@ -6,7 +6,8 @@ import pytest
 
 from relay.mail.header import Header
 from relay.mail.submission import Submission
-from relay.policy.decide import Accept, Reject, decide
+from relay.policy.decide import Accept, Reject, decide, judge
+from relay.policy.match import View
 from relay.policy.rules import Match
 from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, DEFAULT, SESSION_CODES, SLOW, patterns, policy, submission
@@ -83,4 +84,4 @@ def test_the_word_received_elsewhere_is_no_loop() -> None:
 def test_a_header_at_hand_gives_the_same_decision() -> None:
     asked = message("jan@example.nl")
     rules = policy(KEEP, SLOWLY)
-    assert decide(asked, rules, Header.parse(asked.head)) == decide(asked, rules)
+    assert judge(View(asked, Header.parse(asked.head)), rules) == decide(asked, rules)
