@@ -53,9 +53,9 @@ class Rewrite:
     """
 
     address: Address
-    display_name: str | None = None
-    reply_to: str | Address = "original"
-    envelope: str | Address = "address"
+    display_name: str | None
+    reply_to: str | Address
+    envelope: str | Address
 
 
 @frozen
@@ -69,10 +69,10 @@ class SenderRule:
     name: str
     match: Match
     rewrite: Rewrite | None
-    route: str | None = None
-    hold: bool = False
-    when_refused: bool = False
-    remember: timedelta = timedelta(days=1)
+    route: str | None
+    hold: bool
+    when_refused: bool
+    remember: timedelta
 
     @property
     def repairs(self) -> bool:

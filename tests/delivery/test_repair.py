@@ -27,19 +27,20 @@ from relay.events import (
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage
 from relay.mail.reply import Reply
-from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.rules import Match
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of
 from relay.queue.model import Entry, Kind, Lease, Pending
 from relay.transport.port import Delivery, DeliveryRequest
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import CLOSING, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
+from tests.kit import configured
 from tests.queue.mail import NOON, an_entry
 
 ADDRESS = "administratie@example.nl"
-FALLBACK = SenderRule(
+FALLBACK = configured.rule(
     "fallback",
     Match(),
-    Rewrite(Address.of(ADDRESS), display_name="{name} via Administratie"),
+    configured.rewrite(Address.of(ADDRESS), display_name="{name} via Administratie"),
     when_refused=True,
     remember=timedelta(days=1),
 )
@@ -204,7 +205,7 @@ async def test_where_the_rules_address_is_refused_as_well_the_message_fails_and_
 
 @pytest.mark.asyncio
 async def test_a_sender_that_its_rule_keeps_is_not_repaired(house: DeliveryHouse) -> None:
-    house.policy = replace(house.policy, senders=(SenderRule("keep", Match(), None), FALLBACK))
+    house.policy = replace(house.policy, senders=(configured.rule("keep", Match(), None), FALLBACK))
     house.ways["own"].says = lambda request: NOT_YOURS
     assert (await tried(house, leased())).outcomes == (NOT_YOURS,)
     assert paths(house) == ["jan@example.nl"]

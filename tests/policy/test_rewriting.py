@@ -16,7 +16,8 @@ from relay.mail.header import Header, split, value
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, decide
 from relay.policy.rewriting import Rendered, render
-from relay.policy.rules import Match, SenderRule
+from relay.policy.rules import Match
+from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, policy, rewriting, submission
 
 RECEIVED = (
@@ -24,7 +25,7 @@ RECEIVED = (
     b" for <klant@example.com>; Mon, 23 Nov 2026 21:08:05 +0000\r\n"
 )
 DATED = b"Date: Mon, 23 Nov 2026 22:08:00 +0100\r\nMessage-ID: <1@x.nl>\r\n"
-KEEP = policy(SenderRule("keep", Match(), None))
+KEEP = policy(configured.rule("keep", Match(), None))
 REPLY_JAN = b"Reply-To: Jan <jan@example.nl>\r\n"
 
 
