@@ -61,15 +61,15 @@ def _rule(rule: SenderRuleSection, number: int) -> SenderRule:
         rule,
         SenderRule,
         name=rule.name or f"senders[{number}]",
-        match=_match(rule.match),
+        match=_match(rule.match, all_authors=rule.keep),
         rewrite=of(rule, Rewrite) if rule.address is not None else None,
         when_refused=rule.when == "refused",
         remember=rule.remember,
     )
 
 
-def _match(conditions: Conditions) -> Match:
-    return of(conditions, Match, header=tuple(conditions.header.items()))
+def _match(conditions: Conditions, *, all_authors: bool = False) -> Match:
+    return of(conditions, Match, header=tuple(conditions.header.items()), all_authors=all_authors)
 
 
 def bounces_from(config: Config) -> Address:

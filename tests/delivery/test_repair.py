@@ -65,6 +65,12 @@ def leased(*to: str, kind: Kind = Kind.MAIL, name: str = "M", code: bool = False
     return Lease(replace(entry, attempts=1), tuple(pending))
 
 
+def headed(head: bytes) -> Lease:
+    lease = leased()
+    submission = replace(lease.entry.submission, head=head)
+    return replace(lease, entry=replace(lease.entry, submission=submission))
+
+
 def of_piet(name: str) -> Entry:
     entry = an_entry(name=name)
     envelope = replace(entry.submission.envelope, reverse_path=Address.of("piet@example.nl"))
@@ -489,3 +495,36 @@ async def test_one_recipient_that_does_not_want_a_sender_is_no_verdict_for_all(h
     assert (await tried(house, leased())).outcomes == (TAKEN,)
     assert paths(house) == ["jan@example.nl", ADDRESS]
     assert house.verdicts.counts() == {}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"From: jan@example.nl, evil@other.example\r\n",
+        b"From: jan@example.nl\r\nFrom: evil@other.example\r\n",
+        b"From: jan@example.nl\r\nFrom: jan@example.nl\r\n",
+        b"Sender: evil@other.example\r\nFrom: jan@example.nl\r\n",
+        b"Sender: evil\r\nFrom: jan@example.nl\r\n",
+        b"From: jan@example.nl\r\nResent-From: evil@other.example\r\n",
+        b"From: jan@example.nl\r\nResent-Sender: evil@other.example\r\n",
+        b"From: <evil@other.example> <jan@example.nl>\r\n",
+        b"From: evil@other.example jan@example.nl\r\n",
+    ],
+)
+async def test_a_message_in_which_another_could_be_meant_says_nothing_about_its_author(
+    house: DeliveryHouse, head: bytes
+) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS, times=1)
+    assert (await tried(house, headed(head + b"\r\n"))).outcomes == (TAKEN,)
+    assert house.verdicts.counts() == {}
+    await tried(house, leased())
+    assert paths(house) == ["jan@example.nl", ADDRESS, "jan@example.nl"]
+
+
+@pytest.mark.asyncio
+async def test_a_sender_field_with_the_author_in_it_names_nobody_else(house: DeliveryHouse) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS)
+    head = b"From: Jan <jan@example.nl>\r\nSender: JAN@example.NL\r\n\r\n"
+    await tried(house, headed(head))
+    assert house.verdicts.counts() == {"own": 1}
