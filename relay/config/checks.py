@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from relay.config.model import Config, SenderRuleSection, SmtpListener
+from relay.config.model import Conditions, Config, SenderRuleSection, SmtpListener
 from relay.config.problems import Finding, Path, below, did_you_mean, quoted
 from relay.config.values import ListenAddress, is_loopback
 from relay.policy.decide import SESSION_CODES
+
+MOST_RULES = 1_000
+MOST_PATTERNS = 4_000
 
 _WIDEST = {4: 8, 6: 32}
 
@@ -27,6 +30,7 @@ def findings(config: Config) -> list[Finding]:
         _routes,
         _senders,
         _session_codes,
+        _matching,
         _bounces,
     )
     return [finding for part in parts for finding in part(config)]
@@ -221,6 +225,27 @@ def _session_codes(config: Config) -> Iterator[Finding]:
                 looked_at = ((*path, "own"), (*path, "vendor"))
                 hint = "their ways are session_codes.own and session_codes.vendor"
                 yield Finding(("routes", SESSION_CODES, "upstreams"), problem, hint, looked_at)
+
+
+def _matching(config: Config) -> Iterator[Finding]:
+    """Every message is held against all of them, and that has to end soon."""
+    yield from _many(("senders",), [rule.match for rule in config.senders])
+    yield from _many(("session_codes", "match"), config.session_codes.match)
+
+
+def _many(path: Path, matches: Sequence[Conditions]) -> Iterator[Finding]:
+    rules, patterns = len(matches), sum(map(_patterns, matches))
+    if rules > MOST_RULES:
+        yield Finding(path, f"{rules} rules; there can be {MOST_RULES} at most", "a rule may name many addresses")
+    if patterns > MOST_PATTERNS:
+        hint = "one pattern may stand for many addresses, such as *@example.nl"
+        yield Finding(path, f"{patterns} patterns; there can be {MOST_PATTERNS} at most", hint)
+
+
+def _patterns(match: Conditions) -> int:
+    """How many there are, networks among them."""
+    asked = (match.from_, match.envelope_from, match.to, match.subject, match.client, match.listener, match.user)
+    return sum(len(patterns) for patterns in (*asked, *match.header.values()) if patterns is not None)
 
 
 def _exists(path: Path, kind: str, name: str, known: Iterable[str]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
+from relay.aside import aside
 from relay.delivery.own import own_entry
 from relay.delivery.rounds import rounds
 from relay.delivery.window import HOUR, MOST_LINES, Window
@@ -72,13 +73,15 @@ class Summaries:
             return False
         policy, now, queue_id = self._policy(), self._now(), self._new_queue_id()
         author, route = policy.bounces_from, policy.routes[DEFAULT]
-        data = summary.build(
-            [of_text(one.queue_id, one.at, one.line) for one in told],
-            queue_id=queue_id,
-            hostname=policy.hostname,
-            author=author,
-            reader=reader,
-            now=now,
+        data = await aside(
+            lambda: summary.build(
+                [of_text(one.queue_id, one.at, one.line) for one in told],
+                queue_id=queue_id,
+                hostname=policy.hostname,
+                author=author,
+                reader=reader,
+                now=now,
+            )
         )
         entry = own_entry(data, (reader,), author=author, queue_id=queue_id, route=route, because="summary", now=now)
         await self._store.summarise(entry, told)

@@ -13,6 +13,8 @@ import re
 from relay.mail.reply import Reply, sanitise
 
 LONGEST = 32 * 1024
+MOST_LINES = 100
+MOST_OF_A_LINE = 8 * 1024
 _CODES = frozenset(b"%d" % code for code in range(200, 600))
 _MARKS = frozenset((b" ", b"-", b""))
 # Complete replies of one line each, with CRLF: what comes nearly always.
@@ -84,12 +86,13 @@ def code_of(raw: bytes) -> int:
 def reply_of(raw: bytes) -> Reply:
     """The `Reply` in what a `ReplyReader` cut: one line of printable text, the enhanced status apart.
 
-    A status counts where its class is that of the code (RFC 2034, section 4); it is taken off every line.
+    A status counts where its class is that of the code (RFC 2034, section 4); it is taken off every line. No more
+    than the first `MOST_LINES` are looked at, and `MOST_OF_A_LINE` octets of each.
     """
     status = ""
     parts: list[str] = []
-    for line in raw.split(b"\n"):
-        text = line[4:].decode("utf-8", "replace").strip()
+    for line in raw.split(b"\n", MOST_LINES)[:MOST_LINES]:
+        text = line[4:MOST_OF_A_LINE].decode("utf-8", "replace").strip()
         found = _STATUS.match(text)
         if found and text[0] == chr(raw[0]):
             status = status or found[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import timedelta
@@ -219,3 +220,28 @@ def test_an_empty_list_of_patterns_below_a_header_field_is_named_as_any_other() 
         parse(text)
     (problem,) = bad.value.problems
     assert str(problem) == "config.yaml:4: senders[0].match.header.x-mailer: must not be empty"
+
+
+@pytest.mark.parametrize(
+    ("rules", "patterns", "complaint"),
+    [
+        (1000, 4, None),
+        (1001, 1, "senders: 1001 rules; there can be 1000 at most"),
+        (801, 5, "senders: 4005 patterns; there can be 4000 at most"),
+    ],
+)
+def test_a_configuration_beyond_its_limits_is_refused_with_the_number(
+    rules: int, patterns: int, complaint: str | None
+) -> None:
+    senders = [
+        {"match": {"from": [f"u{rule}.{n}@example.nl" for n in range(patterns - 1)], "client": ["::1"]}, "keep": True}
+        for rule in range(rules)
+    ]
+    written = json.dumps({"upstreams": {"own": {"host": "smtp.example.nl"}}, "senders": senders})
+    if complaint is None:
+        assert len(parse(written).senders) == rules
+    else:
+        with pytest.raises(BadConfig) as caught:
+            parse(written)
+        [problem] = caught.value.problems
+        assert complaint in str(problem)

@@ -455,13 +455,13 @@ async def test_ordinary_mail_that_a_reload_makes_a_session_code_does_not_spin(tm
 async def test_a_message_that_cannot_be_prepared_waits_and_holds_up_nobody(
     house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decision_for(lease: Lease, policy: object) -> object:
+    async def decided(lease: Lease, policy: object) -> object:
         if lease.entry.queue_id == "BAD":
             raise RuntimeError("a bug")
-        return good(lease, policy)  # type: ignore[arg-type]
+        return await good(lease, policy)  # type: ignore[arg-type]
 
-    good = module.decision_for
-    monkeypatch.setattr(module, "decision_for", decision_for)
+    good = module.decided
+    monkeypatch.setattr(module, "decided", decided)
     await house.put("BAD")
     await house.put("GOOD")
     house.start()
