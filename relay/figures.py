@@ -7,6 +7,7 @@ file; what cannot be such a figure is None.
 from __future__ import annotations
 
 import json
+import math
 import re
 import ssl
 from datetime import UTC, datetime
@@ -20,12 +21,12 @@ _WRITTEN = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
 def number(value: object) -> float | None:
-    """A finite number, which may be written in digits."""
+    """A finite number, which may be written in digits; at most 1e300, above or below 0."""
     if isinstance(value, str) and _WRITTEN.fullmatch(value):
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
         return None
-    return float(value)
+    return float(max(-_LARGEST, min(value, _LARGEST)))
 
 
 def lifetime(value: object) -> int | None:

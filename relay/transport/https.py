@@ -130,9 +130,7 @@ class HttpsTransport:
             stop(Stage.CONNECT, Trouble.TRANSIENT, text)
         return good
 
-    async def _handshake(
-        self, sock: socket.socket, context: ssl.SSLContext
-    ) -> tuple[Wire, dict[str, object] | None]:
+    async def _handshake(self, sock: socket.socket, context: ssl.SSLContext) -> tuple[Wire, dict[str, object] | None]:
         settings, host, loop = self._settings, self._settings.terms.host, asyncio.get_running_loop()
         try:
             transport, wire = await loop.create_connection(

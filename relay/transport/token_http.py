@@ -143,7 +143,7 @@ class TokenHttp:
             return None
         try:
             _, sent, _ = self._send(url, None, {}, ssl.create_default_context(cafile=self._ca))
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, ValueError):
             return None
         return self._ahead(sent.get("date", ""))
 
@@ -163,7 +163,7 @@ class TokenHttp:
             raise TokenTrouble(f"no token from {host}: no answer in time") from None
         except OSError as error:
             raise TokenTrouble(f"no token from {host}: {self._reason(getattr(error, 'reason', error), host)}") from None
-        except http.client.HTTPException:
+        except (http.client.HTTPException, ValueError):
             raise TokenTrouble(f"no token from {host}: what answers there does not speak HTTP") from None
         return self._judged(host, Answer(status, text, sent))
 

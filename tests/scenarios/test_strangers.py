@@ -4,7 +4,6 @@ says, and none of them raises an alarm."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.daemon import look
-from relay.daemon.house import House
-from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, free_port
-from tests.scenarios.desk import relay
+from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, free_port, send
+from tests.kit.process import Process
+from tests.scenarios.desk import reachable, relay
 
 STRANGER = "127.0.0.9"  # not in `allow`
 
@@ -54,7 +52,7 @@ REQUESTS = [
     asked(b"/v1/queue/act", b"Host: x", b"Content-Length: 2", b"Expect: 100-continue", method=b"POST"),
     asked(b"/metrics", b"Host: x", b"Content-Length: 2", b"Expect: 200-ok", method=b"POST"),
     asked(b"/metrics", b"Host: x", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"),
-    asked(b"/metrics", b"Host: x", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk"),
+    asked(b"/metrics", b"Host: x", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMA"),
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
     asked(b"example.nl:443", method=b"CONNECT"),
     asked(b"*", method=b"OPTIONS"),
@@ -104,19 +102,23 @@ BODIES = [
     b"", b"null", b"[]", b"1e999", b"NaN", b"-Infinity", b"9" * 5000, b"\xff\xfe{}", b"\xef\xbb\xbf{}", b'"\\ud800"',
     b"[" * 60_000, b'{"a":' * 12_000, b"{}" * 100, b"{", b'{"verb": 1e999}', b'{"verb": NaN, "ids": NaN}',
     b'{"verb": "retry", "ids": 1e999}', b'{"verb": "retry", "ids": [9223372036854775808, -1, null, true]}',
-    b'{"verb": "retry", "ids": ["\\ud800"]}', b'{"verb": "retry", "ids": ["\\u0000"]}', b'{"verb": "\\ud800", "ids": []}',
+    b'{"verb": "retry", "ids": ["\\ud800"]}', b'{"verb": "retry", "ids": ["\\u0000"]}',
+    b'{"verb": "\\ud800", "ids": []}',
     b'{"verb": "retry", "ids": [""]}', b'{"verb": "retry", "ids": [' + b'"a",' * 15_000 + b'"b"]}',
     b'{"verb": "retry", "ids": ["' + b"a" * 60_000 + b'"]}', b'{"verb": "retry", "all": {"since": 1e999}}',
     b'{"verb": "retry", "all": {"since": "0001-01-01T00:00:00+23:59"}}', b'{"verb": "retry", "all": {"to": "\\ud800"}}',
-    b'{"verb": "retry", "all": {"since": "9999-12-31T23:59:59.999999-23:59"}}', b'{"verb": "retry", "all": {"to": NaN}}',
+    b'{"verb": "retry", "all": {"since": "9999-12-31T23:59:59.999999-23:59"}}',
+    b'{"verb": "retry", "all": {"to": NaN}}',
     b'{"verb": "reroute", "route": "\\ud800", "ids": []}', b'{"verb": "reroute", "route": NaN, "ids": []}',
     b'{"verb": "retry", "all": {"\\ud800": 1}}', b'{"\\ud800": 1}', b'{"verb": "retry", "ids": [], "all": {}}',
     b'{"verb": "retry", "all": ' + b'{"all":' * 900 + b"1" + b"}" * 900 + b"}",
     b'{"file": "\\u0000"}', b'{"file": "\\ud800"}', b'{"file": "/"}', b'{"file": "/' + b"a" * 300 + b'"}',
-    b'{"file": 1e999}', b'{"file": ""}', b'{"file": "relative"}', b'{"file": "/dev/null/x"}', b'{"file": "/proc/self/x"}',
+    b'{"file": 1e999}', b'{"file": ""}', b'{"file": "relative"}', b'{"file": "/dev/null/x"}',
+    b'{"file": "/proc/self/x"}',
     b'{"senders": ["\\ud800"], "upstream": "\\ud800"}', b'{"senders": [1e999]}', b'{"senders": "x", "upstream": NaN}',
     b'{"upstream": "own", "author": "\\ud800@x"}', b'{"upstream": "\\ud800", "author": "a@b"}',
-    b'{"upstream": "own", "author": "' + b"a" * 60_000 + b'"}', b'{"upstream": "own", "author": "\\u0000", "reverse_path": NaN}',
+    b'{"upstream": "own", "author": "' + b"a" * 60_000 + b'"}',
+    b'{"upstream": "own", "author": "\\u0000", "reverse_path": NaN}',
 ]  # fmt: skip
 ORDERS = (b"/v1/queue/act", b"/v1/queue/backup", b"/v1/senders/forget", b"/v1/senders/pin", b"/v1/reload")
 
@@ -167,11 +169,14 @@ async def watched(site: Site) -> AsyncIterator[tuple[RunningHouse, list[Attack]]
         site.configure(upstreams={"own": site.way_to(own)}, admin=admin)
         async with site.house() as house:
             await house.send(JAN, [PIET])
-            yield house, [
-                Attack(("127.0.0.1", port, "127.0.0.1")),
-                Attack(("127.0.0.1", port, STRANGER)),
-                Attack(site.control_path),
-            ]
+            yield (
+                house,
+                [
+                    Attack(("127.0.0.1", port, "127.0.0.1")),
+                    Attack(("127.0.0.1", port, STRANGER)),
+                    Attack(site.control_path),
+                ],
+            )
             await house.send(JAN, [PIET])
             await house.empty()
             assert len(own.messages) == house.ledger.delivered
@@ -197,3 +202,53 @@ async def test_no_order_raises_an_alarm(site: Site) -> None:
                 answer = await attack.say(posted(body, b"Connection: close", target=order), "read")
                 assert answer, (order, body[:200])
                 assert b" 500 " not in answer[:20], (order, body[:200], answer)
+
+
+MOST = 32 + 8 + 32  # of peers in `allow`, of others, on the socket
+MAIL = 24  # what mail itself may take: sessions, connections, files
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "octets",
+    [b"", b"GET /met", posted(b"12345")[:-1], asked(b"/metrics") * 100],
+    ids=["silent", "half a request", "half a body", "never reads"],
+)
+async def test_peers_that_say_nothing_or_never_read_cost_a_bounded_number_of_descriptors(
+    site: Site, octets: bytes
+) -> None:
+    port, page = free_port(), free_port()
+    async with site.upstream() as own:
+        site.configure(
+            upstreams={"own": site.way_to(own)},
+            listeners=[{"name": "legacy", "listen": f"127.0.0.1:{port}"}],
+            admin={"listen": f"127.0.0.1:{page}", "allow": ["127.0.0.1"], "socket": str(site.control_path)},
+            log={"format": "json"},
+        )
+        async with Process.serving(site) as process:
+            await send(port, JAN, [PIET])
+            await own.message(1)
+            await reachable(site)
+            before = descriptors(process.pid)
+            attacks = [Attack(("127.0.0.1", page, host)) for host in ("127.0.0.1", STRANGER)]
+            attacks.append(Attack(site.control_path))
+            held = []
+            for number in range(100):
+                for attack in attacks:
+                    _, writer = await attack.connection()
+                    writer.write(octets)
+                    writer.transport.pause_reading()  # type: ignore[attr-defined]
+                    held.append(writer)
+                if number % 20 == 0:
+                    await send(port, JAN, [PIET])
+                    assert descriptors(process.pid) <= before + MOST + MAIL
+            await own.message(6)
+            status = await relay(site, "status")
+            assert (status.code, status.err) == (0, ""), status.out
+            assert process.all("exception") == []
+            for writer in held:
+                writer.transport.abort()
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
