@@ -9,10 +9,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, free_port, send
+from relay.events import RecipientDelivered, UpstreamSetAside
+from tests.kit.authority import Authority, Fault
+from tests.kit.flood import Flood
+from tests.kit.house import JAN, PATIENCE, PIET, RunningHouse, Site, free_port, mail, send
 from tests.kit.process import Process
 from tests.scenarios.desk import reachable, relay
 
@@ -134,7 +138,7 @@ class Attack:
         return await asyncio.open_connection(host, port, local_addr=(local, 0))
 
     async def say(self, octets: bytes, ending: str) -> bytes:
-        """Say `octets`, and then read to the end, or close one side, or both at once."""
+        """Say `octets`, and then read some of the answer or the whole, close one side before that, or both sides."""
         try:
             reader, writer = await self.connection()
         except OSError:
@@ -150,7 +154,7 @@ class Attack:
                 if ending == "half":
                     writer.write_eof()
                 async with asyncio.timeout(PATIENCE):
-                    answer = await reader.read(1 << 16)
+                    answer = await (reader.read() if ending == "whole" else reader.read(1 << 16))
         except OSError:
             pass
         finally:
@@ -252,3 +256,91 @@ async def test_peers_that_say_nothing_or_never_read_cost_a_bounded_number_of_des
 
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+# Those whom the relay asks
+
+INTERIM = b"HTTP/1.1 100 \r\n\r\n"
+BODY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+
+
+def vendor(site: Site, port: int) -> dict[str, Any]:
+    url = f"https://127.0.0.1:{port}/v1"
+    return {"type": "https", "url": url, "auth": "none", "tls_ca": site.certificates.ca_path}
+
+
+def tokens(site: Site, token_url: str, host: str, port: int) -> dict[str, Any]:
+    oauth2 = {"provider": "generic", "token_url": token_url, "client_id": "x", "tls_ca": site.certificates.ca_path}
+    secret = {"client_secret": {"file": str(site.password_path)}}
+    way = {"host": host, "port": port, "tls": "starttls", "tls_ca": site.certificates.ca_path}
+    return {**way, "auth": "xoauth2", "username": JAN, "oauth2": oauth2 | secret}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("who", "attack"),
+    [
+        ("vendor", {"piece": INTERIM}),
+        ("vendor", {"piece": b"a: b\r\n", "first": b"HTTP/1.1 500 x\r\n"}),
+        ("vendor", {"piece": b"x", "first": b"HTTP/1.1 500 x\r\n\r\n"}),
+        ("tokens", {"piece": INTERIM}),
+        ("tokens", {"piece": b"a: b\r\n", "first": b"HTTP/1.1 200 OK\r\n"}),
+        ("tokens", {"piece": b"[", "first": BODY}),
+        ("smtp", {"piece": b"220-x\r\n", "after": b""}),
+        ("smtp", {"piece": b"x", "first": b"220 x\r\n250-SIZE ", "after": b""}),
+        ("smtp", {"piece": b"250-SIZE 5\r\n", "first": b"220 x\r\n", "after": b""}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["piece"].decode().strip(),
+)
+async def test_mail_goes_on_beside_a_peer_that_answers_without_end(
+    site: Site, who: str, attack: dict[str, Any]
+) -> None:
+    certificate = None if who == "smtp" else site.certificates.good
+    async with site.upstream() as own, Flood(certificate=certificate, **attack) as flood:
+        ways = {
+            "vendor": lambda: vendor(site, flood.port),
+            "tokens": lambda: tokens(site, f"https://127.0.0.1:{flood.port}/t", own.host, own.port),
+            "smtp": lambda: {"host": "127.0.0.1", "port": flood.port, "tls": "none"},
+        }
+        site.configure(
+            upstreams={"own": site.way_to(own), "flood": ways[who]()},
+            routes={"default": {"upstreams": ["own"]}, "flood": {"upstreams": ["flood"], "retry": "1s"}},
+            senders=[{"match": {"subject": "*flood*"}, "keep": True, "route": "flood"}],
+        )
+        async with site.house() as house:
+            await house.send(JAN, [PIET], mail("flood"))
+            await house.event(UpstreamSetAside, upstream="flood")
+            for number in range(3):
+                queue_id = await house.send(JAN, [PIET], mail(f"Factuur {number}"))
+                await house.event(RecipientDelivered, queue_id=queue_id, upstream="own")
+            await flood.left()
+            assert house.ledger.delivered == 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("lifetime", ["1e999", "NaN", "1000000000000000000", "9007199254740991", "-1"])
+async def test_a_token_that_lasts_for_ever_is_a_token_and_every_page_and_command_has_it(
+    site: Site, lifetime: str
+) -> None:
+    page = free_port()
+
+    def everybody(_: str, token: str) -> bool:
+        return token == "tok123"
+
+    async with Authority(site.certificates) as entra, site.upstream(tokens=everybody) as own:
+        entra.script(Fault(200, f'{{"access_token": "tok123", "expires_in": {lifetime}}}'), times=None)
+        site.configure(
+            upstreams={"own": tokens(site, entra.token_url, own.host, own.port)},
+            admin={"listen": f"127.0.0.1:{page}", "socket": str(site.control_path)},
+        )
+        for _ in range(2):  # and after a restart
+            async with site.house() as house:
+                await house.send(JAN, [PIET])
+                await house.empty()
+                attack = Attack(("127.0.0.1", page, "127.0.0.1"))
+                seen = await attack.say(asked(b"/metrics", b"Host: x", b"Connection: close"), "whole")
+                assert b'relay_oauth_token_expiry_timestamp_seconds{upstream="own"} 1.' in seen
+                for words in (("status",), ("auth", "status"), ("auth", "status", "--json"), ("auth", "test", "own")):
+                    answer = await relay(site, *words)
+                    assert (answer.code, answer.err) == (0, ""), answer
+        assert len(own.messages) == 2
