@@ -94,7 +94,7 @@ REQUESTS = [
     b"GET  /metrics  HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /metrics HTTP/1.1\nHost: x\n\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(507),
-    b"EHLO x\r\nMAIL FROM:<>\r\n",
+    b"EHLO x\r\nMAIL FROM:<>\r\n\r\n",
     b"\0" * 20_000,
     b"\r\n" * 20_000,
     b"a" * 100_000,
