@@ -17,7 +17,6 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import field
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
@@ -54,12 +53,12 @@ class Terms:
 
     url: str
     host: str
-    method: Literal["POST", "PUT"] = "POST"
-    template: Template = field(default_factory=lambda: fields.DEFAULT)
-    code_pattern: CodePattern | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    on_client_error: OnClientError = "fail"
-    total: float = 30.0
+    method: Literal["POST", "PUT"]
+    template: Template
+    code_pattern: CodePattern | None
+    headers: tuple[tuple[str, str], ...]
+    on_client_error: OnClientError
+    total: float
 
 
 class Wire(ResponseHandler):

@@ -34,20 +34,22 @@ from relay.values import frozen
 class HttpsSettings:
     """One upstream. `secret` reveals what `auth` needs, is asked at each connect, and may raise RelayError.
 
-    `pins`: see `pin`; none: any key. `connect`: seconds for all until TLS is there.
+    `tls_pin`: see `pin`; none: any key. `connect`: seconds for all until TLS is there.
     """
 
     name: str
     port: int
     terms: Terms
-    auth: Auth = "none"
-    username: str | None = field(default=None, repr=False)
-    secret: Callable[[], str] | None = field(default=None, repr=False)
-    auth_header: str = ""
-    tls: TlsTerms = field(default_factory=TlsTerms)
-    pins: tuple[str, ...] = ()
-    link_local: bool = False
-    connect: float = 5.0
+    auth: Auth
+    username: str | None = field(repr=False)
+    secret: Callable[[], str] | None = field(repr=False)
+    auth_header: str | None
+    tls_ca: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+    tls_pin: tuple[str, ...]
+    link_local: bool
+    connect: float
 
 
 class HttpsTransport:
@@ -59,7 +61,7 @@ class HttpsTransport:
         self._settings = settings
         self._observer = observer
         self._dialer = dial.Dialer(settings.terms.host, settings.port)
-        self._tls = TlsContext(settings.tls)
+        self._tls = TlsContext(TlsTerms(True, settings.tls_ca, settings.tls_certificate, settings.tls_key))
         self._reloads = 0
 
     @property
@@ -90,7 +92,7 @@ class HttpsTransport:
             stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
         if settings.auth in ("bearer", "header") and not secret.isascii():
             stop(Stage.AUTH, Trouble.TRANSIENT, f"the token of {self.name} is not of ASCII, as a header field must be")
-        return Credentials(settings.auth, secret, settings.username or "", settings.auth_header)
+        return Credentials(settings.auth, secret, settings.username or "", settings.auth_header or "")
 
     async def _open(self, end: float) -> tuple[Wire, dict[str, object] | None]:
         """TLS with the endpoint, and the certificate it showed."""
@@ -159,10 +161,10 @@ class HttpsTransport:
         # An end that came before the handshake began is no error to every loop: a cipher proves that there was one.
         if session is None or session.cipher() is None:
             stop(Stage.TLS, Trouble.DROPPED, "the endpoint closed the connection before the TLS handshake")
-        if self._settings.pins:
+        if self._settings.tls_pin:
             try:
                 key = await asyncio.to_thread(pin.of, session.getpeercert(binary_form=True) or b"")
             except ValueError as error:
                 stop(Stage.TLS, Trouble.TRANSIENT, f"the upstream's key cannot be compared with tls_pin: {error}")
-            if key not in self._settings.pins:
+            if key not in self._settings.tls_pin:
                 stop(Stage.TLS, Trouble.TRANSIENT, "the upstream's key is none of those in tls_pin")

@@ -40,23 +40,23 @@ LOGIN_NEEDED = "log in once: relay auth login"
 class OAuth2Terms:
     """Where the tokens of one upstream come from. Secrets are revealed at each use, and may raise RelayError.
 
-    `certificate`, `key` and `ca` are paths of PEM files; Google's `key` is that of a JSON file.
+    `certificate`, `key` and `tls_ca` are paths of PEM files; Google's `key` is that of a JSON file.
     """
 
     provider: Literal["microsoft", "google", "generic"]
     grant: Literal["client_credentials", "device_code", "refresh_token", "service_account"]
     username: str
-    client_id: str = ""
-    client_secret: Reveal | None = field(default=None, repr=False)
-    client_auth: Literal["post", "basic"] = "post"
-    refresh_token: Reveal | None = field(default=None, repr=False)
-    tenant: str = ""
-    authority: str = ""
-    token_url: str = ""
-    scope: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    ca: str | None = None
+    client_id: str
+    client_secret: Reveal | None = field(repr=False)
+    client_auth: Literal["post", "basic"]
+    refresh_token: Reveal | None = field(repr=False)
+    tenant: str
+    authority: str
+    token_url: str
+    scope: str | None
+    certificate: str | None
+    key: str | None
+    tls_ca: str | None
 
     @property
     def identity(self) -> str:
@@ -93,7 +93,7 @@ def fetch(terms: OAuth2Terms, refresh_token: str, now: Callable[[], float] = tim
     """A new token. `refresh_token` is what delegated grants spend. Raises TokenTrouble or RelayError."""
     if terms.delegated and not refresh_token:
         raise TokenTrouble(f"there is no refresh token of {terms.username}: {LOGIN_NEEDED}", permanent=True)
-    http = TokenHttp(terms.ca, secrets=(refresh_token,), now=now)
+    http = TokenHttp(terms.tls_ca, secrets=(refresh_token,), now=now)
     with _translated(terms, http):
         match terms.provider:
             case "microsoft":
@@ -204,7 +204,7 @@ class DeviceLogin:
 
 def device_login(terms: OAuth2Terms) -> DeviceLogin:
     """Begin a login by device code at Microsoft. Raises TokenTrouble."""
-    http = TokenHttp(terms.ca, lenient=True)
+    http = TokenHttp(terms.tls_ca, lenient=True)
     host = urlsplit(terms.authority).hostname or ""
     with _translated(terms, http):
         app = _app(terms, http)
@@ -308,7 +308,7 @@ def browser_login(terms: OAuth2Terms) -> BrowserLogin:
         if not secrets.compare_digest(parameters.get("state", "").encode(), state.encode()):
             raise TokenTrouble("that address belongs to another login: begin again")
         secret = terms.client_secret() if terms.client_secret is not None else ""
-        http = TokenHttp(terms.ca, secrets=(secret, parameters["code"], verifier))
+        http = TokenHttp(terms.tls_ca, secrets=(secret, parameters["code"], verifier))
         form = {
             "grant_type": "authorization_code",
             "code": parameters["code"],

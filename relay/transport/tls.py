@@ -22,10 +22,10 @@ _UNKNOWN_AUTHORITY = frozenset({2, 19, 20, 21})
 class TlsTerms:
     """`ca` replaces the system's store; `certificate` and `key` are the client's own. Paths of PEM files."""
 
-    verify: bool = True
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    verify: bool
+    ca: str | None
+    certificate: str | None
+    key: str | None
 
 
 class TlsContext:

@@ -54,15 +54,15 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @frozen
-class Timeouts:
+class SmtpTimeouts:
     """Seconds. `greeting` is for banner, EHLO, STARTTLS, TLS and AUTH each; `progress`: no octet could be sent."""
 
-    connect: float = 15
-    greeting: float = 60
-    command: float = 300
-    data: float = 120
-    progress: float = 180
-    final: float = 600
+    connect: float
+    greeting: float
+    command: float
+    data: float
+    progress: float
+    final: float
 
 
 class SmtpConnection(asyncio.Protocol):
@@ -77,7 +77,7 @@ class SmtpConnection(asyncio.Protocol):
         wire: asyncio.Transport,
         sock: socket.socket,
         offers: Offers,
-        timeouts: Timeouts,
+        timeouts: SmtpTimeouts,
         chunking: Chunking,
     ) -> None:
         self._transport = transport

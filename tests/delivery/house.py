@@ -16,14 +16,14 @@ from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
 from relay.errors import StoreUnavailable
 from relay.mail.address import Address
-from relay.policy.decide import SESSION_CODES, Policy, Route, decide
+from relay.policy.decide import SESSION_CODES, Policy, decide
 from relay.policy.decide import Accept as Accepted
 from relay.policy.match import Match
 from relay.policy.retry import Schedule
-from relay.policy.session_code import SessionCodes
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
+from tests.kit import configured
 from tests.queue.mail import NOON, an_entry
 
 HOURLY = Schedule((timedelta(hours=1),), timedelta(days=5))
@@ -34,11 +34,13 @@ def policy(**routes: tuple[str, ...]) -> Policy:
     """Routes with their upstreams; session codes are known by their subject, and `session_codes` is their route."""
     named = {name.replace("_", "-"): ways for name, ways in (routes or {"default": ("own",)}).items()}
     made = {
-        name: Route(name, ways, CODES, 0) if name == SESSION_CODES else Route(name, ways, HOURLY)
+        name: configured.route(name, ways, CODES, priority=0)
+        if name == SESSION_CODES
+        else configured.route(name, ways, HOURLY)
         for name, ways in named.items()
     }
-    codes = SessionCodes((Match(subject=(Contains("code"),)),)) if SESSION_CODES in made else None
-    return Policy("relay.example.nl", (), made, codes, Address.of("postmaster@relay.example.nl"))
+    codes = configured.session_codes(Match(subject=(Contains("code"),))) if SESSION_CODES in made else None
+    return configured.policy(routes=made, session_codes=codes, bounces_from=Address.of("postmaster@relay.example.nl"))
 
 
 class Contains:

@@ -17,9 +17,9 @@ from cryptography.x509 import load_pem_x509_certificate
 from relay.events import Event, TokenFetched, TokenRefused, Warned
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.transport import token_http, tokens
-from relay.transport.oauth2 import OAuth2Terms
 from relay.transport.token_file import TokenFile
 from relay.transport.tokens import Token, TokenSource
+from tests.kit import configured
 from tests.kit.authority import HANG, HTML, UNAVAILABLE, Authority, Fault, private_key, redirect, refusal, too_many
 from tests.kit.certificates import Certificates, authority
 from tests.transport.conftest import Run
@@ -60,14 +60,14 @@ class World:
             "client_secret": lambda: SECRET,
             "tenant": self.entra.tenant,
             "authority": self.entra.url,
-            "ca": self.entra.ca,
+            "tls_ca": self.entra.ca,
         }
         if terms.get("provider") == "google":
             usual |= {"token_url": self.entra.token_url, "scope": "https://mail.google.com/", "authority": ""}
         elif terms.get("provider") == "generic":
             usual |= {"token_url": self.entra.token_url, "authority": "", "tenant": ""}
         file = TokenFile(self.folder / "tokens" / name, state_key)
-        made = TokenSource(name, OAuth2Terms(**usual | terms), file, observer=self, now=self.now)
+        made = TokenSource(name, configured.tokens(**usual | terms), file, observer=self, now=self.now)
         made.mended = self.count
         return made
 
@@ -327,7 +327,7 @@ def test_an_endpoint_that_is_down_or_of_another_authority_is_told_apart(
     run: Run, certificates: Certificates, tmp_path: Path, provider: str
 ) -> None:
     async def scene(world: World) -> None:
-        strange = world.source(provider=provider, ca=None, name="strange")
+        strange = world.source(provider=provider, tls_ca=None, name="strange")
         assert "signed by an unknown authority" in (await none_of(strange)).text
         await world.entra.go_down()
         assert "Connection refused" in (await none_of(world.source(provider=provider))).text
