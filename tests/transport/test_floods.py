@@ -14,12 +14,11 @@ import pytest
 
 from relay.mail.outcome import Deferred, Delivered, Outcome
 from relay.transport import token_http
-from relay.transport.exchange import HttpsConnection, Terms
-from relay.transport.https import HttpsSettings, HttpsTransport
-from relay.transport.oauth2 import OAuth2Terms
-from relay.transport.tls import TlsTerms
+from relay.transport.exchange import HttpsConnection
+from relay.transport.https import HttpsTransport
 from relay.transport.token_file import TokenFile
 from relay.transport.tokens import TokenSource
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 from tests.kit.endpoint import Endpoint, raw
 from tests.kit.flood import Flood
@@ -61,8 +60,8 @@ def of(attacks: dict[str, dict[str, Any]]) -> Any:
 
 @asynccontextmanager
 async def vendor(certificates: Certificates, port: int, total: float = 20.0) -> AsyncIterator[HttpsConnection]:
-    terms = Terms(url=f"https://127.0.0.1:{port}/v1", host="127.0.0.1", total=total)
-    settings = HttpsSettings("vendor", port, terms, tls=TlsTerms(ca=certificates.ca_path), connect=20)
+    terms = {"url": f"https://127.0.0.1:{port}/v1", "host": "127.0.0.1", "total": total}
+    settings = configured.https(terms, name="vendor", port=port, tls_ca=certificates.ca_path, connect=20.0)
     connection = await HttpsTransport(settings, observer=Seen()).connect()
     assert isinstance(connection, HttpsConnection), connection
     try:
@@ -161,13 +160,13 @@ def test_what_an_endpoint_says_unasked_ends_the_connection(run: Run, certificate
 
 
 async def no_token(certificates: Certificates, folder: Path, port: int) -> str:
-    terms = OAuth2Terms(
+    terms = configured.tokens(
         provider="generic",
         grant="client_credentials",
         username="relay@example.nl",
         client_id="app",
         token_url=f"https://127.0.0.1:{port}/token",
-        ca=certificates.ca_path,
+        tls_ca=certificates.ca_path,
     )
     source = TokenSource("own", terms, TokenFile(folder / "own"), observer=Seen(), now=lambda: datetime.now(UTC))
     found = await source.get()
