@@ -66,8 +66,8 @@ class Pending:
     """A recipient that still waits: its place in the envelope, and what the last attempt said.
 
     `last_reply` is "" before the first attempt. `in_doubt` counts the attempts that left it in doubt,
-    `in_doubt_at` is the upstream of the last of them. `way`, of a session code: the one upstream that may have been sent
-    it since that was committed, or "".
+    `in_doubt_at` is the upstream of the last of them. `way`, of a session code: the one upstream that may have been
+    sent it since that was committed, or "".
     """
 
     index: int
