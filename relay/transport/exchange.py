@@ -129,7 +129,7 @@ class HttpsConnection:
         self._sent, self._unreadable = False, None
         try:
             header = await self._header(request, content)
-            if request.gate is not None and not request.gate():
+            if request.gate is not None and not await request.gate():
                 return Delivery((CALLED_OFF,))
             return await self._exchange(request, content, header)
         except BaseException:

@@ -76,6 +76,7 @@ async def tried(house: DeliveryHouse, lease: Lease) -> Attempted | None:
             observer=house.watch,
             verdicts=house.verdicts,
             stragglers=house.stragglers,
+            change_way=house.change_way,
             now=house.shared.now,
         )
 

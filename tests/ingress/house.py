@@ -99,7 +99,7 @@ class Store:
         self.gate.set()
         self.arrived = asyncio.Event()
 
-    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
         self.arrived.set()
         await self.gate.wait()
         if self.troubles:
