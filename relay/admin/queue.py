@@ -14,11 +14,9 @@ from relay.admin.errors import AmbiguousId, NoSuchEntry, NoSuchRoute, NotPossibl
 from relay.config.problems import did_you_mean, quoted
 from relay.errors import RelayError, StoreUnavailable
 from relay.mail.queue_id import ALPHABET
-from relay.queue.listing import Acted, Did, Listed, Place, Saved, Shown, Verb, Wanted
+from relay.queue.listing import MOST_LISTED, PAGE, Acted, Did, Listed, Place, Saved, Shown, Verb, Wanted
 from relay.queue.store import QueueStore
 
-PAGE = 500  # entries of one transaction, and IDs of one order
-MOST_LISTED = 10_000  # entries of one answer
 MOST_TOLD = 100  # entries that the report on all of them names
 
 

@@ -27,7 +27,6 @@ from relay.values import frozen
 
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
 GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
-_BY_CODE = Table()
 
 
 @frozen
@@ -46,16 +45,15 @@ class Upstream:
         transport: Transport,
         limits: UpstreamLimits,
         *,
-        refusals: Table = _BY_CODE,
-        account: Account | None = None,
+        refusals: Table,
+        account: Account,
         observer: Observer,
         changed: Callable[[], None],
-        long_lines: LongLines | None = None,
+        long_lines: LongLines | None,
     ) -> None:
         self.transport = transport
         self._limits = limits
         self.refusals = refusals
-        account = account or Account.alone(limits.max_connections)
         self.pace, self.places = account.pace, account.places
         self._observer = observer
         self._changed = changed

@@ -72,7 +72,7 @@ class Acceptor:
         ring: Callable[[str], None],
         direct: DirectReply,
         observer: Observer,
-        size_limit: Callable[[Route], int | None] = lambda _: None,
+        size_limit: Callable[[Route], int | None],
     ) -> None:
         self._store = store
         self._policy = policy

@@ -47,8 +47,8 @@ class Gauges:
     up: Callable[[], Mapping[str, bool]]
     disk_free: Callable[[], int | None]
     verdicts: Callable[[], Mapping[str, int]]
-    tokens: Callable[[], Mapping[str, datetime]] = dict
-    credentials: Callable[[], Mapping[str, datetime]] = dict
+    tokens: Callable[[], Mapping[str, datetime]]
+    credentials: Callable[[], Mapping[str, datetime]]
 
 
 _OPEN = "application/openmetrics-text"

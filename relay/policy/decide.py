@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from relay.mail.address import Address
-from relay.mail.header import Header
 from relay.mail.reply import Reply
 from relay.mail.submission import Submission
 from relay.policy.match import View, matches
@@ -82,14 +81,13 @@ Decision = Accept | Reject
 LOOP = Reject(Reply(554, "5.4.6", f"Routing loop: the message has {RECEIVED_LIMIT} Received fields or more"), ("loop",))
 
 
-def decide(submission: Submission, policy: Policy, header: Header | None = None) -> Decision:
+def decide(submission: Submission, policy: Policy) -> Decision:
     """What becomes of `submission`. One message, one route: that of session codes if it is one, else that of
     the first sender rule that matches, else "default". Sender rules speak on every way.
 
-    `header` is the parsed `submission.head`, where the caller has it. The same arguments give the
-    same decision, so it can be made again with a later configuration.
+    The same arguments give the same decision, so it can be made again with a later configuration.
     """
-    return judge(View(submission, header), policy)
+    return judge(View(submission), policy)
 
 
 def judge(view: View, policy: Policy) -> Decision:

@@ -3,7 +3,12 @@
 On the event loop `store_loop.GroupedStore` makes operations, keeps the books and answers callers; it knows no
 database. A database is a `Disk`: it carries operations out in batches, and answers questions. `queue/sqlite` is one.
 `tests/queue/conformance.py` and `operators.py` define what a store does, crashes included; a database that passes them
-is one. A second needs a package beside `sqlite`, its line in `wiring.open_store`, and a house in those tests.
+is one. A second needs
+
+- a package beside `sqlite`, and where it has a library, an extra for it and a contract in `pyproject.toml`;
+- its URL: a type in `config/values.py`, which `_store` and `Store` in `config/fields.py` read;
+- its line in `wiring.open_store`;
+- a house in `tests/queue`, for which those tests run.
 
 **What is the database's own**: tables, SQL, connections, locks and retries; how it finds the leases of a dead process,
 whose session codes are in doubt by their way (`QueueStore.change_way`), and what lies there at the start

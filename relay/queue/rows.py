@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from relay.mail.address import Address
 from relay.mail.content import Content, MemoryContent
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.envelope import NOTIFY, Envelope, Recipient
 from relay.mail.submission import Peer, Submission
 from relay.queue.content import FileContent
 from relay.queue.model import Entry, Kind, Pending, Settlement, State, Told
@@ -29,7 +29,6 @@ Row = tuple[Any, ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES = frozenset(state.value for state in State)
-_NOTIFY = frozenset({"never", "success", "failure", "delay"})
 
 
 class Unreadable(Exception):
@@ -306,7 +305,7 @@ def _recipient(address: str, notify: str | None, orcpt: str | None) -> Recipient
     if notify is None:
         return Recipient(address_of(address), None, orcpt)
     wishes = frozenset(notify.split(",")) if notify else frozenset()
-    if not wishes <= _NOTIFY:
+    if not wishes.issubset(NOTIFY):
         raise ValueError("no NOTIFY")
     return Recipient(address_of(address), wishes, orcpt)
 

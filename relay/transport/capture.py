@@ -25,6 +25,7 @@ class CaptureTransport:
 
     usable = True
     size_limit: int | None = None
+    tokens = None
 
     def __init__(self, name: str, directory: str | os.PathLike[str]) -> None:
         self._name = name

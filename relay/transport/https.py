@@ -56,6 +56,7 @@ class HttpsTransport:
     """An https upstream (`port.Transport`)."""
 
     size_limit: int | None = None
+    tokens = None
 
     def __init__(self, settings: HttpsSettings, *, observer: Observer) -> None:
         self._settings = settings

@@ -97,7 +97,7 @@ class SmtpTransport:
         self.settings = settings
         self.tokens = tokens
         self.heard: Heard | None = None  # by the last connection that came as far
-        self._observer = observer
+        self.observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.max_message_size
@@ -170,7 +170,7 @@ class SmtpTransport:
         except BaseException:
             opening.drop()
             raise
-        self._observer.observe(UpstreamConnected(self.name, end_of(certificate)))
+        self.observer.observe(UpstreamConnected(self.name, end_of(certificate)))
         return connection
 
     async def _secured(self, *, verify_name: bool) -> _Opening:

@@ -24,6 +24,8 @@ from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
 from tests.kit import configured
+from tests.kit.alone import alone
+from tests.kit.store import usual
 from tests.queue.mail import NOON, an_entry
 
 HOURLY = Schedule((timedelta(hours=1),), timedelta(days=5))
@@ -140,7 +142,7 @@ class DeliveryHouse:
         watch = Watch()
         house = cls.__new__(cls)
         house.now = NOON  # a store asks for it as it opens
-        store = await Store.open(folder / "queue.db", observer=watch, min_free=0, now=lambda: house.now)
+        store = await Store.open(folder / "queue.db", observer=watch, **usual(now=lambda: house.now))
         house.__init__(store, watch, policy)  # type: ignore[misc]
         for name in dict.fromkeys(name for route in policy.routes.values() for name in route.upstreams):
             house.build_way(name, connections)
@@ -161,7 +163,7 @@ class DeliveryHouse:
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Way:
         way = self.ways[name] = Way(name, self.watch)
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = Upstream(way, limits, refusals=table(None), observer=self.watch, changed=self.changed)
+        self.upstreams[name] = alone(way, limits, refusals=table(None), observer=self.watch, changed=self.changed)
         return way
 
     def changed(self) -> None:

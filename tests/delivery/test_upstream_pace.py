@@ -71,6 +71,7 @@ class Road:
             account=account,
             observer=self.watch,
             changed=self._changed,
+            long_lines=None,
         )
         self._tasks: list[asyncio.Task[Delivery | None]] = []
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -49,9 +49,9 @@ class SqliteStore(GroupedStore):
         path: Path | str,
         *,
         observer: Observer,
-        min_free: int = 200 * 1024 * 1024,
-        history: timedelta | None = timedelta(days=14),
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        min_free: int,
+        history: timedelta | None,
+        now: Callable[[], datetime],
     ) -> Self:
         """The store at `path`, made if it is not there; leases of a dead process are taken back.
 
