@@ -30,7 +30,7 @@ from relay.mail.envelope import Envelope
 from relay.mail.parcel import Parcel, converted
 from relay.mail.submission import Peer, Submission
 from relay.observe.lines import harmless
-from relay.policy.match import Condition, View, tried
+from relay.policy.match import Condition, View
 
 if TYPE_CHECKING:
     from relay.config.model import Config
@@ -125,9 +125,7 @@ class Learned:
         self._caught = [letter for letter in ordinary if self._is_code(letter)]
 
     def _is_code(self, letter: Letter) -> bool:
-        from relay.policy.session_code import is_session_code
-
-        return is_session_code(self._rules, letter.view) is not None
+        return self._rules.entry(letter.view) is not None
 
     @property
     def good(self) -> bool:
@@ -161,8 +159,8 @@ class Learned:
         if not self._ordinary:
             return ""
         name = f"header.{condition.field.lower()}" if condition.field else condition.key
-        match = self._rules.match[number]
-        out = [c for letter in self._ordinary for c in tried(match, letter.view) if c.name == name and not c.held]
+        tried = [condition for letter in self._ordinary for condition in self._rules.matches.tried(letter.view)[number]]
+        out = [condition for condition in tried if condition.name == name and not condition.held]
         return f"; keeps out {len(out)} of {count(len(self._ordinary), 'ordinary mail')}"
 
     def _verified(self) -> str:
@@ -302,10 +300,9 @@ class Judged:
     def of(cls, letter: Letter, config: Config) -> Judged:
         from relay.config import compile as compiled
         from relay.policy.explain import entries_tried
-        from relay.policy.session_code import is_session_code
 
         rules = compiled.session_codes(config)
-        entry = is_session_code(rules, letter.view)
+        entry = rules.entry(letter.view)
         tried = [
             replace(each, conditions=tuple(map(_discreet, each.conditions)))
             for each in entries_tried(rules, letter.view, secret=True)

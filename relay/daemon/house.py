@@ -396,7 +396,7 @@ class House:
     async def _apply(self, config: model.Config) -> tuple[str, ...]:
         assert self._group is not None
         old = self.config
-        policy = compile.policy(config)
+        policy = await asyncio.to_thread(compile.policy, config)
         credentials = await asyncio.to_thread(outside.credentials, config)
         terms = wiring.terms(config, policy)
         self.accounts.add(terms)

@@ -12,14 +12,16 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
+from relay.aside import aside
 from relay.delivery import hedge
-from relay.delivery.call import NOT_ASKED, Call
+from relay.delivery.call import NOT_ASKED, Call, rendered
 from relay.delivery.hedge import Answers, ChangeWay, Claims, Stragglers, Way, hedged
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import HedgeBegun, Observer
 from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
-from relay.policy.decide import DEFAULT, Accept, Policy, decide
+from relay.policy.decide import DEFAULT, Accept, Policy, judge, takes_long
+from relay.policy.match import View
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import Gate
 from relay.values import frozen
@@ -43,16 +45,22 @@ class Attempted:
         return self.asked[place] if self.asked else self.upstream
 
 
-def decision_for(lease: Lease, policy: Policy) -> Accept:
+async def decided(lease: Lease, policy: Policy) -> Accept:
+    """`decision_for`, on a thread where that takes long."""
+    view = View(lease.entry.submission)
+    if takes_long(view, policy):
+        return await aside(decision_for, lease, policy, view)
+    return decision_for(lease, policy, view)
+
+
+def decision_for(lease: Lease, policy: Policy, view: View | None = None) -> Accept:
     """What the current policy says about an entry. What was accepted is never rejected later.
 
     A route that an operator chose stays, as long as there is one of that name. What we write ourselves is no session
     code, whatever its subject says: an alarm about stuck codes does not go the way on which they are stuck.
     """
     entry = lease.entry
-    if entry.kind is Kind.BOUNCE and policy.session_codes is not None:
-        policy = replace(policy, session_codes=None)
-    decision = decide(entry.submission, policy)
+    decision = judge(view or View(entry.submission), policy, ours=entry.kind is Kind.BOUNCE)
     if isinstance(decision, Accept):
         chosen = policy.routes.get(entry.route) if entry.rerouted else None
         if chosen is None or chosen is decision.route:
@@ -88,7 +96,7 @@ async def attempt(
     by another way than its own before `change_way` is done.
     """
     session_code = lease.entry.session_code
-    call = Call(lease, decision, policy, observer, verdicts)
+    call = Call(lease, decision, policy, observer, verdicts, await rendered(lease, decision, policy))
     hedging = None
     if session_code:
         hedging = _Hedging(call, lease, decision, observer, stragglers, Claims(lease, change_way), now)

@@ -20,13 +20,14 @@ import time
 import traceback
 from collections.abc import Sequence
 
+from relay.aside import aside
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
-from relay.policy.decide import Accept, Policy
+from relay.policy.decide import LARGE_HEAD, Accept, Policy
 from relay.policy.match import View
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
@@ -55,13 +56,21 @@ class Call:
 
     __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_repaired", "_told", "_verdicts")
 
-    def __init__(self, lease: Lease, decision: Accept, policy: Policy, observer: Observer, verdicts: Verdicts) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        decision: Accept,
+        policy: Policy,
+        observer: Observer,
+        verdicts: Verdicts,
+        as_it_leaves: Rendered,
+    ) -> None:
         self._lease = lease
         self._decision = decision
         self._policy = policy
         self._observer = observer
         self._verdicts = verdicts
-        self._rendered = render(lease.entry.submission, decision, policy)
+        self._rendered = as_it_leaves
         self._repaired: Rendered | None = None
         self._told: str | None = None
 
@@ -98,7 +107,7 @@ class Call:
             if not its_turn:
                 return (NOT_YET,) * len(part)
             if self._verdicts.refuses(way.upstream.name, sender):
-                return await self._send(way, part, self._as_repaired())
+                return await self._send(way, part, await self._as_repaired())
             return await self._ask(way, part, rule, view, sender)
 
     async def _ask(
@@ -117,7 +126,7 @@ class Call:
                 await self._verdicts.taken(way.upstream.name, sender)
             return outcomes
         try:
-            repaired = self._as_repaired()
+            repaired = await self._as_repaired()
         except Exception as error:  # noqa: BLE001  # bulkhead: what was said so far stands
             self._observer.observe(caught(error, self._lease))
             return outcomes
@@ -157,9 +166,9 @@ class Call:
         author = self._policy.bounces_from
         return await self._send(way, part, rendered, author, goes_on=True) or (NOT_ASKED,) * len(part)
 
-    def _as_repaired(self) -> Rendered:
+    async def _as_repaired(self) -> Rendered:
         if self._repaired is None:
-            self._repaired = render(self._lease.entry.submission, self._decision, self._policy, repaired=True)
+            self._repaired = await rendered(self._lease, self._decision, self._policy, repaired=True)
         return self._repaired
 
     async def _send(
@@ -240,6 +249,14 @@ class Call:
                 self._observer.observe(
                     UpstreamRefused(entry.queue_id, route.name, upstream, outcome.stage, outcome.refusal, code, status)
                 )
+
+
+async def rendered(lease: Lease, decision: Accept, policy: Policy, *, repaired: bool = False) -> Rendered:
+    """The message of `lease` as it leaves (`render`)."""
+    submission = lease.entry.submission
+    if len(submission.head) > LARGE_HEAD:
+        return await aside(render, submission, decision, policy, repaired=repaired)
+    return render(submission, decision, policy, repaired=repaired)
 
 
 def caught(error: Exception, lease: Lease) -> ExceptionCaught:

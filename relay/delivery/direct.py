@@ -186,7 +186,7 @@ class _Waiting:
 
     async def _judged(self, verdict: Attempted) -> Reply:
         """The verdict came in time."""
-        settled = self._worker.judged(self._lease, verdict, self._decision, self._policy)
+        settled = await self._worker.judged(self._lease, verdict, self._decision, self._policy)
         if self._waits() and all(isinstance(outcome, Failed) for outcome in verdict.outcomes):
             refusals = [event for event in settled.events if isinstance(event, RecipientFailed)]
             for refusal in refusals:

@@ -188,7 +188,7 @@ class Upstream:
                 if self._closed or not self.health.begin(request, insist=insist, rested=True):
                     return None
                 epoch = self.health.epoch
-            delivery = self._read(await self._in_lines(request, claim, deadline))
+            delivery = await self._in_lines(request, claim, deadline)
         finally:
             self._busy -= 1
             self.places.leave()
@@ -255,24 +255,26 @@ class Upstream:
         return replace(delivery, outcomes=outcomes, sick=sick)
 
     async def _in_lines(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
-        """The transaction; where a line was too long, at once a second one without long lines."""
+        """The transaction, read; where a line was too long, at once a second one without long lines."""
         long_lines = self._long_lines
         if long_lines is None:
-            return await self._transaction(request, claim, deadline)
+            return self._read(await self._transaction(request, claim, deadline))
         if await long_lines.encode():
-            return await self._transaction(replace(request, encode_long_lines=True), claim, deadline)
-        first = await self._transaction(request, claim, deadline)
-        again = [place for place, outcome in enumerate(first.outcomes) if self._refused_for_a_line(outcome)]
-        if not again or first.sick is not None or self._closed:
+            return self._read(await self._transaction(replace(request, encode_long_lines=True), claim, deadline))
+        said = await self._transaction(request, claim, deadline)
+        first = self._read(said)
+        again = [place for place, outcome in enumerate(first.outcomes) if _refused_for_a_line(outcome)]
+        if not again or said.sick is not None or self._closed:
             return first
         recipients = tuple([request.recipients[place] for place in again])
-        second = await self._once_more(replace(request, recipients=recipients, encode_long_lines=True), deadline)
+        request = replace(request, recipients=recipients, encode_long_lines=True)
+        second = self._read(await self._once_more(request, deadline))
         if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
             await long_lines.learn()
         outcomes = list(first.outcomes)
         for place, outcome in zip(again, second.outcomes, strict=True):
             outcomes[place] = outcome
-        return replace(second, outcomes=tuple(outcomes))
+        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick)
 
     async def _once_more(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         """A second transaction, which counts as well."""
@@ -283,11 +285,6 @@ class Upstream:
             return await self._transaction(request, claim, deadline)
         finally:
             claim.drop()
-
-    def _refused_for_a_line(self, outcome: Outcome) -> bool:
-        if isinstance(outcome, Delivered) or outcome.reply is None:
-            return False
-        return self.refusals.tell(outcome.stage, outcome.reply).refusal is Refusal.LINE_TOO_LONG
 
     def past_dot(self, queue_id: str) -> bool:
         """True while the final dot of that message may be out and its answer is not in: nobody can call it back."""
@@ -444,3 +441,7 @@ def _connection_was_stale(delivery: Delivery) -> bool:
     if sick.stage is Stage.MAIL and sick.in_doubt:  # the message had left with its envelope
         return False
     return sick.trouble is Trouble.DROPPED or (sick.reply is not None and sick.reply.code == 421)
+
+
+def _refused_for_a_line(outcome: Outcome) -> bool:
+    return not isinstance(outcome, Delivered) and outcome.refusal is Refusal.LINE_TOO_LONG

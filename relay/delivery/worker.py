@@ -19,8 +19,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
+from functools import partial
 
-from relay.delivery.attempt import Attempted, attempt, decision_for, held_by
+from relay.aside import aside
+from relay.delivery.attempt import Attempted, attempt, decided, held_by
 from relay.delivery.call import NOT_ASKED, caught
 from relay.delivery.health import NEVER
 from relay.delivery.hedge import Stragglers
@@ -32,7 +34,7 @@ from relay.delivery.window import Window
 from relay.errors import StoreUnavailable
 from relay.events import Observer, Warned
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
-from relay.policy.decide import DEFAULT, SESSION_CODES, Accept, Policy
+from relay.policy.decide import DEFAULT, LARGE_HEAD, SESSION_CODES, Accept, Policy
 from relay.queue.bell import Bell
 from relay.queue.model import Lease, Pending, Result, Settlement, State
 from relay.queue.store import QueueStore
@@ -44,6 +46,7 @@ STORE_PAUSE = 1.0  # seconds before the store is asked again after it failed
 LAST_TRIES = 10  # how often it is asked again once the relay stops
 SWEEP = 5.0  # seconds between looks for entries whose lifetime ended
 EXPIRED_AT_ONCE = 100
+MANY = 50  # recipients of whom a report is not written while others wait
 LONGEST_PAUSE = 60.0  # seconds; the wall clock, which says what is due, may leap
 
 _LOCAL_ERROR = Deferred(Stage.MAIL, Trouble.TRANSIENT, "local error while preparing the message")
@@ -272,14 +275,18 @@ class Worker:
         policy = house.policy()
         end = bounce if lease.bounced else expire
         try:
-            decision = decision_for(lease, policy)
-            settled = end(
+            decision = await decided(lease, policy)
+            settled = await self._written(
                 lease,
-                route=decision.route,
-                policy=policy,
-                now=house.now(),
-                new_queue_ids=self._new_queue_ids(policy),
-                audience=self._audience(decision),
+                partial(
+                    end,
+                    lease,
+                    route=decision.route,
+                    policy=policy,
+                    now=house.now(),
+                    new_queue_ids=self._new_queue_ids(policy),
+                    audience=self._audience(decision),
+                ),
             )
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
             settled = self._for_a_person(lease, error)
@@ -300,7 +307,7 @@ class Worker:
             return
         try:
             if decision is None or decided_by is not policy:
-                decision = decision_for(lease, policy)
+                decision = await decided(lease, policy)
             rule = held_by(lease, decision)
             if rule is not None:
                 await self._commit(hold(lease, route=decision.route, rule=rule))
@@ -330,30 +337,38 @@ class Worker:
                 await self._give_back([lease, *self._empty()])
                 return
             attempted = Attempted((NOT_ASKED,) * len(lease.pending), "")
-        await self._commit(self.judged(lease, attempted, decision, policy))
+        await self._commit(await self.judged(lease, attempted, decision, policy))
 
-    def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
+    async def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
         """What an attempt has changed, to be recorded; `told` follows the commit."""
         house = self._house
         self._attempted = True
         quiet = _nothing_to_tell(lease, attempted)
+        settling = partial(
+            settle,
+            lease,
+            attempted.outcomes,
+            route=decision.route,
+            policy=policy,
+            upstream=attempted.upstream,
+            asked=attempted.asked,
+            now=house.now(),
+            jitter=random.random(),  # noqa: S311  # jitter, no secret
+            new_queue_ids=() if quiet else self._new_queue_ids(policy),
+            rule=decision.rule.name if decision.rule else None,
+            may_expire=house.steady(),
+            audience=NOBODY if quiet else self._audience(decision),
+        )
         try:
-            return settle(
-                lease,
-                attempted.outcomes,
-                route=decision.route,
-                policy=policy,
-                upstream=attempted.upstream,
-                asked=attempted.asked,
-                now=house.now(),
-                jitter=random.random(),  # noqa: S311  # jitter, no secret
-                new_queue_ids=() if quiet else self._new_queue_ids(policy),
-                rule=decision.rule.name if decision.rule else None,
-                may_expire=house.steady(),
-                audience=NOBODY if quiet else self._audience(decision),
-            )
+            return settling() if quiet else await self._written(lease, settling)
         except Exception as error:  # noqa: BLE001  # bulkhead: what was delivered must be recorded
             return self._for_a_person(lease, error, attempted)
+
+    async def _written(self, lease: Lease, settling: Callable[[], Settled]) -> Settled:
+        """What `settling` returns; on a thread where it may write reports that take long."""
+        if len(lease.pending) > MANY or len(lease.entry.content.head) > LARGE_HEAD:
+            return await aside(settling)
+        return settling()
 
     def _audience(self, decision: Accept) -> Audience:
         """Who reads notifications, and who has enough."""
@@ -389,7 +404,7 @@ class Worker:
             await self._give_back([lease])
             self._house.ring(self.route)  # my successor's, after a reload
         else:
-            await self._commit(self.judged(lease, attempted, decision, policy))
+            await self._commit(await self.judged(lease, attempted, decision, policy))
 
     # The store
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Protocol
 
+from relay.aside import aside
 from relay.errors import StoreUnavailable
 from relay.events import EntryHeld, LoopDetected, MessageQueued, MessageRefused, Observer
 from relay.ingress import replies
@@ -17,7 +18,8 @@ from relay.mail.content import Content
 from relay.mail.queue_id import queue_id
 from relay.mail.reply import Reply
 from relay.mail.submission import Submission
-from relay.policy.decide import Accept, Policy, Reject, Route, decide
+from relay.policy.decide import Accept, Policy, Reject, Route, judge, takes_long
+from relay.policy.match import View
 from relay.policy.rewriting import render
 from relay.queue.model import Entry, Lease
 from relay.queue.store import QueueStore
@@ -97,12 +99,16 @@ class Acceptor:
         With `patience` (seconds) the upstream's verdict is waited for, while the client `waits`.
         """
         policy = self._policy()
-        decision = decide(submission, policy)
+        view = View(submission)
+        if takes_long(view, policy):
+            decision = await aside(judge, view, policy)
+        else:
+            decision = judge(view, policy)
         if isinstance(decision, Reject):
             return self._reject(submission, decision)
         route = decision.route
         limit = self._size_limit(route)
-        if limit is not None and _leaves_with(submission, decision, policy, about=limit) > limit:
+        if limit is not None and await _leaves_with(view, decision, policy, about=limit) > limit:
             return self._too_large(submission, limit)
         entry = Entry(
             submission=submission,
@@ -212,9 +218,10 @@ class Acceptor:
         )
 
 
-def _leaves_with(submission: Submission, decision: Accept, policy: Policy, *, about: int) -> int:
+async def _leaves_with(view: View, decision: Accept, policy: Policy, *, about: int) -> int:
     """The octets of the message as it leaves, without re-encoding; exact only where that matters beside `about`."""
+    submission = view.submission
     if submission.size + 4 * len(submission.head) + _GROWS <= about:
         return submission.size
-    rendered = render(submission, decision, policy)
+    rendered = await aside(render, submission, decision, policy, view.header)
     return len(rendered.head) + submission.size - rendered.body_offset

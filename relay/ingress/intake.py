@@ -76,7 +76,7 @@ class Intake(Wire):
         if self._buffer:  # content that did not wait for 354
             self._reader.feed(bytes(self._buffer))
             self._buffer.clear()
-            self._resume()
+        self._resume()
 
     @property
     def _content_waits(self) -> bool:

@@ -208,7 +208,8 @@ class Session(Commands):
         octets unread the kernel makes a reset, and the reply that says why may be lost with it."""
         if self._over or self.transport is None or not self.transport.can_write_eof():
             return
-        self.transport.write_eof()
+        with suppress(OSError):  # it is gone, and that is about to be told
+            self.transport.write_eof()
         end = self.loop.time() + HEARD_OUT
         while not (self._over or self._door.stopping) and self.loop.time() < end:
             self._buffer.clear()

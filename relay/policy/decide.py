@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import timedelta
 
 from relay.mail.address import Address
 from relay.mail.reply import Reply
 from relay.mail.submission import Submission
-from relay.policy.match import View, matches
+from relay.policy.match import Matches, View
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
-from relay.policy.session_code import SessionCodes, is_session_code
+from relay.policy.session_code import SessionCodes
 from relay.values import frozen
 
 DEFAULT = "default"  # the route that always exists
@@ -19,6 +20,9 @@ SESSION_CODES = "session-codes"  # the route of session codes
 RECEIVED_LIMIT = 50  # Received fields that mean a loop (RFC 5321, section 6.3)
 DELAY_WARNING = timedelta(hours=4)
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+LARGE_HEAD = 32 * 1024  # octets of a header; what is done with a larger one is done on a thread
+LONG = 32_000_000  # instructions of an RE2 set, a nanosecond or so each at worst
+_LONGEST_ADDRESS = 384
 
 
 @frozen
@@ -54,6 +58,10 @@ class Policy:
     bounces_also: tuple[Address, ...]
     delay_warning: timedelta | None
     bounces_to: str
+    matches: Matches = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matches", Matches([rule.match for rule in self.senders]))
 
 
 @frozen
@@ -82,21 +90,24 @@ LOOP = Reject(Reply(554, "5.4.6", f"Routing loop: the message has {RECEIVED_LIMI
 
 
 def decide(submission: Submission, policy: Policy) -> Decision:
-    """What becomes of `submission`. One message, one route: that of session codes if it is one, else that of
-    the first sender rule that matches, else "default". Sender rules speak on every way.
-
-    The same arguments give the same decision, so it can be made again with a later configuration.
-    """
+    """What becomes of `submission`. The same arguments give the same decision, so it can be made again with a later
+    configuration."""
     return judge(View(submission), policy)
 
 
-def judge(view: View, policy: Policy) -> Decision:
-    """`decide`, on a view that the caller keeps."""
+def judge(view: View, policy: Policy, *, ours: bool = False) -> Decision:
+    """`decide`, on a view that the caller keeps. `ours`: we wrote it, so it carries no session code, whatever it says.
+
+    One message, one route: that of session codes if it is one, else that of the first sender rule that matches, else
+    "default". Sender rules speak on every way.
+    """
     if _is_loop(view):
         return LOOP
-    entry = is_session_code(policy.session_codes, view) if policy.session_codes is not None else None
+    codes = policy.session_codes
+    entry = None if codes is None or ours else codes.entry(view)
     view.session_code = entry is not None
-    rule = speaking(policy.senders, view)
+    place = policy.matches.first(view)
+    rule = None if place is None else policy.senders[place]
     because = () if rule is None else (rule.name,)
     if entry is not None:
         route = policy.routes[SESSION_CODES]
@@ -106,12 +117,19 @@ def judge(view: View, policy: Policy) -> Decision:
     return Accept(route, rule, entry is not None, because, route.schedule.lifetime)
 
 
-def speaking(senders: tuple[SenderRule, ...], view: View) -> SenderRule | None:
-    """The first rule that matches."""
-    for rule in senders:
-        if matches(rule.match, view):
-            return rule
-    return None
+def takes_long(view: View, policy: Policy) -> bool:
+    """Whether `judge` may take longer than others should wait, so that it is to be done on a thread.
+
+    Of an ordinary message that is known by its size.
+    """
+    submission, codes = view.submission, policy.session_codes
+    octets = len(submission.head)
+    if octets > LARGE_HEAD:
+        return True
+    weight = policy.matches.weight + (0 if codes is None else codes.matches.weight)
+    if (octets + _LONGEST_ADDRESS * len(submission.envelope.recipients)) * weight <= LONG:
+        return False
+    return policy.matches.cost(view) + (0 if codes is None else codes.matches.cost(view)) > LONG
 
 
 def _is_loop(view: View) -> bool:

@@ -10,7 +10,7 @@ from relay.mail.header import Header
 from relay.mail.reply import Reply
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, Reject, judge
-from relay.policy.match import Condition, View, tried
+from relay.policy.match import Condition, View
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
 from relay.policy.session_code import SessionCodes
@@ -78,8 +78,8 @@ def explain(submission: Submission, policy: Policy) -> Explanation:
 def entries_tried(session_codes: SessionCodes, view: View, *, secret: bool) -> tuple[EntryTried, ...]:
     """Every entry with its conditions. `secret`: what may tell the code is not shown."""
     entries = []
-    for index, match in enumerate(session_codes.match):
-        conditions = _discreet(tried(match, view), secret=secret)
+    for index, tried in enumerate(session_codes.matches.tried(view)):
+        conditions = _discreet(tried, secret=secret)
         held = all(condition.held for condition in conditions)
         entries.append(EntryTried(f"session_codes.match[{index}]", conditions, held))
     return tuple(entries)
@@ -88,8 +88,8 @@ def entries_tried(session_codes: SessionCodes, view: View, *, secret: bool) -> t
 def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View) -> Explanation:
     secret = accept.session_code
     rules = []
-    for rule in policy.senders:
-        conditions = _discreet(tried(rule.match, view), secret=secret)
+    for rule, tried in zip(policy.senders, policy.matches.tried(view), strict=True):
+        conditions = _discreet(tried, secret=secret)
         held = all(condition.held for condition in conditions)
         rules.append(RuleTried(rule, conditions, held, rule is accept.rule))
     rendered = render(submission, accept, policy, view.header)
@@ -112,9 +112,9 @@ def _repairs(accept: Accept) -> bool:
     return accept.rule is not None and accept.rule.repairs
 
 
-def _discreet(conditions: list[Condition], *, secret: bool) -> tuple[Condition, ...]:
+def _discreet(conditions: tuple[Condition, ...], *, secret: bool) -> tuple[Condition, ...]:
     if not secret:
-        return tuple(conditions)
+        return conditions
     return tuple(
         [
             condition._replace(found=(NOT_SHOWN,))

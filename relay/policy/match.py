@@ -1,20 +1,26 @@
-"""Whether a match holds for a submission: all of its conditions, any pattern of each.
+"""Whether matches hold for a submission: all conditions of one, any pattern of each.
 
 A `View` holds what conditions ask about, worked out when first asked, once for a submission.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain
 from typing import NamedTuple
 
 from relay.mail import encoding
 from relay.mail.author import Author, authors_of, unambiguous
-from relay.mail.header import Header, value
+from relay.mail.header import Field, Header, value
 from relay.mail.submission import Submission
+from relay.policy.pattern import LONGEST
 from relay.policy.rules import Match, Pattern
+from relay.policy.together import Together
+
+_ALL_AUTHORS = "from, of all"  # the condition of which each author has to hold
+MOST_FIELDS = 100  # of one name that are looked at, from the top
 
 
 class View:
@@ -63,9 +69,37 @@ class View:
     def client(self) -> IPv4Address | IPv6Address | None:
         return _ip(self.submission.peer.address)
 
-    def values(self, name: str) -> tuple[str, ...]:
-        """The raw unfolded values of all fields called `name` (in lower case)."""
-        return tuple([encoding.text(value(field)) for field in self.header.all(name.encode())])
+    def asked(self, condition: str) -> tuple[str, ...]:
+        """What the patterns of a condition are held against, by its name in the configuration ("header.x-mailer").
+
+        Of a field in the header, the raw unfolded values of the first `MOST_FIELDS`.
+        """
+        if condition == _ALL_AUTHORS:
+            return self.from_ if self.is_plain else ()
+        match condition:
+            case "from":
+                return self.from_
+            case "to":
+                return self.to
+            case "subject":
+                return (self.subject,)
+            case "envelope_from":
+                return (self.envelope_from,)
+            case "listener":
+                return (self.submission.listener,)
+            case "user":
+                return () if self.submission.peer.user is None else (self.submission.peer.user,)
+            case _:
+                fields = self._fields.get(condition.removeprefix("header.").encode(), [])
+                return tuple([encoding.text(value(field)) for field in fields[:MOST_FIELDS]])
+
+    @cached_property
+    def _fields(self) -> dict[bytes, list[Field]]:
+        """The fields of the header by their names."""
+        found: dict[bytes, list[Field]] = {}
+        for field in self.header.fields:
+            found.setdefault(field[0], []).append(field)
+        return found
 
 
 def _folded(address: str) -> str:
@@ -81,38 +115,7 @@ def _ip(address: str) -> IPv4Address | IPv6Address | None:
         return None  # a Unix socket
 
 
-def matches(match: Match, view: View) -> bool:
-    """Whether all conditions of `match` hold; one without conditions always does."""
-    submission = view.submission
-    # What costs least is asked first; the header is read only if nothing else says no.
-    return (
-        (match.session_code is None or match.session_code is view.session_code)
-        and (match.max_size is None or submission.size <= match.max_size)
-        and (match.recipients is None or len(submission.envelope.recipients) <= match.recipients)
-        and (match.listener is None or _any(match.listener, (submission.listener,)))
-        and (match.user is None or (submission.peer.user is not None and _any(match.user, (submission.peer.user,))))
-        and (match.client is None or (view.client is not None and any(view.client in net for net in match.client)))
-        and (match.envelope_from is None or _any(match.envelope_from, (view.envelope_from,)))
-        and (match.to is None or _any(match.to, view.to))
-        and (match.from_ is None or _from(match, match.from_, view))
-        and (match.subject is None or _any(match.subject, (view.subject,)))
-        and (not match.header or all(_any(patterns, view.values(name)) for name, patterns in match.header))
-    )
-
-
-def _from(match: Match, patterns: tuple[Pattern, ...], view: View) -> bool:
-    """Whether the authors are those that `match` asks for: any of them, or all and nobody else."""
-    if not match.all_authors:
-        return _any(patterns, view.from_)
-    return view.is_plain and bool(view.from_) and all(_any(patterns, (address,)) for address in view.from_)
-
-
-def _any(patterns: Iterable[Pattern], values: tuple[str, ...]) -> bool:
-    for pattern in patterns:
-        for found in values:
-            if pattern.matches(found):
-                return True
-    return False
+_Answers = dict[str, list[set[str]]]
 
 
 class Condition(NamedTuple):
@@ -124,44 +127,122 @@ class Condition(NamedTuple):
     held: bool
 
 
-def tried(match: Match, view: View) -> list[Condition]:
-    """Every condition of `match`, in the order of the contract, also those behind the first that does not hold."""
-    submission = view.submission
-    user = () if submission.peer.user is None else (submission.peer.user,)
-    asked: list[tuple[str, tuple[Pattern, ...] | None, tuple[str, ...]]] = [
-        ("from", match.from_, view.from_),
-        ("envelope_from", match.envelope_from, (view.envelope_from,)),
-        ("to", match.to, view.to),
-        ("subject", match.subject, (view.subject,)),
-        *[(f"header.{name}", patterns, view.values(name)) for name, patterns in match.header],
-        ("listener", match.listener, (submission.listener,)),
-        ("user", match.user, user),
-    ]
-    conditions = [
-        Condition(
-            name,
-            tuple([pattern.source for pattern in patterns]),
-            found,
-            _from(match, patterns, view) if name == "from" else _any(patterns, found),
+class Matches:
+    """The matches of all sender rules, or of all session-code entries, asked together.
+
+    Each value of a message is looked at once, whatever the number of rules. `weight` is what an octet of a message may
+    cost at worst (`Together`).
+    """
+
+    __slots__ = ("_asked", "_matches", "_together", "weight")
+
+    def __init__(self, matches: Iterable[Match]) -> None:
+        self._matches = tuple(matches)
+        by_kind: dict[str, list[Pattern]] = {}
+        for kind, patterns in chain.from_iterable(map(_patterns, self._matches)):
+            by_kind.setdefault(kind, []).extend(patterns)
+        # What costs least stands last in a match, and is asked first.
+        self._asked = tuple([tuple([(k, _sources(p)) for k, p in reversed(_patterns(m))]) for m in self._matches])
+        self._together = {kind: Together(patterns) for kind, patterns in by_kind.items()}
+        self.weight = sum(together.weight for together in self._together.values())
+
+    def first(self, view: View) -> int | None:
+        """The place of the first that holds: all of its conditions do, any pattern of each."""
+        answers: _Answers = {}
+        for place, match in enumerate(self._matches):
+            if _holds_besides(match, view):
+                for kind, sources in self._asked[place]:
+                    if not self._holds(kind, sources, view, answers):
+                        break
+                else:
+                    return place
+        return None
+
+    def tried(self, view: View) -> tuple[tuple[Condition, ...], ...]:
+        """Every condition of each, in the order of the contract, also those behind the first that does not hold."""
+        answers: _Answers = {}
+        conditions = []
+        for match in self._matches:
+            asked = [
+                Condition(
+                    "from" if kind == _ALL_AUTHORS else kind,
+                    _sources(patterns),
+                    view.from_ if kind == _ALL_AUTHORS else view.asked(kind),
+                    self._holds(kind, _sources(patterns), view, answers),
+                )
+                for kind, patterns in _patterns(match)
+            ]
+            conditions.append((*asked, *_tried_besides(match, view)))
+        return tuple(conditions)
+
+    def cost(self, view: View) -> int:
+        """The most that looking at the values of `view` may take, in instructions of an RE2 set."""
+        return sum(
+            together.weight * sum([min(len(value), LONGEST) for value in view.asked(kind)])
+            for kind, together in self._together.items()
+            if together.weight
         )
-        for name, patterns, found in asked
-        if patterns is not None
+
+    def _holds(self, kind: str, sources: tuple[str, ...], view: View, answers: _Answers) -> bool:
+        """Whether any pattern of `sources` matches a value of `kind`; or each of them, where all authors have to."""
+        found = answers.get(kind)
+        if found is None:
+            holding = self._together[kind].holding
+            found = [set(holding(value)) for value in view.asked(kind)]
+            if kind != _ALL_AUTHORS:
+                found = [set().union(*found)]
+            answers[kind] = found
+        for held in found:
+            if held.isdisjoint(sources):
+                return False
+        return bool(found)
+
+
+def _patterns(match: Match) -> list[tuple[str, tuple[Pattern, ...]]]:
+    """The conditions of `match` that are patterns, by their names, in the order of the contract."""
+    asked = [
+        (_ALL_AUTHORS if match.all_authors else "from", match.from_),
+        ("envelope_from", match.envelope_from),
+        ("to", match.to),
+        ("subject", match.subject),
+        *[(f"header.{name}", patterns) for name, patterns in match.header],
+        ("listener", match.listener),
+        ("user", match.user),
     ]
+    return [(kind, patterns) for kind, patterns in asked if patterns is not None]
+
+
+def _sources(patterns: Iterable[Pattern]) -> tuple[str, ...]:
+    return tuple([pattern.source for pattern in patterns])
+
+
+def _holds_besides(match: Match, view: View) -> bool:
+    """Whether the conditions of `match` that are no patterns hold."""
+    submission = view.submission
+    return (
+        (match.session_code is None or match.session_code is view.session_code)
+        and (match.max_size is None or submission.size <= match.max_size)
+        and (match.recipients is None or len(submission.envelope.recipients) <= match.recipients)
+        and (match.client is None or (view.client is not None and any(view.client in net for net in match.client)))
+    )
+
+
+def _tried_besides(match: Match, view: View) -> Iterator[Condition]:
+    submission = view.submission
     if match.client is not None:
         client = view.client
         held = client is not None and any(client in net for net in match.client)
         networks = tuple([str(net.network_address if net.num_addresses == 1 else net) for net in match.client])
-        conditions.append(Condition("client", networks, (submission.peer.address,), held))
+        yield Condition("client", networks, (submission.peer.address,), held)
     if match.session_code is not None:
         held = match.session_code is view.session_code
-        conditions.append(Condition("session_code", (_yaml(match.session_code),), (_yaml(view.session_code),), held))
+        yield Condition("session_code", (_yaml(match.session_code),), (_yaml(view.session_code),), held)
     if match.max_size is not None:
         held = submission.size <= match.max_size
-        conditions.append(Condition("max_size", (f"{match.max_size} octets",), (f"{submission.size} octets",), held))
+        yield Condition("max_size", (f"{match.max_size} octets",), (f"{submission.size} octets",), held)
     if match.recipients is not None:
         count = len(submission.envelope.recipients)
-        conditions.append(Condition("recipients", (str(match.recipients),), (str(count),), count <= match.recipients))
-    return conditions
+        yield Condition("recipients", (str(match.recipients),), (str(count),), count <= match.recipients)
 
 
 def _yaml(value: bool) -> str:

@@ -1,4 +1,4 @@
-"""Patterns: globs and RE2 expressions, compiled once and asked for every message.
+"""Patterns: globs and RE2 expressions, compiled once. Those of all rules are asked together (`together`).
 
 A glob (`*` any text, `?` any character) is held against the whole value, whatever the case. `/…/` is an
 RE2 expression, searched for, case-sensitive unless it says `(?i)`. Both take time linear in the value, so
@@ -23,9 +23,11 @@ _OPTIONS.log_errors = False  # RE2 would write the expression to stderr
 
 
 class _Compiled(Protocol):
-    """What is used of a compiled RE2 expression."""
+    """What is used of a compiled RE2 expression; `programsize` counts the instructions it was made into."""
 
     groups: int
+    pattern: str
+    programsize: int
 
     def search(self, text: str) -> Mapping[int, str | None] | None: ...
 

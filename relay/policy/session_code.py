@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from relay.policy.match import View, matches
+from dataclasses import field
+
+from relay.policy.match import Matches, View
 from relay.policy.rules import Match
 from relay.values import frozen
 
@@ -17,11 +19,12 @@ class SessionCodes:
 
     match: tuple[Match, ...]
     bounce_on_expiry: bool
+    matches: Matches = field(init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matches", Matches(self.match))
 
-def is_session_code(session_codes: SessionCodes, view: View) -> str | None:
-    """The name of the first entry that matches, such as "session_codes.match[0]", or None."""
-    for index, match in enumerate(session_codes.match):
-        if matches(match, view):
-            return f"session_codes.match[{index}]"
-    return None
+    def entry(self, view: View) -> str | None:
+        """The name of the first entry that matches, such as "session_codes.match[0]", or None."""
+        place = self.matches.first(view)
+        return None if place is None else f"session_codes.match[{place}]"

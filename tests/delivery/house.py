@@ -19,6 +19,7 @@ from relay.mail.address import Address
 from relay.policy.decide import SESSION_CODES, Policy, decide
 from relay.policy.decide import Accept as Accepted
 from relay.policy.match import Match
+from relay.policy.pattern import pattern
 from relay.policy.retry import Schedule
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
@@ -41,16 +42,8 @@ def policy(**routes: tuple[str, ...]) -> Policy:
         else configured.route(name, ways, HOURLY)
         for name, ways in named.items()
     }
-    codes = configured.session_codes(Match(subject=(Contains("code"),))) if SESSION_CODES in made else None
+    codes = configured.session_codes(Match(subject=(pattern("*code*"),))) if SESSION_CODES in made else None
     return configured.policy(routes=made, session_codes=codes, bounces_from=Address.of("postmaster@relay.example.nl"))
-
-
-class Contains:
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def matches(self, value: str) -> bool:
-        return self.source in value
 
 
 class Store(SqliteStore):

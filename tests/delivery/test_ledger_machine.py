@@ -44,9 +44,10 @@ from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.decide import Accept, Policy, decide
 from relay.policy.match import Match
+from relay.policy.pattern import pattern
 from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Settlement, State
-from tests.delivery.house import Contains, policy
+from tests.delivery.house import policy
 from tests.delivery.ways import BROKEN, CLOSING, DOWN, GREYLISTED, IN_DOUBT, LOCKED_OUT, REFUSED, TAKEN
 from tests.kit import configured
 from tests.kit.files import contents
@@ -65,7 +66,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     TAKEN, TAKEN, REFUSED, REFUSED, GREYLISTED, IN_DOUBT, BROKEN, DOWN, CLOSING, LOCKED_OUT, UNEASY, BAD
 )  # fmt: skip
 OPEN = (State.PENDING, State.HELD)
-HOLDING = configured.rule("contracts", Match(subject=(Contains("contract"),)), None, hold=True)
+HOLDING = configured.rule("contracts", Match(subject=(pattern("*contract*"),)), None, hold=True)
 MINUTE = timedelta(minutes=1)
 WIPE_AFTER = 3600.0
 

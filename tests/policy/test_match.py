@@ -8,7 +8,7 @@ import pytest
 
 from relay.mail.header import Header
 from relay.mail.submission import Peer
-from relay.policy.match import View, matches, tried
+from relay.policy.match import Condition, Matches, View
 from relay.policy.rules import Match
 from tests.policy.samples import patterns, submission
 
@@ -24,6 +24,16 @@ MESSAGE = submission(
     to=("klant@example.com", "kopie@example.org"),
     peer=Peer("192.0.2.7", "pc", "ESMTPA", user="jan"),
 )
+
+
+def matches(match: Match, view: View) -> bool:
+    return Matches([match]).first(view) == 0
+
+
+def tried(match: Match, view: View) -> list[Condition]:
+    return list(Matches([match]).tried(view)[0])
+
+
 SILENT = submission(b"\r\nbody", reverse_path=None, peer=Peer("unix"))
 
 
