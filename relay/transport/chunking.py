@@ -1,8 +1,10 @@
-"""A message in one write with its envelope: MAIL, RCPT, `BDAT n LAST` and the content (RFC 3030, RFC 2920).
+"""A message in one write with its envelope: MAIL, RCPT, `BDAT n LAST`, the content, and RSET (RFC 3030, RFC 2920).
 
-One round trip instead of two. What an upstream gets wrong about it, its other connections need not find out: they
-share a `Chunking`. Some offer CHUNKING and do not know BDAT, wait for a dot behind it, or read a chunk that they
-refused as commands. So:
+One round trip instead of two. By DATA the 354 shows that replies and commands are in step; here nothing does but that
+RSET, which is refused by nobody: where its place holds another answer, or none, the one before it is not believed.
+
+What an upstream gets wrong about it, its other connections need not find out: they share a `Chunking`. Some offer
+CHUNKING and do not know BDAT, wait for a dot behind it, or read a chunk that they refused as commands. So:
 
 - As long as nothing was ever taken this way, any break there ends the use of it; later only an answer that shows it.
 - Content that speaks SMTP goes by DATA: whoever is out of step would do what it says.
@@ -14,6 +16,7 @@ from collections.abc import Callable
 
 from relay.transport.port import DeliveryRequest
 
+RSET = b"RSET\r\n"
 FRESH = 5.0  # seconds since the upstream spoke last; one that was silent for longer may have gone, with the message
 _SPEAKS_SMTP = b"rcpt to"
 
@@ -38,7 +41,7 @@ class Chunking:
 
 
 def in_one_write(lines: list[bytes], request: DeliveryRequest) -> bytes | None:
-    """The envelope `lines` and the whole message, which is in memory; None where it is to go by DATA.
+    """The envelope `lines`, the whole message, which is in memory, and RSET; None where it is to go by DATA.
 
     The content is not stuffed. It ends with CRLF, as by DATA.
     """
@@ -48,4 +51,4 @@ def in_one_write(lines: list[bytes], request: DeliveryRequest) -> bytes | None:
         return None
     size = len(request.head) + len(body)
     end = b"" if not size or (request.head[-2:] + body[-2:]).endswith(b"\r\n") else b"\r\n"
-    return b"".join((*lines, b"BDAT %d LAST\r\n" % (size + len(end)), request.head, body, end))
+    return b"".join((*lines, b"BDAT %d LAST\r\n" % (size + len(end)), request.head, body, end, RSET))

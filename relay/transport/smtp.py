@@ -298,7 +298,7 @@ class _Opening(SMTPProtocol):
         self._timeouts = timeouts
         self._wire: asyncio.Transport | None = None
         self._reader = ReplyReader()
-        self._awaited = 1  # the banner
+        self._reader.owed = 1  # the banner
         self._last = b""
         self._violation: str | None = None
         self.encrypted = False
@@ -326,16 +326,15 @@ class _Opening(SMTPProtocol):
         super().connection_made(transport)
 
     def write(self, data: bytes) -> None:
-        self._awaited += 1
+        self._reader.owed += 1
         super().write(data)
 
     def data_received(self, data: bytes) -> None:
-        replies = self._reader.feed(data)
-        self._awaited -= len(replies)
+        replies = self._reader.answers(data)
         if self._reader.broken is not None:
             self._violate(f"the upstream does not speak SMTP: {self._reader.broken}")
             return
-        if self._awaited < 0 or (self._awaited == 0 and not self._reader.clean):
+        if not self._reader.in_step:
             self._violate("the upstream sent more than it was asked for")
             return
         if replies:
