@@ -1,7 +1,8 @@
-"""A message in one write with its envelope: MAIL, RCPT, `BDAT n LAST`, the content, and RSET (RFC 3030, RFC 2920).
+"""A message in one write with its envelope: MAIL, RCPT, `BDAT n LAST`, the content, EHLO (RFC 3030, RFC 2920).
 
-One round trip instead of two. By DATA the 354 shows that replies and commands are in step; here nothing does but that
-RSET, which is refused by nobody: where its place holds another answer, or none, the one before it is not believed.
+One round trip instead of two. By DATA the 354 shows that replies and commands are in step. Here EHLO does, which does
+what RSET would (RFC 5321, section 4.1.4), and has an answer like no other: where something else stands in its place, or
+nothing, the answer before it is not believed.
 
 What an upstream gets wrong about it, its other connections need not find out: they share a `Chunking`. Some offer
 CHUNKING and do not know BDAT, wait for a dot behind it, or read a chunk that they refused as commands. So:
@@ -16,7 +17,6 @@ from collections.abc import Callable
 
 from relay.transport.port import DeliveryRequest
 
-RSET = b"RSET\r\n"
 FRESH = 5.0  # seconds since the upstream spoke last; one that was silent for longer may have gone, with the message
 _SPEAKS_SMTP = b"rcpt to"
 
@@ -40,8 +40,8 @@ class Chunking:
         self.in_use, self.proven = self._wanted, False
 
 
-def in_one_write(lines: list[bytes], request: DeliveryRequest) -> bytes | None:
-    """The envelope `lines`, the whole message, which is in memory, and RSET; None where it is to go by DATA.
+def in_one_write(lines: list[bytes], request: DeliveryRequest, hello: bytes) -> bytes | None:
+    """The envelope `lines`, the whole message, which is in memory, and `hello`; None where it is to go by DATA.
 
     The content is not stuffed. It ends with CRLF, as by DATA.
     """
@@ -51,4 +51,9 @@ def in_one_write(lines: list[bytes], request: DeliveryRequest) -> bytes | None:
         return None
     size = len(request.head) + len(body)
     end = b"" if not size or (request.head[-2:] + body[-2:]).endswith(b"\r\n") else b"\r\n"
-    return b"".join((*lines, b"BDAT %d LAST\r\n" % (size + len(end)), request.head, body, end, RSET))
+    return b"".join((*lines, b"BDAT %d LAST\r\n" % (size + len(end)), request.head, body, end, hello))
+
+
+def answers_hello(raw: bytes) -> bool:
+    """Whether a reply is that to EHLO, of an upstream that offers CHUNKING."""
+    return raw.startswith(b"2") and b"CHUNKING" in raw.upper().split(b"\n", 1)[-1] and b"\n" in raw

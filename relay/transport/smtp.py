@@ -299,6 +299,7 @@ class _Opening(SMTPProtocol):
         self._wire: asyncio.Transport | None = None
         self._reader = ReplyReader()
         self._reader.owed = 1  # the banner
+        self._hello = b""
         self._last = b""
         self._violation: str | None = None
         self.encrypted = False
@@ -359,7 +360,8 @@ class _Opening(SMTPProtocol):
     async def ehlo(self, hostname: str) -> tuple[dict[str, str], list[str]]:
         """The keywords, in lower case, with their parameters; and the mechanisms of AUTH."""
         name = hostname if "." in hostname or hostname.startswith("[") else self._literal()
-        raw = await self.ask(Stage.EHLO, b"EHLO", name.encode("ascii", "replace"))
+        self._hello = b"EHLO %b\r\n" % name.encode("ascii", "replace")
+        raw = await self.ask(Stage.EHLO, *self._hello.split())
         lines = [line[4:].decode("utf-8", "replace") for line in raw.split(b"\n")]
         return parse_esmtp_extensions("\n".join(lines))
 
@@ -484,7 +486,7 @@ class _Opening(SMTPProtocol):
             self._intact(Stage.AUTH)
             stop(Stage.AUTH, Trouble.DROPPED, "the upstream closed the connection before the first transaction")
         transport = cast(asyncio.Transport, self.transport)
-        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._timeouts, chunking)
+        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._hello, self._timeouts, chunking)
         transport.set_protocol(connection)
         self.transport = None
         return connection

@@ -37,7 +37,7 @@ from typing import cast
 
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.transport.chunking import FRESH, RSET, Chunking, in_one_write
+from relay.transport.chunking import FRESH, Chunking, answers_hello, in_one_write
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
@@ -52,6 +52,7 @@ WHOLE_OVER_TLS = 16 * 1024
 LOOKS = 4
 GOODBYE = 1.0  # seconds for the answer to QUIT
 REFRESH = 5.0  # seconds for the answer to NOOP
+_RSET = b"RSET\r\n"
 _TOO_EARLY = "the upstream answered before the content was complete"
 _TOO_MANY = "the upstream sent more replies than it got commands"
 _RESET = struct.pack("ii", 1, 0)
@@ -72,7 +73,8 @@ class Timeouts:
 class SmtpConnection(asyncio.Protocol):
     """An open connection (`port.Connection`).
 
-    `transport` is what to write to; `wire` the transport next to the socket (the same without TLS).
+    `transport` is what to write to; `wire` the transport next to the socket (the same without TLS). `offers` is what
+    was answered to the line `hello`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class SmtpConnection(asyncio.Protocol):
         wire: asyncio.Transport,
         sock: socket.socket,
         offers: Offers,
+        hello: bytes,
         timeouts: Timeouts,
         chunking: Chunking,
     ) -> None:
@@ -88,6 +91,7 @@ class SmtpConnection(asyncio.Protocol):
         self._wire = wire
         self._sock = sock
         self._offers = offers
+        self._hello = hello
         self._timeouts = timeouts
         self._chunking = chunking
         self._loop = asyncio.get_running_loop()
@@ -156,7 +160,7 @@ class SmtpConnection(asyncio.Protocol):
         try:
             if self._offers.pipelining:
                 if self._may_go_at_once(request):
-                    data = in_one_write(lines, request)
+                    data = in_one_write(lines, request, self._hello)
                     if data is not None and len(data) <= self._whole:
                         return await self._at_once(request, data)
                 return await self._pipelined(request, lines)
@@ -192,7 +196,7 @@ class SmtpConnection(asyncio.Protocol):
                     return self._sick.reply
                 raise ConnectionError(self._sick.text)
             said = reply_of(replies[0])
-            await self._ask(RSET, (Stage.MAIL,))
+            await self._ask(_RSET, (Stage.MAIL,))
             return said
         except BaseException:
             self.abort()
@@ -234,7 +238,7 @@ class SmtpConnection(asyncio.Protocol):
     async def _pipelined(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
         rset, self._unfinished = self._unfinished, False
         if rset:
-            lines.insert(0, RSET)
+            lines.insert(0, _RSET)
         apart = request.gate is not None and request.gate.contested
         stages = _stages(len(request.recipients), rset)
         if apart:
@@ -251,7 +255,7 @@ class SmtpConnection(asyncio.Protocol):
     async def _step_by_step(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
         rset, self._unfinished = self._unfinished, False
         if rset:
-            answer = await self._ask(RSET, (Stage.MAIL,))
+            answer = await self._ask(_RSET, (Stage.MAIL,))
             if not answer or not self._reset_is_good(answer[0]):
                 return await self._judge(request, [])
         replies = await self._ask(lines[0], (Stage.MAIL,))
@@ -277,7 +281,7 @@ class SmtpConnection(asyncio.Protocol):
         )
 
     async def _at_once(self, request: DeliveryRequest, data: bytes) -> Delivery:
-        """Envelope, content and RSET in one write, then the replies; `data` is all of it."""
+        """Envelope, content and EHLO in one write, then the replies; `data` is all of it."""
         await self._take_in()
         waiter = self._expect(_at_once(len(request.recipients)))
         if self._sick is None:
@@ -294,40 +298,27 @@ class SmtpConnection(asyncio.Protocol):
         return self._delivery(outcomes)
 
     def _judge_chunk(
-        self, request: DeliveryRequest, outcomes: list[Outcome | None], answer: bytes, reset: bytes | None = None
+        self, request: DeliveryRequest, outcomes: list[Outcome | None], answer: bytes, hello: bytes | None = None
     ) -> None:
         """What the reply to BDAT means for those recipients that were taken; others have their outcome.
 
-        `reset` is the reply to RSET; None where it was not waited for, or did not come (`_sick`).
+        `hello` is the reply to EHLO; None where it was not waited for, or did not come (`_sick`).
         """
-        in_step = reset is not None and _positive(reset)
-        if not in_step or self._early:
+        yes, wanted = _positive(answer), None in outcomes
+        astray = hello is not None and not answers_hello(hello)
+        if astray or self._early:
             self.abort()
         if self._astray:
             return
-        wanted = None in outcomes
-        if _positive(answer):
-            why = ""
-            if self._early:
-                why = "was answered before it had left whole"
-            elif (reset is not None and not in_step) or any(map(_negative, self._reader.surplus)):
-                why = "was answered, with a refusal behind that"
-            elif self._sick is not None and (self._sick.reply is not None or not self._chunking.proven):
-                why = "was answered, and RSET behind it was not"
-            if why:
-                self._chunking.give_up(f"a message that was sent by BDAT {why}")
-                if wanted:
-                    self._lose_step(_TOO_MANY)
-            elif wanted and self._sick is None:
-                self._chunking.proven = True
-                final: Outcome | None = Delivered(reply_of(answer), reports(request, self._offers))
-                outcomes[:] = [outcome or final for outcome in outcomes]
-            return
-        as_commands = reset is not None and not in_step
-        if not as_commands and self._taken_back(answer):
+        self._unfinished = not (yes and wanted)  # until RSET (RFC 3030, section 2)
+        if why := self._distrust(answer, hello):
+            self._chunking.give_up(f"a message that was sent by BDAT {why}")
             self._lose_step(_TOO_MANY)
-            return
-        if wanted:
+        elif yes and wanted and self._sick is None:
+            self._chunking.proven = True
+            taken = Delivered(reply_of(answer), reports(request, self._offers))
+            outcomes[:] = [outcome or taken for outcome in outcomes]
+        elif not yes and wanted:
             final = self._refused(Stage.DOT, answer)
             if answer.startswith(b"50"):
                 # It speaks of the command, and never of a message: MAIL and a recipient were taken.
@@ -336,8 +327,23 @@ class SmtpConnection(asyncio.Protocol):
                 self.abort()
                 final = Deferred(Stage.DOT, Trouble.TRANSIENT, f"the upstream {text}")
             outcomes[:] = [outcome or final for outcome in outcomes]
-        if as_commands:
+        if astray:
             self._chunking.give_up("it read a message that it had refused as commands")
+
+    def _distrust(self, answer: bytes, hello: bytes | None) -> str:
+        """Why the reply to BDAT cannot be believed; "" where it can."""
+        yes = _positive(answer)
+        if yes and self._early:
+            return "was answered before it had left whole"
+        if hello is None and yes and self._sick is not None:
+            gone = self._sick.reply is not None or not self._chunking.proven
+            return "was answered, and EHLO behind it was not" if gone else ""
+        if hello is None or answers_hello(hello):
+            return ""
+        if _negative(hello):
+            # Behind a refusal, it is the message that is refused line by line.
+            return "was answered, with a refusal behind that" if yes else ""
+        return "had more answers than commands"
 
     async def _ask_for_data(self, request: DeliveryRequest, replies: list[bytes]) -> list[bytes]:
         """The reply to DATA; none where nobody would receive it, or it was called off."""
@@ -615,8 +621,8 @@ class SmtpConnection(asyncio.Protocol):
 
     def _is_early(self) -> bool:
         """Whether something of the message is not yet over there. The segment that brings an answer acknowledges what
-        was read before it, so that nothing is left then; what leaves behind the message is RSET at most."""
-        behind = len(RSET) if len(self._stages) > 1 else 0
+        was read before it, so that nothing is left then; what leaves behind the message is EHLO at most."""
+        behind = len(self._hello) if len(self._stages) > 1 else 0
         return not self._dot_written or self._octets_unsent() > behind
 
     def _too_much(self) -> None:
