@@ -357,7 +357,7 @@ def test_a_yes_that_cannot_have_seen_the_end_of_the_message_leaves_it_in_doubt(r
 
 
 MORE = st.dictionaries(
-    st.tuples(st.sampled_from(["late", "mail", "rcpt", "data", "body", "dot"]), st.integers(1, 3)),
+    st.tuples(st.sampled_from(["late", "mail", "rcpt", "data", "dot"]), st.integers(1, 3)),
     st.lists(st.sampled_from(sorted(SAID)), min_size=1, max_size=2).map(
         lambda said: b"".join(SAID[one] for one in said)
     ),
