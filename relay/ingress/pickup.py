@@ -28,7 +28,6 @@ from relay.ingress import quirks
 from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import Claimed, Folder
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
-from relay.ingress.settings import Limits
 from relay.mail.content import Content, MemoryContent
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
@@ -47,11 +46,13 @@ AGAIN = 30.0  # seconds until the next try where a file could not be kept, or no
 
 @frozen
 class PickupSettings:
-    """What a pickup listener is configured to do."""
+    """What a pickup listener is configured to do; `header_size` is in octets."""
 
     name: str
     directory: Path
     max_message_size: int
+    header_size: int
+    header_fields: int
 
 
 class Pickup:
@@ -187,8 +188,8 @@ class Pickup:
 
     async def _read(self, one: Claimed) -> tuple[PickupFile, Content]:
         """The message; large content goes to a spool file."""
-        settings, limits = self.settings, Limits()
-        bounds = Bounds(settings.max_message_size, limits.header_size, limits.header_fields)
+        settings = self.settings
+        bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields)
         descriptor = -1
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)
