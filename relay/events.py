@@ -424,6 +424,17 @@ class UpstreamThrottled(Event):
 
 
 @frozen
+class MessageBlamed(Event):
+    """The upstream broke off that message, or blamed the account for it, and others went through after that: it is the
+    message's own trouble. `code` 0: no reply was given."""
+
+    queue_id: str
+    upstream: str
+    stage: Stage
+    code: int
+
+
+@frozen
 class UpstreamRestored(Event):
     upstream: str
 

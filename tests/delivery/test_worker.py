@@ -190,7 +190,7 @@ async def test_after_an_outage_one_message_probes_and_the_workers_of_other_route
 
 
 @pytest.mark.asyncio
-async def test_a_message_that_is_always_answered_with_421_holds_up_the_others_no_longer_than_a_pause(
+async def test_a_message_that_is_always_answered_with_421_does_not_hold_up_the_others(
     house: DeliveryHouse,
 ) -> None:
     paused(house)
@@ -200,9 +200,7 @@ async def test_a_message_that_is_always_answered_with_421_holds_up_the_others_no
         await house.put(f"M{n}")
     house.start()
     await house.watch.until(lambda: len(delivered(house)) == 3)
-    assert [event.seconds for event in house.watch.events if isinstance(event, UpstreamSetAside)] == [
-        pytest.approx(0.02, rel=0.11)
-    ]
+    assert house.watch.of(UpstreamSetAside) == []
 
 
 # Settling
@@ -455,13 +453,13 @@ async def test_ordinary_mail_that_a_reload_makes_a_session_code_does_not_spin(tm
 async def test_a_message_that_cannot_be_prepared_waits_and_holds_up_nobody(
     house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decision_for(lease: Lease, policy: object) -> object:
+    async def decided(lease: Lease, policy: object) -> object:
         if lease.entry.queue_id == "BAD":
             raise RuntimeError("a bug")
-        return good(lease, policy)  # type: ignore[arg-type]
+        return await good(lease, policy)  # type: ignore[arg-type]
 
-    good = module.decision_for
-    monkeypatch.setattr(module, "decision_for", decision_for)
+    good = module.decided
+    monkeypatch.setattr(module, "decided", decided)
     await house.put("BAD")
     await house.put("GOOD")
     house.start()
