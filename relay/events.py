@@ -424,6 +424,17 @@ class UpstreamThrottled(Event):
 
 
 @frozen
+class MessageBlamed(Event):
+    """The upstream broke off that message, or blamed the account for it, and others went through after that: it is the
+    message's own trouble. `code` 0: no reply was given."""
+
+    queue_id: str
+    upstream: str
+    stage: Stage
+    code: int
+
+
+@frozen
 class UpstreamRestored(Event):
     upstream: str
 
@@ -458,7 +469,7 @@ class BatchCommitted(Event):
 
 @frozen
 class StoreFailed(Event):
-    """`reason`: full, io, busy, corrupt or other."""
+    """`reason`: full, io, busy, corrupt, moved (a file of the queue was taken away or overwritten) or other."""
 
     reason: str
     text: str

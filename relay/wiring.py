@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -91,12 +92,6 @@ def _state_key() -> str | None:
         return None
 
 
-def tokens_of(way: Transport) -> TokenSource | None:
-    """Where its tokens come from, if it logs in with any."""
-    source: TokenSource | None = getattr(way, "tokens", None)
-    return source
-
-
 def transport(name: str, config: model.Config, *, observer: Observer, state_key: str | None = None) -> Transport:
     """The way out of an upstream. Raises RelayError."""
     settings = config.upstreams[name]
@@ -112,6 +107,16 @@ def transport(name: str, config: model.Config, *, observer: Observer, state_key:
             return _https_transport(name, settings, observer)
         case CaptureUpstream():
             return CaptureTransport(name, settings.directory)
+
+
+def hurried(way: SmtpTransport, patience: float, *, login: bool) -> SmtpTransport:
+    """The same way for a person, who waits so many seconds for each reply at most; without `login` as far as EHLO."""
+    times = way.settings.timeouts
+    shorter = {key: min(getattr(times, key), patience) for key in ("connect", "greeting", "command")}
+    settings = replace(way.settings, timeouts=replace(times, **shorter))
+    if login:
+        return SmtpTransport(settings, observer=way.observer, tokens=way.tokens)
+    return SmtpTransport(replace(settings, auth="none", username=None, password=None), observer=way.observer)
 
 
 def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
@@ -151,8 +156,8 @@ def upstream(
         changed=changed,
         long_lines=long_lines,
     )
-    if (source := tokens_of(way)) is not None:
-        source.mended = made.try_now
+    if way.tokens is not None:
+        way.tokens.mended = made.try_now
     return made
 
 

@@ -8,14 +8,15 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from relay.errors import RelayError
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from relay.admin.documents import Document
 
-_HURRY = 60.0  # seconds until the socket has to take us
+HURRY = 60.0  # seconds until there has to be an answer
 
 
 class NoRunningRelay(RelayError):
@@ -40,7 +41,7 @@ def documents(path: Path, method: str, page: str, parameters: Mapping[str, Any],
 
 def answers(path: Path) -> bool:
     """Whether somebody listens on the socket. Raises RelayError when we may not know."""
-    connection = _UnixConnection(path, _HURRY)
+    connection = _UnixConnection(path, HURRY)
     try:
         with _plainly(path):
             connection.connect()
@@ -52,9 +53,7 @@ def answers(path: Path) -> bool:
 
 
 @contextmanager
-def asked(
-    path: Path, method: str, target: str, body: object = None, timeout: float = _HURRY
-) -> Iterator[http.client.HTTPResponse]:
+def asked(path: Path, method: str, target: str, body: object, timeout: float) -> Iterator[http.client.HTTPResponse]:
     """The answer, for a `with` block. Raises NoRunningRelay, RelayError."""
     connection = _UnixConnection(path, timeout)
     octets = None if body is None else json.dumps(body).encode()

@@ -1,6 +1,6 @@
 """The operator's desk: whatever can be asked (`requests`), whether a relay runs or not.
 
-    with open_desk(config.admin.socket, lambda: wiring.open_store(config, observer), routes) as desk:
+    with open_desk(config.admin.socket, lambda: wiring.open_store(config, observer), routes, upstreams) as desk:
         document = desk.get("/v1/queue", state="held")
 
 A running relay is asked through its admin socket; where none runs, the store is opened here, and nobody else can have
@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from relay.admin import client
-from relay.admin.client import Document
 from relay.admin.errors import NotPossible, by_problem
 from relay.errors import RelayError, StoreInUse
 
 if TYPE_CHECKING:
+    from relay.admin.documents import Document
     from relay.queue.store import QueueStore
 
-Carrier = Callable[[str, str, Mapping[str, object], float], Iterator[Document]]
+Carrier = Callable[[str, str, Mapping[str, object], float], "Iterator[Document]"]
 """Brings method, path and parameters to who answers, and the documents of the answer; so many seconds for each."""
 
-_HURRY = 60.0  # seconds until there has to be an answer
 _PATIENCE = 3600.0  # seconds for what may be large: a backup, a page of a very long queue
 
 
@@ -44,11 +43,11 @@ class Desk:
         self.running = running
 
     def get(self, path: str, **parameters: str | int) -> Document:
-        [document] = self._carrier("GET", path, parameters, _HURRY)
+        [document] = self._carrier("GET", path, parameters, client.HURRY)
         return _checked(document)
 
     def post(self, path: str, **parameters: object) -> Document:
-        [document] = self._carrier("POST", path, parameters, _HURRY)
+        [document] = self._carrier("POST", path, parameters, client.HURRY)
         return _checked(document)
 
     def stream(self, path: str, **parameters: object) -> Iterator[Document]:
@@ -71,7 +70,7 @@ def open_desk(
     socket: Path,
     open_store: Callable[[], Coroutine[Any, Any, QueueStore]],
     routes: Iterable[str],
-    upstreams: Iterable[str] = (),
+    upstreams: Iterable[str],
 ) -> Iterator[Desk]:
     """The desk, for a `with` block. `routes` and `upstreams` are the names in the configuration: they count where no
     relay runs.

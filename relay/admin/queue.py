@@ -14,11 +14,9 @@ from relay.admin.errors import AmbiguousId, NoSuchEntry, NoSuchRoute, NotPossibl
 from relay.config.problems import did_you_mean, quoted
 from relay.errors import RelayError, StoreUnavailable
 from relay.mail.queue_id import ALPHABET
-from relay.queue.listing import Acted, Did, Listed, Place, Saved, Shown, Verb, Wanted
+from relay.queue.listing import MOST_LISTED, PAGE, Acted, Did, Listed, Place, Saved, Shown, Verb, Wanted
 from relay.queue.store import QueueStore
 
-PAGE = 500  # entries of one transaction, and IDs of one order
-MOST_LISTED = 10_000  # entries of one answer
 MOST_TOLD = 100  # entries that the report on all of them names
 
 
@@ -171,7 +169,7 @@ async def act_on_all(
 
 async def backup(store: QueueStore, file: Path) -> Saved:
     """A copy of the queue as it is now. Raises Refused, and NotPossible when `file` exists or cannot be written."""
-    if not file.is_absolute():
+    if not (file.is_absolute() and file.name):
         raise Refused("the file of a backup needs an absolute path, for it is the relay that writes it")
     if not str(file).isprintable():
         raise Refused("the name of a backup may have printable characters only")

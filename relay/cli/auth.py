@@ -211,7 +211,7 @@ async def _tried(config: Config, name: str, key: str | None) -> list[dict[str, A
     from relay.mail.outcome import Deferred
 
     way = wiring.transport(name, config, observer=Nobody(), state_key=key)
-    source = wiring.tokens_of(way)
+    source = way.tokens
     assert source is not None
     token = await source.get(fresh=True)
     if isinstance(token, Deferred):

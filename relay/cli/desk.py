@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relay.admin.desk import Desk
     from relay.config.model import Config
     from relay.events import Event
+    from relay.queue.model import QueueView
     from relay.queue.store import QueueStore
 
 _OF_THE_SERVICE = Path("/run/credentials/relay.service")
@@ -66,6 +67,17 @@ def load_as_service(file: Path) -> Config:
     if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(_OF_THE_SERVICE, os.R_OK | os.X_OK):
         os.environ["CREDENTIALS_DIRECTORY"] = str(_OF_THE_SERVICE)
     return load(file)
+
+
+async def look(config: Config) -> QueueView | None:
+    """What lies in the queue, where no relay runs; None: there is no queue, and none is made. Raises RelayError."""
+    if not config.queue.store.exists:
+        return None
+    store = await _store(config)
+    try:
+        return await store.view()
+    finally:
+        await store.close()
 
 
 async def _store(config: Config) -> QueueStore:

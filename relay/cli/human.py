@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from relay.config.values import BadValue, duration
 from relay.errors import RelayError
+from relay.mail.trace import MONTHS
 from relay.observe.lines import harmless
 
 _LONG_AGO = timedelta(days=180)
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
@@ -47,7 +47,7 @@ def stamp(at: datetime, width: int | None, now: datetime) -> str:
         return local.isoformat(timespec="seconds")
     if local.date() == today.date():
         return f"{local:%H:%M:%S}"
-    return f"{local:%d} {_MONTHS[local.month - 1]} {local:%H:%M}" if today - local < _LONG_AGO else f"{local:%Y-%m-%d}"
+    return f"{local:%d} {MONTHS[local.month - 1]} {local:%H:%M}" if today - local < _LONG_AGO else f"{local:%Y-%m-%d}"
 
 
 def octets(number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from relay.cli.human import age, count, moment, octets, of_json, stamp
 from relay.cli.layout import labelled
-from relay.cli.table import Column, Line, Part, line, table
+from relay.cli.table import Column, Line, Part, table
 from relay.observe.lines import harmless
 
 _ERRORS_SHOWN = 5
@@ -204,8 +204,3 @@ def _error(noted: _Object, at: datetime, width: int | None) -> list[Part]:
         (harmless(noted["event"]), ""),
         (harmless(noted["text"]), ""),
     ]
-
-
-def absent(sentence: str) -> Line:
-    """The first line when no relay runs."""
-    return line(sentence, "bold red")

@@ -17,7 +17,7 @@ from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
-from relay.queue.listing import Place, Verb
+from relay.queue.listing import MOST_LISTED, PAGE, Did, Place, Verb
 
 if TYPE_CHECKING:
     from relay.admin.desk import Desk
@@ -26,11 +26,10 @@ queue = typer.Typer(no_args_is_help=True, help="What waits, what became of it, a
 
 Conditions = dict[str, str]
 
-_PAGE = 500  # entries, or IDs, that are asked for at once
 _COUNTED = 10_000  # more need not be counted before a person says yes
 _WAITING = [place.value for place in Place if place is not Place.FINISHED]
 
-LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=MOST_LISTED, help="At most so many.")]
 StateOption = Annotated[str, typer.Option(metavar="|".join(_WAITING), help="Only what is in this state.")]
 RouteOption = Annotated[str, typer.Option(metavar="NAME", help="Only what waits under this route.")]
 ToOption = Annotated[str, typer.Option(metavar="PATTERN", help="Only with such a recipient: *@example.org")]
@@ -75,10 +74,10 @@ def list_(
 
 def _listed(desk: Desk, wanted: Conditions, limit: int) -> dict[str, Any]:
     """The document "queue list" with at most `limit` entries, put together from pages."""
-    document = desk.get("/v1/queue", **wanted, limit=min(limit, _PAGE))
+    document = desk.get("/v1/queue", **wanted, limit=min(limit, PAGE))
     entries = document["entries"]
     while document["next"] is not None and len(entries) < limit:
-        document = desk.get("/v1/queue", **wanted, after=document["next"], limit=min(limit - len(entries), _PAGE))
+        document = desk.get("/v1/queue", **wanted, after=document["next"], limit=min(limit - len(entries), PAGE))
         entries += document["entries"]
     return {**document, "entries": entries}
 
@@ -247,8 +246,8 @@ def _act_on_these(desk: Desk, verb: Verb, prefixes: Sequence[str], as_json: bool
 
     done: list[dict[str, Any]] = []
     wrong: list[RelayError] = []
-    for start in range(0, len(prefixes), _PAGE):
-        some = prefixes[start : start + _PAGE]
+    for start in range(0, len(prefixes), PAGE):
+        some = prefixes[start : start + PAGE]
         try:
             done.append(desk.post("/v1/queue/act", verb=verb, ids=some, route=route))
         except (AmbiguousId, NoSuchEntry):
@@ -273,19 +272,13 @@ def _act_on_these(desk: Desk, verb: Verb, prefixes: Sequence[str], as_json: bool
     raise typer.Exit(1 if wrong or document["counts"]["impossible"] else 0)
 
 
-def _together(verb: Verb, route: str | None, documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _together(verb: Verb, route: str | None, done: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One document of a verb, from several."""
-    results = [result for document in documents for result in document["results"]]
-    words = ("done", "after-attempt", "nothing", "impossible", "unknown")
-    counts = {word: sum(result["did"] == word for result in results) for word in words}
-    return {
-        "version": 1,
-        "verb": verb.value,
-        "route": route,
-        "of": len(results),
-        "counts": counts,
-        "results": results,
-    }
+    from relay.admin.documents import document
+
+    results = [result for one in done for result in one["results"]]
+    counts = {did.value: sum(result["did"] == did for result in results) for did in Did}
+    return document(verb=verb.value, route=route, of=len(results), counts=counts, results=results)
 
 
 def _act_on_all(desk: Desk, verb: Verb, wanted: Conditions, yes: bool, as_json: bool, route: str | None) -> None:
@@ -320,7 +313,7 @@ def _count(desk: Desk, wanted: Conditions) -> tuple[int, bool]:
     after: int | None = 0
     with progress("counting") as tell:
         while after is not None and number < _COUNTED:
-            document = desk.get("/v1/queue", **wanted, after=after, limit=_PAGE)
+            document = desk.get("/v1/queue", **wanted, after=after, limit=PAGE)
             number += len(document["entries"])
             after = document["next"]
             tell(number)

@@ -22,6 +22,7 @@ from relay.cli.submit import Letter, NotTaken
 from relay.mail import addressees, author, encoding
 from relay.mail.address import Address
 from relay.mail.addressees import BadAddressees
+from relay.mail.envelope import wishes
 from relay.mail.header import Header, folded, split, value
 from relay.mail.parcel import converted
 from relay.mail.reply import sanitise
@@ -55,7 +56,6 @@ read; 75 no relay, or try again later; 77 not allowed; 78 bad configuration.
 _WITH_VALUE = frozenset("ABCDFLNOVXRbcfhopr")
 _WITHOUT = frozenset("GIUimntv")
 _WITH_ATTACHED = frozenset("dq")
-_NOTIFY = re.compile(r"never|(?:success|failure|delay)(?:,(?:success|failure|delay))*", re.IGNORECASE)
 _LAST_LINE = re.compile(rb"(?:\A|(?<=\n))\.\r?\n")
 _WORD = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
 
@@ -148,7 +148,7 @@ class Options:
                 raise _usage(f"-b{value}: the relay does not do that (`relay queue list` shows what waits)")
             self.mode = value
         elif letter == "N":
-            if not _NOTIFY.fullmatch(value):
+            if wishes(value) is None:
                 raise _usage("-N: never, or a list of success,failure,delay")
             self.rcpt["NOTIFY"] = value.upper()
         elif letter == "R":

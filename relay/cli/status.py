@@ -12,7 +12,7 @@ import typer
 
 from relay.admin.client import NoRunningRelay
 from relay.admin.desk import at_socket
-from relay.cli.desk import Nobody
+from relay.cli.desk import look
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, refuse, show, show_document, styled, width
 from relay.cli.serve import DEFAULT_CONFIG, sentence
@@ -132,31 +132,19 @@ def _queue(waiting: dict[str, Any] | None, unknown: str | None) -> str:
 
 
 def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
-    """How much mail waits, or why that cannot be known. A queue that does not exist is not made."""
+    """How much mail waits, or why that cannot be known."""
     if config is None:
         return None, "cannot be known without the configuration"
-    if not config.queue.store.exists:
-        return None, f"there is none at {config.queue.store}"
     import asyncio
 
-    from relay import wiring
-
-    async def look() -> dict[str, Any]:
-        store = await wiring.open_store(config, Nobody())
-        try:
-            view = await store.view()
-        finally:
-            await store.close()
-        return {
-            "waiting": sum(view.messages.values()),
-            "held": sum(view.held.values()),
-            "oldest": min(view.oldest.values()).isoformat() if view.oldest else None,
-        }
-
     try:
-        return asyncio.run(look()), None
+        view = asyncio.run(look(config))
     except RelayError as error:
         return None, str(error)
+    if view is None:
+        return None, f"there is none at {config.queue.store}"
+    oldest = min(view.oldest.values()).isoformat() if view.oldest else None
+    return {"waiting": sum(view.messages.values()), "held": sum(view.held.values()), "oldest": oldest}, None
 
 
 # Watching

@@ -64,7 +64,6 @@ def _rule(rule: SenderRuleSection, number: int) -> SenderRule:
         match=_match(rule.match, all_authors=rule.keep),
         rewrite=of(rule, Rewrite) if rule.address is not None else None,
         when_refused=rule.when == "refused",
-        remember=rule.remember,
     )
 
 

@@ -18,7 +18,7 @@ from relay.config.document import Oddity
 from relay.config.secrets import Secret, secret
 from relay.errors import RelayError
 from relay.mail.address import Address
-from relay.policy import fields
+from relay.policy import client, fields
 from relay.policy.pattern import code_pattern, pattern
 from relay.policy.rate import Rate as PolicyRate
 from relay.policy.rules import Pattern
@@ -306,7 +306,7 @@ MailAddresses = Annotated[
 ]
 Listen = Annotated[values.ListenAddress, PlainValidator(_listen), _text()]
 Page = Annotated[values.ListenAddress, _written(_page), _text(), Kind("`HOST:PORT`")]
-Network = Annotated[values.Network, _written(values.network), _text()]
+Network = Annotated[client.Network, _written(values.network), _text()]
 Listens = Annotated[
     tuple[Listen, ...],
     BeforeValidator(_one_or_many),

@@ -49,6 +49,11 @@ from relay.config.section import Section, type_of
 from relay.config.upstreams import Upstream
 from relay.policy.decide import DEFAULT, SESSION_CODES
 
+# What stands at more than one place below.
+_LARGEST = "50MiB"
+_OWN, _VENDOR = "own", "vendor"
+_FOR_CODES = {"retry": "2s, 5s, 10s*5, 30s", "priority": "high"}
+
 
 @cache
 def _fqdn() -> str:
@@ -129,7 +134,7 @@ class SmtpListener(Section):
         "none", description="AUTH: none, any (offered, everything is right) or users (required)."
     )
     users: tuple[User, ...] = setting((), description="Who may log in, with auth: users.")
-    max_message_size: PositiveSize = setting("50MiB", description="The largest message that is taken.")
+    max_message_size: PositiveSize = setting(_LARGEST, description="The largest message that is taken.")
     bare_newline: Literal["normalize", "reject", "accept-lf-dot"] = setting(
         "normalize",
         description="A bare line feed: normalize (becomes CRLF), reject, or accept-lf-dot (LF.LF ends a message, too).",
@@ -170,7 +175,7 @@ class PickupListener(Section):
     directory: FilePath = Field(
         description="The folder that .eml files are taken from; made at the start (0770) where it is missing."
     )
-    max_message_size: PositiveSize = setting("50MiB", description="The largest message that is taken.")
+    max_message_size: PositiveSize = setting(_LARGEST, description="The largest message that is taken.")
 
 
 Listener = Annotated[
@@ -179,10 +184,10 @@ Listener = Annotated[
 
 
 class RouteSection(Section):
-    """A name that leads to upstreams, with a schedule.
+    __doc__ = f"""A name that leads to upstreams, with a schedule.
 
     `default` always exists, and so does `session-codes` where session codes are enabled: there the default of
-    `retry` is 2s, 5s, 10s*5, 30s and that of `priority` is high.
+    `retry` is {_FOR_CODES["retry"]} and that of `priority` is {_FOR_CODES["priority"]}.
     """
 
     upstreams: tuple[str, ...] = setting(
@@ -264,8 +269,8 @@ class SessionCodesSection(Section):
     via_own_smtp: bool = setting(
         False, description="Which way is first: true for the own server, false for the vendor's."
     )
-    own: str = setting("own", description="The upstream of the own server.")
-    vendor: str = setting("vendor", description="The upstream of the vendor.")
+    own: str = setting(_OWN, description="The upstream of the own server.")
+    vendor: str = setting(_VENDOR, description="The upstream of the vendor.")
     fallback: bool = setting(True, description="The other way is taken when the chosen one is down.")
     lifetime: Duration = setting("10m", description="How long a code is worth sending.")
     on_expire: Literal["bounce", "drop"] = setting(
@@ -394,14 +399,14 @@ class Config(Section):
         if not all(isinstance(part, dict) for part in (routes, codes, upstreams)):
             return written
         upstreams = {name: filled_in(upstream) for name, upstream in upstreams.items()}
-        vendor, own = codes.get("vendor", "vendor"), codes.get("own", "own")
+        vendor, own = codes.get("vendor", _VENDOR), codes.get("own", _OWN)
         ways = tuple(name for name in upstreams if name != vendor or name == own) or tuple(upstreams)
         complete = {DEFAULT: {}, **routes}
         if codes.get("enabled") is True:
             complete.setdefault(SESSION_CODES, {})
         for name, route in complete.items():
             if isinstance(route, dict) and name == SESSION_CODES:
-                complete[name] = {"retry": "2s, 5s, 10s*5, 30s", "priority": "high", **route}
+                complete[name] = {**_FOR_CODES, **route}
             elif isinstance(route, dict):
                 complete[name] = {"upstreams": ways, **route}
         return {**written, "upstreams": upstreams, "routes": complete} if upstreams else {**written, "routes": complete}

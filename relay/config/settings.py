@@ -16,15 +16,16 @@ T = TypeVar("T")
 def of(section: Section, kind: type[T], **more: object) -> T:
     """The settings of `kind`, a dataclass: each field from `more`, else from the key of its name, as plain as it gets.
 
-    Durations become seconds, paths text, and secrets what reveals them.
+    Durations become seconds where the field is no timedelta, paths text, and secrets what reveals them.
     """
-    names = [field.name for field in fields(kind) if field.name not in more]  # type: ignore[arg-type]
-    return kind(**{name: _plain(getattr(section, name)) for name in names if hasattr(section, name)}, **more)
+    wanted = [field for field in fields(kind) if field.name not in more]  # type: ignore[arg-type]
+    given = {one.name: _plain(getattr(section, one.name), one.type) for one in wanted if hasattr(section, one.name)}
+    return kind(**given, **more)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, annotation: object) -> object:
     match value:
-        case timedelta():
+        case timedelta() if "timedelta" not in str(annotation):
             return value.total_seconds()
         case Path():
             return str(value)

@@ -14,14 +14,20 @@ Whoever has an upstream of the configuration asks its section, and need not know
     mistakes        what its keys, together, cannot mean (`checks`)
     warnings        what is legal but unwise (`advice`)
 
-So are the keys that not all kinds have: a class variable stands for what a kind has no key for. Paths count from the
-section.
+So are the keys that not all kinds have. A class variable stands for what a kind has no key for:
+
+    directory, on_client_error, max_connections, max_recipients
+    long_lines, dkim_selectors, local_port                          `_NoSmtp` has them
+    preset, oauth2, account, mailbox, stages, watched               `_NoLogin`
+    rate, daily_recipients                                          `_NoPace`
+
+Paths count from the section.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -56,6 +62,11 @@ from relay.policy import fields as policy_fields
 from relay.policy.fields import placeholders
 from relay.policy.link_local import is_link_local
 from relay.policy.refusal import HTTP, Table
+
+# What more than one kind has, as a default or once and for all.
+_CONNECTIONS = 3
+_RECIPIENTS = 100
+_FAIL: Final = "fail"
 
 
 class Timeouts(Section):
@@ -121,7 +132,7 @@ class SmtpUpstream(Section):
         "xoauth2, the default with oauth2: a token.",
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
-    max_connections: Count = setting(3, description="Connections at the same time.")
+    max_connections: Count = setting(_CONNECTIONS, description="Connections at the same time.")
     rate: Rates = setting(
         (),
         description="Transactions, as in 30/min or [30/min, 500/h]: mail waits; a fifth is kept for session codes.",
@@ -132,7 +143,7 @@ class SmtpUpstream(Section):
     max_message_size: PositiveSize | None = setting(
         None, description="The largest message it takes, where EHLO does not say or was not heard yet."
     )
-    max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
+    max_recipients: Count = setting(_RECIPIENTS, description="Recipients in one transaction; more are split.")
     long_lines: Literal["keep", "encode"] = setting(
         "keep",
         description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
@@ -147,7 +158,7 @@ class SmtpUpstream(Section):
     timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
 
     directory: ClassVar[None] = None
-    on_client_error: ClassVar[str] = "fail"
+    on_client_error: ClassVar[str] = _FAIL
 
     @property
     def where(self) -> str:
@@ -303,23 +314,33 @@ class HttpsTimeouts(Section):
     total: Duration = setting("30s", description="From the beginning of a request to the status of its answer.")
 
 
-class _Elsewhere(Section):
-    """A way out that leads to no mailbox at a provider: it has neither a login there nor a pace of its account."""
+class _NoSmtp(Section):
+    """A way out that speaks no SMTP: lines go as they are, and no receiver judges by DNS who sent."""
+
+    long_lines: ClassVar[None] = None
+    dkim_selectors: ClassVar[None] = None
+    local_port: ClassVar[None] = None
+
+
+class _NoLogin(Section):
+    """A way out without a login at a provider."""
 
     preset: ClassVar[None] = None
     oauth2: ClassVar[None] = None
-    rate: ClassVar[Rates] = ()
-    daily_recipients: ClassVar[None] = None
-    long_lines: ClassVar[None] = None  # they go as they are
-    dkim_selectors: ClassVar[None] = None  # what goes there is no mail that a receiver judges by DNS
     account: ClassVar[None] = None
     mailbox: ClassVar[None] = None
-    local_port: ClassVar[None] = None
     stages: ClassVar[tuple[str, ...]] = ()
     watched: ClassVar[tuple[Pair, ...]] = ()
 
 
-class HttpsUpstream(_Elsewhere):
+class _NoPace(Section):
+    """A way out that takes whatever comes."""
+
+    rate: ClassVar[Rates] = ()
+    daily_recipients: ClassVar[None] = None
+
+
+class HttpsUpstream(_NoSmtp, _NoLogin, _NoPace):
     """A way out: the HTTPS endpoint of a vendor (docs/vendor-endpoint.md); one request for each recipient."""
 
     type: Literal["https"] = Field(description="The kind of upstream: smtp, https or capture.")
@@ -361,11 +382,11 @@ class HttpsUpstream(_Elsewhere):
         description="The endpoint may have an address of the link (169.254.0.0/16, fe80::/10) or of cloud metadata.",
     )
     on_client_error: Literal["fail", "next"] = setting(
-        "fail",
+        _FAIL,
         description="A refusal (4xx): fail (the recipient fails) or next (only where no other upstream of the route"
         " takes it).",
     )
-    max_connections: Count = setting(3, description="Connections at the same time.")
+    max_connections: Count = setting(_CONNECTIONS, description="Connections at the same time.")
     timeouts: HttpsTimeouts = setting(HttpsTimeouts, description="How long the endpoint may take.")
 
     directory: ClassVar[None] = None
@@ -440,17 +461,17 @@ class HttpsUpstream(_Elsewhere):
             yield Finding(("auth",), problem, "write auth: hmac-sha256 or bearer, or name a tls_certificate")
 
 
-class CaptureUpstream(_Elsewhere):
+class CaptureUpstream(_NoSmtp, _NoLogin, _NoPace):
     """A way out that ends here: each message becomes a file."""
 
     type: Literal["capture"] = Field(description="The kind of upstream: smtp, https or capture.")
     directory: FilePath = Field(description="The folder that the .eml files are written into.")
 
-    max_connections: ClassVar[int] = 3
-    max_recipients: ClassVar[int] = 100
+    max_connections: ClassVar[int] = _CONNECTIONS
+    max_recipients: ClassVar[int] = _RECIPIENTS
     server: ClassVar[None] = None
     refusals: ClassVar[Table] = Table()
-    on_client_error: ClassVar[str] = "fail"
+    on_client_error: ClassVar[str] = _FAIL
     mistakes: ClassVar[tuple[Finding, ...]] = ()
     warnings: ClassVar[tuple[Finding, ...]] = ()
 

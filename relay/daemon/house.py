@@ -315,7 +315,7 @@ class House:
             await asyncio.sleep(CLOCK_EVERY)
 
     def _tokens(self) -> Iterable[TokenSource]:
-        sources = [wiring.tokens_of(upstream.transport) for upstream in self.upstreams.values()]
+        sources = [upstream.transport.tokens for upstream in self.upstreams.values()]
         return [source for source in sources if source is not None]
 
     def _token_ends(self) -> dict[str, datetime]:

@@ -32,11 +32,6 @@ class Account:
     pace: Pace
     places: Places
 
-    @classmethod
-    def alone(cls, connections: int) -> Account:
-        """One that shares nothing and is remembered nowhere."""
-        return cls(Pace(now=datetime.now), Places(connections))
-
     def configure(self, terms: Terms) -> None:
         self.pace.configure(terms.limits)
         self.places.configure(terms.connections, codes=terms.codes)

@@ -1,12 +1,16 @@
 """Whether an upstream is well: set aside, asked to be spared, or up.
 
-An upstream that fails before a transaction (connect to AUTH), or says 421, is set aside: for a growing
-pause nobody tries it, then one connection probes, then all come back. What goes wrong later in a
-transaction says more about the message than about the upstream, and defers only the message; else one
-message could keep an upstream from all others.
+An upstream that fails before a transaction (connect to AUTH) is set aside: for a growing pause nobody tries it, then
+one connection probes, then all come back.
 
-One that says its quota is used up is set aside until the quota comes back, once two messages have heard it. One that
-only asks for less is not set aside: mail waits for it a moment, over fewer connections where they were too many.
+What breaks off a transaction (a 421, a drop), and what blames the account in one, may be brought about by the message.
+So the upstream is believed to be sick only when two messages have met it and none has gone through since. Then it is
+set aside as well, after a 421 or a drop for moments at first: there may be a batch of such messages, and the first
+other one is to end that. So one that has met it is no probe, and is not counted again: when it is due by its own
+schedule it is tried beside, lest forty take turns. Once others have gone through, it is known to be the message.
+
+One that says its quota is used up is set aside until the quota comes back. One that only asks for less is not set
+aside: mail waits for it a moment, over fewer connections where they were too many.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 from relay.delivery.account import Account
-from relay.events import Observer, UpstreamRestored, UpstreamSetAside, UpstreamThrottled
+from relay.events import MessageBlamed, Observer, UpstreamRestored, UpstreamSetAside, UpstreamThrottled
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.refusal import OF_THE_ACCOUNT, speaks_of_connections
@@ -26,6 +31,10 @@ from relay.transport.port import DeliveryRequest
 NEVER = float("inf")
 THROTTLED_FIRST, THROTTLED_LONGEST = 2.0, 60.0  # seconds of pause after an upstream asked for less
 AUTH_LONGEST = 300.0  # seconds between two tries at an upstream that refuses the login
+# Seconds of pause after a second message was broken off, and how that grows: forty such messages, one behind the other,
+# cost half a minute; and an upstream that is sick is asked a hundred times before a pause is five minutes.
+BROKEN_OFF_FIRST, BROKEN_OFF_GROWTH = 0.1, 1.08
+REMEMBERED = 1000  # messages
 _MAY_QUOTE = (
     Stage.DATA,
     Stage.BODY,
@@ -59,7 +68,8 @@ class Health:
         self._probe: object = None
         self._throttled_until = 0.0
         self._throttled = 0  # times in a row
-        self._suspected_by: str | None = None  # the message that heard last that it is the account
+        self._met: dict[str, Deferred] = {}  # what may be the upstream or the message, since one went through
+        self._blamed: dict[str, None] = {}  # messages that met it while others went through; the latest is the last
 
     @property
     def up(self) -> bool:
@@ -119,7 +129,7 @@ class Health:
             return True
         if not self.admits(insist=insist) or (rested and not insist and self.rests_for > 0):
             return False
-        if self._aside_until is not None and self.opens_in == 0:
+        if self._aside_until is not None and self.opens_in == 0 and self._may_probe(request):
             self._probe = request
         return True
 
@@ -141,8 +151,10 @@ class Health:
         probe = self._probe is request
         news = epoch == self.epoch
         if sick is None:
-            self._suspected_by = None
-        elif not probe and self._may_be_the_message(request, sick):
+            self._went_through(request)
+        elif self._may_be_the_message(request, sick):
+            if probe:
+                self._restore()  # it came so far
             return
         if sick is not None and _asks_for_less(sick) and not (probe and sick.stage in BEFORE_A_TRANSACTION):
             if probe:
@@ -152,29 +164,49 @@ class Health:
                 self._slow_down(sick, session_code=session_code)
         elif sick is not None and _speaks_of_upstream(sick):
             # Begun before it was set aside, or insisted upon meanwhile: no news.
-            if news and (probe or self._aside_until is None):
+            if news and (probe or self.opens_in == 0):
                 self._set_aside(sick, schedule, session_code=session_code)
         elif self._aside_until is None:
             self._failures = 0
             if news and sick is None:
                 self._throttled = 0
-        # A line that broke in a transaction proves nothing, but that a probe came so far. What began before a login
-        # was refused, or a quota was used up, does not prove the contrary.
+        # What went wrong in a transaction proves nothing, but that a probe came so far. What began before a login was
+        # refused, or a quota was used up, does not prove the contrary.
         elif probe or (sick is None and (news or not self._is_of_the_account)):
             self._restore()
 
     def _may_be_the_message(self, request: object, sick: Deferred) -> bool:
-        """True when the account is blamed within a transaction, and for one message only so far: it may be its
-        recipients or its content that bring about such words. A second message that hears them proves it."""
-        if sick.refusal not in OF_THE_ACCOUNT or sick.stage in BEFORE_A_TRANSACTION or _is_421(sick):
-            return False
+        """True when only one message has met it, or one that has met it while others went through."""
         if _asks_for_less(sick):  # a short pause does little harm
             return False
-        queue_id = request.queue_id if isinstance(request, DeliveryRequest) else ""
-        if self._suspected_by in (None, queue_id):
-            self._suspected_by = queue_id
+        probe = self._probe is request
+        if not broken_off(sick) and (probe or sick.refusal not in OF_THE_ACCOUNT or sick.stage in BEFORE_A_TRANSACTION):
+            return False
+        name = _name_of(request)
+        if name in self._met or name in self._blamed:
             return True
-        return False
+        self._met[name] = sick
+        _forget(self._met)
+        return len(self._met) < 2
+
+    def _may_probe(self, request: object) -> bool:
+        if self._aside_for is None or not broken_off(self._aside_for):
+            return True
+        name = _name_of(request)
+        return name not in self._met and name not in self._blamed
+
+    def _went_through(self, request: object) -> None:
+        """Whoever met trouble before did not meet a sick upstream."""
+        name = _name_of(request)
+        self._met.pop(name, None)
+        self._blamed.pop(name, None)
+        for queue_id, sick in self._met.items():
+            self._blamed[queue_id] = None
+            self._observer.observe(
+                MessageBlamed(queue_id, self._name, sick.stage, sick.reply.code if sick.reply is not None else 0)
+            )
+        self._met.clear()
+        _forget(self._blamed)
 
     def _restore(self) -> None:
         self._failures = 0
@@ -218,6 +250,8 @@ class Health:
         pause = schedule.set_aside(self._failures, jitter, trouble.retry_after).total_seconds()
         if trouble.refusal is Refusal.QUOTA:
             pause = self._account.pace.hold(trouble.stage, code, status)
+        elif broken_off(trouble):
+            pause = min(pause, BROKEN_OFF_FIRST * BROKEN_OFF_GROWTH ** min(self._failures - 1, 200))
         elif trouble.stage is Stage.AUTH:
             # A schedule for session codes would try a wrong password twice a minute, and lock the account.
             pause = max(pause, min(pause * 2 ** min(self._failures - 1, 10), AUTH_LONGEST))
@@ -269,9 +303,21 @@ def _speaks_of_upstream(trouble: Deferred) -> bool:
         trouble.stage in BEFORE_A_TRANSACTION
         or trouble.stage is Stage.HTTP  # an endpoint that calls itself unable, or gives no answer
         or trouble.refusal in OF_THE_ACCOUNT
-        or _is_421(trouble)
+        or broken_off(trouble)
     )
 
 
-def _is_421(trouble: Deferred) -> bool:
-    return trouble.reply is not None and trouble.reply.code == 421
+def broken_off(trouble: Deferred) -> bool:
+    """A 421 or a drop within a transaction."""
+    if trouble.stage in BEFORE_A_TRANSACTION or trouble.stage is Stage.HTTP:
+        return False
+    return trouble.trouble is Trouble.DROPPED or (trouble.reply is not None and trouble.reply.code == 421)
+
+
+def _forget(messages: dict[str, Any]) -> None:
+    while len(messages) > REMEMBERED:
+        del messages[next(iter(messages))]
+
+
+def _name_of(request: object) -> str:
+    return request.queue_id if isinstance(request, DeliveryRequest) else ""

@@ -18,7 +18,7 @@ _TOPIC = "long-lines"
 class LongLines:
     """Of one upstream. `always`: the configuration says `encode`."""
 
-    def __init__(self, upstream: str, store: QueueStore, now: Callable[[], datetime], *, always: bool = False) -> None:
+    def __init__(self, upstream: str, store: QueueStore, now: Callable[[], datetime], *, always: bool) -> None:
         self._upstream = upstream
         self._store = store
         self._now = now

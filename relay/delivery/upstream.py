@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from relay.delivery.account import Account
-from relay.delivery.health import NEVER, Health
+from relay.delivery.health import NEVER, Health, broken_off
 from relay.delivery.long_lines import LongLines
 from relay.delivery.pace import Claim
 from relay.delivery.pool import Pool
@@ -27,7 +27,6 @@ from relay.values import frozen
 
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
 GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
-_BY_CODE = Table()
 
 
 @frozen
@@ -46,16 +45,15 @@ class Upstream:
         transport: Transport,
         limits: UpstreamLimits,
         *,
-        refusals: Table = _BY_CODE,
-        account: Account | None = None,
+        refusals: Table,
+        account: Account,
         observer: Observer,
         changed: Callable[[], None],
-        long_lines: LongLines | None = None,
+        long_lines: LongLines | None,
     ) -> None:
         self.transport = transport
         self._limits = limits
         self.refusals = refusals
-        account = account or Account.alone(limits.max_connections)
         self.pace, self.places = account.pace, account.places
         self._observer = observer
         self._changed = changed
@@ -115,7 +113,7 @@ class Upstream:
         self.health.remember()
 
     def _fell(self, trouble: Deferred) -> None:
-        if trouble.refusal is not Refusal.QUOTA:
+        if trouble.refusal is not Refusal.QUOTA and not broken_off(trouble):
             self.pool.drop_all()
         self._rose()
 
@@ -197,9 +195,10 @@ class Upstream:
             if len(self._active) + len(self.pool.idle) > self.places.allowed:
                 self.pool.let_go()
             self.bell.ring()
-        if self._closed and delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
+        if not self._closed:
+            self.health.judge(request, epoch, delivery.sick, schedule, session_code=code)
+        elif delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
             return None
-        self.health.judge(request, epoch, delivery.sick, schedule, session_code=code)
         return delivery
 
     async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:

@@ -74,7 +74,7 @@ class Acceptor:
         ring: Callable[[str], None],
         direct: DirectReply,
         observer: Observer,
-        size_limit: Callable[[Route], int | None] = lambda _: None,
+        size_limit: Callable[[Route], int | None],
     ) -> None:
         self._store = store
         self._policy = policy
@@ -134,11 +134,13 @@ class Acceptor:
                 if reply is not None:
                     return self._said(submission, decision, reply)
             leased = not held and self._room(route.name, content.size)
-            lease = await self._store.put(entry, leased=leased, held=held)
+            first = route.upstreams[:1] if entry.session_code else ()
+            ways = first * len(submission.envelope.recipients)
+            lease = await self._store.put(entry, leased=leased, held=held, ways=ways)
         except StoreUnavailable as error:
-            full = error.reason == "full"
-            self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)
-            return replies.STORE_FULL if full else replies.STORE_FAILED
+            said = replies.unkept(error)
+            self._refused(submission, "store_failed", int(said[:3]), said[4:9].decode(), error.reason)
+            return said
         self._accepted(entry, decision, elapsed())
         if rule is not None and rule.hold:
             recipients = submission.envelope.recipients

@@ -16,7 +16,7 @@ class ChunkReader(ContentReader):
 
     __slots__ = ("_last", "_left")
 
-    def __init__(self, *, limit: int, in_memory: int, memory: Memory, bare_newline: str = "normalize") -> None:
+    def __init__(self, *, limit: int, in_memory: int, memory: Memory, bare_newline: str) -> None:
         super().__init__(limit=limit, in_memory=in_memory, memory=memory, bare_newline=bare_newline)
         self._left = 0
         self._last = False

@@ -64,7 +64,7 @@ class ContentReader:
         "too_large",
     )
 
-    def __init__(self, *, limit: int, in_memory: int, memory: Memory, bare_newline: str = "normalize") -> None:
+    def __init__(self, *, limit: int, in_memory: int, memory: Memory, bare_newline: str) -> None:
         self._limit = limit
         self._in_memory = in_memory
         self._memory = memory

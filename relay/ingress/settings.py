@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network
 
+from relay.policy.client import Network
 from relay.policy.rate import Rate
 from relay.values import frozen
 
@@ -50,7 +50,7 @@ class ListenerSettings:
 
     name: str
     hostname: str
-    allow: tuple[IPv4Network | IPv6Network, ...]
+    allow: tuple[Network, ...]
     max_message_size: int
     tls: str
     tls_context: ssl.SSLContext | None
@@ -59,7 +59,7 @@ class ListenerSettings:
     verify: Callable[[str, str], bool] | None
     bare_newline: str
     complete_addresses: bool
-    proxy_protocol: tuple[IPv4Network | IPv6Network, ...]
+    proxy_protocol: tuple[Network, ...]
     certificate_ends: datetime | None
     patience: float | None
     limits: ListenerLimits

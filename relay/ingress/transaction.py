@@ -14,11 +14,10 @@ from relay.ingress import replies
 from relay.ingress.limits import Memory
 from relay.mail import path
 from relay.mail.address import Address
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.envelope import Envelope, Recipient, wishes
 from relay.mail.quirk import Quirk
 from relay.mail.reply import Reply
 
-_NOTIFY = frozenset({"never", "success", "failure", "delay"})
 _XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,500}")  # RFC 3461, section 4
 _BAD_RCPT = Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
 _RECIPIENT = 200  # octets that a recipient takes beside those of its argument, which count twice
@@ -186,9 +185,7 @@ def _recipient(argument: bytes) -> tuple[Recipient, frozenset[Quirk]] | None:
     orcpt: str | None = None
     for key, value in found.parameters:
         if key == "NOTIFY" and value:
-            asked = frozenset(value.decode("ascii", "replace").lower().split(","))
-            if asked <= _NOTIFY and (asked == {"never"} or "never" not in asked):
-                notify = asked
+            notify = wishes(value.decode("ascii", "replace")) or notify
         elif key == "ORCPT":
             orcpt = _xtext(value)
         else:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from relay.mail.encoding import decode, text
+from relay.mail.encoding import decode, text, unquoted
 from relay.mail.header import unfold
 
 LIMIT = 10_240  # mailboxes of one value
@@ -36,7 +36,6 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _IN_COMMENT = re.compile(rb"[()]|\\.", re.DOTALL)
-_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _ADDRESS = re.compile(
     r'(?:[^\s\x00-\x20\x7f-\x9f"(),:;<>@\[\\\]]{1,256}|"(?:[^"\\\x00-\x1f\x7f-\x9f]|\\[ -~]){1,256}")'
     r"@(?:[^\s\x00-,/:-@\[-^`{-\x9f]{1,255}|\[[0-9A-Za-z:.-]{1,64}\])\Z"
@@ -155,7 +154,7 @@ class _Reader:
             elif token.lastgroup == "blank":
                 self._word(b" ", b" ")
             elif token.lastgroup == "quoted":
-                self._word(written, _QUOTED_PAIR.sub(rb"\1", written[1:-1]))
+                self._word(written, unquoted(written))
             else:
                 self._word(written, written)
         self._end()

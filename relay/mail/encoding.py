@@ -13,6 +13,7 @@ import re
 from relay.mail.header import unfold
 
 _WORD = re.compile(rb"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _BLANK = re.compile(rb"[ \t]*+\Z")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
@@ -121,6 +122,11 @@ def _octets(encoding: bytes, payload: bytes) -> bytes | None:
         return binascii.a2b_base64(payload + b"==")  # the padding is often missing, and too much does no harm
     except binascii.Error:
         return None
+
+
+def unquoted(written: bytes) -> bytes:
+    """What a quoted string says, which is given with its quotes (RFC 5322, section 3.2.4)."""
+    return _QUOTED_PAIR.sub(rb"\1", written[1:-1])
 
 
 def encode_phrase(name: str) -> bytes:

@@ -11,13 +11,21 @@ from collections.abc import Iterable
 from relay.mail.address import Address
 from relay.values import frozen
 
+NOTIFY = ("never", "success", "failure", "delay")
+
+
+def wishes(text: str) -> frozenset[str] | None:
+    """What a NOTIFY asks for, in upper or lower case (RFC 3461, section 4.1); None where it is no such list."""
+    asked = frozenset(text.lower().split(","))
+    return asked if asked.issubset(NOTIFY) and (asked == {"never"} or "never" not in asked) else None
+
 
 @frozen
 class Recipient:
     """One RCPT TO: the unit of fate.
 
-    `notify` is None (not asked) or a set of "never", "success", "failure", "delay"
-    (RFC 3461, section 4.1); `orcpt` is the raw xtext value "rfc822;jan@example.nl" or None.
+    `notify` is None (not asked) or a set of words of `NOTIFY`; `orcpt` is the raw xtext value
+    "rfc822;jan@example.nl" or None.
     """
 
     address: Address

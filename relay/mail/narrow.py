@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from relay.mail.encoding import decode, encode_phrase
+from relay.mail.encoding import decode, encode_phrase, unquoted
 from relay.mail.header import folded, unfold
 from relay.mail.mime import name_of
 
@@ -25,7 +25,6 @@ _MAILBOX = re.compile(
     rb'[ \t]*+(?:(?P<phrase>"[^"\\]*+(?:\\.[^"\\]*+)*"|[^"<>()\[\]:;,@\\]*+)<(?P<address>' + _DOT_ATOM + rb")>"
     rb"|(?P<bare>" + _DOT_ATOM + rb"))[ \t]*+(?:,|\Z)"
 )
-_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 # Before white space that stands between two words.
 _PLACE = re.compile(rb"(?<=[^ \t])(?=[ \t]++[^ \t\r\n])")
 
@@ -55,7 +54,7 @@ def _mailboxes(value: bytes) -> list[bytes]:
         at = found.end()
         phrase = (found["phrase"] or b"").strip()
         if phrase and not phrase.isascii():
-            plain = _QUOTED_PAIR.sub(rb"\1", phrase[1:-1]) if phrase[:1] == b'"' else phrase
+            plain = unquoted(phrase) if phrase[:1] == b'"' else phrase
             phrase = encode_phrase(decode(plain))
         address = found["bare"] or b"<" + found["address"] + b">"
         words += [phrase, address] if phrase else [address]

@@ -74,7 +74,7 @@ class Deferred:
     """Not now. `in_doubt`: the whole message was sent and no answer came, so it may have been taken.
 
     `reply` is the upstream's, or None when none was given; `text` then says what happened.
-    `upstream_sick`: it says nothing about this message; the upstream is to be set aside. `refusal`: what the
+    `upstream_sick`: it need not speak of this message, and another upstream may be asked at once. `refusal`: what the
     reply speaks of, None without a reply, or before anybody asked. `retry_after`: seconds that the upstream asked for.
     """
 

@@ -13,7 +13,7 @@ from relay.mail.address import Address
 from relay.mail.submission import Peer, Submission
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _IP = re.compile(r"[0-9A-Fa-f.:]{2,45}\Z")
 # What may stand in the field: a client chooses its HELO, and parentheses would change the meaning of the rest.
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
@@ -72,7 +72,7 @@ def _date(moment: datetime, offset: timedelta) -> bytes:
     minutes = round(offset.total_seconds()) // 60
     sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
     return (
-        f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year:04d} "
+        f"{_DAYS[moment.weekday()]}, {moment.day} {MONTHS[moment.month - 1]} {moment.year:04d} "
         f"{moment:%H:%M:%S} {sign}{minutes // 60:02d}{minutes % 60:02d}"
     ).encode()
 

@@ -47,8 +47,11 @@ class Gauges:
     up: Callable[[], Mapping[str, bool]]
     disk_free: Callable[[], int | None]
     verdicts: Callable[[], Mapping[str, int]]
-    tokens: Callable[[], Mapping[str, datetime]] = dict
-    credentials: Callable[[], Mapping[str, datetime]] = dict
+    tokens: Callable[[], Mapping[str, datetime]]
+    credentials: Callable[[], Mapping[str, datetime]]
+
+
+_OPEN = "application/openmetrics-text"
 
 
 class Metrics(Tally):
@@ -69,7 +72,8 @@ class Metrics(Tally):
 
         `queued`: as just read; None when it could not be read, then its gauges are left out.
         """
-        encode, content_type = choose_encoder(accept)
+        # The library compares what stands behind it as a version, whatever it is.
+        encode, content_type = choose_encoder(_OPEN if _OPEN in accept else "")
         self._queued = queued
         return encode(self._registry), content_type
 

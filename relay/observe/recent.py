@@ -49,7 +49,7 @@ class CodeCounts:
 class Recent:
     """An observer that remembers. `language` is that of the troubles: en or nl."""
 
-    def __init__(self, *, language: str = "en", now: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, language: str, now: Callable[[], float] = time.time) -> None:
         self.language = language
         self.session_codes = CodeCounts()
         self._now = now

@@ -358,7 +358,7 @@ _line(
     "upstream_set_aside",
     Level.WARNING,
     "upstream stage code status",
-    text=lambda e: _joined((e.trouble, e.text, f"next try in {e.seconds:.0f} s")),
+    text=lambda e: _joined((e.trouble, e.text, f"next try in {e.seconds:.{int(e.seconds < 1)}f} s")),
     raised=(
         Level.ERROR,
         "AUTH refused",
@@ -373,6 +373,13 @@ _line(
     text=lambda e: _joined((e.text, f"mail waits {e.seconds:.0f} s, then over {e.connections} at most")),
 )
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
+_line(
+    events.MessageBlamed,
+    "message_blamed",
+    Level.INFO,
+    "queue_id upstream stage code",
+    text=lambda _: "other mail went through after that: it is this message's own trouble, and it waits by its schedule",
+)
 _line(
     events.ChunkingGivenUp,
     "chunking_given_up",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+Network = IPv4Network | IPv6Network
+
 LOCAL = "local"  # who came through a Unix socket: this machine, and no address; no network holds it
 
 
@@ -15,7 +17,7 @@ def plain(address: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def allowed(client: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+def allowed(client: str, networks: tuple[Network, ...]) -> bool:
     """True when `client` (in plain form) lies in one of the networks."""
     try:
         address = ip_address(client)

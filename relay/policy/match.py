@@ -26,11 +26,9 @@ MOST_FIELDS = 100  # of one name that are looked at, from the top
 class View:
     """A submission as conditions see it. `session_code` is set once that is decided, before sender rules are asked."""
 
-    def __init__(self, submission: Submission, header: Header | None = None) -> None:
+    def __init__(self, submission: Submission) -> None:
         self.submission = submission
         self.session_code = False
-        if header is not None:
-            self.__dict__["header"] = header
 
     @cached_property
     def header(self) -> Header:

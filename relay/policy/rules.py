@@ -6,10 +6,10 @@ All conditions of a match must hold; within one condition any pattern will do.
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from relay.mail.address import Address
+from relay.policy.client import Network
 from relay.values import frozen
 
 
@@ -37,7 +37,7 @@ class Match:
     to: tuple[Pattern, ...] | None = None
     subject: tuple[Pattern, ...] | None = None
     header: tuple[tuple[str, tuple[Pattern, ...]], ...] = ()
-    client: tuple[IPv4Network | IPv6Network, ...] | None = None
+    client: tuple[Network, ...] | None = None
     listener: tuple[Pattern, ...] | None = None
     user: tuple[Pattern, ...] | None = None
     session_code: bool | None = None

@@ -3,12 +3,18 @@
 On the event loop `store_loop.GroupedStore` makes operations, keeps the books and answers callers; it knows no
 database. A database is a `Disk`: it carries operations out in batches, and answers questions. `queue/sqlite` is one.
 `tests/queue/conformance.py` and `operators.py` define what a store does, crashes included; a database that passes them
-is one. A second needs a package beside `sqlite`, its line in `wiring.open_store`, and a house in those tests.
+is one. A second needs
 
-**What is the database's own**: tables, SQL, connections, locks and retries; how it finds the leases of a dead process
-and what lies there at the start (`ledger.Found`); how it copies itself, takes what is due (`Work.due`), removes what
-has ended (`Work.end`) and inserts many rows; that after a commit with a `Wipe` it empties its log, and says so there
-(`done`); whether it looks for rows that keep others from being taken (`Take.damaged`).
+- a package beside `sqlite`, and where it has a library, an extra for it and a contract in `pyproject.toml`;
+- its URL: a type in `config/values.py`, which `_store` and `Store` in `config/fields.py` read;
+- its line in `wiring.open_store`;
+- a house in `tests/queue`, for which those tests run.
+
+**What is the database's own**: tables, SQL, connections, locks and retries; how it finds the leases of a dead process,
+whose session codes are in doubt by their way (`QueueStore.change_way`), and what lies there at the start
+(`ledger.Found`); how it copies itself, takes what is due (`Work.due`), removes what has ended (`Work.end`) and inserts
+many rows; that after a commit with a `Wipe` it empties its log, and says so there (`done`); whether it looks for rows
+that keep others from being taken (`Take.damaged`).
 
 **What is not**: operations and questions name their statements, which each database has under these names
 (`sqlite/statements.sql` is the list), with values and answers in the same order. Values are rows of `rows`: moments are
@@ -29,6 +35,10 @@ operation that fails by itself fails alone (`Operation.error`), with nothing of 
 whole batch does, and `sure` says that nothing of it is there; a database that can find out (by a mark that the batch
 commits with itself) tries until it knows. One that cannot reports `sure=False`: its callers are told that it failed,
 and the next batch comes with a `Mend`, by which the database first makes itself say what the callers were told.
+
+**Names.** A commit into what the next start would not find keeps nothing. Where a database is taken away while it is
+open it refuses whatever somebody would be told is kept (`Operation.promises`), does all else with what it still has,
+`save` as well, and says so in `afterwards`; and a batch behind which it finds out has failed, not for `sure`.
 """
 
 from __future__ import annotations
@@ -130,10 +140,11 @@ class Operation(Generic[T]):
     without counting an attempt; `refused_file` and `ended_files` name the spool
     files that are of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
     left in the files of the database, whether it succeeded or failed. `patient`: nobody waits for it who could do
-    anything meanwhile but wait for its next message.
+    anything meanwhile but wait for its next message. `promises`: somebody is told that mail is kept now.
     """
 
     patient = False
+    promises = False
 
     __slots__ = ("born", "ended_files", "error", "future", "leaves_traces", "refused_file", "uncounted")
 
@@ -208,8 +219,9 @@ class Disk(Protocol):
         """Carry out a batch as one transaction. Never raises: a dead thread would leave every caller waiting."""
         ...
 
-    def afterwards(self) -> None:
-        """Housekeeping for which no caller waits, after each commit."""
+    def afterwards(self) -> str:
+        """Housekeeping for which no caller waits, after each commit and once a second; what is wrong with the names of
+        its files ("moved"), in a sentence, or ""."""
         ...
 
     async def read(self, look: Callable[Concatenate[Work, P], T], *args: P.args, **named: P.kwargs) -> T:

@@ -11,6 +11,9 @@ from enum import StrEnum
 from relay.queue.model import Kind
 from relay.values import frozen
 
+PAGE = 500  # entries of one transaction, and IDs of one order
+MOST_LISTED = 10_000  # entries of one answer
+
 
 class Place(StrEnum):
     """Where an entry is: as the ledger's states, then damaged (it cannot be read), then in the history."""

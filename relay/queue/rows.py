@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from relay.mail.address import Address
 from relay.mail.content import Content, MemoryContent
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.envelope import NOTIFY, Envelope, Recipient
 from relay.mail.submission import Peer, Submission
 from relay.queue.content import FileContent
 from relay.queue.model import Entry, Kind, Pending, Settlement, State, Told
@@ -29,7 +29,6 @@ Row = tuple[Any, ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES = frozenset(state.value for state in State)
-_NOTIFY = frozenset({"never", "success", "failure", "delay"})
 
 
 class Unreadable(Exception):
@@ -81,6 +80,7 @@ class RecipientRow(NamedTuple):
     last_reply: str
     in_doubt: int
     in_doubt_at: str
+    way: str
 
 
 class HistoryRow(NamedTuple):
@@ -157,7 +157,7 @@ def content_row(key: int, entry: Entry) -> Row:
     return (key, entry.session_code, len(content.head), content.head)
 
 
-def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
+def recipient_rows(key: int, recipients: Iterable[Recipient], ways: Iterable[str]) -> list[Row]:
     return [
         (
             key,
@@ -165,8 +165,9 @@ def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
             f"{recipient.address.local}@{recipient.address.domain}",
             None if recipient.notify is None else ",".join(sorted(recipient.notify)),
             recipient.orcpt,
+            way,
         )
-        for n, recipient in enumerate(recipients)
+        for n, (recipient, way) in enumerate(zip(recipients, ways, strict=True))
     ]
 
 
@@ -258,7 +259,7 @@ def pending_of(entry: Entry, recipients: Sequence[RecipientRow]) -> tuple[Pendin
     if not _STATES.issuperset([row.state for row in recipients]):
         raise Unreadable("the state of a recipient makes no sense")
     pending = [
-        Pending(n, recipient, row.last_reply, row.in_doubt, row.in_doubt_at)
+        Pending(n, recipient, row.last_reply, row.in_doubt, row.in_doubt_at, row.way)
         for n, (recipient, row) in enumerate(zip(addressees, recipients, strict=True))
         if row.state == "pending"
     ]
@@ -304,7 +305,7 @@ def _recipient(address: str, notify: str | None, orcpt: str | None) -> Recipient
     if notify is None:
         return Recipient(address_of(address), None, orcpt)
     wishes = frozenset(notify.split(",")) if notify else frozenset()
-    if not wishes <= _NOTIFY:
+    if not wishes.issubset(NOTIFY):
         raise ValueError("no NOTIFY")
     return Recipient(address_of(address), wishes, orcpt)
 

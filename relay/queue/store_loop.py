@@ -25,7 +25,18 @@ from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Ve
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
 from relay.queue.operations.lease import Take, TakeExpired
 from relay.queue.operations.operator import Act
-from relay.queue.operations.walk import Forget, GiveBack, MakeDue, Put, Record, Settle, Summarise, Wipe, Write
+from relay.queue.operations.walk import (
+    ChangeWay,
+    Forget,
+    GiveBack,
+    MakeDue,
+    Put,
+    Record,
+    Settle,
+    Summarise,
+    Wipe,
+    Write,
+)
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.writer import GroupCommit
@@ -65,7 +76,8 @@ class GroupedStore:
         self._now = now
         self._low = False
         self._look_again_at = 0.0
-        self._failing = set[str]()  # the database, or the spool
+        self._failing = set[str]()  # the database, the spool, or the names of their files
+        self._moved = ""  # what is wrong with these names
         self._unsure = False
         self._undone: list[int] = []
         self._uncounted: list[int] = []
@@ -75,11 +87,12 @@ class GroupedStore:
         self._saving: asyncio.Future[Saved] | None = None
         self._put_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._commits: GroupCommit[Operation[Any], Mend | None, Report] = GroupCommit(
+        self._commits: GroupCommit[Operation[Any], Mend | None, Report, str] = GroupCommit(
             commit=disk.commit,
             prepare=self._mend,
             apply=self._apply,
             afterwards=disk.afterwards,
+            noticed=self._noticed,
             more_to_come=lambda: self._loop.time() - self._put_at < ANOTHER_SOON,
         )
         self._books.open(found)
@@ -114,11 +127,11 @@ class GroupedStore:
         there = os.statvfs(self.spool.directory.parent)
         return there.f_bavail * there.f_frsize
 
-    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
         if leased and held:
             raise ValueError("what waits for a person cannot be leased")
         self._put_at = self._loop.time()
-        return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
+        return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held, ways=ways))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
         return await self._submit(Take(route, limit, microseconds(now), self.spool))
@@ -133,6 +146,9 @@ class GroupedStore:
         if not await self._disk.read(questions.any_over, route, at, session_codes_only=only):
             return []
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
+
+    async def change_way(self, lease: Lease, places: Sequence[int], way: str) -> None:
+        await self._submit(ChangeWay(self._books.key(lease), places, way))
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:
         key = self._books.key(settlement.lease)
@@ -328,6 +344,8 @@ class GroupedStore:
 
     async def check(self) -> None:
         await self._submit(Write("beat"))  # a commit that has something to prove
+        if self._moved:
+            raise StoreUnavailable("moved", self._moved)
         if "spool" in self._failing:
             await self.spool.try_out()
 
@@ -408,7 +426,6 @@ class GroupedStore:
             self._take_back()
 
     def _fail(self, report: Report, reason: str, text: str) -> None:
-        self._failing.add("database")
         if not report.sure:
             self._unsure = True
         for operation in report.operations:
@@ -417,7 +434,17 @@ class GroupedStore:
                 self._uncounted += operation.uncounted
                 operation.doubt(self._books)
             self._refuse(operation, StoreUnavailable(reason, text))
-        self._observer.observe(StoreFailed(reason, text))
+        if reason != "moved":  # that is told when it is noticed
+            self._failing.add("database")
+            self._observer.observe(StoreFailed(reason, text))
+
+    def _noticed(self, moved: str) -> None:
+        self._moved = moved
+        if moved:
+            self._failing.add("names")
+            self._observer.observe(StoreFailed("moved", moved))
+        else:
+            self._works("names")
 
     def _works(self, part: str) -> None:
         if part in self._failing:
@@ -430,7 +457,8 @@ class GroupedStore:
             self._works("spool")
         else:
             self._failing.add("spool")
-            self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
+            if not self._moved:  # which says more
+                self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
 
     def _refuse(self, operation: Operation[Any], error: Exception) -> None:
         operation.undo(self._books)

@@ -25,6 +25,7 @@ class CaptureTransport:
 
     usable = True
     size_limit: int | None = None
+    tokens = None
 
     def __init__(self, name: str, directory: str | os.PathLike[str]) -> None:
         self._name = name
@@ -52,7 +53,7 @@ class CaptureTransport:
 
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         """Delivered to all recipients, or deferred for all where the folder cannot be written."""
-        if request.gate is not None and not request.gate():
+        if request.gate is not None and not await request.gate():
             return Delivery((CALLED_OFF,) * len(request.recipients))
         try:
             path = await asyncio.to_thread(self._write, request)

@@ -5,7 +5,7 @@ SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and OR
 
 from __future__ import annotations
 
-from relay.mail.envelope import Recipient
+from relay.mail.envelope import NOTIFY, Recipient
 from relay.mail.reply import Reply
 from relay.transport.offers import Offers
 from relay.transport.port import DeliveryRequest
@@ -13,7 +13,6 @@ from relay.transport.port import DeliveryRequest
 WHOLE = 256 * 1024  # up to this size a message in memory is sent in one write
 NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer")
 NOT_A_COMMAND = Reply(553, "5.1.3", "an address of the envelope cannot be put into an SMTP command")
-_NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 
 
 def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
@@ -71,6 +70,6 @@ def _may_be_8bit(request: DeliveryRequest) -> bool:
 def _dsn(recipient: Recipient) -> str:
     parameters = ""
     if recipient.notify is not None:
-        wanted = ",".join(word for word in _NOTIFY if word.lower() in recipient.notify)
+        wanted = ",".join(word.upper() for word in NOTIFY if word in recipient.notify)
         parameters = f" NOTIFY={wanted}" if wanted else ""
     return f"{parameters} ORCPT={recipient.orcpt}" if recipient.orcpt else parameters

@@ -18,15 +18,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import cast
 
-from aiohttp.client_proto import ResponseHandler
-
 from relay.errors import RelayError
 from relay.events import Observer, UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.policy.link_local import is_link_local
 from relay.transport import dial, pin
 from relay.transport.credentials import Auth, Credentials
-from relay.transport.exchange import HttpsConnection, Terms
+from relay.transport.exchange import HttpsConnection, Terms, Wire
 from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, end_of, explain
 from relay.values import frozen
@@ -58,6 +56,7 @@ class HttpsTransport:
     """An https upstream (`port.Transport`)."""
 
     size_limit: int | None = None
+    tokens = None
 
     def __init__(self, settings: HttpsSettings, *, observer: Observer) -> None:
         self._settings = settings
@@ -96,7 +95,7 @@ class HttpsTransport:
             stop(Stage.AUTH, Trouble.TRANSIENT, f"the token of {self.name} is not of ASCII, as a header field must be")
         return Credentials(settings.auth, secret, settings.username or "", settings.auth_header or "")
 
-    async def _open(self, end: float) -> tuple[ResponseHandler, dict[str, object] | None]:
+    async def _open(self, end: float) -> tuple[Wire, dict[str, object] | None]:
         """TLS with the endpoint, and the certificate it showed."""
         settings, host = self._settings, self._settings.terms.host
         try:
@@ -134,13 +133,11 @@ class HttpsTransport:
             stop(Stage.CONNECT, Trouble.TRANSIENT, text)
         return good
 
-    async def _handshake(
-        self, sock: socket.socket, context: ssl.SSLContext
-    ) -> tuple[ResponseHandler, dict[str, object] | None]:
+    async def _handshake(self, sock: socket.socket, context: ssl.SSLContext) -> tuple[Wire, dict[str, object] | None]:
         settings, host, loop = self._settings, self._settings.terms.host, asyncio.get_running_loop()
         try:
             transport, wire = await loop.create_connection(
-                lambda: ResponseHandler(loop),
+                lambda: Wire(loop),
                 sock=sock,
                 ssl=context,
                 server_hostname=host,

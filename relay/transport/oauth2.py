@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
+from relay import figures
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.token_http import TokenHttp, TokenTrouble
@@ -31,6 +32,7 @@ DELEGATED_SCOPE = "https://outlook.office.com/SMTP.Send"
 GOOGLE_CONSENT = "https://accounts.google.com/o/oauth2/v2/auth"
 LOOPBACK = "http://127.0.0.1:1/"
 """Nobody listens there: the browser's address bar keeps the URL, and a person pastes it."""
+_LIFETIME = 3600  # seconds of a token whose lifetime nobody knows
 LOGIN_NEEDED = "log in once: relay auth login"
 
 
@@ -223,9 +225,9 @@ def device_login(terms: OAuth2Terms) -> DeviceLogin:
     return DeviceLogin(
         url=sanitise(str(flow["verification_uri"]), 200),
         code=sanitise(str(flow["user_code"]), 40),
-        expires_in=float(flow.get("expires_in", 900)),
+        expires_in=flow.get("expires_in", 900),
         finish=finish,
-        interval=float(flow.get("interval", 5)),
+        interval=min(flow.get("interval", 5), 60),
     )
 
 
@@ -254,7 +256,7 @@ def _google(terms: OAuth2Terms, refresh_token: str, http: TokenHttp) -> Fetched:
     credentials.refresh(http)
     # It counts from the clock of this machine, and leaves the zone out.
     expiry = credentials.expiry
-    left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds() if expiry is not None else 3600.0
+    left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds() if expiry is not None else _LIFETIME
     got = {"access_token": credentials.token, "expires_in": left}
     return _fetched(terms, got | {"refresh_token": getattr(credentials, "refresh_token", None)}, refresh_token, http)
 
@@ -263,11 +265,9 @@ def _service_account(terms: OAuth2Terms) -> dict[str, Any]:
     """What stands in its key file; the token endpoint is that of the configuration."""
     try:
         with open(terms.key or "", "rb") as file:
-            info = json.loads(file.read())
+            info = figures.json_of(file.read())
     except OSError as error:
         raise RelayError(f"{terms.key} cannot be read: {error.strerror}") from None
-    except ValueError:
-        info = None
     if not isinstance(info, dict):
         raise RelayError(f"{terms.key} is not the key of a service account")
     return {**info, "token_uri": terms.token_url}
@@ -351,12 +351,8 @@ def _fetched(terms: OAuth2Terms, got: dict[str, Any], refresh_token: str, http: 
     host = urlsplit(terms.authority or terms.token_url).hostname or ""
     if "error" in got:
         raise http.refusal(host, got)
-    token, lifetime = got.get("access_token"), got.get("expires_in", 3600)
-    try:
-        seconds = float(lifetime)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not isinstance(token, str) or not (token.isascii() and token.isprintable()) or not token or seconds <= 0:
+    token, lifetime = got.get("access_token"), figures.lifetime(got.get("expires_in")) or _LIFETIME
+    if not isinstance(token, str) or not (token.isascii() and token.isprintable()) or not token:
         raise TokenTrouble(f"no token from {host}: there is none in its answer")
     rotated = got.get("refresh_token")
-    return Fetched(token, seconds, rotated if isinstance(rotated, str) and rotated else refresh_token)
+    return Fetched(token, lifetime, rotated if isinstance(rotated, str) and rotated else refresh_token)

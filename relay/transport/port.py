@@ -7,13 +7,16 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Outcome, Stage, Trouble
 from relay.values import frozen
+
+if TYPE_CHECKING:
+    from relay.transport.tokens import TokenSource
 
 PIECE = 256 * 1024  # octets that are read at once
 
@@ -23,8 +26,8 @@ CALLED_OFF = Deferred(Stage.DATA, Trouble.TRANSIENT, "the message goes by anothe
 class Gate(Protocol):
     """What a transaction has to pass, once, before its content may leave: the same message is under way elsewhere.
 
-    It is asked on the event loop, and nothing comes between its yes and the first octet. After a no the transaction
-    is given up, and whoever has no outcome yet is `CALLED_OFF`.
+    It is awaited, for it may have to commit something first; nothing comes between its yes and the first octet. After a
+    no the transaction is given up, and whoever has no outcome yet is `CALLED_OFF`.
     """
 
     @property
@@ -32,7 +35,7 @@ class Gate(Protocol):
         """True while the other way is under way: then DATA is not sent before the gate is passed either."""
         ...
 
-    def __call__(self) -> bool: ...
+    async def __call__(self) -> bool: ...
 
 
 @frozen
@@ -145,6 +148,11 @@ class Transport(Protocol):
     @property
     def size_limit(self) -> int | None:
         """The upstream's own message size limit as last seen, or None."""
+        ...
+
+    @property
+    def tokens(self) -> TokenSource | None:
+        """Where the tokens that it logs in with come from; None: it needs none."""
         ...
 
     async def connect(self) -> Connection | Deferred:

@@ -1,4 +1,4 @@
-"""Reading an upstream's replies: bytes as they come in, complete replies out.
+"""Reading an upstream's replies: bytes as they come in, complete replies out, and no more than are owed.
 
 Strict about what makes a reply (RFC 5321, section 4.2): three digits of 200 to 599, a space, a
 hyphen or the end of the line, one code in all lines, no NUL, at most 32 KiB in all. Whatever else comes is
@@ -23,23 +23,40 @@ _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)", re.ASCII)
 
 
 class ReplyReader:
-    """Cuts a stream into replies. A reply is its lines without line ends, joined by LF.
+    """Cuts a stream into replies, and counts them. A reply is its lines without line ends, joined by LF.
 
-    `broken` says why what came is no reply, and quotes nothing; from there on nothing more is read.
+    `owed` is how many replies are still to come: whoever writes a command adds one. `surplus` are those beyond: nobody
+    knows what they answer. `broken` says why what came is no reply, and quotes nothing; from there on nothing more is
+    read.
     """
 
-    __slots__ = ("_lines", "_rest", "_size", "broken")
+    __slots__ = ("_lines", "_rest", "_size", "broken", "owed", "surplus")
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
         self._rest = b""
         self._size = 0
         self.broken: str | None = None
+        self.owed = 0
+        self.surplus: list[bytes] = []
+
+    @property
+    def in_step(self) -> bool:
+        """False once anything came that is not owed, be it part of a reply."""
+        return not self.surplus and (self.owed > 0 or self.clean)
 
     @property
     def clean(self) -> bool:
         """True between replies; False when part of one has come, or something that is none."""
         return not (self._rest or self._lines or self.broken)
+
+    def answers(self, received: bytes) -> list[bytes]:
+        """The replies that `received` completes and that are owed; others are `surplus`."""
+        replies = self.feed(received)
+        placed = replies[: self.owed]
+        self.surplus += replies[self.owed :]
+        self.owed -= len(placed)
+        return placed
 
     def feed(self, received: bytes) -> list[bytes]:
         """The replies that `received` completes, up to where the stream breaks."""

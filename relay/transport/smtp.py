@@ -97,7 +97,7 @@ class SmtpTransport:
         self.settings = settings
         self.tokens = tokens
         self.heard: Heard | None = None  # by the last connection that came as far
-        self._observer = observer
+        self.observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.max_message_size
@@ -170,7 +170,7 @@ class SmtpTransport:
         except BaseException:
             opening.drop()
             raise
-        self._observer.observe(UpstreamConnected(self.name, end_of(certificate)))
+        self.observer.observe(UpstreamConnected(self.name, end_of(certificate)))
         return connection
 
     async def _secured(self, *, verify_name: bool) -> _Opening:
@@ -298,7 +298,8 @@ class _Opening(SMTPProtocol):
         self._timeouts = timeouts
         self._wire: asyncio.Transport | None = None
         self._reader = ReplyReader()
-        self._awaited = 1  # the banner
+        self._reader.owed = 1  # the banner
+        self._hello = b""
         self._last = b""
         self._violation: str | None = None
         self.encrypted = False
@@ -326,16 +327,15 @@ class _Opening(SMTPProtocol):
         super().connection_made(transport)
 
     def write(self, data: bytes) -> None:
-        self._awaited += 1
+        self._reader.owed += 1
         super().write(data)
 
     def data_received(self, data: bytes) -> None:
-        replies = self._reader.feed(data)
-        self._awaited -= len(replies)
+        replies = self._reader.answers(data)
         if self._reader.broken is not None:
             self._violate(f"the upstream does not speak SMTP: {self._reader.broken}")
             return
-        if self._awaited < 0 or (self._awaited == 0 and not self._reader.clean):
+        if not self._reader.in_step:
             self._violate("the upstream sent more than it was asked for")
             return
         if replies:
@@ -360,7 +360,8 @@ class _Opening(SMTPProtocol):
     async def ehlo(self, hostname: str) -> tuple[dict[str, str], list[str]]:
         """The keywords, in lower case, with their parameters; and the mechanisms of AUTH."""
         name = hostname if "." in hostname or hostname.startswith("[") else self._literal()
-        raw = await self.ask(Stage.EHLO, b"EHLO", name.encode("ascii", "replace"))
+        self._hello = b"EHLO %b\r\n" % name.encode("ascii", "replace")
+        raw = await self.ask(Stage.EHLO, *self._hello.split())
         lines = [line[4:].decode("utf-8", "replace") for line in raw.split(b"\n")]
         return parse_esmtp_extensions("\n".join(lines))
 
@@ -485,7 +486,7 @@ class _Opening(SMTPProtocol):
             self._intact(Stage.AUTH)
             stop(Stage.AUTH, Trouble.DROPPED, "the upstream closed the connection before the first transaction")
         transport = cast(asyncio.Transport, self.transport)
-        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._timeouts, chunking)
+        connection = SmtpConnection(transport, self._wire, self._sock, offers, self._hello, self._timeouts, chunking)
         transport.set_protocol(connection)
         self.transport = None
         return connection

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
+from relay import figures
 from relay.values import frozen
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h; ssl has no names for them.
@@ -65,8 +66,7 @@ def names_of(certificate: Mapping[str, object] | None) -> str:
 
 def end_of(certificate: Mapping[str, object] | None) -> datetime | None:
     """Until when the certificate that `getpeercert` returned is good; None where it was not verified."""
-    not_after = (certificate or {}).get("notAfter")
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(not_after)), UTC) if not_after else None
+    return figures.certificate_end((certificate or {}).get("notAfter"))
 
 
 def is_wrong_name(error: BaseException) -> bool:

@@ -6,14 +6,17 @@ its transport. What it promises:
 - One outcome for each recipient, whatever the upstream or the network does.
 - The stage is known at every moment. A connection that ends before the whole content, dot included,
   has left this process leaves nothing in doubt; one that ends later, without a complete reply, does.
+- A reply counts for the command that it answers. What was there before that command left, or before its last octet had
+  arrived over there, answers something else; so does one too many. Then nothing that was said in the transaction holds,
+  and the connection is given up. A goodbye (421) may come at any time, and takes back nothing.
 - A connection given up is reset (`abort`): what lies in our buffers or the kernel's never arrives.
-- A 421, a broken line and whatever is not SMTP are the upstream's trouble (`Delivery.sick`), not the message's.
+- A 421, a broken line and whatever is not SMTP leave no connection to go on with (`Delivery.sick`).
 
 Where PIPELINING is offered, the envelope and DATA go out in one write (RFC 2920), and a message of up to
 256 KiB in memory (16 KiB over TLS) in another; else one command at a time. Longer ones go in pieces, at the upstream's
 pace. Where CHUNKING is offered as well, such a message goes in one write with its envelope (`chunking`), if whoever
 sends it bears that (`DeliveryRequest.at_once`): any reply that is missing then leaves it in doubt, unless one that came
-rules out that it was taken. That is so for MAIL refused, all recipients refused, and a 421.
+rules out that it was taken. That is so for MAIL refused, all recipients refused, and a 421 instead of a yes.
 Where the message may go by another way instead (`port.Gate`), that is asked right before the content, and before
 DATA as well if the other way is under way already: what was called off before DATA costs no connection.
 Content is sent as it is, unless the upstream cannot take it so (`reencode`).
@@ -34,7 +37,7 @@ from typing import cast
 
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.transport.chunking import FRESH, Chunking, in_one_write
+from relay.transport.chunking import FRESH, Chunking, answers_hello, in_one_write
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
@@ -49,7 +52,9 @@ WHOLE_OVER_TLS = 16 * 1024
 LOOKS = 4
 GOODBYE = 1.0  # seconds for the answer to QUIT
 REFRESH = 5.0  # seconds for the answer to NOOP
-_READ_AS_COMMANDS = "it read a message that it had refused as commands"
+_RSET = b"RSET\r\n"
+_TOO_EARLY = "the upstream answered before the content was complete"
+_TOO_MANY = "the upstream sent more replies than it got commands"
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -68,7 +73,8 @@ class SmtpTimeouts:
 class SmtpConnection(asyncio.Protocol):
     """An open connection (`port.Connection`).
 
-    `transport` is what to write to; `wire` the transport next to the socket (the same without TLS).
+    `transport` is what to write to; `wire` the transport next to the socket (the same without TLS). `offers` is what
+    was answered to the line `hello`.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class SmtpConnection(asyncio.Protocol):
         wire: asyncio.Transport,
         sock: socket.socket,
         offers: Offers,
+        hello: bytes,
         timeouts: SmtpTimeouts,
         chunking: Chunking,
     ) -> None:
@@ -84,6 +91,7 @@ class SmtpConnection(asyncio.Protocol):
         self._wire = wire
         self._sock = sock
         self._offers = offers
+        self._hello = hello
         self._timeouts = timeouts
         self._chunking = chunking
         self._loop = asyncio.get_running_loop()
@@ -103,9 +111,8 @@ class SmtpConnection(asyncio.Protocol):
         self._replies: list[bytes] = []
         self._stages: tuple[Stage, ...] = ()
         self._heard = self._loop.time()
-        self._chunk_refused = False  # and the upstream has not said since that all is well
-        self._out_of_step = False  # more replies came than were asked for, and no goodbye
-        self._taken_back = False  # and a refusal is among them
+        self._early = False  # the answer to the message came before the message can have been there
+        self._astray = False  # what the upstream said cannot be told apart: none of it holds
         self._unfinished = False  # the upstream holds an envelope of ours: RSET goes ahead of the next
         self._patience: float | None = None
         self._in_content = False
@@ -143,9 +150,8 @@ class SmtpConnection(asyncio.Protocol):
         lines = commands(request, self._offers)
         if isinstance(lines, Reply):
             return _unable(request, lines)
-        self._in_content = self._dot_written = False
         self._sick = None
-        self._out_of_step = self._taken_back = False
+        self._early = self._astray = False
         self._stages = (Stage.MAIL,)
         self._replies = []
         if not self._usable:
@@ -154,7 +160,7 @@ class SmtpConnection(asyncio.Protocol):
         try:
             if self._offers.pipelining:
                 if self._may_go_at_once(request):
-                    data = in_one_write(lines, request)
+                    data = in_one_write(lines, request, self._hello)
                     if data is not None and len(data) <= self._whole:
                         return await self._at_once(request, data)
                 return await self._pipelined(request, lines)
@@ -163,13 +169,11 @@ class SmtpConnection(asyncio.Protocol):
             self.abort()
             raise
         finally:
-            self._waiter = None
-            self._clock.deadline = None
+            self._rest()
 
     async def refresh(self) -> bool:
         """NOOP. Whatever answers is there, also who does not know it; what does not answer in 5 s is aborted."""
         assert self._waiter is None, "one command at a time"
-        self._in_content = self._dot_written = False
         self._sick = None
         self._patience = self._loop.time() + REFRESH
         try:
@@ -178,13 +182,11 @@ class SmtpConnection(asyncio.Protocol):
             self.abort()
             raise
         finally:
-            self._waiter = None
-            self._clock.deadline = None
+            self._rest()
 
     async def ask_sender(self, address: str) -> Reply:
         """What the upstream says to MAIL from `address`; RSET is behind it. Raises ConnectionError."""
         assert self._waiter is None, "one transaction at a time"
-        self._in_content = self._dot_written = False
         self._sick = self._patience = None
         parameters = b"" if address.isascii() else b" SMTPUTF8"
         try:
@@ -194,14 +196,13 @@ class SmtpConnection(asyncio.Protocol):
                     return self._sick.reply
                 raise ConnectionError(self._sick.text)
             said = reply_of(replies[0])
-            await self._ask(b"RSET\r\n", (Stage.MAIL,))
+            await self._ask(_RSET, (Stage.MAIL,))
             return said
         except BaseException:
             self.abort()
             raise
         finally:
-            self._waiter = None
-            self._clock.deadline = None
+            self._rest()
 
     def when_lost(self, tell: Callable[[], None]) -> None:
         """`tell` is called once the connection has gone."""
@@ -210,13 +211,11 @@ class SmtpConnection(asyncio.Protocol):
     async def close(self) -> None:
         """QUIT, a second at most for the answer, then the connection is gone. Never raises."""
         if self._usable and self._waiter is None:
+            waiter = self._expect((Stage.MAIL,))
             self._usable = False
-            self._waiter = self._loop.create_future()
-            self._replies = []
-            self._stages = (Stage.MAIL,)
             self._transport.write(b"QUIT\r\n")
             try:
-                await asyncio.wait((self._waiter, self._lost), timeout=GOODBYE, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((waiter, self._lost), timeout=GOODBYE, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._transport.abort()
         else:
@@ -239,7 +238,7 @@ class SmtpConnection(asyncio.Protocol):
     async def _pipelined(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
         rset, self._unfinished = self._unfinished, False
         if rset:
-            lines.insert(0, b"RSET\r\n")
+            lines.insert(0, _RSET)
         apart = request.gate is not None and request.gate.contested
         stages = _stages(len(request.recipients), rset)
         if apart:
@@ -256,7 +255,7 @@ class SmtpConnection(asyncio.Protocol):
     async def _step_by_step(self, request: DeliveryRequest, lines: list[bytes]) -> Delivery:
         rset, self._unfinished = self._unfinished, False
         if rset:
-            answer = await self._ask(b"RSET\r\n", (Stage.MAIL,))
+            answer = await self._ask(_RSET, (Stage.MAIL,))
             if not answer or not self._reset_is_good(answer[0]):
                 return await self._judge(request, [])
         replies = await self._ask(lines[0], (Stage.MAIL,))
@@ -282,42 +281,44 @@ class SmtpConnection(asyncio.Protocol):
         )
 
     async def _at_once(self, request: DeliveryRequest, data: bytes) -> Delivery:
-        """Envelope and content in one write, then the replies; `data` is all of it."""
-        waiter = self._expect(_stages(len(request.recipients), rset=False, last=Stage.DOT))
-        self._in_content = True
-        self._write_end(data)
-        self._restart_clock()
-        await waiter
-        replies, broke = self._replies, self._sick
-        outcomes = self._of_envelope(request, replies)
-        if broke is None:
-            self._judge_chunk(request, replies[-1], outcomes)
-        elif broke.reply is None and self._dot_written and not self._chunking.proven:
+        """Envelope, content and EHLO in one write, then the replies; `data` is all of it."""
+        await self._take_in()
+        waiter = self._expect(_at_once(len(request.recipients)))
+        if self._sick is None:
+            self._in_content = True
+            self._write_end(data)
+            self._restart_clock()
+            await waiter
+        envelope = len(request.recipients) + 1
+        outcomes = self._of_envelope(request, self._replies[:envelope])
+        if len(self._replies) > envelope:
+            self._judge_chunk(request, outcomes, *self._replies[envelope:])
+        elif self._sick is not None and self._sick.reply is None and self._dot_written and not self._chunking.proven:
             self._chunking.give_up("a message that was sent by BDAT was not answered, and none was taken before")
         return self._delivery(outcomes)
 
-    def _judge_chunk(self, request: DeliveryRequest, answer: bytes, outcomes: list[Outcome | None]) -> None:
-        """What the reply to BDAT means for those recipients that were taken; others have their outcome."""
-        wanted = self._sick is None and None in outcomes
-        if _positive(answer) and (self._paused or self._taken_back):
-            # It has counted otherwise than we have: what it says of the message is still to come, or came behind.
-            why = " before it had left whole" if self._paused else ", with a refusal behind that"
-            self._chunking.give_up(f"a message that was sent by BDAT was answered{why}")
-            if wanted:
-                self._break(Trouble.TRANSIENT, "the upstream sent more replies than it got commands")
+    def _judge_chunk(
+        self, request: DeliveryRequest, outcomes: list[Outcome | None], answer: bytes, hello: bytes | None = None
+    ) -> None:
+        """What the reply to BDAT means for those recipients that were taken; others have their outcome.
+
+        `hello` is the reply to EHLO; None where it was not waited for, or did not come (`_sick`).
+        """
+        yes, wanted = _positive(answer), None in outcomes
+        astray = hello is not None and not answers_hello(hello)
+        if astray or self._early:
             self.abort()
+        if self._astray:
             return
-        if _positive(answer):
-            if wanted:
-                self._chunking.proven = True
-                final: Outcome | None = Delivered(reply_of(answer), reports(request, self._offers))
-                outcomes[:] = [outcome or final for outcome in outcomes]
-            self._unfinished = not wanted  # it has taken what it refused: nobody knows what it makes of that
-            return
-        self._unfinished = self._chunk_refused = True  # until RSET (RFC 3030, section 2)
-        if self._paused:
-            self.abort()  # refused in mid-content: whether it reads the rest as content, nobody knows
-        if wanted:
+        self._unfinished = not (yes and wanted)  # until RSET (RFC 3030, section 2)
+        if why := self._distrust(answer, hello):
+            self._chunking.give_up(f"a message that was sent by BDAT {why}")
+            self._lose_step(_TOO_MANY)
+        elif yes and wanted and self._sick is None:
+            self._chunking.proven = True
+            taken = Delivered(reply_of(answer), reports(request, self._offers))
+            outcomes[:] = [outcome or taken for outcome in outcomes]
+        elif not yes and wanted:
             final = self._refused(Stage.DOT, answer)
             if answer.startswith(b"50"):
                 # It speaks of the command, and never of a message: MAIL and a recipient were taken.
@@ -326,14 +327,29 @@ class SmtpConnection(asyncio.Protocol):
                 self.abort()
                 final = Deferred(Stage.DOT, Trouble.TRANSIENT, f"the upstream {text}")
             outcomes[:] = [outcome or final for outcome in outcomes]
-        if self._out_of_step:
-            self._chunking.give_up(_READ_AS_COMMANDS)
+        if astray:
+            self._chunking.give_up("it read a message that it had refused as commands")
+
+    def _distrust(self, answer: bytes, hello: bytes | None) -> str:
+        """Why the reply to BDAT cannot be believed; "" where it can."""
+        yes = _positive(answer)
+        if yes and self._early:
+            return "was answered before it had left whole"
+        if hello is None and yes and self._sick is not None:
+            gone = self._sick.reply is not None or not self._chunking.proven
+            return "was answered, and EHLO behind it was not" if gone else ""
+        if hello is None or answers_hello(hello):
+            return ""
+        if _negative(hello):
+            # Behind a refusal, it is the message that is refused line by line.
+            return "was answered, with a refusal behind that" if yes else ""
+        return "had more answers than commands"
 
     async def _ask_for_data(self, request: DeliveryRequest, replies: list[bytes]) -> list[bytes]:
         """The reply to DATA; none where nobody would receive it, or it was called off."""
         if self._sick is not None or not replies or not _positive(replies[0]) or not any(map(_positive, replies[1:])):
             return []
-        if request.gate is not None and request.gate.contested and not request.gate():
+        if request.gate is not None and request.gate.contested and not await request.gate():
             return []
         return await self._ask(b"DATA\r\n", (Stage.DATA,))
 
@@ -361,7 +377,7 @@ class SmtpConnection(asyncio.Protocol):
         elif not wanted:
             # DATA was taken with nobody to receive: a lone dot, and a refusal for it (RFC 2920, section 3.1).
             await self._ask(b".\r\n", (Stage.DOT,))
-        elif request.gate is not None and not request.gate():
+        elif request.gate is not None and not await request.gate():
             self.abort()  # there is no other way back from here
             outcomes = [outcome or CALLED_OFF for outcome in outcomes]
         else:
@@ -381,16 +397,23 @@ class SmtpConnection(asyncio.Protocol):
         return outcomes + [None] * (count - len(outcomes))
 
     def _after_content(self, request: DeliveryRequest, raw: bytes) -> Outcome | None:
-        if not self._dot_written or self._paused:
+        if self._taken_back(raw):
+            self._lose_step(_TOO_MANY)
+            return None
+        if self._early:
             # Refused in mid-content: there is no way back to commands but a new connection.
-            if _positive(raw) or raw.startswith(b"3"):
-                self._break(Trouble.TRANSIENT, "the upstream answered before the content was complete")
+            if not _negative(raw):
+                self._lose_step(_TOO_EARLY)
                 return None
             self.abort()
-            return self._refused(Stage.BODY, raw)
+            return self._refused(self._stage_of_content(), raw)
         if _positive(raw):
             return Delivered(reply_of(raw), reports(request, self._offers))
         return self._refused(Stage.DOT, raw)
+
+    def _taken_back(self, raw: bytes) -> bool:
+        """Whether what came behind the answer to a message says otherwise: which of them is meant, nobody knows."""
+        return any(_positive(more) is not _positive(raw) and not _goodbye(more) for more in self._reader.surplus)
 
     def _refused(self, stage: Stage, raw: bytes) -> Outcome | None:
         """What a reply other than the one hoped for means; None, and `_sick`, where it means nothing."""
@@ -400,26 +423,27 @@ class SmtpConnection(asyncio.Protocol):
             reply = reply_of(raw)
             return Deferred(stage, Trouble.TRANSIENT, reply.text, reply)
         self._break(Trouble.TRANSIENT, f"the upstream answered {stage} with a code that makes no sense", at=stage)
+        self._astray = True
         return None
 
     def _reset_is_good(self, raw: bytes) -> bool:
         if not _positive(raw):
-            if self._chunk_refused:
-                self._chunking.give_up(_READ_AS_COMMANDS)
             self._break(Trouble.TRANSIENT, "the upstream refused RSET", at=Stage.MAIL)
-        self._chunk_refused = False
         return _positive(raw)
 
     def _delivery(self, outcomes: list[Outcome | None]) -> Delivery:
         sick = self._sick
         if sick is None:
             return Delivery(cast("tuple[Outcome, ...]", tuple(outcomes)))
+        if self._astray and self._stages[0] is not Stage.DOT:  # once there was a 354, all before it was in step
+            return Delivery((sick,) * len(outcomes), sick)
         return Delivery(tuple(outcome or sick for outcome in outcomes), sick)
 
     # The content
 
     async def _send(self, request: DeliveryRequest) -> None:
         """Send the content, then wait for the reply: `_replies[0]`, unless `_sick`."""
+        await self._take_in()
         self._in_content = True
         waiter = self._expect((Stage.DOT,))
         if self._sick is not None:
@@ -431,6 +455,9 @@ class SmtpConnection(asyncio.Protocol):
             self._write_end(stuffed + end_of_data(data[-2:] if data else START))
         else:
             before = await self._send_pieces(request, waiter)
+            await self._take_in()
+            if not self._reader.clean:
+                self._lose_step(_TOO_EARLY)
             if waiter.done():
                 return
             self._write_end(end_of_data(before))
@@ -485,6 +512,8 @@ class SmtpConnection(asyncio.Protocol):
     async def _ask(self, data: bytes, stages: tuple[Stage, ...]) -> list[bytes]:
         """Write, and wait for one reply for each stage. Fewer come back when the line broke (`_sick`)."""
         if self._sick is None:
+            await self._take_in()
+        if self._sick is None:
             waiter = self._expect(stages)
             if self._sick is None:
                 self._transport.write(data)
@@ -498,9 +527,22 @@ class SmtpConnection(asyncio.Protocol):
         self._stages = stages
         self._replies = []
         self._waiter = self._loop.create_future()
-        if not self._usable:
+        if self._usable:
+            self._reader.owed += len(stages)
+        else:
             self._break(Trouble.DROPPED, "the upstream closed the connection")
         return self._waiter
+
+    async def _take_in(self) -> None:
+        """Read what lies here: it came before what is to be written next, and cannot be the answer."""
+        while self._usable and _asked(self._sock, termios.FIONREAD):  # noqa: ASYNC110  # the loop reads
+            await asyncio.sleep(0)
+
+    def _rest(self) -> None:
+        """Nothing is under way."""
+        self._waiter = None
+        self._clock.deadline = None
+        self._in_content = self._dot_written = False
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -510,15 +552,25 @@ class SmtpConnection(asyncio.Protocol):
 
     def _stage(self) -> Stage:
         if self._in_content and (self._paused or not self._dot_written):
-            # A write that failed at once sent nothing: with its envelope, a message has not begun then.
-            return Stage.BODY if self._paused or self._stages[0] is Stage.DOT else Stage.MAIL
+            return self._stage_of_content()
         return self._stages[min(len(self._replies), len(self._stages) - 1)]
+
+    def _stage_of_content(self) -> Stage:
+        if self._dot_written and not self._paused:
+            return Stage.DOT
+        # A write that failed at once sent nothing: with its envelope, a message has not begun then.
+        return Stage.BODY if self._paused or self._stages[0] is Stage.DOT else Stage.MAIL
+
+    def _lose_step(self, text: str) -> None:
+        """What was said cannot be told apart: nobody knows what became of the message, if it has left."""
+        self._astray = True
+        self._break(Trouble.TRANSIENT, text)
 
     def _break(self, trouble: Trouble, text: str, *, at: Stage | None = None, reply: Reply | None = None) -> None:
         """The connection is of no more use; whoever has no outcome yet is deferred."""
         if self._sick is None:
             stage = at or self._stage()
-            in_doubt = reply is None and self._may_have_been_taken()
+            in_doubt = (reply is None or self._answered) and self._may_have_been_taken()
             self._sick = Deferred(stage, trouble, text, reply, in_doubt=in_doubt, upstream_sick=True)
         self.abort()
         self._wake()
@@ -527,6 +579,8 @@ class SmtpConnection(asyncio.Protocol):
         """Whether the end of the message has left, and no reply rules out that it was taken."""
         if not (self._in_content and self._dot_written) or self._paused:
             return False
+        if self._astray:
+            return True
         said = list(zip(self._stages, self._replies, strict=False))
         if any(_negative(raw) for stage, raw in said if stage is not Stage.RCPT):
             return False
@@ -537,44 +591,52 @@ class SmtpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            # Unasked, or more than was asked for: a goodbye, or replies out of step.
-            if self._chunk_refused and not data.startswith(b"421"):
-                self._chunking.give_up(_READ_AS_COMMANDS)
-            self._usable = False
+        placed = self._reader.answers(data)
+        if self._waiter is None:  # between transactions: a goodbye, or out of step
             self.abort()
             return
-        replies = self._reader.feed(data)
-        got, wanted = self._replies, len(self._stages)
-        missing = wanted - len(got)
-        for raw in replies[:missing]:
-            if raw.startswith(b"421"):
+        for raw in placed:
+            if _goodbye(raw):
                 reply = reply_of(raw)
                 self._break(Trouble.TRANSIENT, reply.text, reply=reply)
                 return
-            got.append(raw)
-        if len(got) < wanted:
-            if self._reader.broken is not None:
-                self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {self._reader.broken}")
-            elif replies:
-                self._restart_clock()
-        elif len(replies) > missing or not self._reader.clean:
-            self._too_much(replies[missing:])
-        else:
+            self._replies.append(raw)
+            if self._answered and not self._early:
+                self._early = self._is_early()
+        if not self._reader.in_step:
+            self._too_much()
+        elif self._reader.owed == 0 or self._early:
             self._wake()
+        elif self._reader.broken is not None and self._answered:
+            self._too_much()
+        elif self._reader.broken is not None:
+            self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {self._reader.broken}")
+        elif placed:
+            self._restart_clock()
 
-    def _too_much(self, more: list[bytes]) -> None:
-        """More came than was asked for. A final reply stands all the same (but see `_judge_chunk`); nothing else can be
-        relied on."""
-        if self._in_content and self._dot_written:
-            self._out_of_step = not any(raw.startswith(b"421") for raw in more)
-            self._taken_back = self._out_of_step and any(map(_negative, more))
+    @property
+    def _answered(self) -> bool:
+        """Whether the answer to the message is here."""
+        return self._in_content and len(self._replies) > self._stages.index(Stage.DOT)
+
+    def _is_early(self) -> bool:
+        """Whether something of the message is not yet over there. The segment that brings an answer acknowledges what
+        was read before it, so that nothing is left then; what leaves behind the message is EHLO at most."""
+        behind = len(self._hello) if len(self._stages) > 1 else 0
+        return not self._dot_written or self._octets_unsent() > behind
+
+    def _too_much(self) -> None:
+        """More came than was asked for. With the answer to a message it is seen what it means for that; nothing else
+        can be relied on."""
+        surplus = self._reader.surplus
+        if self._in_content:
             self.abort()
             self._wake()
+        elif surplus and _goodbye(surplus[0]):
+            reply = reply_of(surplus[0])
+            self._break(Trouble.TRANSIENT, reply.text, reply=reply)
         else:
-            self._break(Trouble.TRANSIENT, "the upstream sent more replies than it got commands")
-            self._replies.clear()
+            self._lose_step(_TOO_MANY)
 
     def eof_received(self) -> bool:
         self._gone("the upstream closed the connection")
@@ -628,7 +690,9 @@ class SmtpConnection(asyncio.Protocol):
         return self._timeouts.data if stage is Stage.DATA else self._timeouts.command
 
     def _octets_unsent(self) -> int:
-        unsent = self._wire.get_write_buffer_size() + _held_by_kernel(self._sock)
+        # The kernel asks for more only when a good part of its buffer is free: a slow reader takes long to bring that
+        # about.
+        unsent = self._wire.get_write_buffer_size() + _asked(self._sock, termios.TIOCOUTQ)
         return unsent if self._transport is self._wire else unsent + self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
@@ -695,23 +759,30 @@ def _unable(request: DeliveryRequest, reply: Reply) -> Delivery:
     return Delivery((Failed(Stage.MAIL, reply, unasked=True),) * len(request.recipients))
 
 
-def _held_by_kernel(sock: socket.socket) -> int:
-    """Octets that left this process and that the other end has not taken.
-
-    The kernel asks for more only when a good part of its buffer is free: a slow reader takes long to bring that about.
-    """
-    held = bytearray(4)
+def _asked(sock: socket.socket, what: int) -> int:
+    """Octets that lie in the kernel: those that came and were not read (FIONREAD), or those that left this process and
+    that the other end has not taken (TIOCOUTQ)."""
+    found = bytearray(4)
     try:
-        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+        fcntl.ioctl(sock.fileno(), what, found)
     except (OSError, ValueError):  # it is closed
         return 0
-    return int.from_bytes(held, sys.byteorder)
+    return int.from_bytes(found, sys.byteorder)
 
 
 @lru_cache(maxsize=256)
-def _stages(recipients: int, rset: bool, last: Stage = Stage.DATA) -> tuple[Stage, ...]:
+def _stages(recipients: int, rset: bool) -> tuple[Stage, ...]:
     start = (Stage.MAIL, Stage.MAIL) if rset else (Stage.MAIL,)
-    return (*start, *[Stage.RCPT] * recipients, last)
+    return (*start, *[Stage.RCPT] * recipients, Stage.DATA)
+
+
+@lru_cache(maxsize=256)
+def _at_once(recipients: int) -> tuple[Stage, ...]:
+    return (Stage.MAIL, *[Stage.RCPT] * recipients, Stage.DOT, Stage.DOT)
+
+
+def _goodbye(raw: bytes) -> bool:
+    return raw.startswith(b"421")
 
 
 def _negative(raw: bytes) -> bool:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 
 from relay.mail.reply import sanitise
-from relay.policy.client import allowed, plain
+from relay.policy.client import Network, allowed, plain
 from relay.web.server import Request, Response, Server, serve
-
-Network = IPv4Network | IPv6Network
 
 _PATIENCE = 5.0  # seconds that a page may take to know its answer
 

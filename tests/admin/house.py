@@ -17,9 +17,12 @@ from relay.observe.clients import ClientSeen
 from relay.queue.sqlite.start import SqliteStore
 from relay.queue.store import QueueStore
 from relay.web import control
+from tests.kit.store import usual
 from tests.queue.mail import NOON, Noted
 
 T = TypeVar("T")
+
+PATIENCE = 60.0  # seconds until who asks gives up
 
 ROUTES = ("default", "archive", "session-codes")
 
@@ -99,7 +102,7 @@ class FakeHouse:
 
 
 async def open_store(folder: Path, observer: Noted | None = None) -> SqliteStore:
-    return await SqliteStore.open(folder / "queue.db", observer=observer or Noted(), min_free=0, now=lambda: NOON)
+    return await SqliteStore.open(folder / "queue.db", observer=observer or Noted(), **usual(now=lambda: NOON))
 
 
 @asynccontextmanager
@@ -115,17 +118,17 @@ async def answering(path: Path, store: QueueStore) -> AsyncIterator[FakeHouse]:
 
 async def ask(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Call what blocks, while the house answers."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         return await asyncio.to_thread(function, *arguments, **named)
 
 
 def get(path: Path, target: str) -> tuple[int, Any]:
     """Status and document of a GET at the socket."""
-    with client.asked(path, "GET", target) as answer:
+    with client.asked(path, "GET", target, None, PATIENCE) as answer:
         return answer.status, json.loads(answer.read())
 
 
 def post(path: Path, target: str, body: Any = None) -> tuple[int, Any]:
     """Status and document of a POST at the socket."""
-    with client.asked(path, "POST", target, body) as answer:
+    with client.asked(path, "POST", target, body, PATIENCE) as answer:
         return answer.status, json.loads(answer.read())

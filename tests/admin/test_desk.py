@@ -36,7 +36,7 @@ def backup(desk: Desk, file: Path) -> Any:
 
 
 def offline(folder: Path, asked: Asked) -> Any:
-    with open_desk(folder / "admin.sock", lambda: open_store(folder), ROUTES) as desk:
+    with open_desk(folder / "admin.sock", lambda: open_store(folder), ROUTES, ()) as desk:
         assert not desk.running
         return asked(desk)
 
@@ -45,7 +45,7 @@ def running(folder: Path, asked: Asked) -> Any:
     def never() -> Any:
         raise AssertionError("a relay runs: the store is its own")
 
-    with open_desk(folder / "admin.sock", never, ()) as desk:
+    with open_desk(folder / "admin.sock", never, (), ()) as desk:
         assert desk.running
         return asked(desk)
 

@@ -16,6 +16,7 @@ from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.sqlite.start import SqliteStore
 from tests.admin.house import ROUTES, open_store
 from tests.admin.places import damage, put
+from tests.kit.store import usual
 from tests.queue.mail import NOON, an_entry, deferred
 
 HOLD, RETRY = queue.Order(Verb.HOLD), queue.Order(Verb.RETRY)
@@ -228,7 +229,7 @@ async def test_a_backup_is_a_queue_of_its_own(folder: Path, store: SqliteStore) 
     saved = await queue.backup(store, folder / "copy.db")
     assert (saved.entries, saved.left_out) == (1, 1)
     assert (folder / "copy.db").stat().st_mode & 0o777 == 0o600
-    again = await SqliteStore.open(folder / "copy.db", observer=store._observer, min_free=0)
+    again = await SqliteStore.open(folder / "copy.db", observer=store._observer, **usual())
     assert [one.queue_id for one in (await queue.list_(again, Wanted())).entries] == ["7QK3AAAAAAAA"]
     await again.close()
 

@@ -27,7 +27,7 @@ async def test_what_only_a_running_relay_knows_is_refused_where_none_runs(folder
     await (await open_store(folder)).close()
 
     def refused() -> None:
-        with open_desk(folder / "admin.sock", lambda: open_store(folder), ROUTES) as desk:
+        with open_desk(folder / "admin.sock", lambda: open_store(folder), ROUTES, ()) as desk:
             for path in ("/v1/status", "/v1/clients"):
                 with pytest.raises(NotPossible, match="no relay is running"):
                     desk.get(path)

@@ -43,7 +43,7 @@ async def offline(folder: Path, store: SqliteStore, verb: Verb, ids: list[str], 
 
 def at_desk(folder: Path, asked: Asked) -> Any:
     """What is asked at the desk while no relay runs."""
-    with open_desk(folder / "admin.sock", lambda: open_store(folder), ROUTES) as desk:
+    with open_desk(folder / "admin.sock", lambda: open_store(folder), ROUTES, ()) as desk:
         assert not desk.running
         return asked(desk)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -25,6 +25,8 @@ from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
 from tests.kit import configured
+from tests.kit.alone import alone
+from tests.kit.store import usual
 from tests.queue.mail import NOON, an_entry
 
 HOURLY = Schedule((timedelta(hours=1),), timedelta(days=5))
@@ -52,9 +54,13 @@ class Store(SqliteStore):
     at_the_gate = 0
     stir: Callable[[], None] = staticmethod(lambda: None)
 
-    async def put(self, entry, *, leased, held=False):  # type: ignore[no-untyped-def]
+    async def put(self, entry, **how):  # type: ignore[no-untyped-def]
         await self._arrive()
-        return await super().put(entry, leased=leased, held=held)
+        return await super().put(entry, **how)
+
+    async def change_way(self, lease, places, way):  # type: ignore[no-untyped-def]
+        self._trouble()
+        return await super().change_way(lease, places, way)
 
     async def record(self, settlement):  # type: ignore[no-untyped-def]
         await self._arrive()
@@ -102,6 +108,9 @@ class DeliveryHouse:
         self.steady = True
         self.stopping = False
         self.ways: dict[str, Way] = {}
+        self.changes: list[tuple[tuple[int, ...], str]] = []
+        self.unkept = False
+        self.committing: asyncio.Event | None = None
         self.upstreams: dict[str, Upstream] = {}
         self.workers: dict[str, Worker] = {}
         self.stragglers = Stragglers()
@@ -126,11 +135,20 @@ class DeliveryHouse:
         watch = Watch()
         house = cls.__new__(cls)
         house.now = NOON  # a store asks for it as it opens
-        store = await Store.open(folder / "queue.db", observer=watch, min_free=0, now=lambda: house.now)
+        store = await Store.open(folder / "queue.db", observer=watch, **usual(now=lambda: house.now))
         house.__init__(store, watch, policy)  # type: ignore[misc]
         for name in dict.fromkeys(name for route in policy.routes.values() for name in route.upstreams):
             house.build_way(name, connections)
         return house
+
+    async def change_way(self, _: Lease, places: Sequence[int], way: str) -> None:
+        """For an attempt at a lease that the store knows nothing of: it is noted, or fails (`unkept`), and takes as
+        long as the test says (`committing`)."""
+        if self.unkept:
+            raise StoreUnavailable("io", "the disk is out of order")
+        self.changes.append((tuple(places), way))
+        if self.committing is not None:
+            await self.committing.wait()
 
     def _clock(self) -> datetime:
         return self.now
@@ -138,7 +156,7 @@ class DeliveryHouse:
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Way:
         way = self.ways[name] = Way(name, self.watch)
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = Upstream(way, limits, refusals=table(None), observer=self.watch, changed=self.changed)
+        self.upstreams[name] = alone(way, limits, refusals=table(None), observer=self.watch, changed=self.changed)
         return way
 
     def changed(self) -> None:
@@ -170,7 +188,8 @@ class DeliveryHouse:
         assert isinstance(decision, Accepted)
         worker = self.workers[decision.route.name]
         fresh = worker.room(entry.content.size)
-        lease: Lease = await self.store.put(entry, leased=fresh)
+        ways = decision.route.upstreams[:1] * len(entry.submission.envelope.recipients) if entry.session_code else ()
+        lease: Lease = await self.store.put(entry, leased=fresh, ways=ways)
         if fresh:
             worker.offer(lease, decision, self.policy)
         else:

@@ -25,6 +25,7 @@ from relay.queue.model import Entry, Kind
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
+from tests.kit.store import usual
 from tests.queue.mail import NOON
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -86,7 +87,7 @@ class AlarmHouse:
         self._ids = count()
 
     async def open(self) -> AlarmHouse:
-        self.store = await Store.open(self._folder / "queue.db", observer=self.watch, min_free=0, now=lambda: self.now)
+        self.store = await Store.open(self._folder / "queue.db", observer=self.watch, **usual(now=lambda: self.now))
         self.alarms = Alarms(
             findings=self._findings,
             store=self.store,

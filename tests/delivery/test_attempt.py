@@ -76,6 +76,7 @@ async def tried(house: DeliveryHouse, lease: Lease) -> Attempted | None:
             observer=house.watch,
             verdicts=house.verdicts,
             stragglers=house.stragglers,
+            change_way=house.change_way,
             now=house.shared.now,
         )
 
@@ -249,7 +250,7 @@ async def test_whoever_was_not_sent_to_has_not_got_it_though_the_part_before_was
 async def test_what_the_first_upstream_no_longer_takes_goes_to_the_second_and_each_is_named(
     house: DeliveryHouse,
 ) -> None:
-    said: list[Outcome] = [TAKEN, CLOSING, CLOSING]  # the second on a new connection
+    said: list[Outcome] = [TAKEN, CLOSING, CLOSING, CLOSING]  # the second and the third on new connections
     house.build_way("own", most=1).says = lambda request: said.pop(0)
     attempted = await tried(house, leased("a@x.example", "b@x.example", "c@x.example"))
     assert attempted == Attempted((TAKEN, TAKEN, TAKEN), "spare", ("own", "spare", "spare"))

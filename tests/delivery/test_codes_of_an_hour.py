@@ -16,7 +16,7 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.upstream import UpstreamLimits
 from relay.events import (
     ExceptionCaught,
     HedgeBegun,
@@ -45,6 +45,7 @@ from tests.delivery.weather import (
     Weather,
 )
 from tests.kit import virtual_time
+from tests.kit.alone import alone
 from tests.kit.ledger import balanced
 from tests.kit.machine import MEMORY
 from tests.queue.mail import an_entry
@@ -92,7 +93,7 @@ class Hour(DeliveryHouse):
         plan = [(row[0] * MINUTE, row[column]) for row in PLAN]
         climate = Climate(name, plan, self.records, self.chance)
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = Upstream(climate, limits, observer=self.watch, changed=self.changed)
+        self.upstreams[name] = alone(climate, limits, observer=self.watch, changed=self.changed)
 
 
 def a_code(number: int, now: Any) -> Entry:

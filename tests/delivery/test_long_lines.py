@@ -12,7 +12,6 @@ import pytest_asyncio
 
 from relay.config.preset import table
 from relay.delivery.long_lines import LongLines
-from relay.delivery.upstream import Upstream
 from relay.events import MessageReencoded
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
@@ -23,6 +22,8 @@ from relay.transport.port import Delivery, DeliveryRequest, Reencoding
 from tests.delivery.house import HOURLY, Store
 from tests.delivery.ways import IN_DOUBT, REFUSED, TAKEN, Watch, Way
 from tests.kit import configured
+from tests.kit.alone import alone
+from tests.kit.store import usual
 from tests.queue.mail import NOON
 
 TOO_LONG = Failed(Stage.DOT, Reply(500, "5.2.3", "line too long"))
@@ -43,7 +44,7 @@ class Road:
 
     def restart(self, *, always: bool = False) -> None:
         long_lines = LongLines("own", self.store, self._clock, always=always)
-        self.upstream = Upstream(
+        self.upstream = alone(
             self.way,
             configured.upstream_limits(),
             refusals=table(None),
@@ -77,7 +78,7 @@ class Road:
 @pytest_asyncio.fixture
 async def road(tmp_path: Path) -> AsyncIterator[Road]:
     watch = Watch()
-    store = await Store.open(tmp_path / "queue.db", observer=watch, min_free=0)
+    store = await Store.open(tmp_path / "queue.db", observer=watch, **usual())
     road = Road(store, watch)
     yield road
     await road.upstream.close()

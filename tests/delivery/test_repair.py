@@ -88,6 +88,7 @@ async def tried(house: DeliveryHouse, lease: Lease) -> Attempted:
             observer=house.watch,
             verdicts=house.verdicts,
             stragglers=house.stragglers,
+            change_way=house.change_way,
             now=house.shared.now,
         )
     assert done is not None

@@ -23,6 +23,7 @@ from relay.queue.sqlite.start import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
 from tests.kit.ledger import balanced
+from tests.kit.store import usual
 from tests.queue.mail import NOON, an_entry
 
 JAN, PIET = Address.of("jan@example.nl"), Address.of("piet@example.nl")
@@ -57,7 +58,7 @@ class Desk:
         self._ids = count()
 
     async def open(self) -> Desk:
-        self.store = await Store.open(self._folder / "queue.db", observer=self.watch, min_free=0, now=lambda: self.now)
+        self.store = await Store.open(self._folder / "queue.db", observer=self.watch, **usual(now=lambda: self.now))
         self.window = Window(await self.store.readers(since=self.now - HOUR))
         self.summaries = Summaries(
             window=self.window,

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from relay.delivery import health as module
 from relay.delivery import pool
-from relay.delivery.upstream import Upstream
-from relay.events import UpstreamRestored, UpstreamSetAside
+from relay.events import MessageBlamed, UpstreamRestored, UpstreamSetAside
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.envelope import Recipient
@@ -40,6 +39,7 @@ from tests.delivery.ways import (
     turns,
 )
 from tests.kit import configured
+from tests.kit.alone import alone
 from tests.kit.extent import examples
 
 SOON = Schedule((timedelta(milliseconds=20),), timedelta(days=1))
@@ -54,7 +54,7 @@ class Street:
         self.watch = Watch()
         self.way = Way("own", self.watch)
         self.changes = 0
-        self.upstream = Upstream(
+        self.upstream = alone(
             self.way,
             configured.upstream_limits(max_connections=connections),
             observer=self.watch,
@@ -428,13 +428,80 @@ async def test_a_message_that_fails_by_itself_keeps_no_upstream_set_aside(street
 
 
 @pytest.mark.asyncio
-async def test_421_in_a_transaction_sets_the_upstream_aside(street: Street) -> None:
-    street.way.says = lambda request: CLOSING
-    assert await street.outcome(street.send()) == CLOSING
+@pytest.mark.parametrize("trouble", [CLOSING, BROKEN, IN_DOUBT])
+async def test_a_transaction_that_is_broken_off_sets_the_upstream_aside_if_the_next_other_message_meets_it_too(
+    street: Street, trouble: Deferred
+) -> None:
+    street.way.says = lambda request: trouble
+    for _ in range(3):
+        assert await street.outcome(street.send("M")) == trouble
+        assert street.upstream.up
+    assert await street.outcome(street.send("N")) == trouble
     (event,) = street.watch.of(UpstreamSetAside)
     assert isinstance(event, UpstreamSetAside)
-    assert (event.stage, event.code, event.text) == (Stage.MAIL, 421, "bye")
+    code, text = (421, "bye") if trouble is CLOSING else (0, trouble.text)
+    assert (event.stage, event.code, event.text) == (trouble.stage, code, text)
     assert street.upstream.connections == (0, 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("other", [TAKEN, REFUSED, GREYLISTED])
+async def test_a_message_that_is_broken_off_while_others_go_through_says_nothing_of_the_upstream(
+    street: Street, other: Outcome
+) -> None:
+    street.way.says = lambda request: CLOSING if request.queue_id.startswith("BAD") else other
+    for _ in range(3):
+        for name in ("BAD1", "M", "BAD2", "M"):
+            await street.outcome(street.send(name))
+    assert street.watch.of(UpstreamSetAside) == []
+    assert street.watch.of(MessageBlamed) == [MessageBlamed(f"BAD{n}", "own", Stage.MAIL, 421) for n in (1, 2)]
+    # From then on they say nothing of it even one behind the other; who has not met it before does.
+    for name in ("BAD1", "BAD2", "BAD1", "BAD2", "BAD3"):
+        await street.outcome(street.send(name))
+    assert street.upstream.up
+    await street.outcome(street.send("BAD4"))
+    assert not street.upstream.up
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_was_blamed_is_not_the_probe_and_one_that_goes_through_is_blamed_no_longer(
+    street: Street,
+) -> None:
+    street.way.says = lambda request: TAKEN if request.queue_id.startswith("M") else CLOSING
+    for name in ("OLD", "M", "BAD1", "BAD2"):
+        await street.outcome(street.send(name))
+    await street.pause_over()
+    street.way.says = lambda request: None
+    old, probe = street.send("OLD"), street.send("M")
+    await turns()
+    assert street.upstream.opens_in == float("inf")
+    street.way.line_of("OLD").tell(CLOSING)
+    assert await street.outcome(old) == CLOSING
+    assert len(street.watch.of(UpstreamSetAside)) == 1
+    street.way.line_of("M").tell(TAKEN)
+    assert await street.outcome(probe) == TAKEN
+    assert street.upstream.up
+    for said in (TAKEN, CLOSING):
+        street.way.says = lambda request, said=said: said  # type: ignore[misc]
+        assert await street.outcome(street.send("OLD")) == said
+    await street.outcome(street.send("BAD5"))
+    assert not street.upstream.up
+
+
+@pytest.mark.asyncio
+async def test_where_every_message_is_broken_off_the_pause_grows_to_that_of_a_sick_upstream(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.random, "random", lambda: 0.5)
+    street.way.says = lambda request: CLOSING
+    for n in range(120):
+        await street.outcome(street.send(f"M{n}", schedule=LATE))
+        street.upstream.health._aside_until = street.upstream.health._aside_until and 0.0  # the pause is over
+    paused = [event.seconds for event in street.watch.events if isinstance(event, UpstreamSetAside)]
+    assert len(paused) == 119
+    assert paused == sorted(paused)
+    assert (paused[0], paused[-1]) == (0.1, 300.0)
+    assert sum(paused[:38]) < 30
 
 
 @pytest.mark.asyncio
@@ -466,6 +533,7 @@ async def test_what_a_421_says_about_content_is_not_told_since_it_may_quote_a_co
     street: Street, stage: Stage
 ) -> None:
     street.way.says = lambda request: replace(CLOSING, stage=stage)
+    await street.outcome(street.send("another"))
     await street.outcome(street.send())
     (event,) = street.watch.of(UpstreamSetAside)
     assert isinstance(event, UpstreamSetAside)

@@ -71,6 +71,7 @@ class Road:
             account=account,
             observer=self.watch,
             changed=self._changed,
+            long_lines=None,
         )
         self._tasks: list[asyncio.Task[Delivery | None]] = []
 
@@ -115,7 +116,7 @@ async def test_what_is_said_of_a_session_code_is_told_by_its_codes_only() -> Non
         for code in (True, False):
             road = Road()
             road.way.says = lambda request, said=said: said  # type: ignore[misc]
-            if said is quota:
+            if said is not crowd:
                 await road.outcome(road.send("ANOTHER"))  # else it might be the message
             await road.outcome(road.send(code=code))
             (event,) = road.watch.of(kind)

@@ -190,7 +190,7 @@ async def test_after_an_outage_one_message_probes_and_the_workers_of_other_route
 
 
 @pytest.mark.asyncio
-async def test_a_message_that_is_always_answered_with_421_holds_up_the_others_no_longer_than_a_pause(
+async def test_a_message_that_is_always_answered_with_421_does_not_hold_up_the_others(
     house: DeliveryHouse,
 ) -> None:
     paused(house)
@@ -200,9 +200,7 @@ async def test_a_message_that_is_always_answered_with_421_holds_up_the_others_no
         await house.put(f"M{n}")
     house.start()
     await house.watch.until(lambda: len(delivered(house)) == 3)
-    assert [event.seconds for event in house.watch.events if isinstance(event, UpstreamSetAside)] == [
-        pytest.approx(0.02, rel=0.11)
-    ]
+    assert house.watch.of(UpstreamSetAside) == []
 
 
 # Settling

@@ -49,6 +49,7 @@ class PacedHouse(DeliveryHouse):
             account=account,
             observer=self.watch,
             changed=self.changed,
+            long_lines=None,
         )
 
     @property

@@ -14,6 +14,7 @@ from relay.transport.smtp import SmtpTransport
 from relay.transport.transaction import SmtpTimeouts
 from tests.delivery.house import DeliveryHouse, policy
 from tests.kit import configured
+from tests.kit.alone import alone
 from tests.kit.upstream import ScriptedUpstream
 from tests.transport.parts import PATIENT
 
@@ -44,7 +45,7 @@ class SmtpHouse(DeliveryHouse):
         terms: dict[str, Any] = {"tls": upstream.tls, "timeouts": PATIENT, **settings}
         made = configured.smtp(name=name, host=upstream.host, port=upstream.port, **terms)
         transport = self.transports[name] = SmtpTransport(made, observer=self.watch)
-        way = self.upstreams[name] = Upstream(
+        way = self.upstreams[name] = alone(
             transport,
             configured.upstream_limits(max_connections=connections),
             refusals=preset.table(None),

@@ -19,7 +19,8 @@ the upstream did there. Each cell is a test against a real socket (`tests/faults
 from the table of those tests by `python -m tests.faults.page > docs/faults.md`.
 
 - **delivered**: the upstream has taken it. Any 2xx is a yes, whatever the second and third digit.
-- **deferred**: it waits for the schedule of its route (`routes.NAME.retry`), and is tried again.
+- **deferred**: it waits for the schedule of its route (`routes.NAME.retry`), and is tried again. The upstream stays
+  in use for others. Below stands when it does not.
 - **deferred, set aside**: the same, and the upstream is set aside: nobody tries it for a growing
   pause of at most 5 minutes, then one connection tries, then all. The next upstream of the route is used meanwhile.
 - **failed: bounce**: refused for good, and the sender is told.
@@ -54,23 +55,39 @@ _AT_ONCE = """\
 Where the upstream offers CHUNKING (and PIPELINING), a message of up to 256 KiB (16 KiB over TLS) goes in one write:
 MAIL, RCPT, BDAT and the content. It costs one round trip instead of two. The price is that any answer that is missing
 then leaves it in doubt, unless one that came rules out that it was taken: MAIL refused, all recipients refused, a 421.
+EHLO goes behind the content, since no other reply is like the one to EHLO: where that does not come in its place, the
+answer before it may have been that to something else, and a yes leaves the message in doubt as well.
 So it is not done for session codes, on a route with `in_doubt: hold`, for more than 10 recipients, for what has been
 in doubt before, nor on a connection that was silent for 5 seconds; and never with `chunking: false` at the upstream.
 What is not listed here is as above.
 """
 _AFTER_AT_ONCE = """\
 An upstream that answers BDAT with a 50x does not know it after all; one that gives no answer to the first message that
-it gets so, answers before it can have the message, refuses it behind a yes, or reads a message that it refused as
-commands, does not do it well. It gets all mail by DATA from then on, until a reload, and the log says so
-(`chunking_given_up`).
+it gets so, answers before it can have the message, says something else or goodbye in the place of the answer to EHLO,
+or reads a message that it refused as commands, does not do it well. It gets all mail by DATA from then on, until a
+reload, and the log says so (`chunking_given_up`).
 """
 _WRITTEN = {Stage.STARTTLS: "STARTTLS", Stage.TLS: "TLS handshake", Stage.BODY: "content", Stage.DOT: "final dot"}
 _NOTES = """\
 In the TLS handshake all replies are alike: plain text, where none may be. What a test sends at *content* comes while
 the message is being sent, so that the dot has not left. Where the upstream offers PIPELINING, a reset may overtake
-replies that were sent ahead of it, and an earlier stage is recorded then. In a refusal, what speaks of the account (a
-quota, a login that is asked for) is no refusal of the message: that is deferred, and once a second message
-hears it, the upstream is set aside.
+replies that were sent ahead of it, and an earlier stage is recorded then.
+
+One bad message is not a sick upstream. A 421 or a drop sets back the message that met it. Only when the next other
+message meets it too is the upstream set aside: for a tenth of a second at first, and a twelfth more each time, up to
+the 5 minutes above. Messages that met it are not asked to find out whether it is well again: the oldest of the others
+is, and the first that goes through ends it (`message_blamed` in the log names those it was about). A batch of forty
+such messages delays others by less than a minute (`tests/delivery/test_bad_batch.py`).
+
+In a refusal, what speaks of the account (a quota, a login that is asked for) is no refusal of the message: that is
+deferred, and once a second message hears it, the upstream is set aside.
+"""
+_OUT_OF_STEP = """\
+A reply counts for the command that it answers. One that nobody asked for, before, behind or between the others, or that
+comes before the last octet of the message has arrived over there, cannot be placed. Then nothing that was said in that
+transaction holds, and the connection is not used again. The message is *deferred* where its end has not left, else *in
+doubt*; never *delivered*. A 421 behind the answer is a goodbye, and takes back nothing. Each place and each kind of
+reply is a row in `tests/transport/test_out_of_step.py`.
 """
 
 
@@ -83,6 +100,7 @@ def faults_page() -> str:
     return (
         f"{_HEAD}\n## Before a transaction\n\n{_grid(first)}\n{reasons}"
         f"\n## In a transaction\n\n{_grid(rest)}\n{_NOTES}"
+        f"\n## Replies out of step\n\n{_OUT_OF_STEP}"
         f"\n## In a transaction of one write\n\n{_AT_ONCE}\n{_grid(at_once, TABLE_AT_ONCE)}\n{_AFTER_AT_ONCE}"
         f"\n## The faults\n\n{_meanings()}"
     )

@@ -45,7 +45,7 @@ silence            aside:time aside:time aside:time aside:time aside:time aside:
                    mail       rcpt       data       body       dot
 drop               later:drop later:drop later:drop later:drop doubt:drop
 close              later:drop later:drop later:drop later:drop doubt:drop
-421                aside:temp aside:temp aside:temp aside:temp aside:temp
+421                later:temp later:temp later:temp later:temp later:temp
 4xx                later:temp later:temp later:temp later:temp later:temp
 5xx                fails:perm fails:perm fails:perm fails:perm fails:perm
 5xx, 8-bit text    fails:perm fails:perm fails:perm fails:perm fails:perm
@@ -66,7 +66,7 @@ _GRID_AT_ONCE = """
                    mail       rcpt       dot
 drop               doubt:drop doubt:drop doubt:drop
 close              doubt:drop doubt:drop doubt:drop
-421                aside:temp aside:temp aside:temp
+421                later:temp later:temp later:temp
 4xx                later:temp later:temp later:temp
 5xx                fails:perm fails:perm fails:perm
 5xx, 8-bit text    fails:perm fails:perm fails:perm

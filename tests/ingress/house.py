@@ -34,6 +34,7 @@ from relay.policy.rules import SenderRule
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.kit import configured
+from tests.kit.store import usual
 
 E = TypeVar("E", bound=Event)
 
@@ -99,7 +100,7 @@ class Store:
         self.gate.set()
         self.arrived = asyncio.Event()
 
-    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
         self.arrived.set()
         await self.gate.wait()
         if self.troubles:
@@ -183,6 +184,7 @@ class House:
             ring=self.rung.append,
             direct=self.try_directly,
             observer=observed,
+            size_limit=lambda route: None,
         )
         self.door = Door(
             settings=settings,
@@ -264,7 +266,7 @@ class House:
 async def a_house(folder: Path, *, limits: ListenerLimits | None = None, **settings: Any) -> AsyncIterator[House]:
     """A listener that is open, on a store in `folder`; `settings` are changes to `SETTINGS`."""
     observed = Observed()
-    store = await SqliteStore.open(folder / "queue.db", observer=observed, min_free=0)
+    store = await SqliteStore.open(folder / "queue.db", observer=observed, **usual())
     try:
         house = House(store, replace(SETTINGS, limits=limits or configured.limits(), **settings), observed)
         await house.listener.start()

@@ -18,7 +18,7 @@ LIMIT = 10**7
 def read(chunks: list[bytes], step: int = 10**6, *, in_memory: int = 10**6, behind: bytes = b"QUIT\r\n") -> ChunkReader:
     """All of `chunks`, the last one as such; `spooled + rest` is in `rest`."""
     memory = Memory()
-    reader = ChunkReader(limit=LIMIT, in_memory=in_memory, memory=memory)
+    reader = ChunkReader(limit=LIMIT, in_memory=in_memory, memory=memory, bare_newline="normalize")
     spooled = b""
     for number, chunk in enumerate(chunks):
         wire = chunk + behind
@@ -85,7 +85,7 @@ def test_where_chunks_begin_makes_no_difference(chunks: list[bytes], step: int) 
 @pytest.mark.parametrize("before", [0, 600])
 def test_a_chunk_that_is_too_large_is_known_by_its_number_and_costs_nothing(before: int) -> None:
     memory = Memory()
-    reader = ChunkReader(limit=1_000, in_memory=10_000, memory=memory)
+    reader = ChunkReader(limit=1_000, in_memory=10_000, memory=memory, bare_newline="normalize")
     reader.begin(before, last=False)
     reader.feed(b"x" * before)
     reader.begin(1_001 - before, last=True)
@@ -104,7 +104,7 @@ def test_a_chunk_that_is_too_large_is_known_by_its_number_and_costs_nothing(befo
 
 def test_the_limit_is_met_to_the_octet() -> None:
     memory = Memory()
-    reader = ChunkReader(limit=1_000, in_memory=10_000, memory=memory)
+    reader = ChunkReader(limit=1_000, in_memory=10_000, memory=memory, bare_newline="normalize")
     reader.begin(400, last=False)
     reader.feed(b"x" * 400)
     reader.begin(600, last=True)

@@ -140,7 +140,7 @@ def test_only_the_last_of_all_dots_ends_the_data(case: str) -> None:
     wire = CASES[case][0]
     for length in range(len(wire)):
         memory = Memory()
-        reader = ContentReader(limit=LIMIT, in_memory=256 * KIB, memory=memory)
+        reader = ContentReader(limit=LIMIT, in_memory=256 * KIB, memory=memory, bare_newline="normalize")
         reader.feed(wire[:length])
         assert not reader.ended
         assert memory.used == length
@@ -279,7 +279,7 @@ def test_the_end_of_a_message_that_is_too_large_is_found_and_no_other(cuts: list
 
 def test_a_message_that_is_too_large_is_hopeless_beyond_twice_the_limit() -> None:
     memory = Memory()
-    reader = ContentReader(limit=1_000, in_memory=300, memory=memory)
+    reader = ContentReader(limit=1_000, in_memory=300, memory=memory, bare_newline="normalize")
     reader.feed(HEAD)
     for _ in range(19):
         reader.feed(b"x" * 98 + b"\r\n")
@@ -295,7 +295,7 @@ def test_a_message_that_is_too_large_is_hopeless_beyond_twice_the_limit() -> Non
 @pytest.mark.parametrize("step", [1, 100, 5_000])
 def test_a_header_too_long_is_told_and_read_to_the_end(step: int) -> None:
     memory = Memory()
-    reader = ContentReader(limit=LIMIT, in_memory=400, memory=memory)
+    reader = ContentReader(limit=LIMIT, in_memory=400, memory=memory, bare_newline="normalize")
     wire = b"A: b\r\n" * 400 + b"\r\nHallo.\r\n.\r\nQUIT\r\n"
     for begin in range(0, len(wire), step):
         reader.feed(wire[begin : begin + step])
@@ -312,7 +312,7 @@ def test_a_header_too_long_is_told_and_read_to_the_end(step: int) -> None:
 @pytest.mark.parametrize("step", [1_000, 10**6])
 def test_while_memory_is_scarce_a_very_long_header_is_put_off(length: int, refused: bool, step: int) -> None:
     memory = scarce_memory()
-    reader = ContentReader(limit=LIMIT, in_memory=1024 * KIB, memory=memory)
+    reader = ContentReader(limit=LIMIT, in_memory=1024 * KIB, memory=memory, bare_newline="normalize")
     wire = b"A: b\r\n" * (length // 6) + b"\r\n" + (b"x" * 70 + b"\r\n") * 2_000
     for begin in range(0, len(wire), step):
         reader.feed(wire[begin : begin + step])
@@ -329,7 +329,7 @@ def test_while_memory_is_scarce_a_very_long_header_is_put_off(length: int, refus
 
 def test_what_is_dropped_is_read_to_its_end_and_costs_nothing() -> None:
     memory = Memory()
-    reader = ContentReader(limit=LIMIT, in_memory=300, memory=memory)
+    reader = ContentReader(limit=LIMIT, in_memory=300, memory=memory, bare_newline="normalize")
     reader.feed(HEAD + b"x" * 1_000)
     assert reader.queued
     reader.drop()
@@ -346,7 +346,7 @@ def test_what_is_dropped_is_read_to_its_end_and_costs_nothing() -> None:
 
 def test_a_message_counts_until_it_is_kept() -> None:
     memory = Memory()
-    reader = ContentReader(limit=LIMIT, in_memory=256 * KIB, memory=memory)
+    reader = ContentReader(limit=LIMIT, in_memory=256 * KIB, memory=memory, bare_newline="normalize")
     reader.feed(HEAD + b"Hallo\r\n.\r\nMAIL FROM:<a@b.nl>\r\n")
     assert memory.used == reader.size == len(HEAD) + 7
     reader.abandon()

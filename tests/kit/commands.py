@@ -16,7 +16,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
-import importlib
+import importlib.util
 import json
 import locale
 import os
@@ -83,6 +83,8 @@ async def _all_of(descriptor: int) -> bytes:
 @cache
 def _server() -> socket.socket:
     """The process that has imported everything; it ends with this one."""
+    missing = [name for name in _modules() if importlib.util.find_spec(name) is None]
+    assert not missing, f"no such module: {', '.join(missing)} (IMPORTED here, or VERBS in relay/cli/main.py)"
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ORDER)
     with its:
@@ -96,13 +98,17 @@ def _server() -> socket.socket:
     return ours
 
 
+def _modules() -> list[str]:
+    return [*IMPORTED, *(entry.partition(":")[0] for entry in VERBS.values())]
+
+
 # The process behind `_server`
 
 
 def main() -> None:
     """Fork for each order, until nobody is left to give one."""
     _die_with_the_parent()
-    for name in (*IMPORTED, *(entry.partition(":")[0] for entry in VERBS.values())):
+    for name in _modules():
         importlib.import_module(name)
     load(PROJECT / "config.example.yaml")  # the models are built with the first file that is read
     gc.freeze()

@@ -1,6 +1,6 @@
 """Settings as the configuration makes them of a file that says next to nothing, with what a test has to say besides.
 
-Their defaults are those of `relay.config.model`, which are nowhere else.
+Their defaults are those of the sections (`relay.config.model`, `upstreams` and `logins`), which are nowhere else.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from relay.mail.queue_id import queue_id
 from relay.mail.submission import Peer, Submission
 from relay.queue.model import Entry
 from relay.queue.sqlite.start import SqliteStore
+from tests.kit.store import usual
 
 AT_ONCE = 500
 CLIENTS = 5
@@ -77,7 +78,7 @@ async def put(store: SqliteStore, count: int, *, leased: bool = False, first: in
 async def fill(path: Path, count: int, *, leased: bool = False, first: int = 0) -> float:
     """Messages a second."""
     started = time.perf_counter()
-    store = await SqliteStore.open(path, observer=Nobody(), min_free=0)
+    store = await SqliteStore.open(path, observer=Nobody(), **usual())
     await put(store, count, leased=leased, first=first)
     await store.close()
     return count / (time.perf_counter() - started)

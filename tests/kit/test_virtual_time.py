@@ -13,6 +13,7 @@ import pytest
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch
 from tests.kit import virtual_time
+from tests.kit.store import usual
 from tests.kit.virtual_time import NOON, Stuck, now, run
 from tests.queue.mail import an_entry
 
@@ -50,7 +51,7 @@ def test_the_clock_stands_still_while_a_thread_has_work_for_the_loop() -> None:
 
 def test_the_clock_stands_still_while_a_store_commits_and_reads(tmp_path: Path) -> None:
     async def keep() -> None:
-        store = await SqliteStore.open(tmp_path / "queue.db", observer=Watch(), min_free=0, now=now)
+        store = await SqliteStore.open(tmp_path / "queue.db", observer=Watch(), **usual(now=now))
         async with asyncio.timeout(AN_INSTANT):
             for number in range(20):
                 await store.put(an_entry(name=f"K{number}"), leased=False)

@@ -103,6 +103,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.UpstreamThrottled("own", Stage.MAIL, 432, "4.3.2", "Concurrent connections limit exceeded", 2.0, 2),
     events.UpstreamSetAside("own", Stage.AUTH, Trouble.PERMANENT, 535, "5.7.3", "no", 60.0),
     events.UpstreamRestored("own"),
+    events.MessageBlamed("3V7QK2M9XTAB", "own", Stage.DOT, 421),
     events.ChunkingGivenUp("own", "it answered BDAT with 502"),
     events.TokenFetched("own", LATER),
     events.TokenRefused(

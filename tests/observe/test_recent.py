@@ -26,7 +26,7 @@ class Clock:
 
 
 def recent(*told: events.Event) -> Recent:
-    made = Recent(now=Clock())
+    made = Recent(language="en", now=Clock())
     for event in told:
         made.observe(event)
     return made
@@ -52,7 +52,7 @@ def test_an_event_that_is_loud_only_at_times_is_noted_at_those_times() -> None:
 
 def test_the_latest_comes_first() -> None:
     clock = Clock()
-    made = Recent(now=clock)
+    made = Recent(language="en", now=clock)
     for event in (FAILED, ASIDE, FAILED):
         made.observe(event)
         clock.moment += timedelta(seconds=1)

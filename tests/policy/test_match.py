@@ -6,7 +6,6 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.mail.header import Header
 from relay.mail.submission import Peer
 from relay.policy.match import Condition, Matches, View
 from relay.policy.rules import Match
@@ -116,11 +115,6 @@ def test_authors_of_two_from_fields_all_count() -> None:
 
 def test_a_raw_windows_1252_subject_is_text() -> None:
     assert View(submission(b"Subject: B\xfcro\r\n\r\n")).subject == "Büro"
-
-
-def test_a_header_that_the_caller_has_is_not_read_again() -> None:
-    header = Header.parse(b"From: other@example.nl\r\n\r\n")
-    assert View(MESSAGE, header).from_ == ("other@example.nl",)
 
 
 def test_every_condition_is_told_with_what_was_there() -> None:

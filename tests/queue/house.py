@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 
 from relay.queue.sqlite.start import SqliteStore
+from tests.kit.store import usual
 from tests.queue.mail import NOON, Noted
 
 COUNT = """
@@ -74,12 +75,12 @@ class SqliteHouse:
 
     async def open(self) -> SqliteStore:
         self.noted = Noted()
-        self.store = await SqliteStore.open(self.path, observer=self.noted, min_free=0, now=lambda: self.now)
+        self.store = await SqliteStore.open(self.path, observer=self.noted, **usual(now=lambda: self.now))
         self._stores.append(self.store)
         return self.store
 
     async def open_copy(self, path: Path) -> SqliteStore:
-        store = await SqliteStore.open(path, observer=Noted(), min_free=0, now=lambda: NOON)
+        store = await SqliteStore.open(path, observer=Noted(), **usual(now=lambda: NOON))
         self._stores.append(store)
         return store
 

@@ -23,6 +23,7 @@ from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite.start import SqliteStore
 from relay.queue.sqlite.transaction import Transaction
 from tests.kit.ledger import balanced
+from tests.kit.store import usual
 from tests.queue.house import FailingFile, SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids, memory
 from tests.queue.operators import LATER, act, names
@@ -443,7 +444,7 @@ async def test_what_a_dead_backup_left_is_no_obstacle(house: SqliteHouse, tmp_pa
     (tmp_path / "copy.db.part.spool").mkdir()
     await house.store.backup(tmp_path / "copy.db")
     assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.db"]
-    store = await SqliteStore.open(tmp_path / "copy.db", observer=Noted())
+    store = await SqliteStore.open(tmp_path / "copy.db", observer=Noted(), **usual())
     await store.close()
 
 

@@ -20,6 +20,7 @@ from relay.queue.sqlite import start
 from relay.queue.sqlite.start import SqliteStore
 from relay.queue.sqlite.statements import STATEMENTS, read
 from tests.kit.ledger import balanced
+from tests.kit.store import usual
 from tests.queue.house import SqliteHouse
 from tests.queue.mail import HEAD, NOON, Noted, an_entry, deferred, ended, ids
 
@@ -44,7 +45,7 @@ async def spooled(house: SqliteHouse, name: str, body: bytes = b"x" * 300_000) -
 @pytest.mark.asyncio
 async def test_a_second_owner_is_refused_and_told_who_holds_the_store(house: SqliteHouse) -> None:
     with pytest.raises(StoreInUse, match=rf"queue\.db is held by process {os.getpid()} \(.*since 20.*UTC\)"):
-        await SqliteStore.open(house.path, observer=Noted())
+        await SqliteStore.open(house.path, observer=Noted(), **usual())
     await house.store.put(an_entry(), leased=True)  # the refused one did no harm
     await house.store.close()
     await house.open()
@@ -75,18 +76,18 @@ async def test_a_lock_file_left_by_a_dead_process_is_no_obstacle(house: SqliteHo
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (4, "an older"), (0, "an older"), (-1, "an older")])
+@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (5, "an older"), (0, "an older"), (-1, "an older")])
 async def test_a_database_of_another_layout_is_left_alone(house: SqliteHouse, layout: int, age: str) -> None:
     await house.store.close()
     connection = sqlite3.connect(house.path)
     connection.execute(f"PRAGMA user_version = {layout}")
     connection.close()
     before = house.path.read_bytes()
-    with pytest.raises(OtherLayout, match=rf"written by {age} relay \(layout {layout}, this one knows 5\)"):
+    with pytest.raises(OtherLayout, match=rf"written by {age} relay \(layout {layout}, this one knows 6\)"):
         await house.open()
     assert house.path.read_bytes() == before
     connection = sqlite3.connect(house.path)
-    connection.execute("PRAGMA user_version = 5")
+    connection.execute("PRAGMA user_version = 6")
     connection.close()
     await house.open()  # the lock was let go of
 
@@ -96,7 +97,7 @@ async def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(StoreUnavailable, match="not a database") as caught:
-        await SqliteStore.open(path, observer=Noted())
+        await SqliteStore.open(path, observer=Noted(), **usual())
     assert caught.value.reason == "corrupt"
 
 
@@ -273,6 +274,7 @@ async def test_whatever_was_said_to_be_kept_is_there_after_kill_9(tmp_path: Path
 import asyncio, os
 from relay.queue.sqlite.start import SqliteStore
 from tests.queue.mail import an_entry, ended, Noted
+from tests.kit.store import usual
 async def client(store, n):
     while True:
         lease = await store.put(an_entry(name=os.urandom(8).hex()), leased=True)
@@ -280,7 +282,7 @@ async def client(store, n):
             await store.settle(ended(lease))
         os.write(1, f"{{'end' if n % 2 else 'put'}} {{lease.entry.queue_id}}\\n".encode())
 async def main():
-    store = await SqliteStore.open({str(path)!r}, observer=Noted())
+    store = await SqliteStore.open({str(path)!r}, observer=Noted(), **usual())
     await asyncio.gather(*(client(store, n) for n in range(8)))
 asyncio.run(main())
 """
@@ -298,7 +300,7 @@ asyncio.run(main())
             verb, _, name = line.strip().partition(b" ")
             if line.endswith(b"\n"):
                 said[verb].add(name)
-        store = await SqliteStore.open(path, observer=Noted())
+        store = await SqliteStore.open(path, observer=Noted(), **usual())
         there = {name.encode() for name in ids(await store.lease("default", limit=100_000, now=NOON))}
         assert balanced(store.ledger)
         await store.close()

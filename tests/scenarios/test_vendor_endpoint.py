@@ -327,7 +327,7 @@ from relay.config.load import load
 from relay.daemon.main import running
 
 def status_of(socket):
-    with asked(socket, "GET", "/v1/status") as answer:
+    with asked(socket, "GET", "/v1/status", None, 60.0) as answer:
         return answer.status
 
 async def served(path):

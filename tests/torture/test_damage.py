@@ -14,6 +14,7 @@ import pytest
 
 from relay.queue.sqlite.start import SqliteStore
 from tests.kit.house import PATIENCE, Site
+from tests.kit.store import usual
 from tests.kit.upstream import ScriptedUpstream
 from tests.queue.mail import Noted, an_entry
 from tests.scenarios.desk import reachable, relay
@@ -77,7 +78,7 @@ async def queued(site: Site, own: ScriptedUpstream, count: int, octets: int = SM
 async def kept(site: Site, own: ScriptedUpstream) -> None:
     """A few messages lie in the queue, without a relay that took them."""
     site.configure(upstreams={"own": site.way_to(own)})
-    store = await SqliteStore.open(site.queue_path, observer=Noted())
+    store = await SqliteStore.open(site.queue_path, observer=Noted(), **usual())
     for _ in range(5):
         await store.put(an_entry(), leased=False)
     await store.close()

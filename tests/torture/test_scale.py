@@ -25,6 +25,7 @@ from tests.kit.certificates import Certificates
 from tests.kit.filled import CLIENTS, Nobody, entries, fill, remember, sleep_until
 from tests.kit.house import Site
 from tests.kit.process import Process
+from tests.kit.store import usual
 
 FEW = 500
 MORE_THAN_A_SLICE = 2500
@@ -37,7 +38,7 @@ CONNECTIONS = 8
 
 @asynccontextmanager
 async def opened(path: Path, observer: Observer | None = None) -> AsyncIterator[SqliteStore]:
-    store = await SqliteStore.open(path, observer=observer or Nobody(), min_free=0)
+    store = await SqliteStore.open(path, observer=observer or Nobody(), **usual())
     try:
         yield store
     finally:

@@ -83,13 +83,14 @@ def scene(run: Run, play: Callable[[ScriptedUpstream, Line], Any], **settings: A
 @pytest.mark.parametrize("apart", [False, True], ids=["in one packet", "octet by octet"])
 def test_a_message_takes_one_write_and_one_round_trip(run: Run, apart: bool) -> None:
     """This upstream says nothing before it has everything."""
-    expected = b"BDAT %d LAST\r\n%b" % (len(MESSAGE), MESSAGE)
-    replies = b"250 sender\r\n250-a\r\n250 recipient\r\n250 2.0.0 taken\r\n"
+    expected = b"BDAT %d LAST\r\n%bEHLO relay.example.nl\r\n" % (len(MESSAGE), MESSAGE)
+    offers = b"250-upstream.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n"
+    replies = b"250 sender\r\n250-a\r\n250 recipient\r\n250 2.0.0 taken\r\n" + offers
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 upstream.example\r\n")
         await reader.readline()
-        writer.write(b"250-upstream.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n")
+        writer.write(offers)
         for _ in range(2):
             assert (await reader.readline()).startswith(b"MAIL FROM:<jan@example.nl>")
             assert (await reader.readline()).startswith(b"RCPT TO:<piet@example.org>")
@@ -146,9 +147,11 @@ ODD = st.lists(st.sampled_from([b".", b"\r", b"\n", b"\r\n", b"\r\n.", b"\0", b"
 @given(head=ODD.map(b"".join), body=ODD.map(b"".join))
 def test_a_chunk_is_what_data_would_bring(head: bytes, body: bytes) -> None:
     asked = replace(request(content=MemoryContent(b"x" + body, 0)), head=head, body_offset=1)
-    data = in_one_write([b"MAIL\r\n", b"RCPT\r\n"], asked)
+    data = in_one_write([b"MAIL\r\n", b"RCPT\r\n"], asked, b"EHLO\r\n")
     assert data is not None
-    commands, _, chunk = data.partition(b" LAST\r\n")
+    commands, _, rest = data.partition(b" LAST\r\n")
+    chunk, hello = rest[:-6], rest[-6:]
+    assert hello == b"EHLO\r\n"
     start, _, size = commands.rpartition(b"BDAT ")
     assert (start, int(size)) == (b"MAIL\r\nRCPT\r\n", len(chunk))
     message = head + body
@@ -249,7 +252,7 @@ def test_a_refusal_is_the_outcome_and_the_next_message_goes_behind_rset(run: Run
         assert words((await connection.deliver(at_once())).outcomes) == ["Delivered"]
         assert words((await connection.deliver(at_once())).outcomes) == ["Delivered"]
         await connection.close()
-        whole, one_by_one = ["MAIL", "RCPT", "BDAT"], ["RSET", "MAIL", "RCPT", "DATA"]
+        whole, one_by_one = ["MAIL", "RCPT", "BDAT", "EHLO"], ["RSET", "MAIL", "RCPT", "DATA"]
         assert verbs(upstream) == [*whole, *one_by_one, *whole, *one_by_one, *whole, "QUIT"]
         assert len(upstream.messages) == 3
         assert line.given_up == []
@@ -591,13 +594,13 @@ def test_an_upstream_that_was_silent_for_a_while_is_asked_first(run: Run) -> Non
     async def play(upstream: ScriptedUpstream, line: Line) -> None:
         connection = await line.connection()
         connection._heard -= FRESH
-        for verb in ("DATA", "BDAT"):
+        for last in (["RCPT", "DATA"], ["BDAT", "EHLO"]):
             assert words((await connection.deliver(at_once())).outcomes) == ["Delivered"]
-            assert verbs(upstream)[-1] == verb
+            assert verbs(upstream)[-2:] == last
         connection._heard -= FRESH
         assert await connection.refresh()
         assert words((await connection.deliver(at_once())).outcomes) == ["Delivered"]
-        assert verbs(upstream)[-1] == "BDAT"
+        assert verbs(upstream)[-2:] == ["BDAT", "EHLO"]
         await connection.close()
 
     scene(run, play)

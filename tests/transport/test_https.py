@@ -232,7 +232,7 @@ def test_a_message_that_goes_another_way_is_not_sent_and_the_connection_stays(
         contested = True
         opens = False
 
-        def __call__(self) -> bool:
+        async def __call__(self) -> bool:
             assert endpoint.requests == []
             return self.opens
 

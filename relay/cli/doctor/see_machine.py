@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from relay import wiring
-from relay.cli.desk import Nobody
+from relay.cli import desk
 from relay.cli.doctor import of_machine, see_upstream
 from relay.cli.doctor.findings import Chapter, Finding, Mark, bad, good, untried, warning
 from relay.cli.human import of_json
@@ -111,16 +110,12 @@ async def _mail(config: Config, snapshot: Snapshot | None, silent: str) -> Findi
         return of_machine.of_ages(waiting, min(oldest, default=None), now)
     if silent:
         return untried("mail", "only the running relay knows what waits")
-    if not config.queue.store.exists:
-        return good("mail", "there is no queue yet")
     try:
-        store = await wiring.open_store(config, Nobody())
+        view = await desk.look(config)
     except RelayError as error:
         return warning("mail", str(error), "queue-unknown")
-    try:
-        view = await store.view()
-    finally:
-        await store.close()
+    if view is None:
+        return good("mail", "there is no queue yet")
     return of_machine.of_ages(sum(view.messages.values()), min(view.oldest.values(), default=None), now)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from relay import wiring
-from relay.cli.desk import Nobody
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
 from relay.config import outside
@@ -18,7 +16,7 @@ from relay.events import Event, UpstreamConnected
 from relay.mail.outcome import Deferred
 from relay.observe.trouble import Answer
 from relay.transport.smtp import SmtpTransport
-from relay.transport.transaction import SmtpConnection, SmtpTimeouts
+from relay.transport.transaction import SmtpConnection
 
 _PATIENCE = 20.0  # seconds, for each reply: a person waits
 
@@ -73,18 +71,15 @@ async def _smtp(
         else:
             ends = datetime.fromtimestamp(token.expires_at, UTC)
             found.append(of_upstream.of_token(tokens.terms.username, ends))
-    settings = replace(way.settings, timeouts=_hurried(way.settings.timeouts))
-    if not login:
-        settings, tokens = replace(settings, auth="none", username=None, password=None), None
-    way = SmtpTransport(settings, observer=Nobody(), tokens=tokens)
+    way = wiring.hurried(way, _PATIENCE, login=login)
     outcome = await way.connect()
     stopped = outcome if isinstance(outcome, Deferred) else None
-    found += of_upstream.of_way(settings, way.heard, stopped, known)
+    found += of_upstream.of_way(way.settings, way.heard, stopped, known)
     if isinstance(outcome, Deferred):
         return found
     try:
         if login:
-            found.append(of_upstream.of_login(settings))
+            found.append(of_upstream.of_login(way.settings))
             found += await _senders(name, outcome, senders)
         elif aside is not None:
             found.append(of_upstream.of_login_aside(name, aside))
@@ -114,12 +109,6 @@ def _ends(name: str, config: Config) -> list[Finding]:
         for what in ("secret", "certificate")
         if f"{what}:{name}" in ends
     ]
-
-
-def _hurried(times: SmtpTimeouts) -> SmtpTimeouts:
-    """The same, with as much patience as a person has."""
-    shorter = {key: min(getattr(times, key), _PATIENCE) for key in ("connect", "greeting", "command")}
-    return replace(times, **shorter)
 
 
 async def clock_of(config: Config) -> tuple[float, str] | None:

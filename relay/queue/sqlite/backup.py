@@ -48,10 +48,10 @@ class Target:
     @contextmanager
     def begun(self) -> Iterator[None]:
         """An empty file, 0600, to make the copy in; nothing of it stays after an error."""
-        for path in (self.path, self.spool):
-            if path.exists():
-                raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
         try:
+            for path in (self.path, self.spool):
+                if path.exists():
+                    raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
             self._clear()  # what a dead process may have left
             os.close(create(self.made))
             try:
