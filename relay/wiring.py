@@ -140,7 +140,7 @@ def _end(certificate: Path | None, key: Path | None) -> datetime | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key, password=lambda: "")
+        tls.load_pair(context, certificate, key)
     except (OSError, ssl.SSLError):
         return None  # the transport tells
     return tls.certificate_end(context, certificate)
@@ -336,7 +336,7 @@ def _tls_context(index: int, config: model.Config) -> ssl.SSLContext | None:
         where = config.where(("listeners", index, "tls_profile"))
         raise BadConfig((ConfigError(where, str(error), "write tls_profile: modern"),)) from None
     try:
-        context.load_cert_chain(listener.certificate, listener.key)
+        tls.load_pair(context, listener.certificate, listener.key)
     except (OSError, ssl.SSLError) as error:
         where = config.where(("listeners", index, "certificate"))
         problem = f"the certificate or its key cannot be read: {error.strerror or error}"

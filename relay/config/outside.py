@@ -17,6 +17,7 @@ from relay.config import password, tls
 from relay.config.model import CaptureUpstream, Config, GoogleOAuth2, HttpsUpstream, MicrosoftOAuth2, SmtpUpstream
 from relay.config.problems import Finding, Path
 from relay.config.secrets import Secret, SecretMissing
+from relay.durable import open_regular
 from relay.errors import ConfigError, RelayError
 
 
@@ -46,7 +47,7 @@ def problems(config: Config, *, serving: bool) -> list[ConfigError]:
     found = [
         *_bad_secrets(config, serving=serving),
         *_bad_listener_files(config),
-        *_bad_folders(config),
+        *_bad_folders(config, serving=serving),
         *_bad_upstream_files(config),
         *_bad_oauth2(config),
     ]
@@ -100,8 +101,12 @@ def _bad_listener_files(config: Config) -> Iterator[Finding]:
             yield from _bad_pair(context, (*path, "certificate"), listener.certificate, (*path, "key"), listener.key)
 
 
-def _bad_folders(config: Config) -> Iterator[Finding]:
-    """Folders that files are taken from: one that is missing is made at the start, if its parent allows it."""
+def _bad_folders(config: Config, *, serving: bool) -> Iterator[Finding]:
+    """Folders that files are taken from: one that is missing is made at the start, if its parent allows it.
+
+    The rights of one that is there keep no relay from starting or reloading, for they are its owner's: the relay says
+    then that it cannot take files from it.
+    """
     queue = os.path.realpath(config.queue.store.folder)
     for number, listener in config.pickup_listeners.items():
         path: Path = ("listeners", number, "directory")
@@ -111,7 +116,9 @@ def _bad_folders(config: Config) -> Iterator[Finding]:
         if FilePath(os.path.realpath(folder)).is_relative_to(queue):
             yield Finding(path, f"in the folder of the queue ({queue}), where nobody else can write", "name another")
         elif os.path.isdir(folder):
-            if not os.access(folder, rights):
+            if os.path.islink(folder):
+                yield Finding(path, "a link: whoever can change it leads the relay elsewhere", "name the folder itself")
+            elif not serving and not os.access(folder, rights):
                 yield Finding(path, f"{folder}: files can not be taken from it", "the relay must own it, or its group")
         elif os.path.lexists(folder):
             yield Finding(path, "not a folder")
@@ -125,7 +132,11 @@ def _bad_upstream_files(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         path: Path = ("upstreams", name)
         if isinstance(upstream, CaptureUpstream):
-            if os.path.exists(upstream.directory) and not os.path.isdir(upstream.directory):
+            if os.path.islink(upstream.directory):
+                yield Finding(
+                    (*path, "directory"), "a link: messages are not written where it leads", "name the folder"
+                )
+            elif os.path.exists(upstream.directory) and not os.path.isdir(upstream.directory):
                 yield Finding((*path, "directory"), "not a folder")
             continue
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -202,8 +213,7 @@ def _bad_pair(
         yield from (Finding(where, problem) for where, problem in bad.items())
         return
     try:
-        # Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.
-        context.load_cert_chain(certificate, key, password=lambda: "")
+        tls.load_pair(context, certificate, key)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             yield Finding(key_path, "the key does not belong to the certificate")
@@ -213,7 +223,7 @@ def _bad_pair(
 
 def _unreadable(file: FilePath) -> str:
     try:
-        with file.open("rb"):
+        with open_regular(file):
             return ""
     except FileNotFoundError:
         return f"{file} does not exist"

@@ -27,7 +27,7 @@ from typing import Any, cast
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.answer import asked_pause
-from relay.transport.tls import explain
+from relay.transport.tls import explain, trusting
 from relay.values import frozen
 
 SILENCE = 10.0  # seconds without an octet
@@ -139,7 +139,7 @@ class TokenHttp:
         if urllib.parse.urlsplit(url).scheme != "https":
             return None
         try:
-            _, sent, _ = self._send(url, None, {}, ssl.create_default_context(cafile=self._ca))
+            _, sent, _ = self._send(url, None, {}, trusting(self._ca))
             return self._now() - parsedate_to_datetime(sent.get("date", "")).timestamp()
         except (OSError, http.client.HTTPException, ValueError, TypeError):
             return None
@@ -151,7 +151,7 @@ class TokenHttp:
         if urllib.parse.urlsplit(url).scheme != "https":  # the discovery of a stranger may name anything
             raise TokenTrouble(f"{host} is not asked for a token without TLS")
         try:
-            context = ssl.create_default_context(cafile=self._ca)
+            context = trusting(self._ca)
             status, sent, text = self._send(url, body, headers, context)
         except ssl.SSLError as error:
             told = explain(error, host).replace("the upstream's", f"{host}'s")
