@@ -74,9 +74,10 @@ class Folder:
             self.directory.mkdir(mode=0o770)
             made = Directory(self.directory)
             os.fchmod(made.fileno(), 0o770)  # whatever the umask is
-        self._look_again()
-        with suppress(OSError):  # files can be taken all the same
-            self._inner(BAD)
+        self._top = Directory(self.directory)
+        for name in _MODES:
+            with suppress(OSError):  # whoever may write in it may be in the way; each look tries it again
+                self._inner(name)
 
     def _look_again(self) -> Directory:
         """Hold open what is there now."""

@@ -119,15 +119,18 @@ class Pickup:
     async def open(self) -> None:
         """Make the folder, and settle what a crash left behind; before workers run. Raises RelayError.
 
-        Rights that are missing keep no relay from starting: whoever may write there may take them away.
+        Its rights, and what lies in it, keep no relay from starting: whoever may write there may see to both.
         """
         try:
             await asyncio.to_thread(self._folder.make)
-            await self._settle()
-        except PermissionError as error:
-            self._tell(error)
+        except PermissionError:
+            pass  # so says the next step
         except OSError as error:
             raise RelayError(self._sentence(error)) from None
+        try:
+            await self._settle()
+        except OSError as error:
+            self._tell(error)
 
     async def run(self) -> None:
         """Take files until `stop`; what is on its way then is finished."""

@@ -100,7 +100,7 @@ def test_a_folder_whose_rights_are_wrong_is_a_problem(tmp_path: Path, monkeypatc
     (tmp_path / "pickup").mkdir()
     (told,) = folder_problems(tmp_path / "pickup", store, serving=False)
     assert "files can not be taken from it" in told
-    # Whoever owns it may set its rights at any time: that is to keep no relay from starting, which takes other mail too.
+    # Whoever owns it may change its rights at any time, and is not to keep a relay from starting that has other mail.
     assert folder_problems(tmp_path / "pickup", store) == []
     (told,) = folder_problems(tmp_path / "other", store)
     assert f"can not be made in {tmp_path}" in told
