@@ -124,7 +124,10 @@ class Folder:
                 settled = not 0 <= now - changed / 1e9 < self._settled  # a time yet to come is a clock that is wrong
                 if settled and entry.name not in but:
                     found.append((seen.st_mtime_ns, entry.name))
-        self.lying = odd + self._count_bad()
+        try:
+            self.lying = odd + self._count_bad()
+        except OSError:  # something lies there that is no folder of ours, and cannot be put beside it
+            self.lying = odd + 1
         return [name for _, name in heapq.nsmallest(most, found)]
 
     def _count_bad(self) -> int:
