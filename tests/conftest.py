@@ -1,7 +1,8 @@
-"""How much runs (`tests/kit/extent.py`)."""
+"""How much runs (`tests/kit/extent.py`), and what holds for every run."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,8 @@ extent.prepare()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs in the background of a shell ignores Ctrl-C, and so would all commands that tests stop by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "repetition: another one of a kind; `make test` does without")
 
 

@@ -217,3 +217,12 @@ def test_the_signed_request_that_the_vendors_see_is_signed_as_the_relay_signs() 
     body = found[4].encode()
     signed = Credentials("hmac-sha256", "not-a-secret").fields(int(found[2]), [body])
     assert (len(body), f"sha256={found[3]}") == (int(found[1]), signed[SIGNATURE])
+
+
+def test_every_bound_is_shown_by_a_test_that_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", read("docs/bounds.md")))
+    there = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert named
+    assert named <= there

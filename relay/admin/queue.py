@@ -171,7 +171,7 @@ async def act_on_all(
 
 async def backup(store: QueueStore, file: Path) -> Saved:
     """A copy of the queue as it is now. Raises Refused, and NotPossible when `file` exists or cannot be written."""
-    if not file.is_absolute():
+    if not (file.is_absolute() and file.name):
         raise Refused("the file of a backup needs an absolute path, for it is the relay that writes it")
     if not str(file).isprintable():
         raise Refused("the name of a backup may have printable characters only")

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from relay.config import preset
-from relay.config.model import HttpsUpstream, SmtpUpstream
 from relay.mail.outcome import Refusal, Stage
 from relay.mail.reply import Reply
 from relay.observe.remedies import OF_REFUSALS
-from relay.policy.refusal import HTTP
 
 if TYPE_CHECKING:
     from relay.config.model import Config
@@ -28,10 +26,9 @@ def remedies(recipients: Iterable[dict[str, Any]], config: Config) -> Iterator[s
         if found is None or not name or recipient["state"] not in _WAITS_OR_FAILED:
             continue
         upstream = config.upstreams.get(name)
-        known = upstream.preset if isinstance(upstream, SmtpUpstream) else None
         # At which stage it was said is not kept; where a text says nothing, that would not say more.
         reply = Reply(int(found[1]), found[2] or "", " ".join((found[3] or "").split()))
-        table = HTTP if isinstance(upstream, HttpsUpstream) else preset.table(known)
+        table = upstream.refusals if upstream is not None else preset.table(None)
         refusal = table.tell(Stage.DOT, reply).refusal
         if (name, refusal) not in told:
             told.add((name, refusal))

@@ -20,7 +20,7 @@ from relay.errors import RelayError
 
 if TYPE_CHECKING:
     from relay.cli.table import Line
-    from relay.config.model import Config, SmtpUpstream
+    from relay.config.model import Config
     from relay.transport.tokens import TokenSource
 
 auth = typer.Typer(no_args_is_help=True, help="Log in at upstreams with OAuth2, and see how that stands.")
@@ -108,11 +108,11 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False, s
 
 
 def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
-    from relay import wiring
+    from relay.config import outside
     from relay.observe.diagnosis import CREDENTIAL_STEPS, DAY
 
     config, now = load_as_service(file), datetime.now(UTC)
-    ends = wiring.oauth2_ends(config, wiring.credentials(config))
+    ends = outside.oauth2_ends(config, outside.credentials(config))
     told = []
     for name in _names(config):
         kept, error, error_at = None, "", None
@@ -131,7 +131,7 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
         told.append(
             {
                 "name": name,
-                "username": _upstream(config, name).username,
+                "username": config.upstreams[name].mailbox,
                 "token_expires": token_ends.isoformat() if token_ends is not None else None,
                 "token_valid": valid,
                 "secret_expires": secret_ends.isoformat() if secret_ends is not None else None,
@@ -180,7 +180,7 @@ def try_(
     """Fetch a token and log in with it, step by step; no mail is sent. Exit code 1: it did not work."""
     try:
         loaded = load_as_service(config)
-        _upstream(loaded, upstream)
+        _must_have_oauth2(loaded, upstream)
         steps = asyncio.run(_tried(loaded, upstream, key_of(state_key)))
     except RelayError as error:
         refuse(sentence(error))
@@ -219,24 +219,13 @@ async def _tried(config: Config, name: str, key: str | None) -> list[dict[str, A
     ends = datetime.fromtimestamp(token.expires_at).astimezone()
     steps = [_step("token", text=f"for {source.terms.username}, valid until {ends:%H:%M:%S}")]
     connection = await way.connect()
-    order = _order(_upstream(config, name).tls)
+    order = config.upstreams[name].stages
     if isinstance(connection, Deferred):
         stage = str(connection.stage)
         passed = order[: order.index(stage)] if stage in order else ()
         return [*steps, *map(_step, passed), _step(stage, config, name, connection)]
     await connection.close()
     return [*steps, *map(_step, order), _step("quit")]
-
-
-def _order(tls: str) -> tuple[str, ...]:
-    """The stages of a connection, as far as a login."""
-    match tls:
-        case "implicit":
-            return ("dns", "connect", "tls", "banner", "ehlo", "auth")
-        case "starttls":
-            return ("dns", "connect", "banner", "ehlo", "starttls", "tls", "auth")
-        case _:
-            return ("dns", "connect", "banner", "ehlo", "auth")
 
 
 def _step(
@@ -277,20 +266,18 @@ def setup(
 
 
 def _names(config: Config) -> list[str]:
-    return [name for name, one in config.upstreams.items() if getattr(one, "oauth2", None) is not None]
+    return [name for name, one in config.upstreams.items() if one.oauth2 is not None]
 
 
-def _upstream(config: Config, name: str) -> SmtpUpstream:
-    from relay.config.model import SmtpUpstream
+def _must_have_oauth2(config: Config, name: str) -> None:
     from relay.config.problems import did_you_mean, quoted
 
     found = config.upstreams.get(name)
     if found is None:
         hint = did_you_mean(name, config.upstreams)
         raise RelayError(f"no upstream named {quoted(name)}" + (f" ({hint})" if hint else ""))
-    if not isinstance(found, SmtpUpstream) or found.oauth2 is None:
+    if found.oauth2 is None:
         raise RelayError(f"{name} does not log in with OAuth2: it has no oauth2 in the configuration")
-    return found
 
 
 def _source(file: Path, name: str, state_key: Path | None) -> TokenSource:
@@ -301,7 +288,7 @@ def _source_of(config: Config, name: str, state_key: Path | None) -> TokenSource
     from relay import wiring
     from relay.cli.desk import Nobody
 
-    _upstream(config, name)
+    _must_have_oauth2(config, name)
     return wiring.token_source(name, config, observer=Nobody(), state_key=key_of(state_key))
 
 

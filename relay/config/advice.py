@@ -9,12 +9,11 @@ from datetime import timedelta
 from pathlib import Path as FilePath
 
 from relay.config import outside, password, preset
-from relay.config.accounts import accounts
 from relay.config.checks import beyond_loopback
-from relay.config.model import Config, HttpsUpstream, MicrosoftOAuth2, SmtpUpstream
-from relay.config.problems import Finding, Path, did_you_mean
+from relay.config.files import File
+from relay.config.model import Config
+from relay.config.problems import Finding, Path, below, did_you_mean
 from relay.config.secrets import Secret
-from relay.config.values import is_loopback
 from relay.errors import ConfigError, RelayError
 from relay.policy.decide import SESSION_CODES
 
@@ -62,16 +61,16 @@ def _file(secret: Secret) -> FilePath | None:
 
 
 def _keys(config: Config) -> Iterator[Finding]:
-    keys: list[tuple[Path, FilePath | None]] = [
-        (("listeners", number, "key"), listener.key) for number, listener in config.smtp_listeners.items()
+    listed: list[tuple[Path, Iterable[File]]] = [
+        (("listeners", number), listener.files) for number, listener in config.smtp_listeners.items()
     ]
     for name, upstream in config.upstreams.items():
-        if isinstance(upstream, SmtpUpstream | HttpsUpstream):
-            keys.append((("upstreams", name, "tls_key"), upstream.tls_key))
-        if isinstance(upstream, SmtpUpstream):
-            keys.append((("upstreams", name, "oauth2", "key"), getattr(upstream.oauth2, "key", None)))
-    for path, file in keys:
-        if file is not None and _world_readable(file):
+        listed.append((("upstreams", name), upstream.files))
+        if upstream.oauth2 is not None:
+            listed.append((("upstreams", name, "oauth2"), upstream.oauth2.files))
+    private = [((*path, *each.private[0]), each.private[1]) for path, files in listed for each in files if each.private]
+    for path, file in private:
+        if _world_readable(file):
             yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
 
 
@@ -105,83 +104,30 @@ def _listeners(config: Config) -> Iterator[Finding]:
 
 
 def _upstreams(config: Config) -> Iterator[Finding]:
-    used = {name for route in config.routes.values() for name in route.upstreams}
-    if config.session_codes.enabled:
-        used |= {config.session_codes.own, config.session_codes.vendor}
+    codes, routes = config.session_codes, [route.upstreams for route in config.routes.values()]
+    ways_of_codes = {codes.own, codes.vendor} if codes.enabled else set()
+    used = ways_of_codes.union(*routes)
+    followed = set[str]().union(*[ways[:-1] for ways in routes], ways_of_codes if codes.fallback else ())
     for name, upstream in config.upstreams.items():
         path: Path = ("upstreams", name)
-        if name not in used and name != config.session_codes.vendor:
+        if name not in used and name != codes.vendor:
             yield Finding(path, "no route leads to this upstream", "name it in routes.default.upstreams")
-        if isinstance(upstream, HttpsUpstream):
-            yield from _endpoint(path, name, upstream, config)
-        if not isinstance(upstream, SmtpUpstream):
-            continue
-        if upstream.tls != "none" and not upstream.tls_verify:
-            problem = "anybody on the way can pretend to be this server, and read mail and password"
-            yield Finding((*path, "tls_verify"), problem, "name its authority with tls_ca instead")
-        yield from _preset(path, upstream)
-        if isinstance(upstream.oauth2, MicrosoftOAuth2):
-            yield from _microsoft((*path, "oauth2"), upstream.oauth2)
-        if upstream.username is not None and upstream.auth == "none":
-            yield Finding((*path, "auth"), "there is a username, and it is not used", "leave auth out")
-        if upstream.tls == "none" and upstream.auth != "none" and not is_loopback(upstream.host):
-            yield Finding(
-                (*path, "cleartext_auth"), "the password goes readably over the network", "write tls: starttls"
-            )
+        yield from below(path, upstream.warnings)
+        if upstream.on_client_error == "next" and name not in followed:
+            problem = "no route has an upstream behind this one: what it refuses fails all the same"
+            hint = "write on_client_error: fail, or name another in the route"
+            yield Finding((*path, "on_client_error"), problem, hint)
 
 
 def _accounts(config: Config) -> Iterator[Finding]:
-    for names in accounts(config).values():
+    for names in config.accounts.values():
         first = config.upstreams[names[0]]
         for name in names[1:]:
             upstream = config.upstreams[name]
-            assert isinstance(first, SmtpUpstream)
-            assert isinstance(upstream, SmtpUpstream)
             for key in ("max_connections", "rate", "daily_recipients"):
                 if getattr(upstream, key) != getattr(first, key):
                     problem = f"not the same as in upstreams.{names[0]}, which leads to the same account"
                     yield Finding(("upstreams", name, key), problem, "write the same: for both the strictest counts")
-
-
-def _preset(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
-    """What the provider is known to take otherwise."""
-    if upstream.preset is None:
-        return
-    known = preset.preset(upstream.preset)
-    if known.mechanisms and upstream.auth not in ("none", "auto", *known.mechanisms):
-        offered = " and ".join(known.mechanisms)
-        reply = f': it answers "{known.no_plain}"' if known.no_plain and upstream.auth == "plain" else ""
-        yield Finding((*path, "auth"), f"{known.title} takes {offered} only{reply}", "leave auth out")
-    for key in ("host", "port", "tls"):
-        filled = known.upstream.get(key)
-        if filled is not None and "{" not in str(filled) and getattr(upstream, key) != filled:
-            problem = f"preset: {upstream.preset} is for {key}: {filled}"
-            yield Finding((*path, key), problem, "leave it out, unless the provider told you so")
-    most = known.upstream.get("max_connections")
-    if most is not None and upstream.max_connections > most:
-        problem = f"{known.title} takes {most} connections, and refuses more"
-        yield Finding((*path, "max_connections"), problem, "leave it out")
-
-
-def _microsoft(path: Path, terms: MicrosoftOAuth2) -> Iterator[Finding]:
-    if terms.client_secret is not None and terms.secret_expires is None:
-        problem = "nobody can warn before the client secret ends, as it does not say itself when that is"
-        yield Finding((*path, "secret_expires"), problem, "write the day that Microsoft Entra shows for it")
-    if "authority" in terms.model_fields_set and terms.scope is None:
-        problem = "the scope asked for is that of the public cloud"
-        yield Finding((*path, "scope"), problem, "national clouds have another: https://outlook.office365.us/.default")
-
-
-def _endpoint(path: Path, name: str, upstream: HttpsUpstream, config: Config) -> Iterator[Finding]:
-    if upstream.auth == "none" and upstream.tls_certificate is None:
-        problem = "the endpoint cannot know who sends, and may take mail from anybody"
-        yield Finding((*path, "auth"), problem, "write auth: hmac-sha256 or bearer, or name a tls_certificate")
-    codes = config.session_codes
-    others = codes.enabled and codes.fallback and name in (codes.own, codes.vendor)
-    others = others or any(name in route.upstreams[:-1] for route in config.routes.values())
-    if upstream.on_client_error == "next" and not others:
-        problem = "no route has an upstream behind this one: what it refuses fails all the same"
-        yield Finding((*path, "on_client_error"), problem, "write on_client_error: fail, or name another in the route")
 
 
 def _senders(config: Config) -> Iterator[Finding]:
@@ -209,8 +155,7 @@ def _senders(config: Config) -> Iterator[Finding]:
 
 def _rewriting_upstreams(config: Config) -> Iterator[str]:
     for name, upstream in config.upstreams.items():
-        known = upstream.preset if isinstance(upstream, SmtpUpstream) else None
-        if known is not None and preset.preset(known).sender == "rewritten":
+        if upstream.preset is not None and preset.preset(upstream.preset).sender == "rewritten":
             yield name
 
 

@@ -7,28 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
-from relay.config import password, preset
-from relay.config.model import (
-    CaptureUpstream,
-    Config,
-    GenericOAuth2,
-    GoogleOAuth2,
-    HttpsUpstream,
-    MicrosoftOAuth2,
-    SenderRule,
-    SmtpListener,
-    SmtpUpstream,
-)
-from relay.config.problems import Finding, Path, did_you_mean, quoted
-from relay.config.secrets import Secret
+from relay.config.model import Config, SenderRuleSection, SmtpListener
+from relay.config.problems import Finding, Path, below, did_you_mean, quoted
 from relay.config.values import ListenAddress, is_loopback
 from relay.policy.decide import SESSION_CODES
-from relay.policy.fields import placeholders
-from relay.policy.link_local import is_link_local
 
-_REFERENCE = "{credential: NAME}, {file: PATH} or {env: NAME}"
 _WIDEST = {4: 8, 6: 32}
 
 
@@ -139,7 +124,7 @@ def _folders(config: Config) -> Iterator[Finding]:
     written: dict[str, Path] = {
         os.path.normpath(upstream.directory): ("upstreams", name, "directory")
         for name, upstream in config.upstreams.items()
-        if isinstance(upstream, CaptureUpstream)
+        if upstream.directory is not None
     }
     read: dict[str, Path] = {}
     for number, listener in config.pickup_listeners.items():
@@ -156,172 +141,13 @@ def _folders(config: Config) -> Iterator[Finding]:
 
 def _upstreams(config: Config) -> Iterator[Finding]:
     listeners = config.smtp_listeners.values()
-    own_doors = {address.port for listener in listeners for address in listener.listen if address.kind == "tcp"}
+    own_ports = {address.port for listener in listeners for address in listener.listen if address.kind == "tcp"}
     for name, upstream in config.upstreams.items():
         path: Path = ("upstreams", name)
-        if isinstance(upstream, HttpsUpstream):
-            yield from _endpoint(path, upstream)
-        if not isinstance(upstream, SmtpUpstream):
-            continue
-        yield from _parameters(path, upstream)
-        yield from _account(path, upstream)
-        tls: tuple[Path, ...] = ((*path, "tls"),)
-        if upstream.tls == "none":
-            for key in ("tls_ca", "tls_certificate", "tls_key"):
-                if getattr(upstream, key) is not None:
-                    hint = "write tls: starttls or tls: implicit"
-                    yield Finding((*path, key), "no effect with tls: none", hint, tls)
-        else:
-            yield from _client_certificate(path, upstream)
-        if is_loopback(upstream.host) and upstream.port in own_doors:
-            looked_at: tuple[Path, ...] = (*tls, (*path, "port"), ("listeners",))
+        yield from below(path, upstream.mistakes)
+        if upstream.local_port in own_ports:
+            looked_at: tuple[Path, ...] = ((*path, "tls"), (*path, "port"), ("listeners",))
             yield Finding((*path, "host"), "this is the relay itself: mail would go round in circles", "", looked_at)
-
-
-def _parameters(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
-    """The keys that some presets need, and others know nothing of."""
-    needed = preset.preset(upstream.preset).parameters if upstream.preset is not None else {}
-    looked_at: tuple[Path, ...] = ((*path, "preset"),)
-    for name, sentence in needed.items():
-        if getattr(upstream, name) is None and upstream.host == preset.NO_HOST:
-            yield Finding((*path, name), f"missing, as preset: {upstream.preset} needs it", sentence, looked_at)
-    for name in ("domain", "region"):
-        if getattr(upstream, name) is not None and name not in needed:
-            problem = f"preset: {upstream.preset} does not need it" if upstream.preset else "no effect without a preset"
-            yield Finding((*path, name), problem, "leave it out", looked_at)
-
-
-def _client_certificate(path: Path, upstream: SmtpUpstream | HttpsUpstream) -> Iterator[Finding]:
-    if upstream.tls_key is not None and upstream.tls_certificate is None:
-        certificate: Path = (*path, "tls_certificate")
-        yield Finding((*path, "tls_key"), "a key without its certificate", "add tls_certificate", (certificate,))
-
-
-# What each way of auth needs; all else has no effect with it.
-_PROOFS: Mapping[str, tuple[str, ...]] = {
-    "none": (),
-    "bearer": ("token",),
-    "basic": ("username", "password"),
-    "header": ("auth_header", "token"),
-    "hmac-sha256": ("secret",),
-}
-
-
-def _endpoint(path: Path, upstream: HttpsUpstream) -> Iterator[Finding]:
-    yield from _client_certificate(path, upstream)
-    auth: Path = (*path, "auth")
-    needed = _PROOFS[upstream.auth]
-    for key in ("username", "password", "auth_header", "token", "secret"):
-        given = getattr(upstream, key) is not None
-        if key in needed and not given:
-            yield Finding((*path, key), f"missing, as auth is {upstream.auth}", "", (auth,))
-        if given and key not in needed:
-            ways = " or ".join(way for way, keys in _PROOFS.items() if key in keys)
-            yield Finding((*path, key), f"no effect with auth: {upstream.auth}", f"write auth: {ways}", (auth,))
-        secret = getattr(upstream, key)
-        if isinstance(secret, Secret) and secret.kind == "plain" and secret.reference.startswith(password.PREFIX):
-            yield Finding((*path, key), "a hash cannot be used to log in", "the secret itself is needed here")
-    if ":" in (upstream.username or ""):
-        yield Finding((*path, "username"), "a colon, which a username of auth: basic cannot have")
-    written = (auth, (*path, "format"))
-    if upstream.format == "mime":
-        for key in ("fields", "code_pattern"):
-            if key in upstream.model_fields_set:
-                yield Finding((*path, key), "no effect with format: mime", "write format: json", written)
-    else:
-        asked = "code" in placeholders(upstream.fields)
-        if upstream.code_pattern is not None and not asked:
-            yield Finding((*path, "code_pattern"), "no effect, as fields has no {code}", "", ((*path, "fields"),))
-        if upstream.code_pattern is None and asked and "fields" in upstream.model_fields_set:
-            hint = r"say where the code stands, as in '/\b([0-9]{6})\b/'"
-            yield Finding((*path, "code_pattern"), "missing, as fields has {code}", hint, ((*path, "fields"),))
-    try:
-        forbidden = not upstream.link_local and is_link_local(upstream.url.host)
-    except ValueError:
-        forbidden = False  # a name: judged when it is looked up
-    if forbidden:
-        problem = "an address of the link or of a cloud's metadata"
-        yield Finding((*path, "url"), problem, "if it is meant, write link_local: true", ((*path, "link_local"),))
-
-
-def _account(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
-    username, secret, auth = (*path, "username"), (*path, "password"), (*path, "auth")
-    yield from _in_the_clear(path, upstream)
-    if upstream.oauth2 is not None or upstream.auth == "xoauth2":
-        yield from _token(path, upstream)
-        return
-    if upstream.username is not None and upstream.password is None:
-        yield Finding(secret, "missing, as there is a username", _REFERENCE, (username,))
-    if upstream.password is not None and upstream.username is None:
-        yield Finding(username, "missing, as there is a password", "", (secret,))
-    if upstream.username is None and upstream.password is None and upstream.auth != "none":
-        yield Finding(auth, f"{upstream.auth} needs username and password", "", (username, secret))
-    plain = upstream.password.reference if upstream.password and upstream.password.kind == "plain" else ""
-    if plain.startswith(password.PREFIX):
-        yield Finding(secret, "a hash cannot be used to log in", "the password itself is needed here")
-
-
-def _in_the_clear(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
-    unprotected = upstream.tls == "none" and not upstream.cleartext_auth and not is_loopback(upstream.host)
-    if unprotected and upstream.auth != "none":
-        looked_at = ((*path, "auth"), (*path, "host"), (*path, "cleartext_auth"), (*path, "username"))
-        problem = "none would send the password readably over the network"
-        yield Finding((*path, "tls"), problem, "write tls: starttls, or cleartext_auth: true", looked_at)
-
-
-def _token(path: Path, upstream: SmtpUpstream) -> Iterator[Finding]:
-    """Logging in with a token: what it wants, and what has no place beside it."""
-    auth, oauth2 = (*path, "auth"), (*path, "oauth2")
-    if upstream.oauth2 is None:
-        yield Finding(oauth2, "missing, as auth is xoauth2", "add oauth2: {provider: …}", (auth,))
-        return
-    if upstream.auth != "xoauth2":
-        yield Finding(oauth2, f"no effect with auth: {upstream.auth}", "write auth: xoauth2", (auth,))
-    if upstream.username is None:
-        yield Finding((*path, "username"), "missing: the mailbox that mail is sent from", "", (oauth2,))
-    if upstream.password is not None:
-        yield Finding((*path, "password"), "no effect with oauth2", "leave it out", (oauth2,))
-    terms = upstream.oauth2
-    needed, idle = _grants(terms)
-    for key, hint in needed:
-        if getattr(terms, key) is None:
-            yield Finding((*oauth2, key), f"missing, as grant is {terms.grant}", hint, ((*oauth2, "grant"),))
-    for key in idle:
-        if getattr(terms, key) is not None:
-            problem = f"no effect with grant: {terms.grant}"
-            yield Finding((*oauth2, key), problem, "leave it out", ((*oauth2, "grant"),))
-    if isinstance(terms, MicrosoftOAuth2):
-        certificate, secret = (*oauth2, "certificate"), (*oauth2, "client_secret")
-        if terms.certificate is not None and terms.client_secret is not None:
-            yield Finding(certificate, "impossible beside client_secret", "leave one of them out", (secret,))
-        if terms.key is not None and terms.certificate is None:
-            yield Finding((*oauth2, "key"), "a key without its certificate", "add certificate", (certificate,))
-        if terms.grant == "client_credentials" and terms.certificate is None and terms.client_secret is None:
-            hint = f"{_REFERENCE}; or a certificate"
-            yield Finding(secret, "missing, as grant is client_credentials", hint, (certificate,))
-
-
-def _grants(
-    terms: MicrosoftOAuth2 | GoogleOAuth2 | GenericOAuth2,
-) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """The keys that a grant needs, each with a hint; and those that do nothing with it."""
-    token = ("refresh_token", _REFERENCE)
-    match terms:
-        case MicrosoftOAuth2(grant="refresh_token"):
-            return (token,), ()
-        case MicrosoftOAuth2(grant="device_code"):
-            return (), ("refresh_token", "client_secret", "certificate", "secret_expires")
-        case GoogleOAuth2(grant="service_account"):
-            unused = ("client_id", "client_secret", "refresh_token", "secret_expires")
-            return (("key", "the JSON file of the service account"),), unused
-        case GoogleOAuth2():
-            return (("client_id", "that of the OAuth client"), ("client_secret", _REFERENCE)), ("key",)
-        case GenericOAuth2(grant="refresh_token"):
-            return (token,), ()
-        case GenericOAuth2():
-            return (("client_secret", _REFERENCE),), ("refresh_token",)
-        case _:
-            return (), ("refresh_token",)
 
 
 def _routes(config: Config) -> Iterator[Finding]:
@@ -348,7 +174,7 @@ def _senders(config: Config) -> Iterator[Finding]:
             yield from _exists((*path, "route"), "route", rule.route, set(config.routes) - {SESSION_CODES})
 
 
-def _effect(path: Path, rule: SenderRule) -> Iterator[Finding]:
+def _effect(path: Path, rule: SenderRuleSection) -> Iterator[Finding]:
     if not rule.keep and not rule.hold and rule.address is None:
         hint = "add address: …, keep: true or hold: true"
         looked_at = ((*path, "address"), (*path, "keep"), (*path, "hold"))

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from relay.config.model import (
-    Config,
-    Match,
-    SenderMatch,
-    SenderRule,
-    SessionCodeMatch,
-    SmtpUpstream,
-)
+from datetime import timedelta
+
+from relay.config.model import Conditions, Config, RouteSection, SenderRuleSection
+from relay.config.settings import of
 from relay.config.values import BadValue, address
 from relay.mail.address import Address
-from relay.policy import decide, rules
-from relay.policy.decide import DEFAULT, SESSION_CODES
+from relay.policy.decide import DEFAULT, PRIORITIES, SESSION_CODES, Policy, Route
 from relay.policy.retry import Schedule
+from relay.policy.rules import Match, Rewrite, SenderRule
 from relay.policy.session_code import SessionCodes
 
 
-def policy(config: Config) -> decide.Policy:
+def policy(config: Config) -> Policy:
     """The policy of a configuration that `load` has checked."""
     codes = config.session_codes
-    routes = {name: _route(name, config) for name in config.routes if name != SESSION_CODES}
+    routes = {
+        name: _route(name, route, route.upstreams, route.lifetime)
+        for name, route in config.routes.items()
+        if name != SESSION_CODES
+    }
     if codes.enabled:
-        routes[SESSION_CODES] = _session_code_route(config)
-    return decide.Policy(
+        route = config.routes[SESSION_CODES]
+        lifetime = min(route.lifetime, codes.lifetime)
+        routes[SESSION_CODES] = _route(SESSION_CODES, route, session_code_ways(config), lifetime)
+    return Policy(
         hostname=config.hostname,
         senders=tuple(_rule(rule, number) for number, rule in enumerate(config.senders)),
         routes=routes,
@@ -39,13 +41,7 @@ def policy(config: Config) -> decide.Policy:
 def session_codes(config: Config) -> SessionCodes:
     """How session codes are known where they are enabled."""
     codes = config.session_codes
-    return SessionCodes(tuple(map(_match, codes.match)), codes.on_expire == "bounce")
-
-
-def _route(name: str, config: Config) -> decide.Route:
-    route = config.routes[name]
-    schedule = Schedule(route.retry, route.lifetime)
-    return decide.Route(name, route.upstreams, schedule, decide.PRIORITIES[route.priority], route.in_doubt == "hold")
+    return SessionCodes(tuple(map(_match, codes.match)), bounce_on_expiry=codes.on_expire == "bounce")
 
 
 def session_code_ways(config: Config) -> tuple[str, ...]:
@@ -55,44 +51,25 @@ def session_code_ways(config: Config) -> tuple[str, ...]:
     return ways if codes.fallback else ways[:1]
 
 
-def _session_code_route(config: Config) -> decide.Route:
-    """Of the two lifetimes the shorter one."""
-    codes, route = config.session_codes, config.routes[SESSION_CODES]
-    schedule = Schedule(route.retry, min(route.lifetime, codes.lifetime))
-    priority = decide.PRIORITIES[route.priority]
-    return decide.Route(SESSION_CODES, session_code_ways(config), schedule, priority, route.in_doubt == "hold")
+def _route(name: str, route: RouteSection, upstreams: tuple[str, ...], lifetime: timedelta) -> Route:
+    schedule = Schedule(route.retry, lifetime)
+    return Route(name, upstreams, schedule, PRIORITIES[route.priority], route.in_doubt == "hold")
 
 
-def _rule(rule: SenderRule, number: int) -> rules.SenderRule:
-    rewrite = None
-    if rule.address is not None:
-        rewrite = rules.Rewrite(rule.address, rule.display_name, rule.reply_to, rule.envelope)
-    return rules.SenderRule(
+def _rule(rule: SenderRuleSection, number: int) -> SenderRule:
+    return of(
+        rule,
+        SenderRule,
         name=rule.name or f"senders[{number}]",
-        match=_match(rule.match),
-        rewrite=rewrite,
-        route=rule.route,
-        hold=rule.hold,
+        match=_match(rule.match, all_authors=rule.keep),
+        rewrite=of(rule, Rewrite) if rule.address is not None else None,
         when_refused=rule.when == "refused",
         remember=rule.remember,
     )
 
 
-def _match(match: Match) -> rules.Match:
-    codes = match if isinstance(match, SessionCodeMatch) else None
-    return rules.Match(
-        from_=match.from_,
-        envelope_from=match.envelope_from,
-        to=match.to,
-        subject=match.subject,
-        header=tuple(match.header.items()),
-        client=match.client,
-        listener=match.listener,
-        user=match.user,
-        session_code=match.session_code if isinstance(match, SenderMatch) else None,
-        max_size=codes.max_size if codes else None,
-        recipients=codes.recipients if codes else None,
-    )
+def _match(conditions: Conditions, *, all_authors: bool = False) -> Match:
+    return of(conditions, Match, header=tuple(conditions.header.items()), all_authors=all_authors)
 
 
 def bounces_from(config: Config) -> Address:
@@ -104,9 +81,9 @@ def bounces_from(config: Config) -> Address:
             return rule.address
     for name in dict.fromkeys((*config.routes[DEFAULT].upstreams, *config.upstreams)):
         upstream = config.upstreams[name]
-        if isinstance(upstream, SmtpUpstream) and upstream.username is not None:
+        if upstream.mailbox is not None:
             try:
-                return address(upstream.username)
+                return address(upstream.mailbox)
             except BadValue:
                 continue
     return Address("postmaster", config.hostname)

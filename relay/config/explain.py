@@ -7,36 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from relay.config.document import Oddity
-from relay.config.model import (
-    CaptureUpstream,
-    Config,
-    GenericOAuth2,
-    GoogleOAuth2,
-    HttpsUpstream,
-    MicrosoftOAuth2,
-    PickupListener,
-    Route,
-    Section,
-    SmtpListener,
-    SmtpUpstream,
-)
+from relay.config.fields import Kind
+from relay.config.logins import OAuth2
+from relay.config.model import Config, Listener, RouteSection
 from relay.config.problems import Finding, Path, did_you_mean, is_secret
+from relay.config.section import Section, by_tag
+from relay.config.upstreams import Upstream
 from relay.config.values import BadValue
 
-_TYPES: Mapping[str | int, Mapping[str, type[Section]]] = {
-    "upstreams": {"smtp": SmtpUpstream, "https": HttpsUpstream, "capture": CaptureUpstream},
-    "listeners": {"smtp": SmtpListener, "pickup": PickupListener},
-}
-_OAUTH2: Mapping[str | int, type[Section]] = {
-    "microsoft": MicrosoftOAuth2,
-    "google": GoogleOAuth2,
-    "generic": GenericOAuth2,
-}
+_TYPES: dict[str | int, dict[str | int, type[Section]]] = {"upstreams": by_tag(Upstream), "listeners": by_tag(Listener)}
+_OAUTH2 = by_tag(OAuth2)
 _PROBLEMS = {
     "missing": "missing",
     "bool_type": "must be true or false",
@@ -53,30 +38,21 @@ _HINTS = {
     "int_type": "write it plainly, as in 25",
 }
 _NOTHING = "nothing stands here: leave the key out, or give it a value"
-_SAMPLES: Mapping[str, object] = {
-    "host": "sample.invalid",
-    "url": "https://sample.invalid/",
-    "name": "sample",
-    "password": "sample",
-    "directory": "sample",
-    "provider": "generic",
-    "tenant": "sample",
-    "client_id": "sample",
-    "token_url": "https://sample.invalid",
-    "upstreams": {"sample": {"host": "sample.invalid"}},
-}
+_UPSTREAM = {"host": "sample.invalid"}
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
     """One finding.
 
-    `spoils`: the key whose value is not known because of it, if any. `lacks`: something is not there.
+    `spoils`: the key whose value is not known because of it, if any. `lacks`: something is not there. `sample`: what
+    may stand there instead, where something must.
     """
 
     finding: Finding
     spoils: Path | None
     lacks: bool = False
+    sample: object = None
 
 
 def explain(error: ValidationError, written: object, texts: Mapping[Path, str]) -> list[Explained]:
@@ -98,12 +74,8 @@ def without_mistakes(written: object, mistakes: Iterable[Explained]) -> object:
     """The file as far as it is good: bad values are left out, required ones replaced by samples."""
     for mistake in mistakes:
         path = mistake.finding.path
-        if mistake.lacks:
-            written = _changed(written, path, _SAMPLES.get(str(path[-1])))
-        elif len(path) == 2 and path[0] == "upstreams":
-            written = _changed(written, path, {"host": "sample.invalid"})
-        else:
-            written = _changed(written, path, None)
+        sample = _UPSTREAM if len(path) == 2 and path[0] == "upstreams" else mistake.sample
+        written = _changed(written, path, sample)
     return written
 
 
@@ -164,7 +136,9 @@ def _explained(detail: Any, path: Path, value: object, text: str | None) -> Expl
             hint = _NOTHING
     # A list with a bad item is not known, nor is anything of what has a bad type.
     spoils = path[:-1] if path and (isinstance(path[-1], int) or kind == "union_tag_invalid") else path
-    return Explained(Finding(path, problem, hint), spoils, lacks=kind in ("missing", "too_short"))
+    loc, lacks = detail["loc"], kind in ("missing", "too_short")
+    sample = _sample(loc) if kind == "missing" or loc == ("upstreams",) else None
+    return Explained(Finding(path, problem, hint), spoils, lacks, sample)
 
 
 def _not_text(value: object, shown: str | None) -> str:
@@ -193,12 +167,29 @@ def _unknown(loc: tuple[int | str, ...], path: Path) -> Explained:
 
 def _known_keys(loc: tuple[int | str, ...]) -> Iterator[str]:
     """The keys that may stand where `loc` ends."""
+    for name, field in _section(loc).model_fields.items():
+        yield field.alias or name
+
+
+def _sample(loc: tuple[int | str, ...]) -> object:
+    """What may stand at a key that must be there, by its kind."""
+    field = _section(loc).model_fields[str(loc[-1])]
+    if loc == ("upstreams",):
+        return {"sample": _UPSTREAM}
+    if any(_sections(field.annotation)):
+        return {}  # what it lacks in its turn is seen in the next round
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)[0]
+    return next((kind.sample for kind in field.metadata if isinstance(kind, Kind)), "sample")
+
+
+def _section(loc: tuple[int | str, ...]) -> type[Section]:
+    """The section that the last part of `loc` is a key of."""
     model, rest = _model(loc)
     for part in rest:
         if isinstance(part, str):
             model = next(_sections(model.model_fields[part].annotation))
-    for name, field in model.model_fields.items():
-        yield field.alias or name
+    return model
 
 
 def _model(loc: tuple[int | str, ...]) -> tuple[type[Section], tuple[int | str, ...]]:
@@ -206,8 +197,8 @@ def _model(loc: tuple[int | str, ...]) -> tuple[type[Section], tuple[int | str, 
     if len(loc) > 5 and loc[3] == "oauth2":
         return _OAUTH2[loc[4]], loc[5:-1]
     if loc[0] in _TYPES and len(loc) > 3:
-        return _TYPES[loc[0]][str(loc[2])], loc[3:-1]
-    return (Route, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])
+        return _TYPES[loc[0]][loc[2]], loc[3:-1]
+    return (RouteSection, loc[2:-1]) if loc[0] == "routes" else (Config, loc[:-1])
 
 
 def _sections(annotation: object) -> Iterator[type[Section]]:

@@ -34,9 +34,10 @@ _NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a type is called in the reference of all keys: "duration", "size"."""
+    """What a type is called in the reference of all keys: "duration", "size"; and a value that is one of its kind."""
 
     word: str
+    sample: str = "sample"
 
 
 def setting(default: Any, description: str, **more: Any) -> Any:
@@ -284,8 +285,15 @@ Rates = Annotated[
 ]
 Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text(), Kind("retry list")]
 HostName = Annotated[str, _written(values.host_name), _text(), Kind("host name")]
-UpstreamHost = Annotated[str, _written(values.upstream_host), _text(), Kind("host name or IP address")]
-Url = Annotated[values.Url, _written(values.url), _text(pattern="^https://[^@#]+$"), Kind("`https://HOST/PATH`")]
+UpstreamHost = Annotated[
+    str, _written(values.upstream_host), _text(), Kind("host name or IP address", "sample.invalid")
+]
+Url = Annotated[
+    values.Url,
+    _written(values.url),
+    _text(pattern="^https://[^@#]+$"),
+    Kind("`https://HOST/PATH`", "https://sample.invalid/"),
+]
 FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text(), Kind("path")]
 SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text(), Kind("path")]
 Store = Annotated[values.SqliteUrl, PlainValidator(_store), _text(pattern="^sqlite:."), Kind("`sqlite:PATH`")]
@@ -344,7 +352,7 @@ EnvelopeSender = Annotated[
     str | Address, _written(_word_or_address("address", "keep")), _text(), Kind("`address`, `keep` or an address")
 ]
 Day = Annotated[date, PlainValidator(_day), _text(format="date"), Kind("date")]
-Https = Annotated[str, _written(_https), _text(pattern="^https://"), Kind("https URL")]
+Https = Annotated[str, _written(_https), _text(pattern="^https://"), Kind("https URL", "https://sample.invalid")]
 HeaderName = Annotated[str, _written(_header_name)]
 Password = Annotated[
     Secret,

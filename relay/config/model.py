@@ -1,33 +1,28 @@
 """What may stand in the configuration file: each key with its type, its default and one sentence.
 
-Frozen and strict; defaults are written as people write them. What depends on more than one key is
-judged in `checks`, what lies outside the file in `outside`, what is unwise in `advice`.
+Defaults are written as people write them, and stand nowhere else. The ways out are in `upstreams`, and how they log
+in with tokens in `logins`. What depends on more than one key is judged in `checks`, what lies outside the file in
+`outside`, what is unwise in `advice`.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from relay.config import values
 from relay.config.fields import (
     Count,
-    Day,
     Duration,
     EnvelopeSender,
-    Expression,
     FilePath,
     HeaderName,
     HostName,
-    HttpHeader,
-    HttpHeaders,
-    Https,
-    JsonTemplate,
     Listens,
     MailAddress,
     MailAddresses,
@@ -36,11 +31,8 @@ from relay.config.fields import (
     Page,
     Password,
     Patterns,
-    Pins,
     PositiveSize,
-    PresetName,
     Rate,
-    Rates,
     ReplyTo,
     Retry,
     RuleName,
@@ -48,13 +40,13 @@ from relay.config.fields import (
     SocketPath,
     Store,
     Template,
-    UpstreamHost,
-    Url,
     setting,
 )
+from relay.config.files import Pair
 from relay.config.preset import filled_in
 from relay.config.problems import Path, Source
-from relay.policy import fields as policy_fields
+from relay.config.section import Section, type_of
+from relay.config.upstreams import Upstream
 from relay.policy.decide import DEFAULT, SESSION_CODES
 
 
@@ -82,20 +74,6 @@ def _queue_file() -> str:
 def _admin_socket() -> str:
     folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return f"{folder or '/run/relay'}/admin.sock"
-
-
-class Section(BaseModel):
-    """What all parts of the configuration have in common."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-        arbitrary_types_allowed=True,
-        defer_build=True,  # only what is used is built, and not while modules are imported
-    )
 
 
 class User(Section):
@@ -173,6 +151,12 @@ class SmtpListener(Section):
     limits: Limits = setting(Limits, description="What clients of this door may use.")
 
     @property
+    def files(self) -> Iterator[Pair]:
+        """Those that it points at."""
+        if self.certificate is not None and self.key is not None:
+            yield Pair(("certificate",), self.certificate, ("key",), self.key)
+
+    @property
     def listen_is_default(self) -> bool:
         """True where the file names no address: a family that the machine lacks is then left out."""
         return "listen" not in self.model_fields_set
@@ -189,273 +173,12 @@ class PickupListener(Section):
     max_message_size: PositiveSize = setting("50MiB", description="The largest message that is taken.")
 
 
-def _type(value: object) -> str:
-    """The type of a listener or an upstream as written; what is no text leads to the model that says so."""
-    written = value.get("type", "smtp") if isinstance(value, Mapping) else "smtp"
-    return written if isinstance(written, str) else "smtp"
-
-
 Listener = Annotated[
-    Annotated[SmtpListener, Tag("smtp")] | Annotated[PickupListener, Tag("pickup")], Discriminator(_type)
+    Annotated[SmtpListener, Tag("smtp")] | Annotated[PickupListener, Tag("pickup")], Discriminator(type_of)
 ]
 
 
-class Timeouts(Section):
-    """How long an upstream may take."""
-
-    connect: Duration = setting("15s", description="To connect.")
-    greeting: Duration = setting("60s", description="For banner, EHLO, TLS and AUTH, each.")
-    command: Duration = setting("5m", description="For the reply to a command.")
-    data: Duration = setting("2m", description="For the reply to DATA.")
-    progress: Duration = setting("3m", description="While no octet of a message can be sent.")
-    final: Duration = setting("10m", description="For the reply after the final dot.")
-
-
-def _default_port(fields: Mapping[str, Any]) -> int:
-    return {"starttls": 587, "implicit": 465}.get(fields.get("tls", ""), 25)
-
-
-def _default_auth(fields: Mapping[str, Any]) -> str:
-    if fields.get("oauth2") is not None:
-        return "xoauth2"
-    return "auto" if fields.get("username") is not None else "none"
-
-
-_ENDS = "The day the client secret ends, as the provider says; warned of 30, 7 and 1 days before."
-_AUTHORITIES = "A PEM file that replaces the system's certification authorities for the token endpoint."
-
-
-class MicrosoftOAuth2(Section):
-    """Tokens of Microsoft Entra, for `auth: xoauth2`; `username` is the mailbox.
-
-    client_credentials wants a client_secret, or a certificate; device_code is signed in by `relay auth login`.
-    """
-
-    provider: Literal["microsoft"] = Field(description="Who gives the tokens: microsoft, google or generic.")
-    grant: Literal["client_credentials", "device_code", "refresh_token"] = setting(
-        "client_credentials",
-        description="How: client_credentials (the app itself), device_code (a person, once) or refresh_token.",
-    )
-    tenant: str = Field(min_length=1, max_length=255, description="The tenant: its ID, or a domain of it.")
-    client_id: str = Field(min_length=1, max_length=255, description="The application (client) ID.")
-    client_secret: Password | None = setting(None, description="The client secret (its value, not its ID).")
-    certificate: FilePath | None = setting(
-        None, description="Instead of a secret: the certificate that the app registration has, a PEM file."
-    )
-    key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
-    refresh_token: Password | None = setting(None, description="With grant refresh_token: the first one.")
-    authority: Https = setting(
-        "https://login.microsoftonline.com", description="The sign-in host; national clouds have others."
-    )
-    scope: str | None = setting(
-        None, min_length=1, description="The scope asked for; by default that of Exchange Online in the public cloud."
-    )
-    secret_expires: Day | None = setting(None, description=_ENDS)
-    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
-
-
-class GoogleOAuth2(Section):
-    """Tokens of Google, for `auth: xoauth2`; `username` is the mailbox.
-
-    service_account wants the `key`, and domain-wide delegation; refresh_token wants client_id and client_secret, and is
-    signed in by `relay auth login`, unless a refresh_token is given.
-    """
-
-    provider: Literal["google"] = Field(description="Who gives the tokens: microsoft, google or generic.")
-    grant: Literal["service_account", "refresh_token"] = setting(
-        "service_account", description="How: service_account (Workspace) or refresh_token (a person, once)."
-    )
-    key: FilePath | None = setting(None, description="The key of the service account, a JSON file from Google.")
-    client_id: str | None = setting(None, min_length=1, max_length=255, description="The ID of the OAuth client.")
-    client_secret: Password | None = setting(None, description="The secret of the OAuth client.")
-    refresh_token: Password | None = setting(None, description="A refresh token from elsewhere, instead of a login.")
-    token_url: Https = setting("https://oauth2.googleapis.com/token", description="The token endpoint.")
-    scope: str = setting("https://mail.google.com/", min_length=1, description="The scope asked for.")
-    secret_expires: Day | None = setting(None, description=_ENDS)
-    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
-
-
-class GenericOAuth2(Section):
-    """Tokens of any other provider, for `auth: xoauth2` (RFC 6749, sections 4.4 and 6)."""
-
-    provider: Literal["generic"] = Field(description="Who gives the tokens: microsoft, google or generic.")
-    grant: Literal["client_credentials", "refresh_token"] = setting(
-        "client_credentials", description="How: client_credentials or refresh_token."
-    )
-    token_url: Https = Field(description="The token endpoint.")
-    client_id: str = Field(min_length=1, max_length=255, description="The client's ID.")
-    client_secret: Password | None = setting(None, description="The client's secret.")
-    client_auth: Literal["post", "basic"] = setting(
-        "post", description="How the secret is sent: post (in the form) or basic (in the header)."
-    )
-    refresh_token: Password | None = setting(None, description="With grant refresh_token: the first one.")
-    scope: str | None = setting(None, min_length=1, description="The scope asked for; by default none is named.")
-    secret_expires: Day | None = setting(None, description=_ENDS)
-    tls_ca: FilePath | None = setting(None, description=_AUTHORITIES)
-
-
-def _provider(value: object) -> str:
-    """The provider as written; what is no text leads to the model that says so."""
-    written = value.get("provider", "generic") if isinstance(value, Mapping) else "generic"
-    return written if isinstance(written, str) else "generic"
-
-
-OAuth2 = Annotated[
-    Annotated[MicrosoftOAuth2, Tag("microsoft")]
-    | Annotated[GoogleOAuth2, Tag("google")]
-    | Annotated[GenericOAuth2, Tag("generic")],
-    Discriminator(_provider),
-]
-
-
-class SmtpUpstream(Section):
-    """A way out: the SMTP server of a provider."""
-
-    type: Literal["smtp"] = setting("smtp", description="The kind of upstream: smtp, https or capture.")
-    preset: PresetName | None = setting(
-        None, description="A provider that is known: it fills in what is left out here, and reads its refusals."
-    )
-    domain: HostName | None = setting(None, description="For a preset that needs it: your domain there.")
-    region: Name | None = setting(None, description="For a preset that needs it: the region of the account.")
-    host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
-    tls: Literal["starttls", "implicit", "none"] = setting(
-        "starttls", description="TLS: starttls (required), implicit or none."
-    )
-    port: int = setting(
-        _default_port,
-        ge=1,
-        le=65_535,
-        description="The port; by default 587 with starttls, 465 with implicit, 25 with none.",
-    )
-    tls_verify: bool = setting(True, description="The certificate must be valid for the host; false is warned of.")
-    tls_ca: FilePath | None = setting(
-        None, description="A PEM file that replaces the system's certification authorities for this upstream."
-    )
-    tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
-    tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
-    username: str | None = setting(
-        None,
-        min_length=1,
-        max_length=1_024,
-        repr=False,
-        description="The account to log in with; with oauth2, the mailbox.",
-    )
-    password: Password | None = setting(
-        None, description="Its password: {credential: NAME}, {file: PATH} or {env: NAME}; a bare string is warned of."
-    )
-    oauth2: OAuth2 | None = setting(None, description="Where the tokens of auth xoauth2 come from.")
-    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = setting(
-        _default_auth,
-        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5; "
-        "xoauth2, the default with oauth2: a token.",
-    )
-    cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
-    max_connections: Count = setting(3, description="Connections at the same time.")
-    rate: Rates = setting(
-        (),
-        description="Transactions, as in 30/min or [30/min, 500/h]: mail waits; a fifth is kept for session codes.",
-    )
-    daily_recipients: Count | None = setting(
-        None, description="Recipients in any 24 hours, over which mail waits; null: no limit."
-    )
-    max_message_size: PositiveSize | None = setting(
-        None, description="The largest message it takes, where EHLO does not say or was not heard yet."
-    )
-    max_recipients: Count = setting(100, description="Recipients in one transaction; more are split.")
-    long_lines: Literal["keep", "encode"] = setting(
-        "keep",
-        description="Lines over 998 octets: keep (until the server refuses them) or encode (their part is re-encoded).",
-    )
-    chunking: bool = setting(
-        True,
-        description="A message goes in one write with its envelope (BDAT) where the server offers that; false: never.",
-    )
-    dkim_selectors: tuple[Name, ...] = setting(
-        (), description="The selectors that it signs with by DKIM, for `relay doctor`, which looks them up in DNS."
-    )
-    timeouts: Timeouts = setting(Timeouts, description="How long the server may take.")
-
-
-class HttpsTimeouts(Section):
-    """How long an endpoint may take."""
-
-    connect: Duration = setting("5s", description="To connect, TLS included.")
-    total: Duration = setting("30s", description="From the beginning of a request to the status of its answer.")
-
-
-class HttpsUpstream(Section):
-    """A way out: the HTTPS endpoint of a vendor (docs/vendor-endpoint.md); one request for each recipient."""
-
-    type: Literal["https"] = Field(description="The kind of upstream: smtp, https or capture.")
-    url: Url = Field(description="The endpoint; nothing else is ever asked, so redirects are not followed.")
-    method: Literal["POST", "PUT"] = setting("POST", description="The method of a request: POST or PUT.")
-    format: Literal["json", "mime"] = setting(
-        "json", description="What is sent: json (fields of the message, at most 50 KiB of it) or mime (the message)."
-    )
-    fields: JsonTemplate = setting(
-        dict(policy_fields.DEFAULT),
-        description="The JSON, from {recipient} {sender} {subject} {text} {html} {code} {message_id} {queue_id}.",
-    )
-    code_pattern: Expression | None = setting(
-        None, description="Where {code} stands in the text: group 1 of an RE2 expression between slashes."
-    )
-    headers: HttpHeaders = setting({}, description="Header fields that go with each request, and are no secrets.")
-    auth: Literal["none", "bearer", "basic", "header", "hmac-sha256"] = setting(
-        "none", description="How a request proves who sends it: none, bearer, basic, header or hmac-sha256 (signed)."
-    )
-    username: str | None = setting(
-        None, min_length=1, max_length=1_024, repr=False, description="The account, with auth: basic."
-    )
-    password: Password | None = setting(
-        None, description="Its password, as {credential: NAME}, {file: PATH} or {env: NAME}."
-    )
-    token: Password | None = setting(
-        None, description="What auth: bearer sends, or auth: header in the field auth_header; a reference as well."
-    )
-    auth_header: HttpHeader | None = setting(None, description="The header field of auth: header, such as X-Api-Key.")
-    secret: Password | None = setting(None, description="What auth: hmac-sha256 signs with; a reference as well.")
-    tls_ca: FilePath | None = setting(
-        None, description="A PEM file that replaces the system's certification authorities for this upstream."
-    )
-    tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
-    tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
-    tls_pin: Pins = setting((), description="Keys that the certificate may have, besides being valid; none: any key.")
-    link_local: bool = setting(
-        False,
-        description="The endpoint may have an address of the link (169.254.0.0/16, fe80::/10) or of cloud metadata.",
-    )
-    on_client_error: Literal["fail", "next"] = setting(
-        "fail",
-        description="A refusal (4xx): fail (the recipient fails) or next (only where no other upstream of the route"
-        " takes it).",
-    )
-    max_connections: Count = setting(3, description="Connections at the same time.")
-    timeouts: HttpsTimeouts = setting(HttpsTimeouts, description="How long the endpoint may take.")
-
-    @property
-    def proof(self) -> Password | None:
-        """The secret that `auth` needs."""
-        return {"bearer": self.token, "header": self.token, "basic": self.password, "hmac-sha256": self.secret}.get(
-            self.auth
-        )
-
-
-class CaptureUpstream(Section):
-    """A way out that ends here: each message becomes a file."""
-
-    type: Literal["capture"] = Field(description="The kind of upstream: smtp, https or capture.")
-    directory: FilePath = Field(description="The folder that the .eml files are written into.")
-
-
-Upstream = Annotated[
-    Annotated[SmtpUpstream, Tag("smtp")]
-    | Annotated[HttpsUpstream, Tag("https")]
-    | Annotated[CaptureUpstream, Tag("capture")],
-    Discriminator(_type),
-]
-
-
-class Route(Section):
+class RouteSection(Section):
     """A name that leads to upstreams, with a schedule.
 
     `default` always exists, and so does `session-codes` where session codes are enabled: there the default of
@@ -481,7 +204,7 @@ class Route(Section):
     )
 
 
-class Match(Section):
+class Conditions(Section):
     """Conditions; all must hold, and a list is "any of"."""
 
     from_: Patterns | None = setting(None, alias="from", description="The bare address of any author.")
@@ -496,25 +219,25 @@ class Match(Section):
     user: Patterns | None = setting(None, description="The name the client logged in with.")
 
 
-class SenderMatch(Match):
+class SenderMatch(Conditions):
     """Conditions of a sender rule."""
 
     session_code: bool | None = setting(None, description="Whether the message is a session code.")
 
 
-class SessionCodeMatch(Match):
+class SessionCodeMatch(Conditions):
     """Conditions that tell a session code."""
 
     max_size: PositiveSize | None = setting(None, description="The message is at most this large.")
     recipients: Count | None = setting(None, description="It has at most so many recipients.")
 
 
-class SenderRule(Section):
+class SenderRuleSection(Section):
     """A sender rule; the first that matches speaks."""
 
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
     match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
-    keep: bool = setting(False, description="The sender stays as it is.")
+    keep: bool = setting(False, description="The sender stays as it is; match.from must hold for all authors.")
     hold: bool = setting(False, description="What matches is kept in the queue until a person releases it.")
     address: MailAddress | None = setting(None, description="The address that becomes the author.")
     when: Literal["always", "refused"] = setting(
@@ -534,7 +257,7 @@ class SenderRule(Section):
     route: str | None = setting(None, description="The way out for this sender.")
 
 
-class SessionCodes(Section):
+class SessionCodesSection(Section):
     """How session codes are known, and which way they go."""
 
     enabled: bool = setting(False, description="Session codes are known and go ahead of all other mail.")
@@ -620,9 +343,9 @@ class Config(Section):
         lambda: (SmtpListener(),), min_length=1, description="The doors for applications."
     )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
-    routes: dict[Name, Route] = setting({}, description="Names that lead to upstreams, with a schedule each.")
-    senders: tuple[SenderRule, ...] = setting((), description="Sender rules; the first that matches speaks.")
-    session_codes: SessionCodes = setting(SessionCodes, description="One-time codes for logging in.")
+    routes: dict[Name, RouteSection] = setting({}, description="Names that lead to upstreams, with a schedule each.")
+    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches speaks.")
+    session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
     admin: Admin = setting(Admin, description="Metrics, health and commands.")
@@ -643,6 +366,14 @@ class Config(Section):
     def pickup_listeners(self) -> Mapping[int, PickupListener]:
         """The folders that files are taken from, by their place in the file."""
         return {place: one for place, one in enumerate(self.listeners) if isinstance(one, PickupListener)}
+
+    @property
+    def accounts(self) -> Mapping[str, list[str]]:
+        """The accounts at providers, each with the names of its upstreams, in the order of the file."""
+        found: dict[str, list[str]] = {}
+        for name, upstream in self.upstreams.items():
+            found.setdefault(upstream.account or name, []).append(name)
+        return found
 
     @property
     def source(self) -> Source:

@@ -7,36 +7,37 @@ service's environment are not to be had; `relay serve` and a reload ask inside.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path as FilePath
 
 from relay.config import password, tls
-from relay.config.model import CaptureUpstream, Config, GoogleOAuth2, HttpsUpstream, MicrosoftOAuth2, SmtpUpstream
-from relay.config.problems import Finding, Path
+from relay.config.model import Config
+from relay.config.problems import Finding, Path, below
 from relay.config.secrets import Secret, SecretMissing
-from relay.durable import open_regular
+from relay.config.section import Section
 from relay.errors import ConfigError, RelayError
 
 
 def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
     """All secrets, and where they stand."""
-    for number, listener in config.smtp_listeners.items():
-        for place, user in enumerate(listener.users):
-            yield ("listeners", number, "users", place, "password"), user.password
-    for name, upstream in config.upstreams.items():
-        if isinstance(upstream, SmtpUpstream) and upstream.password is not None:
-            yield ("upstreams", name, "password"), upstream.password
-        if isinstance(upstream, SmtpUpstream) and upstream.oauth2 is not None:
-            for key in ("client_secret", "refresh_token"):
-                if (secret := getattr(upstream.oauth2, key, None)) is not None:
-                    yield ("upstreams", name, "oauth2", key), secret
-        if isinstance(upstream, HttpsUpstream):
-            for key in ("password", "token", "secret"):
-                if (secret := getattr(upstream, key)) is not None:
-                    yield ("upstreams", name, key), secret
+    return _secrets((), config)
+
+
+def _secrets(path: Path, value: object) -> Iterator[tuple[Path, Secret]]:
+    below: Iterable[tuple[str | int, object]] = ()
+    match value:
+        case Secret():
+            yield path, value
+        case Section():
+            below = value
+        case tuple():
+            below = enumerate(value)
+        case dict():
+            below = value.items()
+    for key, part in below:
+        yield from _secrets((*path, key), part)
 
 
 def problems(config: Config, *, serving: bool) -> list[ConfigError]:
@@ -91,14 +92,14 @@ def _bad_secrets(config: Config, *, serving: bool) -> Iterator[Finding]:
 
 def _bad_listener_files(config: Config) -> Iterator[Finding]:
     for number, listener in config.smtp_listeners.items():
-        if listener.certificate is not None and listener.key is not None:
-            path: Path = ("listeners", number)
+        path: Path = ("listeners", number)
+        for pair in listener.files:
             try:
                 context = tls.server_context(listener.tls_profile)
             except RelayError as error:
                 yield Finding((*path, "tls_profile"), str(error), "write tls_profile: modern")
-                continue
-            yield from _bad_pair(context, (*path, "certificate"), listener.certificate, (*path, "key"), listener.key)
+            else:
+                yield from below(path, pair.problems(context))
 
 
 def _bad_folders(config: Config, *, serving: bool) -> Iterator[Finding]:
@@ -130,47 +131,23 @@ def _bad_folders(config: Config, *, serving: bool) -> Iterator[Finding]:
 
 def _bad_upstream_files(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
-        path: Path = ("upstreams", name)
-        if isinstance(upstream, CaptureUpstream):
-            if os.path.islink(upstream.directory):
-                yield Finding(
-                    (*path, "directory"), "a link: messages are not written where it leads", "name the folder"
-                )
-            elif os.path.exists(upstream.directory) and not os.path.isdir(upstream.directory):
-                yield Finding((*path, "directory"), "not a folder")
-            continue
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if upstream.tls_ca is not None:
-            yield from _bad_authorities(context, (*path, "tls_ca"), upstream.tls_ca)
-        if upstream.tls_certificate is not None:
-            key = upstream.tls_key or upstream.tls_certificate
-            key_path = (*path, "tls_key" if upstream.tls_key else "tls_certificate")
-            yield from _bad_pair(context, (*path, "tls_certificate"), upstream.tls_certificate, key_path, key)
-
-
-_LIBRARIES = {"microsoft": ("msal", "msal"), "google": ("google.auth", "google-auth")}
+        for file in upstream.files:
+            yield from below(("upstreams", name), file.problems())
 
 
 def _bad_oauth2(config: Config) -> Iterator[Finding]:
     """What tokens are to be had with: a library, a certificate, the key of a service account."""
     for name, upstream in config.upstreams.items():
-        if not isinstance(upstream, SmtpUpstream) or upstream.oauth2 is None:
+        terms = upstream.oauth2
+        if terms is None:
             continue
         path: Path = ("upstreams", name, "oauth2")
-        terms = upstream.oauth2
-        module, package = _LIBRARIES.get(terms.provider, ("", ""))
+        module, package = terms.library or ("", "")
         if module and not _installed(module):
             problem = f"{terms.provider} needs the package {package}, which is not installed"
             yield Finding((*path, "provider"), problem, f"pip install 'relay[{terms.provider}]'")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if terms.tls_ca is not None:
-            yield from _bad_authorities(context, (*path, "tls_ca"), terms.tls_ca)
-        if isinstance(terms, MicrosoftOAuth2) and terms.certificate is not None:
-            key_path = (*path, "key" if terms.key else "certificate")
-            key = terms.key or terms.certificate
-            yield from _bad_pair(context, (*path, "certificate"), terms.certificate, key_path, key)
-        if isinstance(terms, GoogleOAuth2) and terms.key is not None:
-            yield from _bad_service_account((*path, "key"), terms.key)
+        for file in terms.files:
+            yield from below(path, file.problems())
 
 
 def _installed(module: str) -> bool:
@@ -180,52 +157,23 @@ def _installed(module: str) -> bool:
         return False
 
 
-def _bad_service_account(path: Path, file: FilePath) -> Iterator[Finding]:
-    unreadable = _unreadable(file)
-    if unreadable:
-        yield Finding(path, unreadable)
-        return
-    try:
-        found = json.loads(file.read_bytes())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not {"client_email", "private_key", "token_uri"} <= found.keys():
-        yield Finding(path, f"{file} is not the key of a service account", "the JSON file that Google made for it")
+def credentials(config: Config) -> dict[str, datetime]:
+    """When what the relay logs in with ends, by "secret:NAME" or "certificate:NAME"; reads the certificates."""
+    ends: dict[str, datetime] = {}
+    for name, upstream in config.upstreams.items():
+        if upstream.oauth2 is not None and (day := upstream.oauth2.secret_expires) is not None:
+            ends[f"secret:{name}"] = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        found = [end for pair in upstream.watched if (end := pair.end()) is not None]
+        if found:
+            ends[f"certificate:{name}"] = min(found)
+    return ends
 
 
-def _bad_authorities(context: ssl.SSLContext, path: Path, file: FilePath) -> Iterator[Finding]:
-    unreadable = _unreadable(file)
-    if unreadable:
-        yield Finding(path, unreadable)
-        return
-    try:
-        context.load_verify_locations(file)
-    except ssl.SSLError:
-        yield Finding(path, f"{file} holds no certificate in PEM form")
-
-
-def _bad_pair(
-    context: ssl.SSLContext, path: Path, certificate: FilePath, key_path: Path, key: FilePath
-) -> Iterator[Finding]:
-    unreadable = [(where, _unreadable(file)) for where, file in ((path, certificate), (key_path, key))]
-    bad = {where: problem for where, problem in unreadable if problem}
-    if bad:
-        yield from (Finding(where, problem) for where, problem in bad.items())
-        return
-    try:
-        tls.load_pair(context, certificate, key)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            yield Finding(key_path, "the key does not belong to the certificate")
-        else:
-            yield Finding(path, "not a certificate and a key without passphrase in PEM form")
-
-
-def _unreadable(file: FilePath) -> str:
-    try:
-        with open_regular(file):
-            return ""
-    except FileNotFoundError:
-        return f"{file} does not exist"
-    except OSError as error:
-        return f"{file} cannot be read: {error.strerror or 'error'}"
+def oauth2_ends(config: Config, ends: dict[str, datetime]) -> dict[str, datetime]:
+    """Of those ends, the first of each upstream that logs in with a token."""
+    found: dict[str, datetime] = {}
+    for what_and_name, end in ends.items():
+        name = what_and_name.partition(":")[2]
+        if config.upstreams[name].oauth2 is not None:
+            found[name] = min(end, found.get(name, end))
+    return found

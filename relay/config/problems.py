@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from relay.errors import ConfigError
@@ -54,6 +54,13 @@ class Source:
 
     def error(self, finding: Finding) -> ConfigError:
         return ConfigError(self.where(finding.path), finding.problem, finding.hint)
+
+
+def below(path: Path, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What a section finds in itself, where that section stands at `path`."""
+    for each in findings:
+        looked_at = tuple([(*path, *other) for other in each.looked_at])
+        yield Finding((*path, *each.path), each.problem, each.hint, looked_at)
 
 
 def is_secret(path: Path) -> bool:

@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 
 from relay.config import preset
 from relay.config.fields import Kind
-from relay.config.model import Config, Section
+from relay.config.model import Config
+from relay.config.section import Section
 
 # What each kind of value looks like; the words are those of `fields.Kind`.
 KINDS = {
@@ -93,7 +94,8 @@ class Part:
 def page() -> str:
     """The text of `docs/configuration.md`."""
     values = "".join(f"- **{word}**: {sentence}\n" for word, sentence in KINDS.items())
-    return _HEAD + values + "".join(map(_written, parts()))
+    once = {part.title: part for part in parts()}  # a section may stand in several kinds of another
+    return _HEAD + values + "".join(map(_written, once.values()))
 
 
 def parts(part: Part | None = None) -> Iterator[Part]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import CoreModeRef, CoreRef, DefsRef, GenerateJsonSchema
 
 from relay.config.model import Config
 
@@ -24,7 +24,11 @@ def text() -> str:
 
 
 class _Generator(GenerateJsonSchema):
-    """Keeps defaults as people write them."""
+    """Keeps defaults as people write them, and calls `RouteSection` Route."""
+
+    def get_defs_ref(self, core_mode_ref: CoreModeRef) -> DefsRef:
+        section, mode = core_mode_ref
+        return super().get_defs_ref((CoreRef(section.replace("Section:", ":")), mode))
 
     def encode_default(self, dft: Any) -> Any:
         return json.loads(json.dumps(dft))

@@ -16,7 +16,8 @@ from relay.durable import open_regular
 from relay.errors import RelayError
 
 _KINDS = ("credential", "file", "env")
-_HOW = "write {credential: NAME}, {file: PATH} or {env: NAME}"
+REFERENCE = "{credential: NAME}, {file: PATH} or {env: NAME}"
+_HOW = f"write {REFERENCE}"
 _FORM = {
     "credential": re.compile(r"[A-Za-z0-9_.@-]{1,255}"),
     "file": re.compile(r"[^\x00-\x1f]{1,4096}"),

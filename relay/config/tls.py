@@ -9,9 +9,10 @@ from __future__ import annotations
 import ssl
 import warnings
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from relay import figures
 from relay.durable import require_regular
 from relay.errors import RelayError
 
@@ -65,10 +66,10 @@ def certificate_end(context: ssl.SSLContext, certificate: Path) -> datetime | No
         ends = _met(context, client)
     except (OSError, ssl.SSLError):
         return None
-    return None if ends is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC)
+    return figures.certificate_end(ends)
 
 
-def _met(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
+def _met(server: ssl.SSLContext, client: ssl.SSLContext) -> object:
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     theirs = server.wrap_bio(there, back, server_side=True)
     ours = client.wrap_bio(back, there)
@@ -76,6 +77,4 @@ def _met(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
         for end in (ours, theirs):
             with suppress(ssl.SSLWantReadError):
                 end.do_handshake()
-    shown = ours.getpeercert() or {}
-    ends = shown.get("notAfter")
-    return ends if isinstance(ends, str) else None
+    return (ours.getpeercert() or {}).get("notAfter")

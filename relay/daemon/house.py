@@ -73,7 +73,7 @@ class House:
         self.policy: Policy = compile.policy(config)
         self.path = path
         self.started_at = self.reloaded_at = wiring.now()
-        self.credentials = wiring.credentials(config)
+        self.credentials = outside.credentials(config)
         self._log = log
         self.metrics = wiring.metrics(config, self.policy, __version__)
         self.recent = Recent(language=config.language)
@@ -149,7 +149,7 @@ class House:
             disk_free=self.store.disk_free,
             verdicts=self.verdicts.counts,
             tokens=self._token_ends,
-            credentials=lambda: wiring.oauth2_ends(self.config, self.credentials),
+            credentials=lambda: outside.oauth2_ends(self.config, self.credentials),
         )
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
@@ -397,7 +397,7 @@ class House:
         assert self._group is not None
         old = self.config
         policy = compile.policy(config)
-        credentials = await asyncio.to_thread(wiring.credentials, config)
+        credentials = await asyncio.to_thread(outside.credentials, config)
         terms = wiring.terms(config, policy)
         self.accounts.add(terms)
         upstreams = {name: self._kept(name, config) or self._upstream(name, config) for name in config.upstreams}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from relay import __version__, wiring
 from relay.admin.snapshot import CodesNow, ListenerNow, PaceNow, RouteNow, Snapshot, UpstreamNow
-from relay.config import model
 from relay.errors import StoreUnavailable
 from relay.observe.trouble import Situation
 from relay.policy.decide import SESSION_CODES
@@ -107,16 +106,10 @@ def _listeners(house: House) -> tuple[ListenerNow, ...]:
 def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:
     settings = house.config.upstreams[name]
     idle, busy = upstream.connections
-    if isinstance(settings, model.CaptureUpstream):
-        where = str(settings.directory)
-    elif isinstance(settings, model.HttpsUpstream):
-        where = settings.url.where
-    else:
-        where = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
     return UpstreamNow(
         name=name,
         type=settings.type,
-        where=where,
+        where=settings.where,
         up=upstream.up,
         opens_in=upstream.opens_in,
         idle=idle,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import sys
 import traceback
@@ -93,5 +94,7 @@ def _unhandled(house: House, context: dict[str, object]) -> None:
     error = context.get("exception")
     if isinstance(error, ConnectionError | TimeoutError):
         return  # a peer that went away
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return  # peers wait to be accepted; the metrics have the descriptors in use
     text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
     house.observer.observe(ExceptionCaught("other", str(context.get("message")), text))

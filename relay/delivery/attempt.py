@@ -14,7 +14,7 @@ from functools import partial
 
 from relay.delivery import hedge
 from relay.delivery.call import NOT_ASKED, Call
-from relay.delivery.hedge import Answers, Stragglers, Way, hedged
+from relay.delivery.hedge import Answers, ChangeWay, Claims, Stragglers, Way, hedged
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import HedgeBegun, Observer
@@ -79,15 +79,19 @@ async def attempt(
     observer: Observer,
     verdicts: Verdicts,
     stragglers: Stragglers,
+    change_way: ChangeWay,
     now: Callable[[], datetime],
 ) -> Attempted | None:
     """Try the upstreams of the decision's route in order; None when all are set aside and nothing was tried.
 
-    `stragglers` keeps what still goes on without the message. A session code is not sent once its lifetime is over.
+    `stragglers` keeps what still goes on without the message. A session code is not sent once its lifetime is over, nor
+    by another way than its own before `change_way` is done.
     """
     session_code = lease.entry.session_code
     call = Call(lease, decision, policy, observer, verdicts)
-    hedging = _Hedging(call, lease, decision, observer, stragglers, now) if session_code else None
+    hedging = None
+    if session_code:
+        hedging = _Hedging(call, lease, decision, observer, stragglers, Claims(lease, change_way), now)
     outcomes: dict[int, Outcome] = {}
     asked: dict[int, str] = {}
     tried: set[tuple[str, int]] = set()
@@ -202,6 +206,7 @@ class _Hedging:
         decision: Accept,
         observer: Observer,
         stragglers: Stragglers,
+        claims: Claims,
         now: Callable[[], datetime],
     ) -> None:
         self._call = call
@@ -209,6 +214,7 @@ class _Hedging:
         self._decision = decision
         self._observer = observer
         self._stragglers = stragglers
+        self._claims = claims
         self._now = now
 
     def too_late(self) -> bool:
@@ -223,6 +229,7 @@ class _Hedging:
             None if beside is None else Way(beside.name, partial(self._hedge, beside, upstream.name, part)),
             may_go_on=partial(_may_go_on, session_code=True),
             too_late=self.too_late,
+            claimed=partial(self._claims.claim, part=part),
             stragglers=self._stragglers,
         )
 

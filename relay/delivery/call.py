@@ -30,7 +30,7 @@ from relay.policy.decide import Accept, Policy
 from relay.policy.match import View
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
-from relay.policy.verdict import Sender
+from relay.policy.verdict import Sender, names_nobody_else
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import CALLED_OFF, DeliveryRequest, Gate
 from relay.values import frozen
@@ -92,15 +92,18 @@ class Call:
             return await self._bounce(way, part)
         if rule is None or not rule.repairs:
             return await self._send(way, part, self._rendered)
-        sender = Sender.of(View(entry.submission))
+        view = View(entry.submission)
+        sender = Sender.of(view)
         async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code) as its_turn:
             if not its_turn:
                 return (NOT_YET,) * len(part)
             if self._verdicts.refuses(way.upstream.name, sender):
                 return await self._send(way, part, self._as_repaired())
-            return await self._ask(way, part, rule, sender)
+            return await self._ask(way, part, rule, view, sender)
 
-    async def _ask(self, way: _Way, part: Sequence[Pending], rule: SenderRule, sender: Sender) -> Answers | None:
+    async def _ask(
+        self, way: _Way, part: Sequence[Pending], rule: SenderRule, view: View, sender: Sender
+    ) -> Answers | None:
         """Steps 1 to 3."""
         outcomes = await self._send(way, part, self._rendered)
         if outcomes is None:
@@ -121,7 +124,7 @@ class Call:
         if repaired.result != "repaired":  # the rule would change nothing
             return outcomes
         refusal = next(iter(refusals.values()))
-        lasting = _is_of_the_sender_alone(refusal, sender)
+        lasting = _is_of_the_sender_alone(refusal, sender) and names_nobody_else(view)
         if lasting:  # before the next try, which may have to wait
             await self._verdicts.refused(way.upstream.name, sender, refusal.reply, remember=rule.remember)
         outcomes = await self._again(way, part, outcomes, repaired)

@@ -33,7 +33,7 @@ Attempts take turns: as many of a route are under way as it has connections, in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -121,6 +121,8 @@ class _Waiting:
         recipients = entry.submission.envelope.recipients
         pending = tuple([Pending(n, recipient) for n, recipient in enumerate(recipients)])
         self._lease = Lease(replace(entry, attempts=entry.attempts + 1), pending)
+        self._sent_by = [""] * len(pending)  # by recipient; of a session code
+        self._keeping: asyncio.Task[Lease] | None = None  # once patience is over
         self._ways: dict[str, Upstream] | None = None  # those of the attempt, once it has begun
         self._task: asyncio.Task[Attempted | None] = spawn(self._attempt())
 
@@ -141,11 +143,19 @@ class _Waiting:
                     observer=house.observer,
                     verdicts=house.verdicts,
                     stragglers=self._worker.stragglers,
+                    change_way=self._change_way,
                     now=house.now,
                 )
             except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others
                 house.observer.observe(caught(error, self._lease))
                 return None
+
+    async def _change_way(self, _: Lease, places: Sequence[int], way: str) -> None:
+        """Until the entry is kept it is enough to know it: after a crash the message is the client's."""
+        if self._keeping is not None:
+            await self._house.store.change_way(await asyncio.shield(self._keeping), places, way)
+        for place in places:
+            self._sent_by[place] = way
 
     @property
     def _verdict(self) -> Attempted | None:
@@ -161,8 +171,10 @@ class _Waiting:
         if self._ways is None:
             task.cancel()  # it waits for its turn, and has done nothing
             return None
+        kept = self._house.store.put(self._entry, leased=True, ways=tuple(self._sent_by))
+        self._keeping = asyncio.create_task(kept)
         try:
-            lease = await self._house.store.put(self._entry, leased=True)
+            lease = await self._keeping
         except StoreUnavailable:
             verdict = await self._only_hope(stopped)
             if verdict is None:

@@ -32,8 +32,8 @@ _BY_CODE = Table()
 
 @frozen
 class UpstreamLimits:
-    max_connections: int = 3
-    max_recipients: int = 100
+    max_connections: int
+    max_recipients: int
 
 
 class Upstream:

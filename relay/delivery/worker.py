@@ -316,6 +316,7 @@ class Worker:
                 observer=house.observer,
                 verdicts=house.verdicts,
                 stragglers=self.stragglers,
+                change_way=house.store.change_way,
                 now=house.now,
             )
         except Exception as error:  # noqa: BLE001  # bulkhead: one message must not stop the others

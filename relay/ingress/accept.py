@@ -128,7 +128,9 @@ class Acceptor:
                 if reply is not None:
                     return self._said(submission, decision, reply)
             leased = not held and self._room(route.name, content.size)
-            lease = await self._store.put(entry, leased=leased, held=held)
+            first = route.upstreams[:1] if entry.session_code else ()
+            ways = first * len(submission.envelope.recipients)
+            lease = await self._store.put(entry, leased=leased, held=held, ways=ways)
         except StoreUnavailable as error:
             full = error.reason == "full"
             self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)

@@ -30,7 +30,6 @@ from relay.ingress import quirks
 from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import BAD, Claimed, Folder
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
-from relay.ingress.settings import Limits
 from relay.mail.content import Content, MemoryContent
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
@@ -54,11 +53,13 @@ class NotNow(Exception):
 
 @frozen
 class PickupSettings:
-    """What a pickup listener is configured to do."""
+    """What a pickup listener is configured to do; `header_size` is in octets."""
 
     name: str
     directory: Path
     max_message_size: int
+    header_size: int
+    header_fields: int
 
 
 class Pickup:
@@ -162,8 +163,10 @@ class Pickup:
             if one in self._aside:
                 continue
             kept = one.queue_id in self._kept or one.queue_id in await self._store.match(one.queue_id)
-            done &= await self._on_disk(self._folder.remove if kept else self._folder.give_back, one)
-            self._kept.discard(one.queue_id)
+            if await self._on_disk(self._folder.remove if kept else self._folder.give_back, one):
+                self._kept.discard(one.queue_id)
+            else:
+                done = False
         for one in list(self._aside):
             done &= await self._lay_aside(one)
         await asyncio.to_thread(self._folder.sync)
@@ -239,8 +242,8 @@ class Pickup:
 
     async def _read(self, one: Claimed) -> tuple[PickupFile, Content]:
         """The message; large content goes to a spool file."""
-        settings, limits = self.settings, Limits()
-        bounds = Bounds(settings.max_message_size, limits.header_size, limits.header_fields)
+        settings = self.settings
+        bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields)
         descriptor = -1
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)

@@ -11,12 +11,14 @@ import os
 import socket
 from pathlib import Path
 
+from relay import figures
 from relay.durable import UnixSocket
 from relay.errors import RelayError
 
 BACKLOG = 1024
 UNREAD = 64 * 1024  # octets of replies that wait in the kernel for a client (which takes twice the figure)
 _FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_MOST_PASSED = 4096
 
 
 class PortError(RelayError):
@@ -88,13 +90,16 @@ def passed_sockets(name: str) -> list[socket.socket]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise PortError(f"systemd:{name}: no sockets were passed (start relay.socket, or use an address)")
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    found = [_FIRST_PASSED + index for index in range(count) if index < len(names) and names[index] == name]
+    count = figures.count(os.environ.get("LISTEN_FDS", ""), _MOST_PASSED) or 0
+    found = [_FIRST_PASSED + index for index, one in enumerate(names[:count]) if one == name]
     if not found:
         known = ", ".join(sorted(set(names) - {""})) or "none"
         raise PortError(f"systemd:{name}: no socket of that name was passed (passed: {known}; FileDescriptorName=)")
     # Duplicated, so that a listener can be closed and opened again at a reload.
-    sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in found]
+    try:
+        sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in found]
+    except OSError as error:
+        raise PortError(f"systemd:{name}: what was passed is no socket: {error.strerror}") from None
     for listener in sockets:
         _for_replies(listener)
         listener.setblocking(False)

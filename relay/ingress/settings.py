@@ -1,4 +1,4 @@
-"""What a listener is configured to do, as the session needs it."""
+"""What a listener is configured to do, as the session needs it; what is not configured, `config.model` says."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from ipaddress import IPv4Network, IPv6Network
 from relay.policy.rate import Rate
 from relay.values import frozen
 
-KIB = 1024
-IN_MEMORY = 256 * KIB  # a message up to this size is kept in memory while it arrives
+IN_MEMORY = 256 * 1024  # a message up to this size is kept in memory while it arrives
 
 
 @frozen
-class Limits:
+class ListenerLimits:
     """Bounds of a listener; times in seconds. `messages` None: unlimited per session.
 
     `client_rate`: messages of one client address, over all of its sessions; None: no limit.
@@ -23,17 +22,17 @@ class Limits:
     content, `data_rate` how many octets of content a second must come on average (0: any).
     """
 
-    sessions: int = 2000
-    per_client: int = 500
-    recipients: int = 1000
-    header_size: int = 256 * KIB
-    header_fields: int = 2000
-    errors: int = 20
-    messages: int | None = None
-    command: float = 300.0
-    data: float = 300.0
-    data_rate: int = 100
-    client_rate: Rate | None = None
+    sessions: int
+    per_client: int
+    recipients: int
+    header_size: int
+    header_fields: int
+    errors: int
+    messages: int | None
+    command: float
+    data: float
+    data_rate: int
+    client_rate: Rate | None
 
 
 @frozen
@@ -53,17 +52,17 @@ class ListenerSettings:
     hostname: str
     allow: tuple[IPv4Network | IPv6Network, ...]
     max_message_size: int
-    tls: str = "none"
-    tls_context: ssl.SSLContext | None = None
-    require_tls: bool = False
-    auth: str = "none"
-    verify: Callable[[str, str], bool] | None = None
-    bare_newline: str = "normalize"
-    complete_addresses: bool = False
-    proxy_protocol: tuple[IPv4Network | IPv6Network, ...] = ()
-    certificate_ends: datetime | None = None
-    patience: float | None = None
-    limits: Limits = Limits()
+    tls: str
+    tls_context: ssl.SSLContext | None
+    require_tls: bool
+    auth: str
+    verify: Callable[[str, str], bool] | None
+    bare_newline: str
+    complete_addresses: bool
+    proxy_protocol: tuple[IPv4Network | IPv6Network, ...]
+    certificate_ends: datetime | None
+    patience: float | None
+    limits: ListenerLimits
 
     def __post_init__(self) -> None:
         if self.auth == "users" and self.verify is None:

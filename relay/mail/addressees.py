@@ -1,9 +1,9 @@
 """The envelope that a header gives, for those who hand over a message and nothing else: files, `sendmail -t`.
 
 Recipients are those of To, Cc and Bcc, or of Resent-To, Resent-Cc and Resent-Bcc where there are any; the
-reverse-path is Return-Path, else Sender, else the first author (or Resent-Sender, Resent-From). Encoded words
-are never decoded into addresses. A recipient without a usable address is an error: to leave it out would be to
-lose mail for somebody without a word. Only what says that recipients are hidden names nobody.
+reverse-path is Return-Path, else Sender, else the first author; of a message that was sent on, first Resent-Sender
+or Resent-From. Encoded words are never decoded into addresses. A recipient without a usable address is an error: to
+leave it out would be to lose mail for somebody without a word. Only what says that recipients are hidden names nobody.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ MOST = 10_000  # recipients of one message
 
 _PLAIN = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+_WHO_SENT = (b"return-path", b"sender", b"from")
+_WHO_RESENT = (b"resent-sender", b"resent-from")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}\Z")
 _NOBODY = re.compile(r"[^@]*(?:recipient|ontvanger|geadresseerde)[^@]*\Z", re.IGNORECASE)  # "undisclosed-recipients"
 
@@ -50,7 +52,7 @@ def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
 
 def reverse_path(header: Header, *, domain: str = "") -> Address | None:
     """Who hears if it cannot be delivered; None (the null reverse-path) where `Return-Path: <>` or nobody is named."""
-    names = [b"resent-sender", b"resent-from"] if _is_resent(header) else [b"return-path", b"sender", b"from"]
+    names = (*_WHO_RESENT, *_WHO_SENT) if _is_resent(header) else _WHO_SENT
     for name in names:
         field = header.first(name)
         written = value(field) if field is not None else b""

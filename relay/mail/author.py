@@ -8,6 +8,7 @@ Iterative and linear: nothing recurses, and after `LIMIT` mailboxes the rest is 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from relay.mail.encoding import decode, text
 from relay.mail.header import unfold
 
 LIMIT = 10_240  # mailboxes of one value
+MOST_AUTHORS = 100  # of a message, in all its From fields
+LARGEST_FROM = 16 * 1024  # octets of them
 _CACHED = 1024  # octets; longer values are rare and would only fill the cache
 
 # What nearly all software writes, in one match: "Jan" <jan@example.nl>, Jan <jan@example.nl>, jan@example.nl.
@@ -37,6 +40,19 @@ _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _ADDRESS = re.compile(
     r'(?:[^\s\x00-\x20\x7f-\x9f"(),:;<>@\[\\\]]{1,256}|"(?:[^"\\\x00-\x1f\x7f-\x9f]|\\[ -~]){1,256}")'
     r"@(?:[^\s\x00-,/:-@\[-^`{-\x9f]{1,255}|\[[0-9A-Za-z:.-]{1,64}\])\Z"
+)
+
+# What RFC 5322, section 3.4, calls a mailbox, and nothing that another reader could take for another one: no comment
+# in a comment, no bracket or @ in it, no route, no group. Dots in a name and octets beyond ASCII are read alike by all.
+_COMMENTS = rb"(?:[ \t]|\((?:[^()\\<>@\x00-\x08\x0a-\x1f\x7f]|\\[ -;=?A-~])*+\))*+"
+_NAME_WORD = rb'(?:[\w!#$%&\'*+/=?^`{|}~.\x80-\xff-]++|"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+")'
+_ATOM = rb"[\w!#$%&'*+/=?^`{|}~\x80-\xff-]++"
+_ADDR_SPEC = (
+    rb"(?:" + _ATOM + rb"(?:\." + _ATOM + rb')*+|"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+")'
+    rb"@(?:" + _ATOM + rb"(?:\." + _ATOM + rb")*+|\[[0-9A-Za-z:.-]++\])"
+)
+_MAILBOX = re.compile(
+    _COMMENTS + rb"(?:" + _ADDR_SPEC + rb"|(?:" + _NAME_WORD + _COMMENTS + rb")*+<" + _ADDR_SPEC + rb">)" + _COMMENTS
 )
 
 
@@ -66,6 +82,39 @@ def _parse(value: bytes) -> tuple[Author, ...]:
 
 
 _cached = lru_cache(maxsize=256)(_parse)
+
+
+def authors_of(values: Sequence[bytes]) -> tuple[Author, ...]:
+    """The mailboxes of all From `values` of a message, in order.
+
+    There are none where they take more than `LARGEST_FROM` octets or are more than `MOST_AUTHORS`: nobody writes
+    that, and reading it for each rule would keep others waiting.
+    """
+    if sum(map(len, values)) > LARGEST_FROM:
+        return ()
+    found = tuple([author for value in values for author in parse(value)])
+    return found if len(found) <= MOST_AUTHORS else ()
+
+
+def unambiguous(value: bytes) -> int:
+    """How many mailboxes an address-list value has, where every reader finds the same ones in it; else 0.
+
+    The value has to be a mailbox-list of RFC 5322, section 3.4, without obsolete forms and groups, and at most
+    `LARGEST_FROM` octets long.
+    """
+    if len(value) > LARGEST_FROM:
+        return 0
+    value = unfold(value)
+    position = count = 0
+    while mailbox := _MAILBOX.match(value, position):
+        count += 1
+        position = mailbox.end()
+        if position == len(value):
+            return count
+        if value[position : position + 1] != b",":
+            break
+        position += 1
+    return 0
 
 
 class _Reader:

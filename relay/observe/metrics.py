@@ -51,6 +51,9 @@ class Gauges:
     credentials: Callable[[], Mapping[str, datetime]] = dict
 
 
+_OPEN = "application/openmetrics-text"
+
+
 class Metrics(Tally):
     """A tally that can be scraped. `gauges` is set by the wiring; until then they are left out."""
 
@@ -69,7 +72,8 @@ class Metrics(Tally):
 
         `queued`: as just read; None when it could not be read, then its gauges are left out.
         """
-        encode, content_type = choose_encoder(accept)
+        # The library compares what stands behind it as a version, whatever it is.
+        encode, content_type = choose_encoder(_OPEN if _OPEN in accept else "")
         self._queued = queued
         return encode(self._registry), content_type
 

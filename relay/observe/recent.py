@@ -38,7 +38,7 @@ _Ended = events.RecipientDelivered | events.RecipientDeferred | events.Recipient
 
 
 @dataclass(slots=True)
-class SessionCodes:
+class CodeCounts:
     """Recipients of session codes since the start, by their end."""
 
     delivered: int = 0
@@ -51,7 +51,7 @@ class Recent:
 
     def __init__(self, *, language: str = "en", now: Callable[[], float] = time.time) -> None:
         self.language = language
-        self.session_codes = SessionCodes()
+        self.session_codes = CodeCounts()
         self._now = now
         self._errors: deque[tuple[float, events.Event]] = deque(maxlen=MOST_NOTED // 2)
         self._warnings: deque[tuple[float, events.Event]] = deque(maxlen=MOST_NOTED // 2)

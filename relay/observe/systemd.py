@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import socket
 
+from relay import figures
+
+_LONGEST = 1_000_000 * figures.DAY
+
 
 def notify(state: str) -> None:
     """Send `state` ("READY=1", "STATUS=…") to $NOTIFY_SOCKET; never raises, never blocks."""
@@ -22,8 +26,8 @@ def notify(state: str) -> None:
 
 def watchdog_period() -> float | None:
     """Seconds between two signs of life (half of what systemd allows), or None when it does not watch."""
-    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    microseconds = figures.count(os.environ.get("WATCHDOG_USEC", ""), _LONGEST)
     watched = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    if not microseconds.isdigit() or watched != str(os.getpid()):
+    if not microseconds or watched != str(os.getpid()):
         return None
-    return int(microseconds) / 2_000_000
+    return microseconds / 2_000_000

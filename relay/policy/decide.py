@@ -32,8 +32,8 @@ class Route:
     name: str
     upstreams: tuple[str, ...]
     schedule: Schedule
-    priority: int = PRIORITIES["normal"]
-    hold_in_doubt: bool = False
+    priority: int
+    hold_in_doubt: bool
 
 
 @frozen
@@ -52,9 +52,9 @@ class Policy:
     routes: Mapping[str, Route]
     session_codes: SessionCodes | None
     bounces_from: Address
-    bounces_also: tuple[Address, ...] = ()
-    delay_warning: timedelta | None = None
-    bounces_to: str = "sender"
+    bounces_also: tuple[Address, ...]
+    delay_warning: timedelta | None
+    bounces_to: str
 
 
 @frozen

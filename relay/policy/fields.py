@@ -89,7 +89,7 @@ def fields_of(
 
 def _sender(header: Header) -> str | None:
     """The address of the first author."""
-    found = (one.address for field in header.all(b"from") for one in author.parse(value(field)))
+    found = (one.address for one in author.authors_of([value(field) for field in header.all(b"from")]))
     return next((_clean(address) for address in found if address), None)
 
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from relay.mail import encoding
-from relay.mail.author import Author, parse
+from relay.mail.author import Author, authors_of, unambiguous
 from relay.mail.header import Header, value
 from relay.mail.submission import Submission
 from relay.policy.rules import Match, Pattern
@@ -32,16 +32,19 @@ class View:
 
     @cached_property
     def authors(self) -> tuple[Author, ...]:
-        """Of all From fields, in order."""
-        fields = self.header.all(b"from")
-        if len(fields) == 1:
-            return parse(value(fields[0]))
-        return tuple([author for field in fields for author in parse(value(field))])
+        """Of all From fields, in order; none where From is larger than `authors_of` reads."""
+        return authors_of([value(field) for field in self.header.all(b"from")])
 
     @cached_property
     def from_(self) -> tuple[str, ...]:
         """The bare addresses of the authors, with the domain in lower case."""
         return tuple([_folded(author.address) for author in self.authors if author.address])
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether nobody could find other authors in From than those of `from_`."""
+        fields = self.header.all(b"from")
+        return bool(fields) and all(unambiguous(value(field)) for field in fields)
 
     @cached_property
     def subject(self) -> str:
@@ -93,10 +96,17 @@ def matches(match: Match, view: View) -> bool:
         and (match.client is None or (view.client is not None and any(view.client in net for net in match.client)))
         and (match.envelope_from is None or _any(match.envelope_from, (view.envelope_from,)))
         and (match.to is None or _any(match.to, view.to))
-        and (match.from_ is None or _any(match.from_, view.from_))
+        and (match.from_ is None or _from(match, match.from_, view))
         and (match.subject is None or _any(match.subject, (view.subject,)))
         and (not match.header or all(_any(patterns, view.values(name)) for name, patterns in match.header))
     )
+
+
+def _from(match: Match, patterns: tuple[Pattern, ...], view: View) -> bool:
+    """Whether the authors are those that `match` asks for: any of them, or all and nobody else."""
+    if not match.all_authors:
+        return _any(patterns, view.from_)
+    return view.is_plain and bool(view.from_) and all(_any(patterns, (address,)) for address in view.from_)
 
 
 def _any(patterns: Iterable[Pattern], values: tuple[str, ...]) -> bool:
@@ -130,7 +140,12 @@ def tried(match: Match, view: View) -> list[Condition]:
         ("user", match.user, user),
     ]
     conditions = [
-        Condition(name, tuple([pattern.source for pattern in patterns]), found, _any(patterns, found))
+        Condition(
+            name,
+            tuple([pattern.source for pattern in patterns]),
+            found,
+            _from(match, patterns, view) if name == "from" else _any(patterns, found),
+        )
         for name, patterns, found in asked
         if patterns is not None
     ]

@@ -2,8 +2,8 @@
 
 A rule that rewrites makes its address the one author. What the person who wrote put into From
 stays in X-Original-From, raw; replies and receipts reach that person through Reply-To. Where From
-already is the address of the rule, alone, and the template gives the name that stands there (no
-name stays no name), From is left as it came, and with it Sender and signatures; only the
+already is the address of the rule, in a form that no reader takes for another, and the template gives the name
+that stands there (no name stays no name), From is left as it came, and with it Sender and signatures; only the
 reverse-path follows the rule.
 
 On the way out, with or without a rule: Received goes on top, Date and Message-ID where they are
@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from relay.mail import trace
 from relay.mail.address import Address
-from relay.mail.author import Author, parse
+from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, unambiguous
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
 from relay.mail.signature import signed
@@ -176,7 +176,7 @@ def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tupl
 
 def _receipt(field: Field, addresses: tuple[str, ...]) -> bytes:
     """The receipt field `field` for `addresses`; as it came where they are unknown or already there."""
-    there = [author.address for author in parse(value(field))]
+    there = [author.address for author in authors_of([value(field)])]
     if not addresses or (there and all(address in addresses for address in there)):
         return field[1]
     name = field[1].partition(b":")[0].rstrip()
@@ -190,17 +190,19 @@ def _authorship(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[byte
 
 def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
     """What `rewrite` makes of the From values `before` and the Reply-To values `replies`. Pure."""
-    authors = [author for raw in before for author in parse(raw)]
-    usable = _different([author for author in authors if author.address])
-    writer = usable[0] if usable else authors[0] if authors else Author("", None)
+    written = authors_of(before)
+    usable = _different([author for author in written if author.address])
+    writer = usable[0] if usable else written[0] if written else Author("", None)
     new = Author(_display_name(rewrite.display_name or "{name}", writer), str(rewrite.address))
-    stays = len(before) == 1 and len(authors) == 1 and _same(rewrite, writer, new)
-    answered = _different([author for raw in replies for author in parse(raw) if author.address])
+    stays = len(before) == 1 and unambiguous(before[0]) == 1 and _same(rewrite, writer, new)
+    # A Reply-To that is larger than what is read of a From stays as it is.
+    readable = sum(map(len, replies)) <= LARGEST_FROM
+    answered = _different([author for raw in replies for author in parse(raw) if author.address]) if readable else []
 
     reply_to: list[Author] = []
     if isinstance(rewrite.reply_to, Address):
         answered = reply_to = [Author("", str(rewrite.reply_to))]
-    elif rewrite.reply_to == "original" and not answered and not _only(usable, rewrite.address):
+    elif rewrite.reply_to == "original" and readable and not answered and not _only(usable, rewrite.address):
         # A Reply-To that leads nowhere counts as none.
         answered = reply_to = usable
     author = None if stays else folded(b"From", _list([new]))

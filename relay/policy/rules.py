@@ -27,6 +27,7 @@ class Match:
     """The conditions of a sender rule or of a session-code entry; None: not asked.
 
     `header` pairs a lower-case field name with patterns. `client` may name networks.
+    `all_authors`: `from_` has to hold for every author, in a From that can be read in one way only; else for any.
     `session_code` is for sender rules only, `max_size` (octets) and `recipients` (at most) for
     session-code entries only.
     """
@@ -42,6 +43,7 @@ class Match:
     session_code: bool | None = None
     max_size: int | None = None
     recipients: int | None = None
+    all_authors: bool = False
 
 
 @frozen
@@ -53,9 +55,9 @@ class Rewrite:
     """
 
     address: Address
-    display_name: str | None = None
-    reply_to: str | Address = "original"
-    envelope: str | Address = "address"
+    display_name: str | None
+    reply_to: str | Address
+    envelope: str | Address
 
 
 @frozen
@@ -69,10 +71,10 @@ class SenderRule:
     name: str
     match: Match
     rewrite: Rewrite | None
-    route: str | None = None
-    hold: bool = False
-    when_refused: bool = False
-    remember: timedelta = timedelta(days=1)
+    route: str | None
+    hold: bool
+    when_refused: bool
+    remember: timedelta
 
     @property
     def repairs(self) -> bool:

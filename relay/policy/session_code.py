@@ -16,7 +16,7 @@ class SessionCodes:
     """
 
     match: tuple[Match, ...]
-    bounce_on_expiry: bool = True
+    bounce_on_expiry: bool
 
 
 def is_session_code(session_codes: SessionCodes, view: View) -> str | None:

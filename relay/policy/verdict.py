@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
+from relay.mail.author import parse, unambiguous
+from relay.mail.header import value
 from relay.policy.match import View
 from relay.values import frozen
 
@@ -31,6 +33,26 @@ class Sender:
 
     def __str__(self) -> str:
         return self.author or self.reverse_path
+
+
+_OTHERS = frozenset({b"sender", b"resent-sender", b"resent-from"})  # name somebody an upstream may mean as well
+
+
+def names_nobody_else(view: View) -> bool:
+    """Whether a refusal of this message's sender can be about its author alone.
+
+    From names one mailbox that every reader finds, and no Sender, Resent-Sender or Resent-From names another.
+    """
+    fields = view.header.all(b"from")
+    if len(fields) != 1 or unambiguous(value(fields[0])) != 1:
+        return False
+    others = [value(field) for field in view.header.fields if field[0] in _OTHERS]
+    return all(unambiguous(other) == 1 and _is(parse(other)[0].address, view.from_[0]) for other in others)
+
+
+def _is(address: str | None, author: str) -> bool:
+    """Case does not count: no upstream minds it."""
+    return (address or "").lower() == author.lower()
 
 
 @frozen

@@ -5,10 +5,11 @@ database. A database is a `Disk`: it carries operations out in batches, and answ
 `tests/queue/conformance.py` and `operators.py` define what a store does, crashes included; a database that passes them
 is one. A second needs a package beside `sqlite`, its line in `wiring.open_store`, and a house in those tests.
 
-**What is the database's own**: tables, SQL, connections, locks and retries; how it finds the leases of a dead process
-and what lies there at the start (`ledger.Found`); how it copies itself, takes what is due (`Work.due`), removes what
-has ended (`Work.end`) and inserts many rows; that after a commit with a `Wipe` it empties its log, and says so there
-(`done`); whether it looks for rows that keep others from being taken (`Take.damaged`).
+**What is the database's own**: tables, SQL, connections, locks and retries; how it finds the leases of a dead process,
+whose session codes are in doubt by their way (`QueueStore.change_way`), and what lies there at the start
+(`ledger.Found`); how it copies itself, takes what is due (`Work.due`), removes what has ended (`Work.end`) and inserts
+many rows; that after a commit with a `Wipe` it empties its log, and says so there (`done`); whether it looks for rows
+that keep others from being taken (`Take.damaged`).
 
 **What is not**: operations and questions name their statements, which each database has under these names
 (`sqlite/statements.sql` is the list), with values and answers in the same order. Values are rows of `rows`: moments are

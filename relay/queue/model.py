@@ -66,7 +66,8 @@ class Pending:
     """A recipient that still waits: its place in the envelope, and what the last attempt said.
 
     `last_reply` is "" before the first attempt. `in_doubt` counts the attempts that left it in doubt,
-    `in_doubt_at` is the upstream of the last of them.
+    `in_doubt_at` is the upstream of the last of them. `way`, of a session code: the one upstream that may have been
+    sent it since that was committed, or "".
     """
 
     index: int
@@ -74,6 +75,7 @@ class Pending:
     last_reply: str = ""
     in_doubt: int = 0
     in_doubt_at: str = ""
+    way: str = ""
 
 
 @frozen

@@ -81,6 +81,7 @@ class RecipientRow(NamedTuple):
     last_reply: str
     in_doubt: int
     in_doubt_at: str
+    way: str
 
 
 class HistoryRow(NamedTuple):
@@ -157,7 +158,7 @@ def content_row(key: int, entry: Entry) -> Row:
     return (key, entry.session_code, len(content.head), content.head)
 
 
-def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
+def recipient_rows(key: int, recipients: Iterable[Recipient], ways: Iterable[str]) -> list[Row]:
     return [
         (
             key,
@@ -165,8 +166,9 @@ def recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Row]:
             f"{recipient.address.local}@{recipient.address.domain}",
             None if recipient.notify is None else ",".join(sorted(recipient.notify)),
             recipient.orcpt,
+            way,
         )
-        for n, recipient in enumerate(recipients)
+        for n, (recipient, way) in enumerate(zip(recipients, ways, strict=True))
     ]
 
 
@@ -258,7 +260,7 @@ def pending_of(entry: Entry, recipients: Sequence[RecipientRow]) -> tuple[Pendin
     if not _STATES.issuperset([row.state for row in recipients]):
         raise Unreadable("the state of a recipient makes no sense")
     pending = [
-        Pending(n, recipient, row.last_reply, row.in_doubt, row.in_doubt_at)
+        Pending(n, recipient, row.last_reply, row.in_doubt, row.in_doubt_at, row.way)
         for n, (recipient, row) in enumerate(zip(addressees, recipients, strict=True))
         if row.state == "pending"
     ]

@@ -55,9 +55,9 @@ class QueueStore(Protocol):
         """From now on finished messages are recorded, or not (None). How long they stay is up to `forget`."""
         ...
 
-    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
         """Keep `entry`. With `leased`, it is born leased (its first attempt counted); with `held`, it waits for a
-        person; else it is due at once.
+        person; else it is due at once. `ways`: of a session code, `Pending.way` of each recipient.
 
         The lease is meaningful only with `leased`.
         """
@@ -66,6 +66,14 @@ class QueueStore(Protocol):
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
         """At most `limit` due entries of `route`, by priority, and of one priority the oldest of each client in turn;
         their attempt is counted."""
+        ...
+
+    async def change_way(self, lease: Lease, places: Sequence[int], way: str) -> None:
+        """From now on `way` is `Pending.way` of the recipients at these places of the envelope.
+
+        What a dead process had leased, its attempt counted, is in doubt there. After StoreUnavailable nobody knows
+        which way is kept.
+        """
         ...
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:

@@ -25,7 +25,18 @@ from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Ve
 from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
 from relay.queue.operations.lease import Take, TakeExpired
 from relay.queue.operations.operator import Act
-from relay.queue.operations.walk import Forget, GiveBack, MakeDue, Put, Record, Settle, Summarise, Wipe, Write
+from relay.queue.operations.walk import (
+    ChangeWay,
+    Forget,
+    GiveBack,
+    MakeDue,
+    Put,
+    Record,
+    Settle,
+    Summarise,
+    Wipe,
+    Write,
+)
 from relay.queue.rows import microseconds, moment
 from relay.queue.spool import Spool
 from relay.queue.writer import GroupCommit
@@ -114,11 +125,11 @@ class GroupedStore:
         there = os.statvfs(self.spool.directory.parent)
         return there.f_bavail * there.f_frsize
 
-    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
         if leased and held:
             raise ValueError("what waits for a person cannot be leased")
         self._put_at = self._loop.time()
-        return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held))
+        return await self._submit(Put(self._key(), entry, self.spool, leased=leased, held=held, ways=ways))
 
     async def lease(self, route: str, *, limit: int, now: datetime) -> list[Lease]:
         return await self._submit(Take(route, limit, microseconds(now), self.spool))
@@ -133,6 +144,9 @@ class GroupedStore:
         if not await self._disk.read(questions.any_over, route, at, session_codes_only=only):
             return []
         return await self._submit(TakeExpired(route, limit, at, self.spool, session_codes_only=only))
+
+    async def change_way(self, lease: Lease, places: Sequence[int], way: str) -> None:
+        await self._submit(ChangeWay(self._books.key(lease), places, way))
 
     async def settle(self, settlement: Settlement) -> Sequence[str]:
         key = self._books.key(settlement.lease)

@@ -17,13 +17,12 @@ mail only; what is said of the upstream as a whole has no word of it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Literal
 
+from relay import figures
 from relay.mail.outcome import Deferred, Delivered, Failed, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.transport.port import Delivery
@@ -32,7 +31,6 @@ from relay.values import frozen
 OnClientError = Literal["fail", "next"]
 
 _LATER = (408, 425, 429)
-_LONGEST = 86_400.0
 _SAID = 300  # characters
 
 
@@ -79,27 +77,16 @@ def asked_pause(text: str, date: str, now: datetime) -> float | None:
     """The seconds of Retry-After (RFC 9110, section 10.2.3), a day at most; a date in it is by the clock of `date`."""
     text = text.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:10]), _LONGEST)
-    when = _moment(text)
+        return min(float(text[:10]), figures.DAY)
+    when = figures.date(text)
     if when is None:
         return None
-    return min(max(0.0, (when - (_moment(date) or now)).total_seconds()), _LONGEST)
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return min(max(0.0, (when - (figures.date(date) or now)).total_seconds()), figures.DAY)
 
 
 def _said(body: str) -> str:
     """The sentence in an answer of JSON, as most endpoints have one (RFC 9457 among them), or ""."""
-    try:
-        found = json.loads(body) if body else None
-    except (ValueError, RecursionError):
-        return ""
+    found = figures.json_of(body)
     for _ in range(2):
         if isinstance(found, dict):
             found = next((found[key] for key in ("detail", "message", "error") if key in found), None)

@@ -52,7 +52,7 @@ class CaptureTransport:
 
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         """Delivered to all recipients, or deferred for all where the folder cannot be written."""
-        if request.gate is not None and not request.gate():
+        if request.gate is not None and not await request.gate():
             return Delivery((CALLED_OFF,) * len(request.recipients))
         try:
             name = await asyncio.to_thread(self._write, request)

@@ -23,7 +23,7 @@ TIMESTAMP, SIGNATURE = "X-Relay-Timestamp", "X-Relay-Signature"
 class Credentials:
     """`secret`: the token, the password, the value of `header`, or what is signed with."""
 
-    auth: Auth = "none"
+    auth: Auth
     secret: str = field(default="", repr=False)
     username: str = field(default="", repr=False)
     header: str = ""

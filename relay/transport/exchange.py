@@ -7,6 +7,7 @@ promises:
 - It is known whether the last octet of a request has been handed over. If no status came after that, delivery is in
   doubt; before that, it is not. A connection given up is aborted.
 - The status is the answer. What follows it is read up to 64 KiB and for some seconds, and can change nothing.
+- An answer has 128 KiB at most, interim ones (1xx) and header included, and what comes unasked ends the connection.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import field
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from relay import __version__
@@ -38,6 +39,7 @@ from relay.transport.tls import explain
 from relay.values import frozen
 
 MOST_OF_AN_ANSWER = 64 * 1024
+MOST_IN_ALL = 2 * MOST_OF_AN_ANSWER
 REST_OF_AN_ANSWER = 5.0  # seconds for what follows the status
 GOODBYE = 1.0  # seconds for the end of TLS
 _OF_CERTIFICATES = ("_CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")
@@ -51,12 +53,27 @@ class Terms:
 
     url: str
     host: str
-    method: Literal["POST", "PUT"] = "POST"
-    template: Template = field(default_factory=lambda: fields.DEFAULT)
-    code_pattern: CodePattern | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    on_client_error: OnClientError = "fail"
-    total: float = 30.0
+    method: Literal["POST", "PUT"]
+    template: Template
+    code_pattern: CodePattern | None
+    headers: tuple[tuple[str, str], ...]
+    on_client_error: OnClientError
+    total: float
+
+
+class Wire(ResponseHandler):
+    """The connection as aiohttp has it. What comes beyond the answer to a request drops it."""
+
+    octets_left = 0
+
+    def data_received(self, data: bytes) -> None:
+        left = self.octets_left
+        self.octets_left = max(0, left - len(data))
+        super().data_received(data[:left])
+        if len(data) > left:
+            self.set_exception(HttpProcessingError(message="the answer is too long"))
+            if self.transport is not None:
+                self.transport.abort()
 
 
 class HttpsConnection:
@@ -66,7 +83,7 @@ class HttpsConnection:
     """
 
     def __init__(
-        self, wire: ResponseHandler, terms: Terms, credentials: Credentials, fresh: Callable[[], bool] = lambda: True
+        self, wire: Wire, terms: Terms, credentials: Credentials, fresh: Callable[[], bool] = lambda: True
     ) -> None:
         self._wire = wire
         self._terms = terms
@@ -112,7 +129,7 @@ class HttpsConnection:
         self._sent, self._unreadable = False, None
         try:
             header = await self._header(request, content)
-            if request.gate is not None and not request.gate():
+            if request.gate is not None and not await request.gate():
                 return Delivery((CALLED_OFF,))
             return await self._exchange(request, content, header)
         except BaseException:
@@ -120,6 +137,7 @@ class HttpsConnection:
             raise
         finally:
             self._sent, self._limit = False, None
+            self._wire.octets_left = 0
 
     async def refresh(self) -> bool:
         """HTTP knows nothing that could be said without a request: the endpoint closes it when it likes."""
@@ -190,6 +208,7 @@ class HttpsConnection:
         terms, loop = self._terms, asyncio.get_running_loop()
         end = loop.time() + terms.total
         patience = terms.total if request.patience is None else min(request.patience, terms.total)
+        self._wire.octets_left = MOST_IN_ALL
         try:
             async with asyncio.timeout(patience) as self._limit:
                 response = await self._session.request(

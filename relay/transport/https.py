@@ -18,15 +18,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import cast
 
-from aiohttp.client_proto import ResponseHandler
-
 from relay.errors import RelayError
 from relay.events import Observer, UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.policy.link_local import is_link_local
 from relay.transport import dial, pin
 from relay.transport.credentials import Auth, Credentials
-from relay.transport.exchange import HttpsConnection, Terms
+from relay.transport.exchange import HttpsConnection, Terms, Wire
 from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, end_of, explain
 from relay.values import frozen
@@ -36,20 +34,22 @@ from relay.values import frozen
 class HttpsSettings:
     """One upstream. `secret` reveals what `auth` needs, is asked at each connect, and may raise RelayError.
 
-    `pins`: see `pin`; none: any key. `connect`: seconds for all until TLS is there.
+    `tls_pin`: see `pin`; none: any key. `connect`: seconds for all until TLS is there.
     """
 
     name: str
     port: int
     terms: Terms
-    auth: Auth = "none"
-    username: str | None = field(default=None, repr=False)
-    secret: Callable[[], str] | None = field(default=None, repr=False)
-    auth_header: str = ""
-    tls: TlsTerms = field(default_factory=TlsTerms)
-    pins: tuple[str, ...] = ()
-    link_local: bool = False
-    connect: float = 5.0
+    auth: Auth
+    username: str | None = field(repr=False)
+    secret: Callable[[], str] | None = field(repr=False)
+    auth_header: str | None
+    tls_ca: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+    tls_pin: tuple[str, ...]
+    link_local: bool
+    connect: float
 
 
 class HttpsTransport:
@@ -61,7 +61,7 @@ class HttpsTransport:
         self._settings = settings
         self._observer = observer
         self._dialer = dial.Dialer(settings.terms.host, settings.port)
-        self._tls = TlsContext(settings.tls)
+        self._tls = TlsContext(TlsTerms(True, settings.tls_ca, settings.tls_certificate, settings.tls_key))
         self._reloads = 0
 
     @property
@@ -92,9 +92,9 @@ class HttpsTransport:
             stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
         if settings.auth in ("bearer", "header") and not secret.isascii():
             stop(Stage.AUTH, Trouble.TRANSIENT, f"the token of {self.name} is not of ASCII, as a header field must be")
-        return Credentials(settings.auth, secret, settings.username or "", settings.auth_header)
+        return Credentials(settings.auth, secret, settings.username or "", settings.auth_header or "")
 
-    async def _open(self, end: float) -> tuple[ResponseHandler, dict[str, object] | None]:
+    async def _open(self, end: float) -> tuple[Wire, dict[str, object] | None]:
         """TLS with the endpoint, and the certificate it showed."""
         settings, host = self._settings, self._settings.terms.host
         try:
@@ -132,13 +132,11 @@ class HttpsTransport:
             stop(Stage.CONNECT, Trouble.TRANSIENT, text)
         return good
 
-    async def _handshake(
-        self, sock: socket.socket, context: ssl.SSLContext
-    ) -> tuple[ResponseHandler, dict[str, object] | None]:
+    async def _handshake(self, sock: socket.socket, context: ssl.SSLContext) -> tuple[Wire, dict[str, object] | None]:
         settings, host, loop = self._settings, self._settings.terms.host, asyncio.get_running_loop()
         try:
             transport, wire = await loop.create_connection(
-                lambda: ResponseHandler(loop),
+                lambda: Wire(loop),
                 sock=sock,
                 ssl=context,
                 server_hostname=host,
@@ -163,10 +161,10 @@ class HttpsTransport:
         # An end that came before the handshake began is no error to every loop: a cipher proves that there was one.
         if session is None or session.cipher() is None:
             stop(Stage.TLS, Trouble.DROPPED, "the endpoint closed the connection before the TLS handshake")
-        if self._settings.pins:
+        if self._settings.tls_pin:
             try:
                 key = await asyncio.to_thread(pin.of, session.getpeercert(binary_form=True) or b"")
             except ValueError as error:
                 stop(Stage.TLS, Trouble.TRANSIENT, f"the upstream's key cannot be compared with tls_pin: {error}")
-            if key not in self._settings.pins:
+            if key not in self._settings.tls_pin:
                 stop(Stage.TLS, Trouble.TRANSIENT, "the upstream's key is none of those in tls_pin")

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
+from relay import figures
 from relay.durable import open_regular
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
@@ -32,6 +33,7 @@ DELEGATED_SCOPE = "https://outlook.office.com/SMTP.Send"
 GOOGLE_CONSENT = "https://accounts.google.com/o/oauth2/v2/auth"
 LOOPBACK = "http://127.0.0.1:1/"
 """Nobody listens there: the browser's address bar keeps the URL, and a person pastes it."""
+_LIFETIME = 3600  # seconds of a token whose lifetime nobody knows
 LOGIN_NEEDED = "log in once: relay auth login"
 
 
@@ -39,23 +41,23 @@ LOGIN_NEEDED = "log in once: relay auth login"
 class OAuth2Terms:
     """Where the tokens of one upstream come from. Secrets are revealed at each use, and may raise RelayError.
 
-    `certificate`, `key` and `ca` are paths of PEM files; Google's `key` is that of a JSON file.
+    `certificate`, `key` and `tls_ca` are paths of PEM files; Google's `key` is that of a JSON file.
     """
 
     provider: Literal["microsoft", "google", "generic"]
     grant: Literal["client_credentials", "device_code", "refresh_token", "service_account"]
     username: str
-    client_id: str = ""
-    client_secret: Reveal | None = field(default=None, repr=False)
-    client_auth: Literal["post", "basic"] = "post"
-    refresh_token: Reveal | None = field(default=None, repr=False)
-    tenant: str = ""
-    authority: str = ""
-    token_url: str = ""
-    scope: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    ca: str | None = None
+    client_id: str
+    client_secret: Reveal | None = field(repr=False)
+    client_auth: Literal["post", "basic"]
+    refresh_token: Reveal | None = field(repr=False)
+    tenant: str
+    authority: str
+    token_url: str
+    scope: str | None
+    certificate: str | None
+    key: str | None
+    tls_ca: str | None
 
     @property
     def identity(self) -> str:
@@ -92,7 +94,7 @@ def fetch(terms: OAuth2Terms, refresh_token: str, now: Callable[[], float] = tim
     """A new token. `refresh_token` is what delegated grants spend. Raises TokenTrouble or RelayError."""
     if terms.delegated and not refresh_token:
         raise TokenTrouble(f"there is no refresh token of {terms.username}: {LOGIN_NEEDED}", permanent=True)
-    http = TokenHttp(terms.ca, secrets=(refresh_token,), now=now)
+    http = TokenHttp(terms.tls_ca, secrets=(refresh_token,), now=now)
     with _translated(terms, http):
         match terms.provider:
             case "microsoft":
@@ -203,7 +205,7 @@ class DeviceLogin:
 
 def device_login(terms: OAuth2Terms) -> DeviceLogin:
     """Begin a login by device code at Microsoft. Raises TokenTrouble."""
-    http = TokenHttp(terms.ca, lenient=True)
+    http = TokenHttp(terms.tls_ca, lenient=True)
     host = urlsplit(terms.authority).hostname or ""
     with _translated(terms, http):
         app = _app(terms, http)
@@ -224,9 +226,9 @@ def device_login(terms: OAuth2Terms) -> DeviceLogin:
     return DeviceLogin(
         url=sanitise(str(flow["verification_uri"]), 200),
         code=sanitise(str(flow["user_code"]), 40),
-        expires_in=float(flow.get("expires_in", 900)),
+        expires_in=flow.get("expires_in", 900),
         finish=finish,
-        interval=float(flow.get("interval", 5)),
+        interval=min(flow.get("interval", 5), 60),
     )
 
 
@@ -255,7 +257,7 @@ def _google(terms: OAuth2Terms, refresh_token: str, http: TokenHttp) -> Fetched:
     credentials.refresh(http)
     # It counts from the clock of this machine, and leaves the zone out.
     expiry = credentials.expiry
-    left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds() if expiry is not None else 3600.0
+    left = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds() if expiry is not None else _LIFETIME
     got = {"access_token": credentials.token, "expires_in": left}
     return _fetched(terms, got | {"refresh_token": getattr(credentials, "refresh_token", None)}, refresh_token, http)
 
@@ -264,11 +266,9 @@ def _service_account(terms: OAuth2Terms) -> dict[str, Any]:
     """What stands in its key file; the token endpoint is that of the configuration."""
     try:
         with open_regular(terms.key or "") as file:
-            info = json.loads(file.read())
+            info = figures.json_of(file.read())
     except OSError as error:
         raise RelayError(f"{terms.key} cannot be read: {error.strerror}") from None
-    except ValueError:
-        info = None
     if not isinstance(info, dict):
         raise RelayError(f"{terms.key} is not the key of a service account")
     return {**info, "token_uri": terms.token_url}
@@ -309,7 +309,7 @@ def browser_login(terms: OAuth2Terms) -> BrowserLogin:
         if not secrets.compare_digest(parameters.get("state", "").encode(), state.encode()):
             raise TokenTrouble("that address belongs to another login: begin again")
         secret = terms.client_secret() if terms.client_secret is not None else ""
-        http = TokenHttp(terms.ca, secrets=(secret, parameters["code"], verifier))
+        http = TokenHttp(terms.tls_ca, secrets=(secret, parameters["code"], verifier))
         form = {
             "grant_type": "authorization_code",
             "code": parameters["code"],
@@ -352,12 +352,8 @@ def _fetched(terms: OAuth2Terms, got: dict[str, Any], refresh_token: str, http: 
     host = urlsplit(terms.authority or terms.token_url).hostname or ""
     if "error" in got:
         raise http.refusal(host, got)
-    token, lifetime = got.get("access_token"), got.get("expires_in", 3600)
-    try:
-        seconds = float(lifetime)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not isinstance(token, str) or not (token.isascii() and token.isprintable()) or not token or seconds <= 0:
+    token, lifetime = got.get("access_token"), figures.lifetime(got.get("expires_in")) or _LIFETIME
+    if not isinstance(token, str) or not (token.isascii() and token.isprintable()) or not token:
         raise TokenTrouble(f"no token from {host}: there is none in its answer")
     rotated = got.get("refresh_token")
-    return Fetched(token, seconds, rotated if isinstance(rotated, str) and rotated else refresh_token)
+    return Fetched(token, lifetime, rotated if isinstance(rotated, str) and rotated else refresh_token)

@@ -23,8 +23,8 @@ CALLED_OFF = Deferred(Stage.DATA, Trouble.TRANSIENT, "the message goes by anothe
 class Gate(Protocol):
     """What a transaction has to pass, once, before its content may leave: the same message is under way elsewhere.
 
-    It is asked on the event loop, and nothing comes between its yes and the first octet. After a no the transaction
-    is given up, and whoever has no outcome yet is `CALLED_OFF`.
+    It is awaited, for it may have to commit something first; nothing comes between its yes and the first octet. After a
+    no the transaction is given up, and whoever has no outcome yet is `CALLED_OFF`.
     """
 
     @property
@@ -32,7 +32,7 @@ class Gate(Protocol):
         """True while the other way is under way: then DATA is not sent before the gate is passed either."""
         ...
 
-    def __call__(self) -> bool: ...
+    async def __call__(self) -> bool: ...
 
 
 @frozen

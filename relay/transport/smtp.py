@@ -36,7 +36,7 @@ from relay.transport.offers import Offers
 from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stopped import Stopped, reason, stop
 from relay.transport.tls import TlsContext, TlsTerms, build, end_of, explain, is_wrong_name, names_of
-from relay.transport.transaction import SmtpConnection, Timeouts
+from relay.transport.transaction import SmtpConnection, SmtpTimeouts
 from relay.values import frozen
 
 if TYPE_CHECKING:  # who logs in with a password needs none of it
@@ -51,26 +51,26 @@ class SmtpSettings:
 
     `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5; "xoauth2": a token. `cleartext_auth`:
     AUTH may go unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address
-    literal. `size_limit` is what is known of it before, and while EHLO does not say. `chunking`: a message may leave in
-    one write with its envelope, where that is offered.
+    literal. `max_message_size` is what is known of it before, and while EHLO does not say. `chunking`: a message may
+    leave in one write with its envelope, where that is offered.
     """
 
     name: str
     host: str
     port: int
     hostname: str
-    tls: Literal["starttls", "implicit", "none"] = "starttls"
-    tls_verify: bool = True
-    tls_ca: str | None = None
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = "none"
-    username: str | None = field(default=None, repr=False)
-    password: Callable[[], str] | None = field(default=None, repr=False)
-    cleartext_auth: bool = False
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    size_limit: int | None = None
-    chunking: bool = True
+    tls: Literal["starttls", "implicit", "none"]
+    tls_verify: bool
+    tls_ca: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+    auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"]
+    username: str | None = field(repr=False)
+    password: Callable[[], str] | None = field(repr=False)
+    cleartext_auth: bool
+    timeouts: SmtpTimeouts
+    max_message_size: int | None
+    chunking: bool
 
     @property
     def tls_terms(self) -> TlsTerms:
@@ -94,13 +94,13 @@ class SmtpTransport:
     """An smtp upstream (`port.Transport`). `tokens`: where those of auth "xoauth2" come from."""
 
     def __init__(self, settings: SmtpSettings, *, observer: Observer, tokens: TokenSource | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self.tokens = tokens
         self.heard: Heard | None = None  # by the last connection that came as far
         self._observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
         self._tls = TlsContext(settings.tls_terms)
-        self._size_limit = settings.size_limit
+        self._size_limit = settings.max_message_size
         self._login = asyncio.Lock()
         self._chunking = Chunking(
             wanted=settings.chunking, tell=lambda why: observer.observe(ChunkingGivenUp(settings.name, why))
@@ -109,7 +109,7 @@ class SmtpTransport:
 
     @property
     def name(self) -> str:
-        return self._settings.name
+        return self.settings.name
 
     @property
     def size_limit(self) -> int | None:
@@ -120,14 +120,14 @@ class SmtpTransport:
         """Certificates and CAs are read anew before the next connection; secrets always are. Its size limit is heard
         anew, and messages go in one write again."""
         self._tls.reload()
-        self._size_limit = self._settings.size_limit
+        self._size_limit = self.settings.max_message_size
         self._chunking.begin_anew()
         if self.tokens is not None:
             self.tokens.reload()
 
     async def connect(self) -> SmtpConnection | Deferred:
         """A connection past TLS and AUTH, or how far it came. Raises nothing for what an upstream or a network does."""
-        if self._settings.auth != "xoauth2":
+        if self.settings.auth != "xoauth2":
             return await self._connect(None)
         assert self.tokens is not None
         # The token comes first: an upstream should not wait for somebody else.
@@ -150,7 +150,7 @@ class SmtpTransport:
             return await self._open(token)
         except _WrongName:
             names = await self._names()
-            text = f"the upstream's certificate is for {names or 'another name'}, not for {self._settings.host}"
+            text = f"the upstream's certificate is for {names or 'another name'}, not for {self.settings.host}"
             return Deferred(Stage.TLS, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
         except Stopped as stopped:
             return stopped.outcome
@@ -159,12 +159,12 @@ class SmtpTransport:
         refused_before = self._refused
         opening = await self._secured(verify_name=True)
         try:
-            extensions, mechanisms = await opening.ehlo(self._settings.hostname)
+            extensions, mechanisms = await opening.ehlo(self.settings.hostname)
             self.heard = Heard(opening.version(), opening.certificate(), extensions, tuple(mechanisms))
-            if self._settings.auth != "none":
+            if self.settings.auth != "none":
                 await self._log_in(opening, mechanisms, token, refused_before)
             offers = Offers.of(extensions)
-            self._size_limit = offers.size or self._settings.size_limit
+            self._size_limit = offers.size or self.settings.max_message_size
             certificate = opening.certificate()
             connection = opening.hand_over(offers, self._chunking)
         except BaseException:
@@ -175,7 +175,7 @@ class SmtpTransport:
 
     async def _secured(self, *, verify_name: bool) -> _Opening:
         """A connection past the banner, and past TLS where TLS is asked for."""
-        settings = self._settings
+        settings = self.settings
         context = None
         if settings.tls != "none":
             try:
@@ -203,15 +203,15 @@ class SmtpTransport:
         return opening
 
     async def _dial(self) -> _Opening:
-        timeouts = self._settings.timeouts
-        host = self._settings.host
+        timeouts = self.settings.timeouts
+        host = self.settings.host
         try:
             addresses = await self._dialer.resolve(timeouts.connect)
         except TimeoutError:
             stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved within {timeouts.connect:g} s")
         except (OSError, UnicodeError) as error:
             stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {reason(error)}")
-        where = f"{host} port {self._settings.port}"
+        where = f"{host} port {self.settings.port}"
         try:
             sock = await dial.connect(addresses, timeouts.connect)
         except TimeoutError:
@@ -227,7 +227,7 @@ class SmtpTransport:
         return opening
 
     def _nameless(self) -> ssl.SSLContext:
-        context = build(self._settings.tls_terms)
+        context = build(self.settings.tls_terms)
         context.check_hostname = False
         return context
 
@@ -257,7 +257,7 @@ class SmtpTransport:
                 raise
 
     async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:
-        settings = self._settings
+        settings = self.settings
         if not (opening.encrypted or opening.peer_is_here or settings.cleartext_auth):
             stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
         wanted = MECHANISMS if settings.auth == "auto" else (settings.auth,)
@@ -292,7 +292,7 @@ class _Opening(SMTPProtocol):
     What breaks that drops the connection before aiosmtplib sees it.
     """
 
-    def __init__(self, sock: socket.socket, timeouts: Timeouts) -> None:
+    def __init__(self, sock: socket.socket, timeouts: SmtpTimeouts) -> None:
         super().__init__(loop=asyncio.get_running_loop())
         self._sock = sock
         self._timeouts = timeouts

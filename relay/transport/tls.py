@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
+from relay import figures
 from relay.durable import require_regular
 from relay.values import frozen
 
@@ -22,10 +23,10 @@ _UNKNOWN_AUTHORITY = frozenset({2, 19, 20, 21})
 class TlsTerms:
     """`ca` replaces the system's store; `certificate` and `key` are the client's own. Paths of PEM files."""
 
-    verify: bool = True
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    verify: bool
+    ca: str | None
+    certificate: str | None
+    key: str | None
 
 
 class TlsContext:
@@ -75,8 +76,7 @@ def names_of(certificate: Mapping[str, object] | None) -> str:
 
 def end_of(certificate: Mapping[str, object] | None) -> datetime | None:
     """Until when the certificate that `getpeercert` returned is good; None where it was not verified."""
-    not_after = (certificate or {}).get("notAfter")
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(not_after)), UTC) if not_after else None
+    return figures.certificate_end((certificate or {}).get("notAfter"))
 
 
 def is_wrong_name(error: BaseException) -> bool:

@@ -13,10 +13,11 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from relay import figures
 from relay.durable import Directory, leave_to_owner, make_folder
 from relay.errors import RelayError
 from relay.values import frozen
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SHORTEST_KEY = 32
+_TEXTS = ("identity", "access_token", "refresh_token", "origin", "error")
 
 
 @frozen
@@ -74,11 +76,9 @@ class TokenFile:
         plain = octets.startswith(b"{")
         if not plain:
             octets = self._decrypted(octets)
-        try:
-            document = json.loads(octets)
-            kept = Kept(**{one.name: document[one.name] for one in fields(Kept)})
-        except (ValueError, TypeError, KeyError):
-            raise RelayError(f"{self.path} holds no tokens (remove it)") from None
+        kept = _kept(figures.json_of(octets))
+        if kept is None:
+            raise RelayError(f"{self.path} holds no tokens (remove it)")
         if plain and self._key is not None:
             self.write(kept)
         return kept if kept.identity == identity else Kept(identity)
@@ -143,3 +143,14 @@ class TokenFile:
 
         derived = HKDF(SHA256(), 32, salt=None, info=b"relay: kept tokens").derive(key.encode())
         return Fernet(base64.urlsafe_b64encode(derived))
+
+
+def _kept(document: Any) -> Kept | None:
+    """What a file says, whoever wrote it. A token of no moment, or without a lifetime, is none."""
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), str) for name in _TEXTS):
+        return None
+    kept = Kept(**{name: document[name] for name in _TEXTS}, error_at=figures.moment(document.get("error_at")) or 0.0)
+    fetched_at, expires_at = figures.moment(document.get("fetched_at")), figures.number(document.get("expires_at"))
+    if fetched_at is None or expires_at is None or (lifetime := figures.lifetime(expires_at - fetched_at)) is None:
+        return replace(kept, access_token="")
+    return replace(kept, fetched_at=fetched_at, expires_at=fetched_at + lifetime)

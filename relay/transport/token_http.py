@@ -1,41 +1,44 @@
 """HTTPS to a token endpoint, for a thread: one short request, one short answer, or `TokenTrouble`.
 
-What it promises: the peer is verified, nothing is redirected, an answer has an end in time and in size, and no
-text of a trouble holds a secret. Proxies are those of the environment. msal and google-auth speak through it, too,
-so what goes wrong is judged in one place.
+What it promises: the peer is verified, nothing is redirected, an answer has an end in time and in size, its lifetimes
+are such, and no text of a trouble holds a secret. Proxies are those of the environment. msal and google-auth speak
+through it, too, so what comes and what goes wrong is judged in one place.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
+import io
 import json
 import socket
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from relay import figures
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.answer import asked_pause
 from relay.transport.tls import explain, trusting
 from relay.values import frozen
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 SILENCE = 10.0  # seconds without an octet
 WHOLE = 25.0  # seconds for a request, all in all
-LARGEST = 256 * 1024
+LARGEST = 256 * 1024  # octets of an answer, its header and interim answers included
 MOST_PAUSE = 3600.0  # seconds that Retry-After is believed
 _SKEW = 120.0  # seconds that two clocks may differ without a word about it
 _SAID = 400
+_LIFETIMES = ("expires_in", "ext_expires_in", "refresh_in", "interval")
 
 # RFC 6749, section 5.2: what asking again will not change; and what a login that ended looks like.
 _PERMANENT = frozenset(
@@ -140,9 +143,9 @@ class TokenHttp:
             return None
         try:
             _, sent, _ = self._send(url, None, {}, trusting(self._ca))
-            return self._now() - parsedate_to_datetime(sent.get("date", "")).timestamp()
-        except (OSError, http.client.HTTPException, ValueError, TypeError):
+        except (OSError, http.client.HTTPException, ValueError):
             return None
+        return self._ahead(sent.get("date", ""))
 
     # The request
 
@@ -158,34 +161,21 @@ class TokenHttp:
             raise TokenTrouble(f"no token from {host}: {told}") from None
         except TimeoutError:
             raise TokenTrouble(f"no token from {host}: no answer in time") from None
-        except urllib.error.URLError as error:
-            raise TokenTrouble(f"no token from {host}: {self._reason(error.reason, host)}") from None
         except OSError as error:
-            raise TokenTrouble(f"no token from {host}: {self._reason(error, host)}") from None
-        except http.client.HTTPException:
+            raise TokenTrouble(f"no token from {host}: {self._reason(getattr(error, 'reason', error), host)}") from None
+        except (http.client.HTTPException, ValueError):
             raise TokenTrouble(f"no token from {host}: what answers there does not speak HTTP") from None
         return self._judged(host, Answer(status, text, sent))
 
     def _send(
         self, url: str, body: bytes | None, headers: Mapping[str, str], context: ssl.SSLContext
     ) -> tuple[int, dict[str, str], str]:
-        wires: list[socket.socket] = []
-        cut = threading.Timer(WHOLE, _cut, (wires,))
-        cut.daemon = True
-        opener = urllib.request.build_opener(_Https(context, wires), _NoRedirect)
+        opener = urllib.request.OpenerDirector()  # with nobody who follows redirects
+        opener.add_handler(urllib.request.ProxyHandler())
+        opener.add_handler(_Https(context))
         request = urllib.request.Request(url, body, {"Accept": "application/json", **headers})  # noqa: S310  https only
-        cut.start()
-        try:
-            try:
-                response = opener.open(request, timeout=SILENCE)
-            except urllib.error.HTTPError as error:
-                response = error
-            with response:
-                octets = response.read(LARGEST + 1)
-        finally:
-            cut.cancel()
-        if len(octets) > LARGEST:
-            raise OSError(f"the answer is larger than {LARGEST // 1024} KiB")
+        with opener.open(request, timeout=SILENCE) as response:
+            octets = response.read(LARGEST)
         sent = {name.lower(): value for name, value in response.headers.items()}
         return response.status, sent, octets.decode("utf-8", "replace")
 
@@ -207,17 +197,14 @@ class TokenHttp:
         if status == 429:
             after = f" (asked again after {wait:.0f} s)" if wait else ""
             raise TokenTrouble(f"no token from {host}: too many requests{after}", wait=wait or 60.0)
-        try:
-            document = answer.json()
-        except ValueError:
-            document = None
+        document = figures.json_of(answer.text)
         if not isinstance(document, dict):
             kind = answer.headers.get("content-type", "").partition(";")[0] or "something"
             told = f"it answered {status} with {sanitise(kind, 60)}, not JSON"
             raise TokenTrouble(f"no token from {host}: {told}", wait=wait)
         if 200 <= status < 300 or (self._lenient and status < 500):
-            return answer
-        word = str(document.get("error", ""))
+            return replace(answer, text=json.dumps(_with_lifetimes(document)))
+        word = _text(document, "error")
         raise TokenTrouble(
             self._said(host, status, document) + self.skew,
             permanent=word in _PERMANENT and status < 500,
@@ -229,51 +216,99 @@ class TokenHttp:
         return TokenTrouble(self._said(host, 0, document), permanent=True)
 
     def _said(self, host: str, status: int, document: Mapping[str, Any]) -> str:
-        word = sanitise(str(document.get("error") or status), 60)
-        description = str(document.get("error_description") or "").partition("Trace ID:")[0].partition("\r\n")[0]
+        word = sanitise(_text(document, "error") or str(status), 60)
+        description = _text(document, "error_description").partition("Trace ID:")[0].partition("\r\n")[0]
         for secret in self._secrets:
             description = description.replace(secret, "[secret]")
         told = sanitise(description, _SAID).strip()
         return f"no token from {host}: {word}" + (f": {told}" if told else "")
 
+    def _ahead(self, date: str) -> float | None:
+        theirs = figures.date(date)
+        return None if theirs is None else self._now() - theirs.timestamp()
+
     def _skew(self, date: str) -> str:
-        try:
-            ahead = self._now() - parsedate_to_datetime(date).timestamp()
-        except (ValueError, TypeError):
-            return ""
-        if abs(ahead) < _SKEW:
+        ahead = self._ahead(date)
+        if ahead is None or abs(ahead) < _SKEW:
             return ""
         return f" (the clock of this machine is {abs(ahead) / 60:.0f} minutes {'ahead' if ahead > 0 else 'behind'})"
 
 
-class _Https(urllib.request.HTTPSHandler):
-    """Tells which sockets it opened, so that they can be cut off."""
+def _with_lifetimes(document: dict[str, Any]) -> dict[str, Any]:
+    """`document` without the lifetimes that are none."""
+    read = {name: figures.lifetime(document[name]) for name in _LIFETIMES if name in document}
+    return {name: read.get(name, value) for name, value in document.items() if read.get(name, value) is not None}
 
-    def __init__(self, context: ssl.SSLContext, wires: list[socket.socket]) -> None:
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    found = document.get(name)
+    return found if isinstance(found, str) else ""
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """HTTPS by connections that end in time."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(context=context)
         self._terms = context
-        self._wires = wires
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Connection, wires=self._wires), request, context=self._terms)
+        return self.do_open(partial(_Connection, end=time.monotonic() + WHOLE), request, context=self._terms)
 
 
 class _Connection(http.client.HTTPSConnection):
-    def __init__(self, *arguments: Any, wires: list[socket.socket], **more: Any) -> None:
+    def __init__(self, *arguments: Any, end: float, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._wires = wires
-
-    def connect(self) -> None:
-        super().connect()
-        self._wires.append(self.sock)
+        self._create_connection = partial(_dial, end)
+        self.response_class = partial(_Response, end)  # type: ignore[assignment]
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object, **__: object) -> None:
-        """Nobody sends a secret somewhere else."""
+def _dial(end: float, address: tuple[str, int], *_: object) -> socket.socket:
+    """A connected socket, of whichever address of the name answers first; each has its time, and all together."""
+    trouble = OSError("it has no address")
+    for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        try:
+            return socket.create_connection((str(found[4][0]), address[1]), _left(end))
+        except OSError as error:
+            trouble = error
+    raise trouble
 
 
-def _cut(wires: list[socket.socket]) -> None:
-    for wire in wires:
-        with contextlib.suppress(OSError):
-            wire.shutdown(socket.SHUT_RDWR)
+def _left(end: float) -> float:
+    """Seconds that may pass without an octet."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return min(SILENCE, left)
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, end: float, sock: socket.socket, **more: Any) -> None:
+        super().__init__(sock, **more)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Wire(end, sock))
+
+
+class _Wire(io.RawIOBase):
+    """What comes on `sock`, as long and as much as an answer may have."""
+
+    def __init__(self, end: float, sock: socket.socket) -> None:
+        self._end = end
+        self._sock = sock
+        self._octets_left = LARGEST
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._sock.settimeout(_left(self._end))
+        octets = self._raw.readinto(buffer) or 0
+        self._octets_left -= octets
+        if self._octets_left < 0:
+            raise OSError(f"the answer is larger than {LARGEST // 1024} KiB")
+        return octets
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

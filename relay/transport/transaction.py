@@ -54,15 +54,15 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @frozen
-class Timeouts:
+class SmtpTimeouts:
     """Seconds. `greeting` is for banner, EHLO, STARTTLS, TLS and AUTH each; `progress`: no octet could be sent."""
 
-    connect: float = 15
-    greeting: float = 60
-    command: float = 300
-    data: float = 120
-    progress: float = 180
-    final: float = 600
+    connect: float
+    greeting: float
+    command: float
+    data: float
+    progress: float
+    final: float
 
 
 class SmtpConnection(asyncio.Protocol):
@@ -77,7 +77,7 @@ class SmtpConnection(asyncio.Protocol):
         wire: asyncio.Transport,
         sock: socket.socket,
         offers: Offers,
-        timeouts: Timeouts,
+        timeouts: SmtpTimeouts,
         chunking: Chunking,
     ) -> None:
         self._transport = transport
@@ -333,7 +333,7 @@ class SmtpConnection(asyncio.Protocol):
         """The reply to DATA; none where nobody would receive it, or it was called off."""
         if self._sick is not None or not replies or not _positive(replies[0]) or not any(map(_positive, replies[1:])):
             return []
-        if request.gate is not None and request.gate.contested and not request.gate():
+        if request.gate is not None and request.gate.contested and not await request.gate():
             return []
         return await self._ask(b"DATA\r\n", (Stage.DATA,))
 
@@ -361,7 +361,7 @@ class SmtpConnection(asyncio.Protocol):
         elif not wanted:
             # DATA was taken with nobody to receive: a lone dot, and a refusal for it (RFC 2920, section 3.1).
             await self._ask(b".\r\n", (Stage.DOT,))
-        elif request.gate is not None and not request.gate():
+        elif request.gate is not None and not await request.gate():
             self.abort()  # there is no other way back from here
             outcomes = [outcome or CALLED_OFF for outcome in outcomes]
         else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 
+from relay import figures
 from relay.mail.reply import Reply, sanitise
 
 MARK = "(XOAUTH2"
@@ -25,8 +25,8 @@ def told(challenge: bytes, token: str) -> str:
     """What the text of a 334 says, as "status 400, scope https://mail.google.com/", without the token; "" where it
     says nothing."""
     try:
-        document = json.loads(base64.b64decode(challenge.strip(), validate=True))
-    except (binascii.Error, ValueError):
+        document = figures.json_of(base64.b64decode(challenge.strip(), validate=True))
+    except binascii.Error:
         return ""
     if not isinstance(document, dict):
         return ""

@@ -13,9 +13,9 @@ from relay.cli.doctor.of_domain import Dmarc, Spf, Way
 from relay.cli.doctor.prescriptions import PRESCRIPTIONS
 from relay.cli.doctor.see_domain import senders
 from relay.config.load import parse
-from relay.config.model import SmtpUpstream
 from relay.mail.reply import Reply
 from relay.transport.smtp import Heard
+from tests.kit import configured
 
 DOMAIN, TERM = "example.nl", "include:spf.example.com"
 GOOD = Spf(("v=spf1 …",), frozenset({TERM, "-all"}), 1)
@@ -105,31 +105,27 @@ def test_the_senders_of_a_rule_are_asked_about_at_the_upstreams_of_its_route() -
 # An upstream
 
 
-def settings(**keys: object) -> SmtpUpstream:
-    return SmtpUpstream.model_validate({"host": "smtp.example.nl", **keys})
-
-
 def heard(*mechanisms: str, **extensions: str) -> Heard:
     return Heard("TLSv1.3", None, extensions, mechanisms)
 
 
 def test_what_ehlo_offers_is_held_against_preset_and_configuration() -> None:
-    login = {"username": "a@example.nl", "preset": "m365", "auth": "login"}
-    lacking = [*of_upstream.of_ehlo("own", settings(**login), heard("login"))]
+    login = configured.smtp(username="a@example.nl", auth="login")
+    lacking = [*of_upstream.of_ehlo(login, heard("login"), "m365")]
     assert [(one.mark, "expects AUTH XOAUTH2 as well" in one.text) for one in lacking] == [(Mark.WARNING, True)]
-    small = [*of_upstream.of_ehlo("own", settings(max_message_size="35MB"), heard(size="1000000"))]
+    small = [*of_upstream.of_ehlo(configured.smtp(max_message_size=35_000_000), heard(size="1000000"), None)]
     assert [(one.mark, "max_message_size says 33 MiB" in one.text) for one in small] == [(Mark.WARNING, True)]
-    unused = [*of_upstream.of_ehlo("own", settings(tls="none"), heard(starttls=""))]
+    unused = [*of_upstream.of_ehlo(configured.smtp(tls="none"), heard(starttls=""), None)]
     assert [one.mark for one in unused] == [Mark.GOOD, Mark.WARNING]
 
 
 def test_a_certificate_is_warned_of_two_weeks_before_its_end_and_where_nobody_checks_it() -> None:
     now = datetime(2026, 11, 26, tzinfo=UTC)
     shown = {"notAfter": "Dec  6 00:00:00 2026 GMT", "subjectAltName": (("DNS", "smtp.example.nl"),)}
-    soon = of_upstream.of_certificate("own", settings(), Heard("TLSv1.3", shown, {}, ()), now)
+    soon = of_upstream.of_certificate(configured.smtp(), Heard("TLSv1.3", shown, {}, ()), now)
     assert soon.text == "TLSv1.3 by STARTTLS; certificate good for smtp.example.nl, 10 days left"
-    later = of_upstream.of_certificate("own", settings(), Heard("TLSv1.3", shown, {}, ()), now - timedelta(days=9))
-    unchecked = of_upstream.of_certificate("own", settings(tls_verify=False), heard(), now)
+    later = of_upstream.of_certificate(configured.smtp(), Heard("TLSv1.3", shown, {}, ()), now - timedelta(days=9))
+    unchecked = of_upstream.of_certificate(configured.smtp(tls_verify=False), heard(), now)
     assert [soon.mark, later.mark, unchecked.mark] == [Mark.WARNING, Mark.GOOD, Mark.WARNING]
 
 

@@ -19,9 +19,9 @@ import pytest
 from relay.cli import submit
 from relay.ingress.listener import Listener
 from relay.ingress.ports import open_unix
-from relay.ingress.settings import Limits
 from relay.queue.model import Entry
 from tests.ingress.house import PATIENCE, House, a_house
+from tests.kit import configured
 from tests.kit.house import free_port
 
 pytestmark = pytest.mark.asyncio
@@ -175,7 +175,7 @@ async def test_addresses_and_content_beyond_ascii_go_through(tmp_path: Path) -> 
 
 
 async def test_more_recipients_than_the_relay_takes_at_once_go_in_several_messages(tmp_path: Path) -> None:
-    async with a_relay(tmp_path, limits=Limits(recipients=2)) as relay:
+    async with a_relay(tmp_path, limits=configured.limits(recipients=2)) as relay:
         result = await relay.run(*[f"r{number}@example.org" for number in range(5)])
         assert result.code == 0
         assert [to(entry) for entry in await relay.house.entries()] == [

@@ -67,7 +67,8 @@ def test_the_conditions_of_a_rule_are_compiled() -> None:
     assert match.from_[0].matches("Jan@A.nl")
     assert [(name, len(patterns)) for name, patterns in match.header] == [("x-mailer", 2)]
     assert match.session_code is False
-    assert (match.max_size, match.recipients) == (None, None)
+    assert (match.max_size, match.recipients, match.all_authors) == (None, None, True)
+    assert not policy(parse(LEAST + "senders: [{match: {from: x}, address: a@b.nl}]\n")).senders[0].match.all_authors
 
 
 @pytest.mark.parametrize(

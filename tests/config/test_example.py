@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from relay.config import model, schema
+from relay.config import model, schema, upstreams
 from relay.config.explain import _sections
 from relay.config.load import load, parse
+from relay.config.section import Section
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.yaml"
 
 
-def keys(section: type[model.Section], path: str = "") -> Iterator[tuple[str, str]]:
+def keys(section: type[Section], path: str = "") -> Iterator[tuple[str, str]]:
     """All keys of the model with their sentence; names and indexes are left out."""
     for name, field in section.model_fields.items():
         key = f"{path}.{field.alias or name}".strip(".")
@@ -64,7 +65,7 @@ def test_the_defaults_in_the_example_are_those_of_the_model() -> None:
     assert example.admin.listen == least.admin.listen
     assert example.queue.min_free == least.queue.min_free
     ours, theirs = (config.upstreams["own"] for config in (example, least))
-    differing = {key for key in model.SmtpUpstream.model_fields if getattr(ours, key) != getattr(theirs, key)}
+    differing = {key for key in upstreams.SmtpUpstream.model_fields if getattr(ours, key) != getattr(theirs, key)}
     assert differing == {"username", "password", "auth"}
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.config.load import load, parse
-from relay.config.model import CaptureUpstream, SmtpUpstream
+from relay.config.section import by_tag
+from relay.config.upstreams import CaptureUpstream, SmtpUpstream, Upstream
 from relay.config.values import ListenAddress
 from relay.errors import BadConfig
 from relay.mail.address import Address
@@ -199,3 +200,22 @@ def test_loading_needs_neither_the_terminal_libraries_nor_servers() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+@pytest.mark.parametrize("kind", by_tag(Upstream))
+def test_an_upstream_of_which_nothing_is_known_lacks_what_it_needs_and_nothing_more(kind: str) -> None:
+    """What is missing is replaced by a sample of its kind, so that the rest of the file is checked as well."""
+    needed = {key for key, field in by_tag(Upstream)[kind].model_fields.items() if field.is_required()} - {"type"}
+    with pytest.raises(BadConfig) as bad:
+        parse(f"upstreams:\n  own: {{type: {kind}}}\nroutes:\n  default: {{upstreams: [nobody]}}\n")
+    lacking = {f"config.yaml:2: upstreams.own.{key}: missing (this key is required)" for key in needed}
+    routes = 'config.yaml:4: routes.default.upstreams: no upstream named "nobody" (known: own)'
+    assert {str(problem) for problem in bad.value.problems} == {*lacking, routes}
+
+
+def test_an_empty_list_of_patterns_below_a_header_field_is_named_as_any_other() -> None:
+    text = "upstreams:\n  own: {host: a.nl}\nsenders:\n- {keep: true, match: {header: {x-mailer: []}}}\n"
+    with pytest.raises(BadConfig) as bad:
+        parse(text)
+    (problem,) = bad.value.problems
+    assert str(problem) == "config.yaml:4: senders[0].match.header.x-mailer: must not be empty"

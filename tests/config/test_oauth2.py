@@ -11,7 +11,9 @@ import pytest
 
 from relay.config import advice, outside
 from relay.config.load import load, parse
-from relay.config.model import Config, MicrosoftOAuth2, SmtpUpstream
+from relay.config.logins import MicrosoftOAuth2
+from relay.config.model import Config
+from relay.config.upstreams import SmtpUpstream
 from tests.kit.certificates import authority
 
 HEAD = "hostname: relay.example.nl\nupstreams:\n  own:\n    username: a@example.nl\n"

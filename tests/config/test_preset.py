@@ -7,7 +7,8 @@ import pytest
 from relay.config import preset
 from relay.config.advice import warnings
 from relay.config.load import parse
-from relay.config.model import Config, SmtpUpstream
+from relay.config.model import Config
+from relay.config.upstreams import SmtpUpstream
 from relay.errors import BadConfig
 
 WANTED = {

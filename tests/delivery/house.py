@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -16,14 +16,14 @@ from relay.delivery.verdicts import Verdicts
 from relay.delivery.worker import House, Worker
 from relay.errors import StoreUnavailable
 from relay.mail.address import Address
-from relay.policy.decide import SESSION_CODES, Policy, Route, decide
+from relay.policy.decide import SESSION_CODES, Policy, decide
 from relay.policy.decide import Accept as Accepted
 from relay.policy.match import Match
 from relay.policy.retry import Schedule
-from relay.policy.session_code import SessionCodes
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
+from tests.kit import configured
 from tests.queue.mail import NOON, an_entry
 
 HOURLY = Schedule((timedelta(hours=1),), timedelta(days=5))
@@ -34,11 +34,13 @@ def policy(**routes: tuple[str, ...]) -> Policy:
     """Routes with their upstreams; session codes are known by their subject, and `session_codes` is their route."""
     named = {name.replace("_", "-"): ways for name, ways in (routes or {"default": ("own",)}).items()}
     made = {
-        name: Route(name, ways, CODES, 0) if name == SESSION_CODES else Route(name, ways, HOURLY)
+        name: configured.route(name, ways, CODES, priority=0)
+        if name == SESSION_CODES
+        else configured.route(name, ways, HOURLY)
         for name, ways in named.items()
     }
-    codes = SessionCodes((Match(subject=(Contains("code"),)),)) if SESSION_CODES in made else None
-    return Policy("relay.example.nl", (), made, codes, Address.of("postmaster@relay.example.nl"))
+    codes = configured.session_codes(Match(subject=(Contains("code"),))) if SESSION_CODES in made else None
+    return configured.policy(routes=made, session_codes=codes, bounces_from=Address.of("postmaster@relay.example.nl"))
 
 
 class Contains:
@@ -57,9 +59,13 @@ class Store(SqliteStore):
     at_the_gate = 0
     stir: Callable[[], None] = staticmethod(lambda: None)
 
-    async def put(self, entry, *, leased, held=False):  # type: ignore[no-untyped-def]
+    async def put(self, entry, **how):  # type: ignore[no-untyped-def]
         await self._arrive()
-        return await super().put(entry, leased=leased, held=held)
+        return await super().put(entry, **how)
+
+    async def change_way(self, lease, places, way):  # type: ignore[no-untyped-def]
+        self._trouble()
+        return await super().change_way(lease, places, way)
 
     async def record(self, settlement):  # type: ignore[no-untyped-def]
         await self._arrive()
@@ -107,6 +113,9 @@ class DeliveryHouse:
         self.steady = True
         self.stopping = False
         self.ways: dict[str, Way] = {}
+        self.changes: list[tuple[tuple[int, ...], str]] = []
+        self.unkept = False
+        self.committing: asyncio.Event | None = None
         self.upstreams: dict[str, Upstream] = {}
         self.workers: dict[str, Worker] = {}
         self.stragglers = Stragglers()
@@ -136,6 +145,15 @@ class DeliveryHouse:
         for name in dict.fromkeys(name for route in policy.routes.values() for name in route.upstreams):
             house.build_way(name, connections)
         return house
+
+    async def change_way(self, _: Lease, places: Sequence[int], way: str) -> None:
+        """For an attempt at a lease that the store knows nothing of: it is noted, or fails (`unkept`), and takes as
+        long as the test says (`committing`)."""
+        if self.unkept:
+            raise StoreUnavailable("io", "the disk is out of order")
+        self.changes.append((tuple(places), way))
+        if self.committing is not None:
+            await self.committing.wait()
 
     def _clock(self) -> datetime:
         return self.now
@@ -175,7 +193,8 @@ class DeliveryHouse:
         assert isinstance(decision, Accepted)
         worker = self.workers[decision.route.name]
         fresh = worker.room(entry.content.size)
-        lease: Lease = await self.store.put(entry, leased=fresh)
+        ways = decision.route.upstreams[:1] * len(entry.submission.envelope.recipients) if entry.session_code else ()
+        lease: Lease = await self.store.put(entry, leased=fresh, ways=ways)
         if fresh:
             worker.offer(lease, decision, self.policy)
         else:

@@ -18,7 +18,7 @@ from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.rules import Match
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import DeliveryRequest
 from tests.delivery.house import DeliveryHouse, policy
@@ -36,13 +36,14 @@ from tests.delivery.ways import (
     UNABLE,
     turns,
 )
+from tests.kit import configured
 from tests.queue.mail import an_entry
 
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
 NULL_REFUSED = Failed(Stage.MAIL, Reply(550, "5.7.1", "no null reverse-path here"))
 TOO_LARGE = Failed(Stage.MAIL, Reply(552, "5.3.4", "the message has 60 octets"), unasked=True)
-LOOK = SenderRule("look", Match(), None, hold=True)
-RULE = SenderRule("fallback", Match(), Rewrite(Address.of("administratie@example.nl")))
+LOOK = configured.rule("look", Match(), None, hold=True)
+RULE = configured.rule("fallback", Match(), configured.rewrite(Address.of("administratie@example.nl")))
 
 
 @pytest_asyncio.fixture
@@ -75,6 +76,7 @@ async def tried(house: DeliveryHouse, lease: Lease) -> Attempted | None:
             observer=house.watch,
             verdicts=house.verdicts,
             stragglers=house.stragglers,
+            change_way=house.change_way,
             now=house.shared.now,
         )
 

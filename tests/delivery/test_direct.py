@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,6 +287,47 @@ async def test_when_patience_is_over_it_is_kept_and_the_same_attempt_goes_on(
     await house.watch.until(lambda: house.store.ledger == ledger)
     assert [request.queue_id for request in house.ways["own"].requests].count("7QK3") == 1
     assert told(house)[0] is MessageQueued
+
+
+@pytest.mark.asyncio
+async def test_a_code_that_is_kept_while_it_is_under_way_is_kept_with_the_way_that_has_it(tmp_path: Path) -> None:
+    house = await Door.build(tmp_path, policy(default=("own",), session_codes=("vendor", "own")), connections=2)
+    assert isinstance(house, Door)
+    await house.open()
+    house.says(GREYLISTED, way="vendor")
+    house.says(None, way="own")
+    house.store.gate = asyncio.Event()
+    asking = house.asking(an_entry(content=CODE, name="7QK3"), 0.001)
+    await house.begun("7QK3", "own")
+    line = house.ways["own"].line_of("7QK3")
+    await house.watch.until(lambda: house.store.at_the_gate)
+    passing = asyncio.create_task(line.ready())  # while it is being kept
+    await turns()
+    assert not passing.done()
+    house.store.gate.set()
+    assert await passing
+    assert await asking == "250 2.0.0 OK: queued as 7QK3"
+    assert ways_kept(tmp_path) == ["own"]
+    line.tell(TAKEN)
+    await house.watch.until(lambda: house.store.ledger == Ledger(accepted=1, delivered=1))
+    house.store.gate = asyncio.Event()
+    asking = house.asking(an_entry(content=CODE, name="7QK4"), 0.1)
+    await house.begun("7QK4", "own")
+    line = house.ways["own"].line_of("7QK4")
+    assert await line.ready()  # before it is kept
+    await house.watch.until(lambda: house.store.at_the_gate == 2)
+    house.store.gate.set()
+    assert await asking == "250 2.0.0 OK: queued as 7QK4"
+    assert ways_kept(tmp_path) == ["own"]
+    line.tell(TAKEN)
+    await house.watch.until(lambda: house.store.ledger == Ledger(accepted=2, delivered=2))
+    await house.demolish()
+
+
+def ways_kept(folder: Path) -> list[str]:
+    """Of the recipients of all entries."""
+    with closing(sqlite3.connect(folder / "queue.db")) as connection:
+        return [way for (way,) in connection.execute("SELECT way FROM recipient")]
 
 
 @pytest.mark.asyncio

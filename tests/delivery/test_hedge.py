@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Codes(DeliveryHouse):
             observer=self.watch,
             verdicts=self.verdicts,
             stragglers=self.stragglers,
+            change_way=self.change_way,
             now=self.shared.now,
         )
 
@@ -89,7 +91,7 @@ def delivery(*outcomes: Outcome) -> Delivery:
 async def test_a_way_that_is_ready_in_time_has_no_other_beside_it(house: Codes) -> None:
     task = asyncio.create_task(house.leave(leased(code=True)))
     await asyncio.sleep(HEDGE_AFTER - 0.1)
-    assert house.line("vendor").ready()
+    assert await house.line("vendor").ready()
     await asyncio.sleep(60)  # for its answer to the message, that is
     house.line("vendor").tell(TAKEN)
     assert await task == Attempted((TAKEN,), "vendor")
@@ -107,14 +109,14 @@ async def test_a_code_goes_by_the_other_way_when_the_chosen_is_slow_to_connect(h
     assert hedge == HedgeBegun("M", "session-codes", "vendor", "own", HEDGE_AFTER)
     house.ways["vendor"].dials[0].set_result(True)  # at last
     await turns()
-    assert not house.line("vendor").ready()
+    assert not await house.line("vendor").ready()
 
 
 @scene
 async def test_the_chosen_way_sends_when_it_is_ready_first_after_all(house: Codes) -> None:
     task = await house.send()
-    assert house.line("vendor").ready()
-    assert not house.line("own").ready()
+    assert await house.line("vendor").ready()
+    assert not await house.line("own").ready()
     house.line("vendor").tell(TAKEN)
     assert await task == Attempted((TAKEN,), "vendor")
     assert [event.upstream for event in house.watch.of(AttemptEnded)] == ["vendor"]
@@ -134,10 +136,10 @@ def test_of_two_ways_that_are_ready_in_the_same_moment_one_sends(tmp_path: Path,
 @scene
 async def test_what_the_sending_way_leaves_in_doubt_goes_by_no_other(house: Codes) -> None:
     task = await house.send()
-    assert house.line("own").ready()
+    assert await house.line("own").ready()
     house.line("own").tell(IN_DOUBT)
     assert await task == Attempted((IN_DOUBT,), "own")
-    assert not house.line("vendor").ready()
+    assert not await house.line("vendor").ready()
 
 
 @scene
@@ -145,7 +147,7 @@ async def test_a_refusal_of_the_chosen_way_calls_the_other_off(house: Codes) -> 
     task = await house.send()
     house.line("vendor").tell(REFUSED)
     assert await task == Attempted((REFUSED,), "vendor")
-    assert not house.line("own").ready()
+    assert not await house.line("own").ready()
 
 
 @pytest.mark.parametrize("refusal", [GREYLISTED, CLOSING, AFTER_ALL])
@@ -156,7 +158,7 @@ def test_the_other_way_goes_on_where_it_is_when_the_chosen_does_not_want_it_now(
         task = await house.send()
         house.line("vendor").tell(refusal)
         await turns()
-        assert house.line("own").ready()
+        assert await house.line("own").ready()
         house.line("own").tell(TAKEN)
         assert await task == Attempted((TAKEN,), "own")
         assert len(house.ways["own"].requests) == 1
@@ -201,8 +203,8 @@ async def test_the_way_called_off_has_its_turn_when_the_other_does_not_want_the_
     house: Codes,
 ) -> None:
     task = await house.send()
-    assert house.line("own").ready()
-    assert not house.line("vendor").ready()
+    assert await house.line("own").ready()
+    assert not await house.line("vendor").ready()
     house.line("own").tell(AFTER_ALL)  # the reply to DATA
     house.ways["vendor"].says = lambda request: TAKEN
     assert await task == Attempted((TAKEN,), "vendor")
@@ -240,6 +242,82 @@ def test_a_code_whose_lifetime_ends_while_a_way_is_slow_is_not_sent_any_more(
     scene(play)(tmp_path)
 
 
+# What the store knows of it
+
+
+def written(lease: Lease, way: str) -> Lease:
+    return replace(lease, pending=tuple([replace(one, way=way) for one in lease.pending]))
+
+
+@scene
+async def test_a_code_that_goes_by_its_own_way_needs_no_commit(house: Codes) -> None:
+    house.ways["vendor"].says = lambda request: TAKEN
+    assert await house.leave(written(leased(code=True), "vendor")) == Attempted((TAKEN,), "vendor")
+    assert house.changes == []
+
+
+@scene
+async def test_the_other_way_gets_no_octet_before_the_store_knows_and_the_first_none_meanwhile(house: Codes) -> None:
+    task = await house.send(written(leased(code=True), "vendor"))
+    house.committing = asyncio.Event()
+    passing = asyncio.create_task(house.line("own").ready())
+    await turns()
+    assert house.changes == [((0,), "own")]
+    assert not passing.done()
+    assert not await house.line("vendor").ready()
+    house.committing.set()
+    assert await passing
+    house.line("own").tell(TAKEN)
+    assert await task == Attempted((TAKEN,), "own")
+
+
+@scene
+async def test_a_code_whose_change_of_way_cannot_be_kept_goes_by_the_other_way_not_at_all(house: Codes) -> None:
+    task = await house.send(written(leased(code=True), "vendor"))
+    house.unkept = True
+    for way in house.ways.values():
+        way.says = lambda request: TAKEN  # if it gets that far
+    assert not await house.line("own").ready()
+    assert not await house.line("vendor").ready()  # nobody knows any more which of them the store names
+    assert await task is None
+    assert house.changes == []
+
+
+@scene
+async def test_the_first_way_may_have_the_code_after_a_change_that_failed_once_the_store_knows(house: Codes) -> None:
+    task = await house.send(written(leased(code=True), "vendor"))
+    house.unkept = True
+    assert not await house.line("own").ready()
+    house.unkept = False
+    assert await house.line("vendor").ready()
+    house.line("vendor").tell(TAKEN)
+    assert await task == Attempted((TAKEN,), "vendor")
+    assert house.changes == [((0,), "vendor")]
+
+
+@scene
+async def test_a_code_whose_lifetime_ends_while_its_change_of_way_is_committed_is_not_sent(house: Codes) -> None:
+    lease = written(leased(code=True), "vendor")
+    task = await house.send(lease)
+    house.committing = asyncio.Event()
+    passing = asyncio.create_task(house.line("own").ready())
+    await turns()
+    house.now = lease.entry.expires_at
+    house.committing.set()
+    assert not await passing
+    assert not await house.line("vendor").ready()
+    assert await task is None
+
+
+@scene
+async def test_only_whom_the_first_way_did_not_take_is_given_to_the_other(house: Codes) -> None:
+    house.ways["vendor"].says = lambda request: delivery(TAKEN, GREYLISTED)
+    house.ways["own"].says = lambda request: TAKEN
+    lease = written(leased("a@x.example", "b@x.example", code=True), "vendor")
+    assert await house.leave(lease) == Attempted((TAKEN, TAKEN), "own", ("vendor", "own"))
+    assert house.changes == [((1,), "own")]
+
+
 # Several recipients
 
 
@@ -250,7 +328,7 @@ async def test_whoever_the_chosen_way_refused_is_not_given_to_the_other_with_the
     house.ways["own"].says = lambda request: TAKEN
     house.line("vendor").tell(delivery(REFUSED, GREYLISTED))
     await turns()
-    assert not called_off.ready()
+    assert not await called_off.ready()
     assert await task == Attempted((REFUSED, TAKEN), "own", ("vendor", "own"))
     asked = [[str(one.address) for one in request.recipients] for request in house.ways["own"].requests]
     assert asked == [["a@x.example", "b@x.example"], ["b@x.example"]]
@@ -268,7 +346,7 @@ async def test_whoever_the_sending_way_did_not_take_has_the_answer_of_the_other(
 @scene
 async def test_whoever_got_it_by_the_other_way_has_got_it_whatever_the_chosen_says_later(house: Codes) -> None:
     task = await house.send(leased("a@x.example", "b@x.example", code=True))
-    assert house.line("own").ready()
+    assert await house.line("own").ready()
     house.line("vendor").tell(delivery(REFUSED, REFUSED))
     await turns()
     assert not task.done()
@@ -319,7 +397,7 @@ async def test_an_attempt_that_is_given_up_sends_by_neither_way(house: Codes) ->
     task.cancel()
     for request in (vendor, own):  # from this very moment on
         assert request.gate is not None
-        assert not request.gate()
+        assert not await request.gate()
     with pytest.raises(asyncio.CancelledError):
         await task
     await house.stragglers.over()

@@ -44,12 +44,11 @@ from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.decide import Accept, Policy, decide
 from relay.policy.match import Match
-from relay.policy.rules import SenderRule
-from relay.policy.session_code import SessionCodes
 from relay.queue.listing import Did, Place, Verb, Wanted
 from relay.queue.model import Entry, Kind, Lease, Ledger, Settlement, State
 from tests.delivery.house import Contains, policy
 from tests.delivery.ways import BROKEN, CLOSING, DOWN, GREYLISTED, IN_DOUBT, LOCKED_OUT, REFUSED, TAKEN
+from tests.kit import configured
 from tests.kit.files import contents
 from tests.kit.ledger import balanced
 from tests.kit.machine import MEMORY
@@ -66,7 +65,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     TAKEN, TAKEN, REFUSED, REFUSED, GREYLISTED, IN_DOUBT, BROKEN, DOWN, CLOSING, LOCKED_OUT, UNEASY, BAD
 )  # fmt: skip
 OPEN = (State.PENDING, State.HELD)
-HOLDING = SenderRule("contracts", Match(subject=(Contains("contract"),)), None, hold=True)
+HOLDING = configured.rule("contracts", Match(subject=(Contains("contract"),)), None, hold=True)
 MINUTE = timedelta(minutes=1)
 WIPE_AFTER = 3600.0
 
@@ -75,7 +74,7 @@ def policies() -> list[Policy]:
     """With and without a rule that holds, and a reader of all bounces."""
     plain = policy(default=("own",), second=("own",), session_codes=("own",))
     assert plain.session_codes is not None
-    dropping = SessionCodes(plain.session_codes.match, bounce_on_expiry=False)
+    dropping = configured.session_codes(*plain.session_codes.match, bounce_on_expiry=False)
     return [
         replace(plain, delay_warning=2 * MINUTE),
         replace(plain, senders=(HOLDING,), bounces_also=(ADMIN,), session_codes=dropping),

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from relay.config.preset import table
 from relay.delivery.long_lines import LongLines
-from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.upstream import Upstream
 from relay.events import MessageReencoded
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
@@ -22,6 +22,7 @@ from relay.mail.reply import Reply
 from relay.transport.port import Delivery, DeliveryRequest, Reencoding
 from tests.delivery.house import HOURLY, Store
 from tests.delivery.ways import IN_DOUBT, REFUSED, TAKEN, Watch, Way
+from tests.kit import configured
 from tests.queue.mail import NOON
 
 TOO_LONG = Failed(Stage.DOT, Reply(500, "5.2.3", "line too long"))
@@ -44,7 +45,7 @@ class Road:
         long_lines = LongLines("own", self.store, self._clock, always=always)
         self.upstream = Upstream(
             self.way,
-            UpstreamLimits(),
+            configured.upstream_limits(),
             refusals=table(None),
             observer=self.watch,
             changed=lambda: None,

@@ -27,19 +27,20 @@ from relay.events import (
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage
 from relay.mail.reply import Reply
-from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.rules import Match
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of
 from relay.queue.model import Entry, Kind, Lease, Pending
 from relay.transport.port import Delivery, DeliveryRequest
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import CLOSING, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
+from tests.kit import configured
 from tests.queue.mail import NOON, an_entry
 
 ADDRESS = "administratie@example.nl"
-FALLBACK = SenderRule(
+FALLBACK = configured.rule(
     "fallback",
     Match(),
-    Rewrite(Address.of(ADDRESS), display_name="{name} via Administratie"),
+    configured.rewrite(Address.of(ADDRESS), display_name="{name} via Administratie"),
     when_refused=True,
     remember=timedelta(days=1),
 )
@@ -64,6 +65,12 @@ def leased(*to: str, kind: Kind = Kind.MAIL, name: str = "M", code: bool = False
     return Lease(replace(entry, attempts=1), tuple(pending))
 
 
+def headed(head: bytes) -> Lease:
+    lease = leased()
+    submission = replace(lease.entry.submission, head=head)
+    return replace(lease, entry=replace(lease.entry, submission=submission))
+
+
 def of_piet(name: str) -> Entry:
     entry = an_entry(name=name)
     envelope = replace(entry.submission.envelope, reverse_path=Address.of("piet@example.nl"))
@@ -81,6 +88,7 @@ async def tried(house: DeliveryHouse, lease: Lease) -> Attempted:
             observer=house.watch,
             verdicts=house.verdicts,
             stragglers=house.stragglers,
+            change_way=house.change_way,
             now=house.shared.now,
         )
     assert done is not None
@@ -204,7 +212,7 @@ async def test_where_the_rules_address_is_refused_as_well_the_message_fails_and_
 
 @pytest.mark.asyncio
 async def test_a_sender_that_its_rule_keeps_is_not_repaired(house: DeliveryHouse) -> None:
-    house.policy = replace(house.policy, senders=(SenderRule("keep", Match(), None), FALLBACK))
+    house.policy = replace(house.policy, senders=(configured.rule("keep", Match(), None), FALLBACK))
     house.ways["own"].says = lambda request: NOT_YOURS
     assert (await tried(house, leased())).outcomes == (NOT_YOURS,)
     assert paths(house) == ["jan@example.nl"]
@@ -488,3 +496,36 @@ async def test_one_recipient_that_does_not_want_a_sender_is_no_verdict_for_all(h
     assert (await tried(house, leased())).outcomes == (TAKEN,)
     assert paths(house) == ["jan@example.nl", ADDRESS]
     assert house.verdicts.counts() == {}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"From: jan@example.nl, evil@other.example\r\n",
+        b"From: jan@example.nl\r\nFrom: evil@other.example\r\n",
+        b"From: jan@example.nl\r\nFrom: jan@example.nl\r\n",
+        b"Sender: evil@other.example\r\nFrom: jan@example.nl\r\n",
+        b"Sender: evil\r\nFrom: jan@example.nl\r\n",
+        b"From: jan@example.nl\r\nResent-From: evil@other.example\r\n",
+        b"From: jan@example.nl\r\nResent-Sender: evil@other.example\r\n",
+        b"From: <evil@other.example> <jan@example.nl>\r\n",
+        b"From: evil@other.example jan@example.nl\r\n",
+    ],
+)
+async def test_a_message_in_which_another_could_be_meant_says_nothing_about_its_author(
+    house: DeliveryHouse, head: bytes
+) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS, times=1)
+    assert (await tried(house, headed(head + b"\r\n"))).outcomes == (TAKEN,)
+    assert house.verdicts.counts() == {}
+    await tried(house, leased())
+    assert paths(house) == ["jan@example.nl", ADDRESS, "jan@example.nl"]
+
+
+@pytest.mark.asyncio
+async def test_a_sender_field_with_the_author_in_it_names_nobody_else(house: DeliveryHouse) -> None:
+    house.ways["own"].says = refusing(NOT_YOURS)
+    head = b"From: Jan <jan@example.nl>\r\nSender: JAN@example.NL\r\n\r\n"
+    await tried(house, headed(head))
+    assert house.verdicts.counts() == {"own": 1}

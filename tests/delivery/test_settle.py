@@ -32,8 +32,8 @@ from relay.mail.submission import Peer, Submission
 from relay.mail.summary_line import of_text
 from relay.policy.decide import DELAY_WARNING, Policy, Route
 from relay.policy.retry import Schedule
-from relay.policy.session_code import SessionCodes
 from relay.queue.model import Entry, Kind, Lease, Pending, Result, State, Told
+from tests.kit import configured
 from tests.kit.extent import examples
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
@@ -43,20 +43,22 @@ SECRET = "sessiecode 482913"
 BODY = b"\r\n482913\r\n"
 NEW = ("7QK3BBBBBBBB", "7QK3CCCCCCCC")
 HEAD = b"From: jan@klant.example\r\nSubject: sessiecode 482913\r\n\r\n"
-DEFAULT = Route("default", ("own",), Schedule((timedelta(minutes=1), timedelta(minutes=5)), timedelta(days=5)))
-CODES = Route("session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), priority=0)
+DEFAULT = configured.route(
+    "default", ("own",), Schedule((timedelta(minutes=1), timedelta(minutes=5)), timedelta(days=5))
+)
+CODES = configured.route(
+    "session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), priority=0
+)
 HOLDING = replace(DEFAULT, hold_in_doubt=True)
-POLICY = Policy(
-    hostname="relay.example.nl",
-    senders=(),
+POLICY = configured.policy(
     routes={"default": DEFAULT, "session-codes": CODES},
-    session_codes=SessionCodes(()),
+    session_codes=configured.session_codes(),
     bounces_from=Address.of("administratie@example.nl"),
 )
 BEHEER = Address.of("beheer@example.nl")
 ALSO = replace(POLICY, bounces_also=(BEHEER, Address.of("it@example.nl")))
 WARNING = replace(POLICY, delay_warning=timedelta(hours=1))
-DROPPING = replace(POLICY, session_codes=SessionCodes((), bounce_on_expiry=False))
+DROPPING = replace(POLICY, session_codes=configured.session_codes(bounce_on_expiry=False))
 
 TAKEN = Delivered(Reply(250, "2.0.0", "queued as 1"))
 REFUSED = Failed(Stage.RCPT, Reply(550, "5.1.1", "No such user"))

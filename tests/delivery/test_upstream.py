@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.delivery import health as module
 from relay.delivery import pool
-from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.upstream import Upstream
 from relay.events import UpstreamRestored, UpstreamSetAside
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
@@ -39,6 +39,7 @@ from tests.delivery.ways import (
     Way,
     turns,
 )
+from tests.kit import configured
 from tests.kit.extent import examples
 
 SOON = Schedule((timedelta(milliseconds=20),), timedelta(days=1))
@@ -53,7 +54,12 @@ class Street:
         self.watch = Watch()
         self.way = Way("own", self.watch)
         self.changes = 0
-        self.upstream = Upstream(self.way, UpstreamLimits(connections), observer=self.watch, changed=self._changed)
+        self.upstream = Upstream(
+            self.way,
+            configured.upstream_limits(max_connections=connections),
+            observer=self.watch,
+            changed=self._changed,
+        )
         self._tasks: list[asyncio.Task[Delivery | None]] = []
 
     def _changed(self) -> None:

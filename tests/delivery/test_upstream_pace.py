@@ -24,7 +24,7 @@ from relay.policy.refusal import Line, Table
 from relay.policy.retry import Schedule
 from relay.transport.port import Delivery, DeliveryRequest
 from tests.delivery.ways import CLOSING, DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
-from tests.kit import virtual_time
+from tests.kit import configured, virtual_time
 
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
 CODES = Schedule((timedelta(seconds=2), timedelta(seconds=5)), timedelta(minutes=10))
@@ -66,7 +66,7 @@ class Road:
         self.changes = 0
         self.upstream = Upstream(
             self.way,
-            UpstreamLimits(connections),
+            configured.upstream_limits(max_connections=connections),
             refusals=TABLE,
             account=account,
             observer=self.watch,

@@ -31,10 +31,11 @@ from relay.queue.model import Kind, Ledger
 from relay.transport.port import Delivery
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import CLOSING, GREYLISTED, IN_DOUBT, REFUSED, TAKEN, turns
+from tests.kit import configured
 from tests.kit.ledger import balanced
 from tests.queue.mail import NOON
 
-LOOK = SenderRule("look", Match(), None, hold=True)
+LOOK = configured.rule("look", Match(), None, hold=True)
 CODE = MemoryContent(b"Subject: code 913\r\n\r\n913\r\n", 21)
 LIFETIME = timedelta(minutes=10)
 

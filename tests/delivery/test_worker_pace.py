@@ -10,7 +10,7 @@ from pathlib import Path
 from relay.delivery.account import Account, Terms
 from relay.delivery.pace import Pace
 from relay.delivery.places import Places
-from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.upstream import Upstream
 from relay.events import RecipientDeferred, RecipientDelivered
 from relay.mail.content import MemoryContent
 from relay.mail.outcome import Deferred, Outcome, Refusal, Stage, Trouble
@@ -21,7 +21,7 @@ from relay.queue.model import Ledger
 from relay.queue.writer import COMPANY
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import TAKEN
-from tests.kit import virtual_time
+from tests.kit import configured, virtual_time
 from tests.queue.mail import NOON, an_entry
 
 TABLE = Table(
@@ -44,7 +44,7 @@ class PacedHouse(DeliveryHouse):
         account.configure(Terms(connections, limits, codes))
         self.upstreams[name] = Upstream(
             self.ways[name],
-            UpstreamLimits(connections),
+            configured.upstream_limits(max_connections=connections),
             refusals=TABLE,
             account=account,
             observer=self.watch,

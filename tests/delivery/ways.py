@@ -100,18 +100,18 @@ class Line:
             self.way.watch.stir()
         if isinstance(outcome, Exception):
             raise outcome
-        if _takes_content(outcome) and request.gate is not None and not request.gate():
+        if _takes_content(outcome) and request.gate is not None and not await request.gate():
             outcome = CALLED_OFF
         delivery = outcome if isinstance(outcome, Delivery) else all_of(request, outcome)
         if delivery.sick is not None:
             self.abort()
         return delivery
 
-    def ready(self) -> bool:
+    async def ready(self) -> bool:
         """Ready for the message: True when it may be sent this way."""
         assert self.request is not None
         assert self.request.gate is not None
-        if self.request.gate():
+        if await self.request.gate():
             return True
         self.tell(CALLED_OFF)
         return False

@@ -103,7 +103,7 @@ class Call:
         except TimeoutError:
             refusal = Deferred(Stage.MAIL, Trouble.TIMEOUT, "no answer", upstream_sick=True)
         self._to.records.told["no" if refusal else "354"] += 1
-        if refusal is None and request.gate is not None and not request.gate():
+        if refusal is None and request.gate is not None and not await request.gate():
             refusal = CALLED_OFF
             self._to.records.told["called off"] += 1
         return self._ended(request, refusal or await self._content(request))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from relay.config import preset
-from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.upstream import Upstream
 from relay.policy.retry import Schedule
-from relay.transport.smtp import SmtpSettings, SmtpTransport
-from relay.transport.transaction import Timeouts
+from relay.transport.smtp import SmtpTransport
+from relay.transport.transaction import SmtpTimeouts
 from tests.delivery.house import DeliveryHouse, policy
+from tests.kit import configured
 from tests.kit.upstream import ScriptedUpstream
 from tests.transport.parts import PATIENT
 
@@ -41,21 +42,21 @@ class SmtpHouse(DeliveryHouse):
     ) -> Upstream:
         """The way `name`, made as `wiring` does."""
         terms: dict[str, Any] = {"tls": upstream.tls, "timeouts": PATIENT, **settings}
-        made = SmtpSettings(name, upstream.host, upstream.port, "relay.example.nl", **terms)
+        made = configured.smtp(name=name, host=upstream.host, port=upstream.port, **terms)
         transport = self.transports[name] = SmtpTransport(made, observer=self.watch)
         way = self.upstreams[name] = Upstream(
             transport,
-            UpstreamLimits(connections),
+            configured.upstream_limits(max_connections=connections),
             refusals=preset.table(None),
             observer=self.watch,
             changed=self.changed,
         )
         return way
 
-    def be_patient(self, name: str = "own", timeouts: Timeouts = PATIENT) -> None:
+    def be_patient(self, name: str = "own", timeouts: SmtpTimeouts = PATIENT) -> None:
         """From the next connection on."""
         transport = self.transports[name]
-        transport._settings = replace(transport._settings, timeouts=timeouts)
+        transport.settings = replace(transport.settings, timeouts=timeouts)
 
     def time_passes(self, by: timedelta = timedelta(hours=1)) -> None:
         """All that waits for the clock is due."""

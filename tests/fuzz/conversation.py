@@ -18,10 +18,10 @@ from relay.ingress.accept import QueueIds
 from relay.ingress.door import Door
 from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.session import Session
-from relay.ingress.settings import Limits, ListenerSettings
 from relay.mail.content import Content
 from relay.mail.submission import Submission
 from relay.queue.spool import Spool
+from tests.kit import configured
 
 REPLIES = re.compile(rb"(?:[2-5][0-9]{2}[ -][ -~]*\r\n)*")
 QUEUED = b"250 2.0.0 OK: queued as 1\r\n"
@@ -77,14 +77,13 @@ class Conversation:
 
 async def _talk(pieces: list[bytes], bare_newline: str) -> Conversation:
     talk = Conversation()
-    settings = ListenerSettings(
-        "fuzz",
-        "relay.example.nl",
-        (ip_network("127.0.0.0/8"),),
+    settings = configured.listener(
+        name="fuzz",
+        allow=(ip_network("127.0.0.0/8"),),
         max_message_size=64 * 1024,
         auth="any",
         bare_newline=bare_newline,
-        limits=Limits(errors=10_000),
+        limits=configured.limits(errors=10_000),
     )
     door = Door(
         settings=settings,

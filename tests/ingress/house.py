@@ -25,24 +25,25 @@ from relay.ingress.door import Door
 from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.listener import Listener
 from relay.ingress.ports import open_port
-from relay.ingress.settings import Limits, ListenerSettings
+from relay.ingress.settings import ListenerLimits, ListenerSettings
 from relay.mail.address import Address
 from relay.mail.reply import Reply
-from relay.policy.decide import DEFAULT, Accept, Policy, Route
+from relay.policy.decide import DEFAULT, Accept, Policy
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
+from tests.kit import configured
 
 E = TypeVar("E", bound=Event)
 
 PATIENCE = 60.0
 SOON = 0.3  # seconds for what will not come; on a busy machine all that comes before it takes some of them
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-SETTINGS = ListenerSettings("legacy", "relay.example.nl", LOOPBACK, max_message_size=10 * 1024 * 1024)
+SETTINGS = configured.listener(allow=LOOPBACK, max_message_size=10 * 1024 * 1024)
 SCHEDULE = Schedule((timedelta(minutes=5),), timedelta(days=5))
-ROUTES = {DEFAULT: Route(DEFAULT, ("own",), SCHEDULE)}
-POLICY = Policy("relay.example.nl", (), ROUTES, None, Address("relay", "example.nl"))
+ROUTES = {DEFAULT: configured.route(DEFAULT, ("own",), SCHEDULE)}
+POLICY = configured.policy(routes=ROUTES, bounces_from=Address("relay", "example.nl"))
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -98,7 +99,7 @@ class Store:
         self.gate.set()
         self.arrived = asyncio.Event()
 
-    async def put(self, entry: Entry, *, leased: bool, held: bool = False) -> Lease:
+    async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
         self.arrived.set()
         await self.gate.wait()
         if self.troubles:
@@ -260,12 +261,12 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def a_house(folder: Path, *, limits: Limits | None = None, **settings: Any) -> AsyncIterator[House]:
+async def a_house(folder: Path, *, limits: ListenerLimits | None = None, **settings: Any) -> AsyncIterator[House]:
     """A listener that is open, on a store in `folder`; `settings` are changes to `SETTINGS`."""
     observed = Observed()
     store = await SqliteStore.open(folder / "queue.db", observer=observed, min_free=0)
     try:
-        house = House(store, replace(SETTINGS, limits=limits or Limits(), **settings), observed)
+        house = House(store, replace(SETTINGS, limits=limits or configured.limits(), **settings), observed)
         await house.listener.start()
         try:
             yield house

@@ -11,9 +11,9 @@ from relay.ingress import replies, session
 from relay.ingress.chunks import ChunkReader
 from relay.ingress.data import ContentReader
 from relay.ingress.session import Session
-from relay.ingress.settings import Limits
 from relay.queue.content import FileContent
 from tests.ingress.house import MESSAGE, PATIENCE, SOON, HouseOf, codes, hard_reset, on_both_loops
+from tests.kit import configured
 
 KIB = 1024
 ENVELOPE = b"MAIL FROM:<jan@example.nl>\r\nRCPT TO:<piet@example.com>\r\n"
@@ -279,7 +279,7 @@ async def test_a_client_that_leaves_after_the_last_chunk_never_cancels_the_commi
 
 @on_both_loops
 async def test_a_chunk_that_stalls_is_given_up(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(data=SOON)) as house:
+    async with house_of(limits=configured.limits(data=SOON)) as house:
         client = await house.client()
         client.send(ENVELOPE + b"BDAT 100 LAST\r\nx")
         assert (await client.end()).endswith(replies.TOO_SLOW)

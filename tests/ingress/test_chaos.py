@@ -8,9 +8,9 @@ import re
 import pytest
 
 from relay.events import ExceptionCaught, MessageQueued
-from relay.ingress.settings import Limits
 from relay.queue.content import FileContent
 from tests.ingress.house import MESSAGE, HouseOf, on_both_loops
+from tests.kit import configured
 
 PARTS = [
     *[b"EHLO pc\r\n", b"HELO pc\r\n", b"RSET\r\n", b"NOOP\r\n", b"\r\n", b"QUIT\r\n", b"VRFY jan\r\n", b"HELP\n"],
@@ -40,7 +40,7 @@ async def test_sessions_without_sense_are_answered_and_leave_nothing_behind(
     chance = random.Random(5)
     async with house_of(
         bare_newline=bare_newline,
-        limits=Limits(errors=30, header_size=100_000),
+        limits=configured.limits(errors=30, header_size=100_000),
         max_message_size=400_000,
         auth="any",
         complete_addresses=True,

@@ -10,8 +10,8 @@ import pytest
 
 from relay.events import MessageRefused, SessionEnded
 from relay.ingress import limits, replies
-from relay.ingress.settings import Limits
 from tests.ingress.house import MESSAGE, PATIENCE, SOON, Client, HouseOf, on_both_loops
+from tests.kit import configured
 
 ENVELOPE = [b"MAIL FROM:<jan@example.nl>", b"RCPT TO:<piet@example.com>"]
 BANNER = b"220 relay.example.nl ESMTP relay\r\n"
@@ -33,7 +33,7 @@ async def trickle(client: Client, octets: bytes) -> None:
 @pytest.mark.parametrize("octets", [b"x", b"\xff"])
 @on_both_loops
 async def test_octets_that_trickle_in_give_a_command_no_more_time(house_of: HouseOf, octets: bytes) -> None:
-    async with house_of(limits=Limits(command=SOON)) as house:
+    async with house_of(limits=configured.limits(command=SOON)) as house:
         client = await house.connect()
         task = asyncio.create_task(trickle(client, octets))
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
@@ -42,7 +42,7 @@ async def test_octets_that_trickle_in_give_a_command_no_more_time(house_of: Hous
 
 @on_both_loops
 async def test_an_answer_to_auth_that_trickles_is_not_waited_for(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(command=SOON), auth="any") as house:
+    async with house_of(limits=configured.limits(command=SOON), auth="any") as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\nAUTH LOGIN\r\n")
         task = asyncio.create_task(trickle(client, b"x"))
@@ -86,7 +86,7 @@ async def test_content_that_comes_too_slowly_is_given_up(
     house_of: HouseOf, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(limits, "FREE_SECONDS", 0.0)
-    async with house_of(limits=Limits(command=SOON, data=PATIENCE, data_rate=10**9)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=PATIENCE, data_rate=10**9)) as house:
         client = await house.client()
         for command in ENVELOPE:
             await client.say(command)
@@ -100,7 +100,7 @@ async def test_content_that_comes_too_slowly_is_given_up(
 @on_both_loops
 async def test_slow_content_is_told_so(house_of: HouseOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FREE_SECONDS", 0.0)
-    async with house_of(limits=Limits(command=SOON, data=PATIENCE, data_rate=10**9)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=PATIENCE, data_rate=10**9)) as house:
         client = await house.client()
         for command in (*ENVELOPE, b"DATA"):
             await client.say(command)
@@ -118,7 +118,7 @@ def test_500_octets_a_second_pass_and_one_does_not() -> None:
 
 @on_both_loops
 async def test_the_time_of_a_commit_is_not_the_clients(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(command=SOON, data=SOON)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=SOON)) as house:
         house.store.gate.clear()
         client = await house.connect()
         client.send(b"EHLO pc\r\n" + b"\r\n".join(ENVELOPE) + b"\r\nDATA\r\n" + MESSAGE + b".\r\nQUIT\r\n")
@@ -143,7 +143,7 @@ async def test_a_spool_file_that_is_slow_does_not_cost_the_client_its_time(
 ) -> None:
     content = MESSAGE + (b"x" * 98 + b"\r\n") * 50_000
     gate = asyncio.Event()
-    async with house_of(limits=Limits(command=SOON, data=SOON)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=SOON)) as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\n" + b"\r\n".join(ENVELOPE) + b"\r\n")
         begin = house.door.spool.begin

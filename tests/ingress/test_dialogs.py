@@ -21,12 +21,13 @@ from relay.events import (
     RecipientDelivered,
 )
 from relay.ingress import secure
-from relay.ingress.settings import Limits
+from relay.ingress.settings import ListenerLimits
 from relay.mail.quirk import MEANING, Quirk
 from relay.policy.rate import Rate
 from relay.queue.model import Entry
 from tests.dialogs.script import Dialog, all_of_them
 from tests.ingress.house import LOOPBACK, PATIENCE, Client, House, HouseOf, hard_reset, on_both_loops
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 from tests.kit.house import Site
 
@@ -44,7 +45,7 @@ IN_CRUMBS = [
     and Quirk.EARLY_PIPELINING not in one.quirks
 ]
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]")
-LIMITS = get_type_hints(Limits)
+LIMITS = get_type_hints(ListenerLimits)
 NEEDS_A_BROKEN_DISK = {"452 4.3.1", "451 4.3.0"}  # shown in test_session
 
 
@@ -80,7 +81,7 @@ def settings_of(dialog: Dialog, certificates: Certificates) -> dict[str, Any]:
     if settings.get("auth") == "users":
         settings["verify"] = verify
     if limits:
-        settings["limits"] = replace(Limits(), **limits)
+        settings["limits"] = replace(configured.limits(), **limits)
     return settings
 
 

@@ -6,11 +6,10 @@ import asyncio
 
 from relay.errors import StoreUnavailable
 from relay.events import EntryHeld, MessageQueued, MessageRefused, SessionEnded
-from relay.ingress.settings import Limits
 from relay.mail.reply import Reply
 from relay.policy.match import Match
-from relay.policy.rules import SenderRule
 from tests.ingress.house import MESSAGE, PATIENCE, House, HouseOf, hard_reset, on_both_loops
+from tests.kit import configured
 
 TAKEN = Reply(250, "2.6.0", "taken: relayed as 7QK3")
 REFUSED = Reply(550, "5.7.60", "SendAsDenied")
@@ -71,7 +70,7 @@ async def test_no_other_listener_waits_for_an_upstream(house_of: HouseOf) -> Non
 @on_both_loops
 async def test_what_a_rule_holds_is_not_tried_while_the_client_waits(house_of: HouseOf) -> None:
     async with house_of(patience=7.0) as house:
-        rule = SenderRule("check", Match(), None, hold=True)
+        rule = configured.rule("check", Match(), None, hold=True)
         house.senders = (rule,)
         client = await house.client()
         assert (await client.mail()).startswith(b"250 2.0.0 OK: queued as ")
@@ -81,7 +80,7 @@ async def test_what_a_rule_holds_is_not_tried_while_the_client_waits(house_of: H
 
 @on_both_loops
 async def test_what_an_upstream_refuses_is_no_error_of_the_client(house_of: HouseOf) -> None:
-    async with house_of(patience=7.0, limits=Limits(errors=2)) as house:
+    async with house_of(patience=7.0, limits=configured.limits(errors=2)) as house:
         client = await house.client()
         for _ in range(5):
             house.verdicts.put_nowait(REFUSED)

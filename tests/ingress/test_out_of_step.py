@@ -10,9 +10,9 @@ import pytest
 
 from relay.events import ConnectionDenied, QuirksTolerated, SessionEnded
 from relay.ingress import replies
-from relay.ingress.settings import Limits
 from relay.mail.quirk import Quirk
 from tests.ingress.house import PATIENCE, HouseOf, on_both_loops
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 
 SMUGGLED = (
@@ -63,7 +63,7 @@ async def test_a_tab_behind_bdat_is_a_blank(house_of: HouseOf) -> None:
 async def test_who_is_sent_away_while_it_talks_hears_why_and_then_an_orderly_end(
     house_of: HouseOf, opening: bytes
 ) -> None:
-    async with house_of(limits=Limits(errors=3)) as house:
+    async with house_of(limits=configured.limits(errors=3)) as house:
         heard = await asyncio.to_thread(talk, house.port, opening + b"x: y\r\n" * 100_000)
         assert heard.splitlines()[-1][:3] in (b"421", b"500", b"554")
         (ended,) = await house.observed.until(SessionEnded)
@@ -115,7 +115,9 @@ async def test_nobody_waits_for_a_client_that_is_sent_away_when_the_relay_stops(
         await house.nobody_is_left()
 
 
-@pytest.mark.parametrize("settings", [{"allow": ()}, {"limits": Limits(per_client=1)}], ids=["denied", "limited"])
+@pytest.mark.parametrize(
+    "settings", [{"allow": ()}, {"limits": configured.limits(per_client=1)}], ids=["denied", "limited"]
+)
 @on_both_loops
 async def test_clients_that_are_turned_away_inside_tls_are_few_at_a_time(
     house_of: HouseOf, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]

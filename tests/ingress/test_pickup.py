@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,12 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.events import ExceptionCaught, MessageQueued, MessageRefused, QuirksTolerated, Warned
 from relay.ingress import pickup_file
 from relay.ingress.folder import Claimed, Folder
-from relay.ingress.pickup import Pickup, PickupSettings
+from relay.ingress.pickup import Pickup
 from relay.ingress.pickup_file import Bounds, PickupFile
 from relay.mail.content import normalise
 from relay.mail.quirk import Quirk
 from tests.ingress.house import PATIENCE, House, HouseOf, on_both_loops
+from tests.kit import configured
 
 MESSAGE = b"From: Jan <jan@example.nl>\nTo: piet@example.com\nSubject: Factuur\n\nHallo\n"
 AS_CONTENT = MESSAGE.replace(b"\n", b"\r\n")
@@ -40,7 +40,7 @@ def put(folder: Path, name: str, content: bytes = MESSAGE, *, minutes: int = 5) 
 def a_pickup(house: House, folder: Path, **settings: object) -> Pickup:
     door = house.door
     return Pickup(
-        replace(PickupSettings("map", folder, 10 * 1024 * 1024), **settings),  # type: ignore[arg-type]
+        configured.pickup(folder, **{"name": "map", "max_message_size": 10 * 1024 * 1024, **settings}),
         acceptor=door.acceptor,
         store=house.store.real,
         queue_ids=door.queue_ids,
@@ -173,9 +173,8 @@ async def test_a_broken_file_lies_in_bad_with_the_reason(
     house_of: HouseOf, folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, code: int, reason: str
 ) -> None:
     monkeypatch.setattr(pickup_file, "PIECE", 512)
-    monkeypatch.setattr("relay.ingress.pickup.Bounds", lambda size, *_: Bounds(size, 1_024, 200))
     async with house_of() as house:
-        async with at_work(a_pickup(house, folder, max_message_size=3_000)):
+        async with at_work(a_pickup(house, folder, max_message_size=3_000, header_size=1_024, header_fields=200)):
             put(folder, "stuk.eml", content)
             (refused,) = await house.observed.until(MessageRefused)
         assert files(folder) == ["bad/stuk.eml", "bad/stuk.eml.reason.txt"]
@@ -381,6 +380,9 @@ async def test_a_folder_is_made_for_its_owner_and_its_group(house_of: HouseOf, f
         (b"From: Jan\nTo: undisclosed-recipients:;\nBcc: p@b.nl", None, "p"),
         (b"From: jan@a.nl\nTo: undisclosed recipients\nBcc: p@b.nl", "jan@a.nl", "p"),
         (b"Resent-From: x@a.nl\nResent-To: p@b.nl\nResent-Bcc: q@b.nl\nFrom: jan@a.nl\nTo: z@b.nl", "x@a.nl", "pq"),
+        (b"Resent-To: p@b.nl\nSender: admin@a.nl\nFrom: jan@a.nl\nTo: z@b.nl", "admin@a.nl", "p"),
+        (b"Resent-To: p@b.nl\nResent-From: Jan\nReturn-Path: <r@a.nl>\nFrom: jan@a.nl\nTo: z@b.nl", "r@a.nl", "p"),
+        (b"Resent-To: p@b.nl\nReturn-Path: <>\nFrom: jan@a.nl\nTo: z@b.nl", None, "p"),
         (b"X-Sender: app@a.nl\nX-Receiver: p@b.nl\nX-Receiver: <q@b.nl>\nFrom: jan@a.nl\nTo: z@b.nl", "app@a.nl", "pq"),
         (b"x-sender: <>\nx-receiver: p@b.nl\nFrom: jan@a.nl", None, "p"),
         (b"X-Sender: app@a.nl\nFrom: jan@a.nl\nTo: p@b.nl", "app@a.nl", "p"),

@@ -152,6 +152,23 @@ def test_sockets_for_another_process_are_not_ours(monkeypatch: pytest.MonkeyPatc
         passed_sockets("smtp")
 
 
+@pytest.mark.parametrize("count", ["", "abc", "-1", "1e9", "²", "99999999999", "9" * 5000])
+def test_a_number_of_sockets_that_is_none_is_none(monkeypatch: pytest.MonkeyPatch, count: str) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", count)
+    monkeypatch.setenv("LISTEN_FDNAMES", "smtp")
+    with pytest.raises(PortError, match="no socket of that name was passed"):
+        passed_sockets("smtp")
+
+
+def test_what_was_passed_and_is_no_socket_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "4096")
+    monkeypatch.setenv("LISTEN_FDNAMES", ":" * 4095 + "smtp")
+    with pytest.raises(PortError, match="systemd:smtp: what was passed is no socket: Bad file descriptor"):
+        passed_sockets("smtp")
+
+
 def test_a_unix_socket_is_for_its_owner_and_its_group(tmp_path: Path) -> None:
     path = str(tmp_path / "smtp.sock")
     before = os.umask(0)

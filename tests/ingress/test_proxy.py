@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from relay.events import ConnectionAccepted, ConnectionDenied, MessageQueued, SessionEnded
 from relay.ingress import doorstep, proxy
 from relay.ingress.proxy import BadHeader, HeaderReader, ProxyHeader
-from relay.ingress.settings import Limits
 from tests.ingress.house import HouseOf, hard_reset, on_both_loops
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 
 BALANCER = (ip_network("127.0.0.0/8"),)
@@ -166,7 +166,7 @@ async def test_who_may_send_is_judged_by_the_client_and_not_by_the_load_balancer
 
 @on_both_loops
 async def test_sessions_are_counted_by_the_client_that_the_header_names(house_of: HouseOf) -> None:
-    async with house_of(proxy_protocol=BALANCER, allow=OFFICE, limits=Limits(per_client=1)) as house:
+    async with house_of(proxy_protocol=BALANCER, allow=OFFICE, limits=configured.limits(per_client=1)) as house:
         clients = [await house.connect() for _ in range(3)]
         for client, last in zip(clients, ("7", "7", "8"), strict=True):
             client.send(CLIENT.replace(b"113.7", b"113." + last.encode()))
@@ -270,7 +270,7 @@ async def test_tls_begins_behind_the_header(house_of: HouseOf, certificates: Cer
 
 @on_both_loops
 async def test_connections_whose_header_has_not_come_are_limited(house_of: HouseOf) -> None:
-    async with house_of(proxy_protocol=BALANCER, allow=OFFICE, limits=Limits(sessions=2)) as house:
+    async with house_of(proxy_protocol=BALANCER, allow=OFFICE, limits=configured.limits(sessions=2)) as house:
         silent = [await house.connect() for _ in range(3)]
         assert await silent[2].end() == b""
         assert [event.reason for event in house.observed.of(ConnectionDenied)] == ["denied_limit"]

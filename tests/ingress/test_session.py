@@ -21,10 +21,11 @@ from relay.events import (
 )
 from relay.ingress import replies
 from relay.ingress.session import REPLIES_AT_ONCE
-from relay.ingress.settings import Limits
+from relay.ingress.settings import ListenerLimits
 from relay.policy.rate import Rate
 from relay.queue.content import FileContent
 from tests.ingress.house import MESSAGE, PATIENCE, SOON, HouseOf, codes, hard_reset, on_both_loops
+from tests.kit import configured
 
 KIB = 1024
 ENVELOPE = b"MAIL FROM:<jan@example.nl>\r\nRCPT TO:<piet@example.com>\r\nDATA\r\n"
@@ -205,7 +206,7 @@ async def test_commands_are_answered(house_of: HouseOf, commands: list[bytes], l
 
 @on_both_loops
 async def test_one_recipient_too_many_is_put_off_and_the_others_get_the_message(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(recipients=2)) as house:
+    async with house_of(limits=configured.limits(recipients=2)) as house:
         client = await house.client()
         await client.say(b"MAIL FROM:<jan@example.nl>")
         answers = [await client.say(b"RCPT TO:<r%d@example.com>" % n) for n in range(3)]
@@ -226,7 +227,7 @@ async def test_a_line_too_long_is_refused_and_the_session_goes_on(house_of: Hous
 
 @on_both_loops
 async def test_too_many_errors_end_the_session(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(errors=3)) as house:
+    async with house_of(limits=configured.limits(errors=3)) as house:
         client = await house.client()
         client.send(b"WHAT\r\n" * 5)
         assert await client.end() == replies.UNKNOWN * 3 + replies.TOO_MANY_ERRORS
@@ -235,7 +236,7 @@ async def test_too_many_errors_end_the_session(house_of: HouseOf) -> None:
 
 @on_both_loops
 async def test_a_session_may_be_bounded_in_messages(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(messages=1)) as house:
+    async with house_of(limits=configured.limits(messages=1)) as house:
         client = await house.client()
         assert (await client.mail())[:3] == b"250"
         assert await client.say(b"MAIL FROM:<jan@example.nl>") == replies.TOO_MANY_MESSAGES
@@ -245,7 +246,7 @@ async def test_a_session_may_be_bounded_in_messages(house_of: HouseOf) -> None:
 
 @on_both_loops
 async def test_a_client_may_send_so_many_messages_over_all_of_its_sessions(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(client_rate=Rate(3, 3600.0))) as house:
+    async with house_of(limits=configured.limits(client_rate=Rate(3, 3600.0))) as house:
         for _ in range(3):
             client = await house.client()
             assert (await client.mail())[:3] == b"250"
@@ -346,9 +347,9 @@ async def test_a_peer_that_is_not_allowed_is_told_and_closed(house_of: HouseOf) 
         assert not house.observed.of(ConnectionAccepted)
 
 
-@pytest.mark.parametrize("limits", [Limits(sessions=1), Limits(per_client=1)])
+@pytest.mark.parametrize("limits", [configured.limits(sessions=1), configured.limits(per_client=1)])
 @on_both_loops
-async def test_one_session_too_many_is_put_off_until_another_ends(house_of: HouseOf, limits: Limits) -> None:
+async def test_one_session_too_many_is_put_off_until_another_ends(house_of: HouseOf, limits: ListenerLimits) -> None:
     async with house_of(limits=limits) as house:
         first = await house.client()
         second = await house.connect()
@@ -400,7 +401,7 @@ async def test_large_content_goes_through_a_spool_file(house_of: HouseOf) -> Non
 
 @on_both_loops
 async def test_a_header_too_long_or_of_too_many_fields_is_refused(house_of: HouseOf) -> None:
-    limits = Limits(header_size=10 * KIB, header_fields=100)
+    limits = configured.limits(header_size=10 * KIB, header_fields=100)
     async with house_of(limits=limits) as house:
         client = await house.client()
         assert await client.mail(b"A: b\r\n" * 101 + b"\r\n") == replies.HEADER_TOO_LARGE
@@ -576,7 +577,7 @@ async def test_no_false_end_of_data_smuggles_a_second_message(house_of: HouseOf,
 
 @on_both_loops
 async def test_an_idle_session_is_told_and_closed(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(command=SOON)) as house:
+    async with house_of(limits=configured.limits(command=SOON)) as house:
         client = await house.connect()
         assert await client.end() == b"220 relay.example.nl ESMTP relay\r\n" + replies.TOO_SLOW
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
@@ -584,7 +585,7 @@ async def test_an_idle_session_is_told_and_closed(house_of: HouseOf) -> None:
 
 @on_both_loops
 async def test_commands_have_the_time_of_commands_and_content_that_of_content(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(command=SOON, data=1_000)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=1_000)) as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\n")
         assert (await client.end()).endswith(replies.TOO_SLOW)
@@ -592,7 +593,7 @@ async def test_commands_have_the_time_of_commands_and_content_that_of_content(ho
 
 @on_both_loops
 async def test_content_that_stalls_is_given_up(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(command=SOON, data=SOON)) as house:
+    async with house_of(limits=configured.limits(command=SOON, data=SOON)) as house:
         client = await house.connect()
         client.send(b"EHLO pc\r\n" + ENVELOPE + MESSAGE)
         assert (await client.end()).endswith(b"354 End data with <CRLF>.<CRLF>\r\n" + replies.TOO_SLOW)
@@ -602,7 +603,7 @@ async def test_content_that_stalls_is_given_up(house_of: HouseOf) -> None:
 
 @on_both_loops
 async def test_a_client_that_never_reads_is_dropped(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(command=SOON)) as house:
+    async with house_of(limits=configured.limits(command=SOON)) as house:
         client = await house.connect(limit=1)
         client.writer.transport.set_write_buffer_limits(high=0)
 
@@ -824,7 +825,7 @@ async def test_no_trick_makes_another_address_of_one(house_of: HouseOf, path: by
 
 @on_both_loops
 async def test_every_octet_in_every_command_is_answered(house_of: HouseOf) -> None:
-    async with house_of(limits=Limits(errors=10**6)) as house:
+    async with house_of(limits=configured.limits(errors=10**6)) as house:
         client = await house.client()
         count = 0
         for octet in set(range(256)) - {10}:

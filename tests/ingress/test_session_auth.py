@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
 from relay.events import AuthenticationJudged, CommandRefused, SessionEnded
 from relay.ingress import replies, secure
 from relay.ingress.session import Session
-from relay.ingress.settings import ListenerSettings
-from tests.ingress.house import LOOPBACK, PATIENCE, SETTINGS, HouseOf, on_both_loops
+from tests.ingress.house import PATIENCE, SETTINGS, HouseOf, on_both_loops
 from tests.kit.certificates import Certificates
 
 PASSWORD = "geheim"
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_within_an_exchange_costs_nothing(house_of: H
 
 def test_users_without_somebody_who_verifies_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="verifies"):
-        ListenerSettings("legacy", "relay.example.nl", LOOPBACK, SETTINGS.max_message_size, auth="users")
+        replace(SETTINGS, auth="users")
 
 
 def test_no_password_is_asked_of_a_session_itself() -> None:

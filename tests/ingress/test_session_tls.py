@@ -10,8 +10,8 @@ import pytest
 
 from relay.events import ConnectionAccepted, ConnectionDenied, ExceptionCaught, QuirksTolerated, SessionEnded
 from relay.ingress import replies
-from relay.ingress.settings import Limits
 from tests.ingress.house import MESSAGE, PATIENCE, SOON, HouseOf, hard_reset, on_both_loops
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 
 
@@ -242,7 +242,7 @@ async def test_a_client_that_leaves_within_an_implicit_handshake_is_told(
 async def test_a_client_that_says_nothing_where_tls_comes_first_is_given_up(
     house_of: HouseOf, server: ssl.SSLContext
 ) -> None:
-    async with house_of(tls="implicit", tls_context=server, limits=Limits(command=SOON)) as house:
+    async with house_of(tls="implicit", tls_context=server, limits=configured.limits(command=SOON)) as house:
         client = await house.connect()
         assert await client.end() == b""
         assert [event.why for event in await house.observed.until(SessionEnded)] == ["timeout"]
@@ -250,7 +250,7 @@ async def test_a_client_that_says_nothing_where_tls_comes_first_is_given_up(
 
 @on_both_loops
 async def test_sessions_are_counted_before_their_handshake(house_of: HouseOf, server: ssl.SSLContext) -> None:
-    async with house_of(tls="implicit", tls_context=server, limits=Limits(per_client=1)) as house:
+    async with house_of(tls="implicit", tls_context=server, limits=configured.limits(per_client=1)) as house:
         await house.connect()
         await house.observed.until(ConnectionAccepted)
         await house.connect()
@@ -278,7 +278,7 @@ async def test_chunks_from_before_the_handshake_are_forgotten(
 async def test_a_client_that_is_turned_away_hears_it_inside_tls(
     house_of: HouseOf, server: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
-    async with house_of(tls="implicit", tls_context=server, limits=Limits(sessions=0)) as house:
+    async with house_of(tls="implicit", tls_context=server, limits=configured.limits(sessions=0)) as house:
         client = await house.connect(trusting)
         assert await client.end() == replies.TOO_MANY_SESSIONS
     async with house_of(tls="implicit", tls_context=server, allow=()) as house:

@@ -10,8 +10,8 @@ from pathlib import Path
 from relay.events import ConnectionAccepted, MessageQueued
 from relay.ingress.listener import Listener
 from relay.ingress.ports import open_port, open_unix
-from relay.ingress.settings import Limits
 from tests.ingress.house import Client, HouseOf, on_both_loops
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 
 NOBODY = (ip_network("203.0.113.7/32"),)
@@ -108,7 +108,7 @@ async def test_idle_clients_hear_421_when_the_listener_closes_and_content_finish
 @on_both_loops
 async def test_limits_for_each_client_take_all_local_ones_together(house_of: HouseOf, tmp_path: Path) -> None:
     path = tmp_path / "smtp.sock"
-    async with house_of(limits=Limits(per_client=1)) as house:
+    async with house_of(limits=configured.limits(per_client=1)) as house:
         listener = Listener(house.door, [open_unix(str(path))])
         await listener.start()
         first, second = await connect(path), await connect(path)

@@ -42,7 +42,7 @@ _KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer instead of a token. `hang`: none, until the server goes down."""
+    """An answer instead of a token, with its "X-Date" as Date. `hang`: none, until the server goes down."""
 
     status: int = 200
     body: str = ""
@@ -181,7 +181,7 @@ class Authority:
     # Below: the server
 
     async def _dated(self, _: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Date"] = formatdate(self.now(), usegmt=True)
+        response.headers["Date"] = response.headers.pop("X-Date", formatdate(self.now(), usegmt=True))
 
     async def _discover(self, request: web.Request) -> web.Response:
         self.discoveries += 1

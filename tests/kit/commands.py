@@ -42,17 +42,17 @@ IMPORTED = ("relay.daemon.main", "typer", "pydantic.dataclasses")
 _ORDER = 2**18  # octets at most
 
 
-async def run(*words: str, stdin: bytes = b"", **environment: str) -> tuple[int, str, str]:
-    """Run `relay` with these words, its streams in pipes: exit code, stdout, stderr."""
-    given, feed = os.pipe()
+async def run(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Run `relay` with these words, its answers in pipes: exit code, stdout, stderr."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
     out, its_out = os.pipe()
     err, its_err = os.pipe()
-    code = start(words, (given, its_out, its_err), {**os.environ, **environment})
-    for descriptor in (given, its_out, its_err):
+    code = start(words, (nothing, its_out, its_err), {**os.environ, **environment})
+    for descriptor in (nothing, its_out, its_err):
         os.close(descriptor)
     async with asyncio.timeout(PATIENCE):
-        said = await asyncio.gather(_all_of(out), _all_of(err), code_of(code), _give(feed, stdin))
-    return said[2], said[0].decode(), said[1].decode()
+        said, complained, ended = await asyncio.gather(_all_of(out), _all_of(err), code_of(code))
+    return ended, said.decode(), complained.decode()
 
 
 def start(
@@ -78,13 +78,6 @@ async def _all_of(descriptor: int) -> bytes:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0))
     return await reader.read()
-
-
-async def _give(descriptor: int, octets: bytes) -> None:
-    pipe = os.fdopen(descriptor, "wb", 0)
-    transport, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, pipe)
-    transport.write(octets)
-    transport.close()
 
 
 @cache

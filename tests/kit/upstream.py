@@ -399,8 +399,8 @@ class ScriptedUpstream:
                 password = parts[1].decode().removeprefix("auth=Bearer ")
                 good = self.tokens is not None and parts[2:] == [b"", b""] and self.tokens(username, password)
                 if not good and self.token_error is not None:
-                    answer = await self._challenge(session, json.dumps(self.token_error).encode())
-                    assert answer == b"", "the client has to send an empty line"
+                    ended = await self._challenge(session, json.dumps(self.token_error).encode())
+                    assert ended == b"", "the client has to send an empty line"
         self.auth_tries.append(AuthTry(mechanism.upper(), username, password, session.encrypted, good))
         refusal = "535 5.7.8 wrong name or password"
         if mechanism.upper() == "XOAUTH2" and self.token_error is None:

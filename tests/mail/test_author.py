@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from email.utils import getaddresses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.author import LIMIT, parse
+from relay.mail.author import LARGEST_FROM, LIMIT, MOST_AUTHORS, authors_of, parse, unambiguous
 
 
 @pytest.mark.parametrize(
@@ -135,3 +137,78 @@ def test_hostile_values_are_read_in_linear_time_and_without_recursion(value: byt
 def test_there_is_an_end_to_the_addresses_of_one_value() -> None:
     assert len(parse(b"a@b.nl, " * 8_000)) == 8_000
     assert len(parse(b"a@b.nl, " * 20_000)) == LIMIT
+
+
+@pytest.mark.parametrize(
+    ("value", "mailboxes"),
+    [
+        (b"jan@example.nl", 1),
+        (b" <jan@example.nl> ", 1),
+        (b'"Jansen, Jan" <jan@example.nl>', 1),
+        (b"Jan P. de Boer <jan@example.nl> (thuis)", 1),
+        (b"jan@example.nl (Jan)", 1),
+        (b"=?utf-8?Q?B=C3=BCro?=\r\n =?utf-8?Q?x?= <jan@example.nl>", 1),
+        ("Büro <büro@büro.nl>".encode(), 1),
+        (b'"B\xfcro" <jan@[IPv6:2001:db8::1]>', 1),
+        (b"jan@example.nl, Piet <piet@example.nl>", 2),
+        # Another reader could find somebody else
+        (b"<ceo@victim.nl> <jan@example.nl>", 0),
+        (b"[<ceo@victim.nl>] <jan@example.nl>", 0),
+        (b"<ceo@victim.nl>( <jan@example.nl>", 0),
+        (b"ceo@victim.nl <jan@example.nl>", 0),
+        (b"jan@example.nl <>", 0),
+        (b"<jan@example.nl>, <>", 0),
+        (b"jan@example.nl,", 0),
+        (b",jan@example.nl", 0),
+        (b"x:<jan@example.nl>;", 0),
+        (b"jan@example.nl;", 0),
+        (b"<@victim.nl:jan@example.nl>", 0),
+        (b"<jan@example.nl> Jan", 0),
+        (b"<jan@example.nl", 0),
+        (b"jan@example.nl>", 0),
+        (b"jan . jansen@example.nl", 0),
+        (b"jan@example.nl (<ceo@victim.nl>)", 0),
+        (b"jan@example.nl (a (b) c)", 0),
+        (b'"Jan <jan@example.nl>', 0),
+        (b"=?utf-8?Q?Hof,_Jan?= <jan@example.nl>", 0),
+        (b"jan@example.nl\x00", 0),
+        (b"Jan\x00 <jan@example.nl>", 0),
+        (b"Jan", 0),
+        (b"", 0),
+    ],
+)
+def test_only_what_every_reader_reads_alike_can_be_read_in_one_way(value: bytes, mailboxes: int) -> None:
+    assert unambiguous(value) == mailboxes
+
+
+_PIECES = [
+    b"jan@x.nl",
+    b"<piet@y.nl>",
+    b'"a, b"',
+    b"Jan",
+    b"(c)",
+    b"(",
+    b")",
+    b",",
+    b" ",
+    b"<",
+    b">",
+    b":",
+    b";",
+    b'"',
+    b"\\",
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map(b"".join))
+def test_where_a_value_can_be_read_in_one_way_the_standard_library_finds_the_same_addresses(value: bytes) -> None:
+    if count := unambiguous(value):
+        ours = [author.address for author in parse(value)]
+        assert len(ours) == count
+        assert [address for _, address in getaddresses([value.decode()])] == ours
+
+
+def test_a_from_that_nobody_writes_has_no_authors() -> None:
+    assert len(authors_of([b"a@x.nl, " * 49 + b"a@x.nl", b"b@x.nl, " * 49 + b"b@x.nl"])) == MOST_AUTHORS
+    assert authors_of([b"a@x.nl, " * 100 + b"a@x.nl"]) == ()
+    assert authors_of([b"," * LARGEST_FROM, b"a@x.nl"]) == ()

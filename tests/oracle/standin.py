@@ -25,10 +25,10 @@ from relay.ingress.accept import QueueIds
 from relay.ingress.door import Door
 from relay.ingress.limits import AuthTries, Memory, Sessions
 from relay.ingress.session import Session
-from relay.ingress.settings import Limits, ListenerSettings
 from relay.mail.content import Content
 from relay.mail.submission import Submission
 from relay.queue.spool import Spool
+from tests.kit import configured
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -91,17 +91,17 @@ class StandIn(Session):
             return auth_callback is not None and bool(auth_callback("PLAIN", *login))
 
         asks = auth_required or auth_callback is not None or authenticator is not None
-        settings = ListenerSettings(
-            "oracle",
-            hostname or socket.getfqdn(),
-            LOOPBACK,
+        settings = configured.listener(
+            name="oracle",
+            hostname=hostname or socket.getfqdn(),
+            allow=LOOPBACK,
             max_message_size=data_size_limit or 2**40,
             tls="starttls" if tls_context is not None else "none",
             tls_context=tls_context,
             require_tls=require_starttls,
             auth="users" if asks else "none",
             verify=verify if asks else None,
-            limits=Limits(command=timeout, data=timeout),
+            limits=configured.limits(command=timeout, data=timeout),
         )
         loop = loop or asyncio.get_event_loop()
         self.session = Facts(loop)

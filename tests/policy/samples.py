@@ -8,17 +8,19 @@ from relay.mail.address import Address
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.header import split
 from relay.mail.submission import Peer, Submission
-from relay.policy.decide import Policy, Route
+from relay.policy.decide import Policy
 from relay.policy.pattern import pattern
 from relay.policy.retry import Schedule
 from relay.policy.rules import Match, Pattern, Rewrite, SenderRule
-from relay.policy.session_code import SessionCodes
+from tests.kit import configured
 
 PC = Peer("127.0.0.1", "pc", "ESMTP")
 ADMINISTRATIE = Address.of("administratie@example.nl")
-DEFAULT = Route("default", ("own",), Schedule((timedelta(minutes=1),), timedelta(days=5)))
-SLOW = Route("slow", ("other", "own"), Schedule((timedelta(hours=1),), timedelta(days=1)), priority=2)
-SESSION_CODES = Route("session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), 0)
+DEFAULT = configured.route("default", ("own",), Schedule((timedelta(minutes=1),), timedelta(days=5)))
+SLOW = configured.route("slow", ("other", "own"), Schedule((timedelta(hours=1),), timedelta(days=1)), priority=2)
+SESSION_CODES = configured.route(
+    "session-codes", ("vendor", "own"), Schedule((timedelta(seconds=2),), timedelta(minutes=10)), priority=0
+)
 
 
 def patterns(*sources: str) -> tuple[Pattern, ...]:
@@ -51,11 +53,10 @@ def policy(*rules: SenderRule, session_codes: tuple[Match, ...] | None = None) -
     routes = {"default": DEFAULT, "slow": SLOW}
     if session_codes is not None:
         routes["session-codes"] = SESSION_CODES
-    return Policy(
-        hostname="relay.example.nl",
+    return configured.policy(
         senders=rules,
         routes=routes,
-        session_codes=None if session_codes is None else SessionCodes(session_codes),
+        session_codes=None if session_codes is None else configured.session_codes(*session_codes),
         bounces_from=ADMINISTRATIE,
     )
 
@@ -68,5 +69,5 @@ def rewriting(
     envelope: str | Address = "address",
 ) -> Policy:
     """A policy with one rule that always speaks."""
-    rule = SenderRule("fallback", Match(), Rewrite(address, display_name, reply_to, envelope))
+    rule = configured.rule("fallback", Match(), Rewrite(address, display_name, reply_to, envelope))
     return policy(rule)

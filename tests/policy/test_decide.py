@@ -7,12 +7,15 @@ import pytest
 from relay.mail.header import Header
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Reject, decide
-from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.rules import Match
+from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, DEFAULT, SESSION_CODES, SLOW, patterns, policy, submission
 
-KEEP = SenderRule("senders[0]", Match(from_=patterns("noreply@example.nl")), None)
-SLOWLY = SenderRule("slowly", Match(from_=patterns("*@example.nl")), Rewrite(ADMINISTRATIE), route="slow")
-ALWAYS = SenderRule("senders[2]", Match(), Rewrite(ADMINISTRATIE))
+KEEP = configured.rule("senders[0]", Match(from_=patterns("noreply@example.nl")), None)
+SLOWLY = configured.rule(
+    "slowly", Match(from_=patterns("*@example.nl")), configured.rewrite(ADMINISTRATIE), route="slow"
+)
+ALWAYS = configured.rule("senders[2]", Match(), configured.rewrite(ADMINISTRATIE))
 CODES = (
     Match(subject=patterns("nothing")),
     Match(subject=patterns("/sessiecode/"), max_size=1024, recipients=1),
@@ -55,8 +58,8 @@ def test_all_conditions_of_an_entry_must_hold_for_a_session_code() -> None:
 
 
 def test_a_rule_can_ask_whether_it_is_a_session_code() -> None:
-    only_codes = SenderRule("codes", Match(session_code=True), None)
-    no_codes = SenderRule("others", Match(session_code=False), None)
+    only_codes = configured.rule("codes", Match(session_code=True), None)
+    no_codes = configured.rule("others", Match(session_code=False), None)
     rules = policy(only_codes, no_codes, session_codes=CODES)
     assert decide(message("jan@x.nl", "sessiecode"), rules).because == ("session_codes.match[1]", "codes")
     assert decide(message("jan@x.nl", "factuur"), rules).because == ("others",)

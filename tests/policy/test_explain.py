@@ -5,12 +5,15 @@ from __future__ import annotations
 from relay.mail.header import Header
 from relay.policy.decide import decide
 from relay.policy.explain import NOT_SHOWN, explain
-from relay.policy.rules import Match, Rewrite, SenderRule
+from relay.policy.rules import Match
+from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, patterns, policy, submission
 
-KEEP = SenderRule("senders[0]", Match(from_=patterns("noreply@example.nl")), None)
-SLOWLY = SenderRule("slowly", Match(from_=patterns("jan@*"), to=patterns("*")), Rewrite(ADMINISTRATIE), route="slow")
-ALWAYS = SenderRule("senders[2]", Match(), None)
+KEEP = configured.rule("senders[0]", Match(from_=patterns("noreply@example.nl")), None)
+SLOWLY = configured.rule(
+    "slowly", Match(from_=patterns("jan@*"), to=patterns("*")), configured.rewrite(ADMINISTRATIE), route="slow"
+)
+ALWAYS = configured.rule("senders[2]", Match(), None)
 CODES = (Match(subject=patterns("/sessiecode/")),)
 INVOICE = submission(b"From: Jan <jan@example.nl>\r\nSubject: Factuur 7\r\n\r\n")
 CODE = submission(
@@ -53,7 +56,7 @@ def test_a_session_code_is_named_by_its_entry_and_not_shown() -> None:
 
 
 def test_a_code_in_a_header_condition_is_not_shown_either() -> None:
-    rule = SenderRule("x", Match(header=(("thread-topic", patterns("*")),)), None)
+    rule = configured.rule("x", Match(header=(("thread-topic", patterns("*")),)), None)
     told = explain(CODE, policy(rule, session_codes=CODES))
     assert told.rules[0].conditions[0].found == (NOT_SHOWN,)
     assert told.rules[0].spoke

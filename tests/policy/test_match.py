@@ -130,3 +130,25 @@ def test_every_condition_is_told_with_what_was_there() -> None:
         ("max_size", ("10 octets",), (f"{MESSAGE.size} octets",), False),
         ("recipients", ("2",), ("2",), True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "held"),
+    [
+        (b"From: Jan <jan@example.nl>\r\n", True),
+        (b"From: jan@example.nl, piet@example.nl\r\n", True),
+        (b"From: jan@example.nl\r\nFrom: piet@example.nl\r\n", True),
+        (b"From: ceo@victim.nl, jan@example.nl\r\n", False),
+        (b"From: jan@example.nl\r\nFrom: ceo@victim.nl\r\n", False),
+        (b"From: <ceo@victim.nl> <jan@example.nl>\r\n", False),
+        (b"From: jan@example.nl, Piet\r\n", False),
+        (b"From: x:jan@example.nl;\r\n", False),
+        (b"From:\r\n", False),
+        (b"Subject: x\r\n", False),
+    ],
+)
+def test_a_rule_that_keeps_asks_for_all_authors_in_a_from_that_reads_in_one_way(head: bytes, held: bool) -> None:
+    keeps = Match(from_=patterns("*@example.nl"), all_authors=True)
+    view = View(submission(head + b"\r\nbody"))
+    assert matches(keeps, view) is held
+    assert [condition.held for condition in tried(keeps, view)] == [held]

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.address import Address
-from relay.mail.author import parse
+from relay.mail.author import parse, unambiguous
 from relay.mail.header import Header, split, value
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, decide
 from relay.policy.rewriting import Rendered, render
-from relay.policy.rules import Match, SenderRule
+from relay.policy.rules import Match
+from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, policy, rewriting, submission
 
 RECEIVED = (
@@ -24,7 +25,7 @@ RECEIVED = (
     b" for <klant@example.com>; Mon, 23 Nov 2026 21:08:05 +0000\r\n"
 )
 DATED = b"Date: Mon, 23 Nov 2026 22:08:00 +0100\r\nMessage-ID: <1@x.nl>\r\n"
-KEEP = policy(SenderRule("keep", Match(), None))
+KEEP = policy(configured.rule("keep", Match(), None))
 REPLY_JAN = b"Reply-To: Jan <jan@example.nl>\r\n"
 
 
@@ -135,7 +136,7 @@ def test_the_original_value_is_kept_raw_and_unfolded() -> None:
 
 
 def test_an_original_value_too_long_for_a_line_is_folded_and_still_the_same() -> None:
-    raw = b", ".join(b"jan%d@example.nl" % number for number in range(500))
+    raw = b", ".join(b"jan%d@example.nl" % number for number in range(100))
     rendered = leave(b"From: " + raw.replace(b", ", b",\r\n ") + b"\r\n\r\n", rewriting())
     assert all(len(line) <= 998 for line in rendered.head.split(b"\r\n"))
     assert values(rendered, b"x-original-from") == [raw]
@@ -209,6 +210,38 @@ def test_from_stays_as_it_came_where_the_rule_would_say_the_same(raw: bytes, tem
     assert rendered.reverse_path == ADMINISTRATIE
     assert rendered.result == "rewritten"  # the reverse-path
     assert leave(kept + b"\r\n", rewriting(template), reverse_path=str(ADMINISTRATIE)).result == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"<ceo@victim.nl> <administratie@example.nl>",
+        b"[<ceo@victim.nl>] <administratie@example.nl>",
+        b"<ceo@victim.nl>( <administratie@example.nl>",
+        b"<administratie@example.nl>, <>",
+        b"x:<administratie@example.nl>;",
+        b'"<ceo@victim.nl>" <administratie@example.nl>',
+        b"=?utf-8?q?=3Cceo=40victim=2Enl=3E?= <administratie@example.nl>",
+    ],
+)
+def test_a_from_that_reads_otherwise_elsewhere_is_rewritten_although_it_names_the_address(raw: bytes) -> None:
+    rendered = leave(b"From: " + raw + b"\r\n" + DATED + b"\r\n", rewriting(None))
+    header = Header.parse(rendered.head)
+    assert [unambiguous(value(field)) for field in header.all(b"from")] == [1]
+    assert [value(field) for field in header.all(b"x-original-from")] == [raw]
+
+
+def test_a_from_beyond_its_bound_is_kept_as_it_was_and_names_nobody() -> None:
+    raw = b"From: jan@x.nl" + b",\r\n u@x.nl" * 4000 + b"\r\n"
+    header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None)).head)
+    assert value(header.all(b"from")[0]) == b"administratie@example.nl"
+    assert header.all(b"reply-to") == []
+    assert b"".join(value(header.all(b"x-original-from")[0]).split()) == b"jan@x.nl" + b",u@x.nl" * 4000
+
+
+def test_a_reply_to_beyond_the_bound_stays_as_it_came() -> None:
+    replies = b"Reply-To: a@x.nl" + b",\r\n b@x.nl" * 4000 + b"\r\n"
+    assert replies in leave(b"From: jan@x.nl\r\n" + replies + DATED + b"\r\n", rewriting(None)).head
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,33 @@ class StorePromises:
         assert store.ledger == Ledger(accepted=3, expired=1, pending=1, held=1)
 
     @pytest.mark.asyncio
+    async def test_a_code_that_a_dead_process_had_in_hand_is_in_doubt_by_its_way_and_by_no_other(
+        self, house: House
+    ) -> None:
+        code = an_entry("a@x.nl", "b@x.nl", session_code=True)
+        lease = await house.store.put(code, leased=True, ways=("vendor", "vendor"))
+        assert [pending.way for pending in lease.pending] == ["vendor", "vendor"]
+        await house.store.change_way(lease, [1], "own")
+        for _ in range(2):  # a second crash makes it no worse: nobody has said anything
+            store = await house.crash()
+            (lease,) = await store.lease("default", limit=9, now=NOON)
+            assert [(p.in_doubt, p.in_doubt_at, p.way) for p in lease.pending] == [
+                (1, "vendor", "vendor"),
+                (1, "own", "own"),
+            ]
+
+    @pytest.mark.asyncio
+    async def test_a_code_that_nobody_had_in_hand_when_the_process_died_is_in_no_doubt(self, house: House) -> None:
+        untried, waiting, bill = an_entry(session_code=True), an_entry(session_code=True), an_entry()
+        await house.store.put(untried, leased=False, ways=("vendor",))
+        await house.store.settle(deferred(await house.store.put(waiting, leased=True, ways=("vendor",)), NOON))
+        await house.store.put(bill, leased=True)
+        leases = await (await house.crash()).lease("default", limit=9, now=NOON)
+        found = {lease.entry.queue_id: [(p.in_doubt, p.in_doubt_at, p.way) for p in lease.pending] for lease in leases}
+        nothing = [(0, "", "vendor")]
+        assert found == {untried.queue_id: nothing, waiting.queue_id: nothing, bill.queue_id: [(0, "", "")]}
+
+    @pytest.mark.asyncio
     async def test_session_codes_can_be_asked_alone_for_the_end_of_their_lifetime(self, house: House) -> None:
         store = house.store
         code = an_entry(expires_at=NOON, session_code=True)

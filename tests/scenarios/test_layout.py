@@ -16,7 +16,7 @@ def digest(site: Site) -> str:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (4, "an older")])
+@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (5, "an older")])
 async def test_a_queue_of_another_layout_is_refused_with_a_sentence_and_left_as_it_is(
     site: Site, layout: int, age: str
 ) -> None:

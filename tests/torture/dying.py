@@ -32,7 +32,7 @@ IMPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One relay. `point`: a name in `points.POINTS`, where it dies at that `passage`. `without`: a name in
+    """One relay. `point`: a name in `points.POINTS` or `WAYS`, where it dies at that `passage`. `without`: a name in
     `points.WITHOUT`, what it leaves out. `hasty`: it does often what it does seldom (checkpoints, sweeps, wipes).
     `waits`: for SIGUSR1, before it does anything. `environment` is set in it.
     """

@@ -1,8 +1,8 @@
 """Where a relay can die: the moments of its life that have a name, as passages of its functions.
 
-`POINTS` is the table: a moment in words, and the function of the relay at whose beginning or end it is. `prepare` wraps
-that function, in the child that is to die there (`dying`). `WITHOUT` has what a child can be told to leave out, for the
-tests that have to fail then.
+`POINTS` and `WAYS` are the tables: a moment in words, and the function of the relay at whose beginning or end it is.
+`prepare` wraps that function, in the child that is to die there (`dying`). `WITHOUT` has what a child can be told to
+leave out, for the tests that have to fail then.
 """
 
 from __future__ import annotations
@@ -168,6 +168,28 @@ POINTS: dict[str, Point] = {
 }
 
 
+def _by_the_other_way(arguments: Sequence[Any]) -> bool:
+    return bool(arguments[1] == "own")
+
+
+CLAIMS = "relay.delivery.hedge:Claims"
+WAYS: dict[str, Point] = {
+    "the first way is asked": Point("relay.transport.exchange:HttpsConnection", "deliver"),
+    "the first way has said no": Point("relay.transport.exchange:HttpsConnection", "deliver", True),
+    "the other way is ready": Point(CLAIMS, "claim", False, _by_the_other_way),
+    "the change of way is written and not committed": Point(SQLITE, "run_all", True, has("ChangeWay")),
+    "the change of way is committed and the event loop does not know": Point(
+        DATABASE, "commit", True, has("ChangeWay")
+    ),
+    "the change of way is committed and the gate is closed": Point(CLAIMS, "claim", True, _by_the_other_way),
+    "the other way wants the content": Point(CONNECTION, "_send"),
+    "the content is written to the other way, dot and all": Point(CONNECTION, "_write_end", True),
+    "the other way's answer is here and unread": Point(CONNECTION, "data_received", False, _past_dot),
+    "the other way's answer is read and not settled": Point(GROUPED, "settle"),
+}
+"""Of a session code that the first way, a vendor's endpoint, does not want now, and the second, "own", takes."""
+
+
 def _normal_synchronous() -> None:
     """SQLite does not sync the log at each commit: a power cut takes what was committed last."""
     database = _owner(DATABASE)
@@ -218,7 +240,7 @@ def prepare(order: Order) -> None:
     if order.without:
         WITHOUT[order.without]()
     if order.point:
-        point = POINTS[order.point]
+        point = (POINTS | WAYS)[order.point]
         _wrap(point, _Death(point.passage))
 
 

@@ -10,14 +10,15 @@ from relay.mail.content import Content, MemoryContent
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred
 from relay.transport.port import DeliveryRequest
-from relay.transport.smtp import SmtpSettings, SmtpTransport
-from relay.transport.transaction import SmtpConnection, Timeouts
+from relay.transport.smtp import SmtpTransport
+from relay.transport.transaction import SmtpConnection, SmtpTimeouts
+from tests.kit import configured
 from tests.kit.upstream import ScriptedUpstream
 
 MESSAGE = b"From: jan@example.nl\r\nSubject: factuur\r\n\r\nBijgaand.\r\n"
-PATIENT = Timeouts(connect=20, greeting=20, command=20, data=20, progress=20, final=20)
+PATIENT = SmtpTimeouts(connect=20, greeting=20, command=20, data=20, progress=20, final=20)
 SOON = 0.5  # seconds for what will not come; on a busy machine all that comes before it takes some of them
-HASTY = Timeouts(connect=SOON, greeting=SOON, command=SOON, data=SOON, progress=SOON, final=SOON)
+HASTY = SmtpTimeouts(connect=SOON, greeting=SOON, command=SOON, data=SOON, progress=SOON, final=SOON)
 
 
 class Seen:
@@ -40,7 +41,7 @@ def transport_to(upstream: ScriptedUpstream, observer: Seen | None = None, **set
         "timeouts": PATIENT,
         **settings,
     }
-    return SmtpTransport(SmtpSettings(**terms), observer=observer or Seen())
+    return SmtpTransport(configured.smtp(**terms), observer=observer or Seen())
 
 
 async def connected(upstream: ScriptedUpstream, **settings: Any) -> SmtpConnection:

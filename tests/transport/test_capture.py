@@ -91,5 +91,5 @@ def test_nothing_is_captured_of_a_message_that_goes_another_way(run: Run, folder
 class Closed:
     contested = True
 
-    def __call__(self) -> bool:
+    async def __call__(self) -> bool:
         return False

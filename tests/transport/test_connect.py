@@ -19,7 +19,8 @@ from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.transport import dial
 from relay.transport.stopped import reason
-from relay.transport.transaction import SmtpConnection, Timeouts
+from relay.transport.transaction import SmtpConnection, SmtpTimeouts
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import CLOSE, DROP, SILENCE, Act, Fault, ScriptedUpstream, half, then_drop
 from tests.transport.conftest import Run
@@ -346,7 +347,7 @@ def test_neither_name_nor_password_is_in_the_settings_repr(run: Run) -> None:
     async def scene() -> None:
         async with ScriptedUpstream() as upstream:
             transport = transport_to(upstream, username="jan@example.nl", password=lambda: "x")
-            assert "jan@" not in repr(transport._settings)
+            assert "jan@" not in repr(transport.settings)
 
     run(scene())
 
@@ -533,4 +534,6 @@ def _nobody(upstream: ScriptedUpstream) -> bool:
 
 
 def test_the_times_are_those_that_are_promised() -> None:
-    assert Timeouts() == Timeouts(connect=15, greeting=60, command=300, data=120, progress=180, final=600)
+    assert configured.timeouts() == SmtpTimeouts(
+        connect=15, greeting=60, command=300, data=120, progress=180, final=600
+    )

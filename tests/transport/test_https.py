@@ -29,10 +29,10 @@ from relay.mail.reply import Reply
 from relay.policy.pattern import code_pattern
 from relay.queue.content import FileContent
 from relay.transport import exchange, pin
-from relay.transport.exchange import HttpsConnection, Terms
-from relay.transport.https import HttpsSettings, HttpsTransport
+from relay.transport.exchange import HttpsConnection
+from relay.transport.https import HttpsTransport
 from relay.transport.port import CALLED_OFF, Delivery
-from relay.transport.tls import TlsTerms
+from tests.kit import configured
 from tests.kit.certificates import Certificate, Certificates, authority
 from tests.kit.endpoint import Endpoint, answer, hangs_up, raw, says, stalls, without_end
 from tests.transport.conftest import Run
@@ -51,9 +51,8 @@ def transport_to(
 ) -> HttpsTransport:
     terms: dict[str, Any] = {"url": endpoint.url, "host": "127.0.0.1", "total": 20.0}
     terms |= {name: settings.pop(name) for name in TERMS & settings.keys()}
-    tls = {"ca": certificates.ca_path, **settings.pop("tls", {})}
-    made: dict[str, Any] = {"name": "vendor", "port": endpoint.port, "connect": 20.0, **settings}
-    return HttpsTransport(HttpsSettings(terms=Terms(**terms), tls=TlsTerms(**tls), **made), observer=observer or Seen())
+    usual = {"name": "vendor", "port": endpoint.port, "connect": 20.0, "tls_ca": certificates.ca_path}
+    return HttpsTransport(configured.https(terms, **usual | settings), observer=observer or Seen())
 
 
 async def connected(endpoint: Endpoint, certificates: Certificates, **settings: Any) -> HttpsConnection:
@@ -234,7 +233,7 @@ def test_a_message_that_goes_another_way_is_not_sent_and_the_connection_stays(
         contested = True
         opens = False
 
-        def __call__(self) -> bool:
+        async def __call__(self) -> bool:
             assert endpoint.requests == []
             return self.opens
 
@@ -357,12 +356,12 @@ def test_a_pinned_key_is_asked_for_besides_a_good_certificate(run: Run, certific
 
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint:
-            outcome = await refused(endpoint, certificates, pins=(other,))
+            outcome = await refused(endpoint, certificates, tls_pin=(other,))
             assert (outcome.stage, outcome.text) == (Stage.TLS, "the upstream's key is none of those in tls_pin")
             pins = (other, spki(certificates.good))
-            assert isinstance(await outcome_of(endpoint, certificates, pins=pins), Delivered)
+            assert isinstance(await outcome_of(endpoint, certificates, tls_pin=pins), Delivered)
         async with Endpoint(certificates.untrusted) as endpoint:
-            outcome = await refused(endpoint, certificates, pins=(spki(certificates.untrusted),))
+            outcome = await refused(endpoint, certificates, tls_pin=(spki(certificates.untrusted),))
             assert outcome.stage is Stage.TLS
 
     run(scene())
@@ -408,8 +407,8 @@ def test_a_client_certificate_is_shown_where_one_is_wanted(
 
     async def scene() -> None:
         async with Endpoint(certificates.good, client_authority=authority()) as endpoint:
-            tls = {"certificate": str(pem)}
-            assert isinstance(await outcome_of(endpoint, certificates, tls=tls), Delivered)
+            outcome = await outcome_of(endpoint, certificates, tls_certificate=str(pem))
+            assert isinstance(outcome, Delivered)
             outcome = await outcome_of(endpoint, certificates)
             # TLS 1.3 tells it after the first words, if the line holds until then.
             assert isinstance(outcome, Deferred)

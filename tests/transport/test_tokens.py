@@ -17,9 +17,9 @@ from cryptography.x509 import load_pem_x509_certificate
 from relay.events import Event, TokenFetched, TokenRefused, Warned
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.transport import token_http, tokens
-from relay.transport.oauth2 import OAuth2Terms
 from relay.transport.token_file import TokenFile
 from relay.transport.tokens import Token, TokenSource
+from tests.kit import configured
 from tests.kit.authority import HANG, HTML, UNAVAILABLE, Authority, Fault, private_key, redirect, refusal, too_many
 from tests.kit.certificates import Certificates, authority
 from tests.transport.conftest import Run
@@ -60,14 +60,14 @@ class World:
             "client_secret": lambda: SECRET,
             "tenant": self.entra.tenant,
             "authority": self.entra.url,
-            "ca": self.entra.ca,
+            "tls_ca": self.entra.ca,
         }
         if terms.get("provider") == "google":
             usual |= {"token_url": self.entra.token_url, "scope": "https://mail.google.com/", "authority": ""}
         elif terms.get("provider") == "generic":
             usual |= {"token_url": self.entra.token_url, "authority": "", "tenant": ""}
         file = TokenFile(self.folder / "tokens" / name, state_key)
-        made = TokenSource(name, OAuth2Terms(**usual | terms), file, observer=self, now=self.now)
+        made = TokenSource(name, configured.tokens(**usual | terms), file, observer=self, now=self.now)
         made.mended = self.count
         return made
 
@@ -193,6 +193,91 @@ def rsa_certificate(folder: Path) -> tuple[str, Any]:
     return str(file), key.public_key()
 
 
+# Lifetimes
+
+LIFETIMES = {
+    **dict.fromkeys(
+        ("1e999", "-1e999", "NaN", "-1", "0", "true", "null", '"soon"', "[3600]", "{}", '"' + "9" * 5000 + '"'), 3600
+    ),
+    **{"60": 60, '"60"': 60, "60.9": 60, "0.5": 1},
+    **dict.fromkeys(("86401", "9007199254740991", "1000000000000000000", "9223372036854775808", "9" * 400), 86_400),
+}
+
+
+@pytest.mark.parametrize("provider", ["microsoft", "google", "generic"])
+@pytest.mark.parametrize(("written", "seconds"), LIFETIMES.items(), ids=[written[:20] for written in LIFETIMES])
+def test_a_lifetime_that_is_none_counts_as_an_hour_and_a_longer_one_as_a_day(
+    run: Run, certificates: Certificates, tmp_path: Path, provider: str, written: str, seconds: int
+) -> None:
+    async def scene(world: World) -> None:
+        more = f'"ext_expires_in": {written}, "refresh_in": {written}, "interval": {written}'
+        world.entra.script(Fault(200, f'{{"access_token": "tok123", "expires_in": {written}, {more}}}'))
+        login = {"grant": "refresh_token", "refresh_token": lambda: "kept"} if provider == "google" else {}
+        source = world.source(provider=provider, **login)
+        token = await token_of(source)
+        assert token.value == "tok123"
+        assert seconds - 10 < token.expires_at - token.fetched_at <= seconds
+        assert source.expires_at is not None
+        source.expires_at.astimezone().isoformat()
+        assert source.kept().expires_at == token.expires_at
+        (told,) = world.all(TokenFetched)
+        told.expires_at.astimezone()
+
+    in_world(run, certificates, tmp_path, scene)
+
+
+@pytest.mark.parametrize("answer", ["[" * 100_000, '{"access_token":' * 10_000, '{"expires_in": ' + "9" * 5000 + "}"])
+def test_an_answer_that_is_no_document_says_so(
+    run: Run, certificates: Certificates, tmp_path: Path, answer: str
+) -> None:
+    async def scene(world: World) -> None:
+        world.entra.script(Fault(200, answer))
+        outcome = await none_of(world.source(provider="generic"))
+        assert outcome.text == "no token from 127.0.0.1: it answered 200 with application/json, not JSON"
+
+    in_world(run, certificates, tmp_path, scene)
+
+
+@pytest.mark.parametrize("date", ["Tue, 01 Dec 99999999999 12:00:00 GMT", "Tue, 01 Dec 9999 12:00:00 -2359", "NaN", ""])
+@pytest.mark.parametrize("retry_after", ["1e999", "NaN", "-5", "Tue, 01 Dec 99999 12:00:00 GMT", "9" * 500])
+def test_a_date_that_is_none_is_no_trouble(
+    run: Run, certificates: Certificates, tmp_path: Path, date: str, retry_after: str
+) -> None:
+    async def scene(world: World) -> None:
+        fields = {"Retry-After": retry_after, "X-Date": date}
+        world.entra.script(Fault(429, "", "text/plain", fields))
+        outcome = await none_of(world.source(provider="generic"))
+        assert outcome.text.startswith("no token from 127.0.0.1: too many requests")
+        world.later(timedelta(hours=1, seconds=1))
+        assert isinstance(await world.source(provider="generic").get(), Token)
+
+    in_world(run, certificates, tmp_path, scene)
+
+
+@pytest.mark.parametrize("name", ["fetched_at", "expires_at", "error_at"])
+@pytest.mark.parametrize(
+    "value", ["1e999", "-1e999", "NaN", "1e18", "9223372036854775808", "-1", '"x"', "null", "[1]", "true"]
+)
+def test_a_moment_in_a_token_file_that_is_none_costs_a_new_token_at_most(
+    run: Run, certificates: Certificates, tmp_path: Path, name: str, value: str
+) -> None:
+    async def scene(world: World) -> None:
+        first = await token_of(world.source())
+        (path,) = (tmp_path / "tokens").glob("own")
+        kept = json.loads(path.read_text())
+        path.write_text(json.dumps({**kept, "error": "gone", name: "HERE"}).replace('"HERE"', value))
+        source = world.source()
+        found = source.kept()
+        for moment in (found.fetched_at, found.expires_at, found.error_at):
+            datetime.fromtimestamp(moment, UTC).astimezone()
+        token = await token_of(source)
+        assert 0 < token.expires_at - token.fetched_at <= 86_400
+        assert abs(token.fetched_at - first.fetched_at) < 3600
+        assert source.expires_at is not None
+
+    in_world(run, certificates, tmp_path, scene)
+
+
 # What goes wrong
 
 
@@ -242,7 +327,7 @@ def test_an_endpoint_that_is_down_or_of_another_authority_is_told_apart(
     run: Run, certificates: Certificates, tmp_path: Path, provider: str
 ) -> None:
     async def scene(world: World) -> None:
-        strange = world.source(provider=provider, ca=None, name="strange")
+        strange = world.source(provider=provider, tls_ca=None, name="strange")
         assert "signed by an unknown authority" in (await none_of(strange)).text
         await world.entra.go_down()
         assert "Connection refused" in (await none_of(world.source(provider=provider))).text

@@ -791,7 +791,7 @@ class AGate:
         self._upstream = upstream
         self._opens = opens
 
-    def __call__(self) -> bool:
+    async def __call__(self) -> bool:
         self.asked.append([command.partition(" ")[0] for command in self._upstream.commands[1:]])
         return self._opens
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
-from relay.transport.smtp import SmtpSettings, SmtpTransport
+from relay.transport.smtp import SmtpTransport
 from relay.transport.transaction import SmtpConnection
+from tests.kit import configured
 from tests.kit.certificates import Certificates
 from tests.kit.upstream import CLOSE, ScriptedUpstream
 from tests.transport.conftest import Run
@@ -22,7 +23,7 @@ GOOGLE_ERROR = {"status": "400", "schemes": "Bearer", "scope": "https://mail.goo
 
 
 def transport(world: World, upstream: ScriptedUpstream, **terms: Any) -> SmtpTransport:
-    settings = SmtpSettings(
+    settings = configured.smtp(
         name="own",
         host=upstream.host,
         port=upstream.port,

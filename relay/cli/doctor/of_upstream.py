@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from relay.cli.doctor.findings import Finding, Mark, filled, good, untried, warning
 from relay.cli.human import octets
-from relay.config.model import HttpsUpstream, SmtpUpstream
 from relay.config.preset import preset
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
@@ -16,14 +15,17 @@ from relay.observe.reading import connection_remedy, sender_remedy
 from relay.observe.remedies import REMEDIES
 from relay.observe.trouble import Answer
 from relay.transport.offers import Offers
-from relay.transport.smtp import Heard
+from relay.transport.smtp import Heard, SmtpSettings
 from relay.transport.tls import end_of, names_of
 
 _BEFORE = "the TLS files of "  # what keeps a connection from being tried, in the words of `transport.smtp`
 
 
-def of_way(name: str, settings: SmtpUpstream, heard: Heard | None, outcome: Deferred | None) -> Iterator[Finding]:
-    """What went well, as far as AUTH; then where the connection stopped, if it did."""
+def of_way(
+    settings: SmtpSettings, heard: Heard | None, outcome: Deferred | None, known: str | None
+) -> Iterator[Finding]:
+    """What went well, as far as AUTH; then where the connection stopped, if it did. `known` is the preset."""
+    name = settings.name
     stage = outcome.stage if outcome is not None else None
     if outcome is not None and outcome.text.startswith(_BEFORE):
         pass
@@ -33,8 +35,8 @@ def of_way(name: str, settings: SmtpUpstream, heard: Heard | None, outcome: Defe
             yield good("connect", f"port {settings.port}")
     if heard is not None:
         if settings.tls != "none":
-            yield of_certificate(name, settings, heard, datetime.now(UTC))
-        yield from of_ehlo(name, settings, heard)
+            yield of_certificate(settings, heard, datetime.now(UTC))
+        yield from of_ehlo(settings, heard, known)
     if outcome is not None:
         yield of_stop(name, outcome)
 
@@ -48,11 +50,11 @@ def of_stop(name: str, outcome: Deferred, part: str = "") -> Finding:
     return Finding(Mark.BAD, part or str(outcome.stage), told, filled(REMEDIES[remedy], name=name))
 
 
-def of_certificate(name: str, settings: SmtpUpstream, heard: Heard, now: datetime) -> Finding:
+def of_certificate(settings: SmtpSettings, heard: Heard, now: datetime) -> Finding:
     how = f"{heard.version}{' by STARTTLS' if settings.tls == 'starttls' else ''}"
     ends = end_of(heard.certificate)
     if not settings.tls_verify or ends is None:
-        return warning("tls", f"{how}; whose certificate it is, nobody checks", "unverified", name=name)
+        return warning("tls", f"{how}; whose certificate it is, nobody checks", "unverified", name=settings.name)
     first, *more = names_of(heard.certificate).split(", ")
     others = f" and {len(more)} more" if more else ""
     told = f"{how}; certificate good for {first or settings.host}{others}, {(ends - now).days} days left"
@@ -60,34 +62,34 @@ def of_certificate(name: str, settings: SmtpUpstream, heard: Heard, now: datetim
 
 
 def of_endpoint(
-    name: str, settings: HttpsUpstream, ends: datetime | None, outcome: Deferred | None, now: datetime
+    name: str, host: str, port: int, ends: datetime | None, outcome: Deferred | None, now: datetime
 ) -> Iterator[Finding]:
     """As far as TLS: whether the credentials are right, only a message could show."""
     stage = outcome.stage if outcome is not None else None
     if stage not in (Stage.AUTH, Stage.DNS) and not (outcome is not None and outcome.text.startswith(_BEFORE)):
-        yield good("dns", settings.url.host)
+        yield good("dns", host)
         if stage is not Stage.CONNECT:
-            yield good("connect", f"port {settings.url.port}")
+            yield good("connect", f"port {port}")
     if outcome is not None:
         yield of_stop(name, outcome)
         return
     if ends is not None:
-        told = f"certificate good for {settings.url.host}, {(ends - now).days} days left"
+        told = f"certificate good for {host}, {(ends - now).days} days left"
         yield warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
     yield untried("auth", "an endpoint judges it with a message (relay test)")
 
 
-def of_ehlo(name: str, settings: SmtpUpstream, heard: Heard) -> Iterator[Finding]:
+def of_ehlo(settings: SmtpSettings, heard: Heard, known: str | None) -> Iterator[Finding]:
     """What EHLO offers, and where that is not what the preset or the configuration says."""
-    size = Offers.of(heard.extensions).size
+    name, size = settings.name, Offers.of(heard.extensions).size
     words = ["AUTH " + " ".join(heard.mechanisms).upper() if heard.mechanisms else "no AUTH"]
     words.append("no SIZE" if size is None else f"SIZE {octets(size)}" if size else "SIZE without a limit")
     told = ", ".join(words)
-    known = preset(settings.preset) if settings.preset is not None else None
-    missing = [one for one in known.mechanisms if one not in heard.mechanisms] if known is not None else []
+    wanted = preset(known).mechanisms if known is not None else ()
+    missing = [one for one in wanted if one not in heard.mechanisms]
     if missing:
-        told += f"; the preset {settings.preset} expects AUTH {' '.join(missing).upper()} as well"
-        yield warning("ehlo", told, "not-the-preset", name=name, preset=settings.preset or "")
+        told += f"; the preset {known} expects AUTH {' '.join(missing).upper()} as well"
+        yield warning("ehlo", told, "not-the-preset", name=name, preset=known or "")
     elif size and settings.max_message_size is not None and size < settings.max_message_size:
         told += f"; max_message_size says {octets(settings.max_message_size)}"
         yield warning("ehlo", told, "size", name=name)
@@ -97,7 +99,7 @@ def of_ehlo(name: str, settings: SmtpUpstream, heard: Heard) -> Iterator[Finding
         yield warning("starttls", "offered, and not used (tls: none)", "starttls-unused", name=name)
 
 
-def of_login(settings: SmtpUpstream) -> Finding:
+def of_login(settings: SmtpSettings) -> Finding:
     """A connection that came through."""
     if settings.auth == "none":
         return untried("auth", "none is configured")

@@ -10,7 +10,7 @@ from relay.cli.doctor import of_domain
 from relay.cli.doctor.findings import Chapter, Finding, untried, warning
 from relay.cli.doctor.names import DnsSilent
 from relay.cli.doctor.of_domain import Dmarc, Spf, Way
-from relay.config.model import Config, SmtpUpstream
+from relay.config.model import Config
 from relay.config.preset import preset
 from relay.errors import RelayError
 from relay.mail.address import Address
@@ -57,7 +57,7 @@ async def look(config: Config, open_names: Callable[[], Asked]) -> list[Chapter]
     domains: dict[str, list[Way]] = {}
     for author, reverse, name in _ways(config):
         settings = config.upstreams[name]
-        if not isinstance(settings, SmtpUpstream) or not author.domain:
+        if settings.dkim_selectors is None or not author.domain:
             continue
         known = preset(settings.preset) if settings.preset is not None else None
         way = Way(

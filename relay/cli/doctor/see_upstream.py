@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from relay import wiring
 from relay.cli.desk import Nobody
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
-from relay.config.model import Config, HttpsUpstream, SmtpUpstream
+from relay.config import outside
+from relay.config.model import Config
 from relay.errors import RelayError
 from relay.events import Event, UpstreamConnected
 from relay.mail.outcome import Deferred
 from relay.observe.trouble import Answer
 from relay.transport.smtp import SmtpTransport
-from relay.transport.transaction import SmtpConnection
+from relay.transport.transaction import SmtpConnection, SmtpTimeouts
 
-_PATIENCE = timedelta(seconds=20)  # for each reply: a person waits
+_PATIENCE = 20.0  # seconds, for each reply: a person waits
 
 
 async def look(
@@ -27,13 +29,23 @@ async def look(
     """`senders`: the addresses to ask about. `aside`: what the running relay heard at AUTH, if that is not to be
     tried again."""
     settings = config.upstreams[name]
-    if isinstance(settings, HttpsUpstream):
-        return Chapter(f"{name}: {settings.url.where}", tuple(await _endpoint(name, settings, config)))
-    if not isinstance(settings, SmtpUpstream):
+    if settings.server is None:
         return Chapter(name, (untried("upstream", f"type: {settings.type} is not looked at"),))
-    title = f"{name}: {settings.host} port {settings.port}"
+    host, port = settings.server
+    title, certificate = f"{name}: {host} port {port}", _Certificate()
     try:
-        return Chapter(title, tuple(await _looked(name, _hurried(config, name), senders, aside, state_key)))
+        way = wiring.transport(name, config, observer=certificate, state_key=state_key)
+        if isinstance(way, SmtpTransport):
+            found = await _smtp(way, senders, aside, known=settings.preset)
+            return Chapter(title, (*_ends(name, config), *found))
+        title = f"{name}: {settings.where}"
+        outcome = await way.connect()
+        stopped = outcome if isinstance(outcome, Deferred) else None
+        if not isinstance(outcome, Deferred):
+            await outcome.close()
+        return Chapter(
+            title, tuple(of_upstream.of_endpoint(name, host, port, certificate.ends, stopped, datetime.now(UTC)))
+        )
     except RelayError as error:
         return Chapter(title, (bad("upstream", str(error), "check"),))
 
@@ -48,40 +60,26 @@ class _Certificate:
             self.ends = event.certificate_expires
 
 
-async def _endpoint(name: str, settings: HttpsUpstream, config: Config) -> list[Finding]:
-    certificate = _Certificate()
-    outcome = await wiring.transport(name, config, observer=certificate).connect()
-    stopped = outcome if isinstance(outcome, Deferred) else None
-    if not isinstance(outcome, Deferred):
-        await outcome.close()
-    return list(of_upstream.of_endpoint(name, settings, certificate.ends, stopped, datetime.now(UTC)))
-
-
-async def _looked(
-    name: str, config: Config, senders: Iterable[str], aside: Answer | None, state_key: str | None
+async def _smtp(
+    way: SmtpTransport, senders: Iterable[str], aside: Answer | None, *, known: str | None
 ) -> list[Finding]:
-    settings = config.upstreams[name]
-    assert isinstance(settings, SmtpUpstream)
-    found = _ends(name, config)
-    way = wiring.transport(name, config, observer=Nobody(), state_key=state_key)
-    assert isinstance(way, SmtpTransport)
-    login = aside is None
-    if way.tokens is not None:
-        token = await way.tokens.get(fresh=True)
+    """`known` is the preset, where there is one."""
+    found, name, tokens, login = [], way.name, way.tokens, aside is None
+    if tokens is not None:
+        token = await tokens.get(fresh=True)
         if isinstance(token, Deferred):
             found.append(of_upstream.of_stop(name, token, "token"))
             login = False
         else:
             ends = datetime.fromtimestamp(token.expires_at, UTC)
-            found.append(of_upstream.of_token(way.tokens.terms.username, ends))
+            found.append(of_upstream.of_token(tokens.terms.username, ends))
+    settings = replace(way.settings, timeouts=_hurried(way.settings.timeouts))
     if not login:
-        anonymous = {"auth": "none", "username": None, "password": None, "oauth2": None}
-        config = _changed(config, name, settings.model_copy(update=anonymous))
-        way = wiring.transport(name, config, observer=Nobody())
-        assert isinstance(way, SmtpTransport)
+        settings, tokens = replace(settings, auth="none", username=None, password=None), None
+    way = SmtpTransport(settings, observer=Nobody(), tokens=tokens)
     outcome = await way.connect()
     stopped = outcome if isinstance(outcome, Deferred) else None
-    found += of_upstream.of_way(name, settings, way.heard, stopped)
+    found += of_upstream.of_way(settings, way.heard, stopped, known)
     if isinstance(outcome, Deferred):
         return found
     try:
@@ -110,7 +108,7 @@ async def _senders(name: str, connection: SmtpConnection, senders: Iterable[str]
 
 def _ends(name: str, config: Config) -> list[Finding]:
     now = datetime.now(UTC)
-    ends = wiring.credentials(config)
+    ends = outside.credentials(config)
     return [
         of_upstream.of_end(name, what, ends[f"{what}:{name}"], now)
         for what in ("secret", "certificate")
@@ -118,17 +116,10 @@ def _ends(name: str, config: Config) -> list[Finding]:
     ]
 
 
-def _hurried(config: Config, name: str) -> Config:
+def _hurried(times: SmtpTimeouts) -> SmtpTimeouts:
     """The same, with as much patience as a person has."""
-    settings = config.upstreams[name]
-    assert isinstance(settings, SmtpUpstream)
-    times = settings.timeouts
     shorter = {key: min(getattr(times, key), _PATIENCE) for key in ("connect", "greeting", "command")}
-    return _changed(config, name, settings.model_copy(update={"timeouts": times.model_copy(update=shorter)}))
-
-
-def _changed(config: Config, name: str, settings: SmtpUpstream) -> Config:
-    return config.model_copy(update={"upstreams": {**config.upstreams, name: settings}})
+    return replace(times, **shorter)
 
 
 async def clock_of(config: Config) -> tuple[float, str] | None:
@@ -139,12 +130,12 @@ async def clock_of(config: Config) -> tuple[float, str] | None:
     from relay.transport.token_http import TokenHttp
 
     for settings in config.upstreams.values():
-        if not isinstance(settings, SmtpUpstream) or settings.oauth2 is None:
+        if settings.oauth2 is None:
             continue
         with contextlib.suppress(RelayError):
             terms = wiring.oauth2_terms(settings)
             url = terms.authority or terms.token_url
-            ahead = await asyncio.to_thread(TokenHttp(terms.ca).ahead, url)
+            ahead = await asyncio.to_thread(TokenHttp(terms.tls_ca).ahead, url)
             if ahead is not None:
                 return ahead, urlsplit(url).hostname or url
     return None

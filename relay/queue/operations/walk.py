@@ -33,16 +33,20 @@ _WAITS = (State.PENDING, State.HELD)
 class _New:
     """An entry to be put, as rows."""
 
-    __slots__ = ("attempts", "content", "entry", "key", "recipients", "row", "spool_file")
+    __slots__ = ("attempts", "content", "entry", "key", "recipients", "row", "spool_file", "ways")
 
-    def __init__(self, key: int, entry: Entry, place: int, attempts: int, spool: Spool) -> None:
+    def __init__(
+        self, key: int, entry: Entry, place: int, attempts: int, spool: Spool, ways: Sequence[str] = ()
+    ) -> None:
+        recipients = entry.submission.envelope.recipients
         self.key = key
         self.entry = entry
         self.attempts = attempts
         self.spool_file = spool.name(entry.content) if isinstance(entry.content, FileContent) else None
         self.row = entry_row(key, entry, place, attempts, self.spool_file)
         self.content = content_row(key, entry)
-        self.recipients = recipient_rows(key, entry.submission.envelope.recipients)
+        self.ways = ways or ("",) * len(recipients)
+        self.recipients = recipient_rows(key, recipients, self.ways)
 
     def gather(self, bulk: Bulk) -> None:
         bulk.entries.append(self.row)
@@ -53,12 +57,14 @@ class _New:
 class Put(Operation[Lease]):
     __slots__ = ("_held", "_leased", "_new")
 
-    def __init__(self, key: int, entry: Entry, spool: Spool, *, leased: bool, held: bool) -> None:
+    def __init__(
+        self, key: int, entry: Entry, spool: Spool, *, leased: bool, held: bool, ways: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self._leased = leased
         self._held = held
         place = LEASED if leased else HELD if held else DUE
-        self._new = _New(key, entry, place, entry.attempts + leased, spool)
+        self._new = _New(key, entry, place, entry.attempts + leased, spool, ways)
         self.born = (key,)
         self.refused_file = self._new.spool_file
 
@@ -89,13 +95,31 @@ class Put(Operation[Lease]):
             entry.warned,
             entry.rerouted,
         )
-        pending = tuple([Pending(n, recipient) for n, recipient in enumerate(entry.submission.envelope.recipients)])
+        those = zip(entry.submission.envelope.recipients, new.ways, strict=True)
+        pending = tuple([Pending(n, recipient, way=way) for n, (recipient, way) in enumerate(those)])
         lease = Lease(kept, pending, new.key)
         books.put(kept, lease if self._leased else None, new.attempts, held=self._held)
         return lease
 
     def orphaned(self, result: Lease) -> Sequence[Lease]:
         return (result,) if self._leased else ()
+
+
+class ChangeWay(Operation[None]):
+    """The recipients of a session code that are at these `places` may be sent it by `way`, and by no other."""
+
+    __slots__ = ("_key", "_places", "_way")
+
+    def __init__(self, key: int, places: Sequence[int], way: str) -> None:
+        super().__init__()
+        self._key = key
+        self._places = places
+        self._way = way
+
+    def run(self, work: Work) -> None:
+        work.execute("change_way", (self._way, self._key, work.keys(self._places)))
+
+    def apply(self, books: Books) -> None: ...
 
 
 class Settle(Operation[Sequence[str]]):

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
-LAYOUT = 5  # the number of `schema.sql`
+LAYOUT = 6  # the number of `schema.sql`
 PAGE_SIZE = 16384
 CHECKPOINT_PAGES = 1000  # of the log (16 MiB): then it is copied to the database, while no caller waits
 BUSY_MILLISECONDS = 1000  # another process may hold the database for a moment (a backup, a shell)

@@ -37,7 +37,7 @@ WHERE place <> 4 AND (place <> 2 OR ?1) AND (
                                   reverse_path, ret, envid, because, set_aside, wish) AS BLOB))
     OR EXISTS (
         SELECT 1 FROM recipient WHERE entry = id AND NOT is_text(
-            CAST(concat_ws(' ', address, notify, orcpt, state, last_reply, in_doubt_at, upstream) AS BLOB)
+            CAST(concat_ws(' ', address, notify, orcpt, state, last_reply, in_doubt_at, upstream, way) AS BLOB)
         )
     )
 );
@@ -57,7 +57,8 @@ WHERE id = ?;
 UPDATE recipient SET
     address = plain(CAST(address AS BLOB)), notify = plain(CAST(notify AS BLOB)), orcpt = plain(CAST(orcpt AS BLOB)),
     state = plain(CAST(state AS BLOB)), last_reply = plain(CAST(last_reply AS BLOB)),
-    in_doubt_at = plain(CAST(in_doubt_at AS BLOB)), upstream = plain(CAST(upstream AS BLOB))
+    in_doubt_at = plain(CAST(in_doubt_at AS BLOB)), upstream = plain(CAST(upstream AS BLOB)),
+    way = plain(CAST(way AS BLOB))
 WHERE entry = ?;
 
 -- Start.
@@ -84,6 +85,12 @@ WHERE state NOT IN ('delivered', 'failed', 'expired', 'cancelled') AND (place <>
 
 -- name: leased_wishes
 SELECT id FROM entry WHERE place = 2 AND wish <> '';
+
+-- Nobody knows how far the attempts came: their session codes may have arrived, by their way.
+-- name: doubt_codes
+UPDATE recipient SET in_doubt = max(in_doubt, 1), in_doubt_at = way
+WHERE state = 'pending' AND way <> ''
+  AND entry IN (SELECT id FROM entry WHERE place = 2 AND session_code = 1 AND attempts > 0);
 
 -- name: take_back
 UPDATE entry SET place = 0 WHERE place = 2;

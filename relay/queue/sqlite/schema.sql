@@ -65,7 +65,7 @@ CREATE TABLE content (
 
 -- One row for each recipient, `n` its place in the envelope; rows stay until the entry leaves.
 -- `in_doubt_at`: the upstream of the last attempt that left it in doubt, or ''. `upstream`: which was asked last, or ''.
--- `ended_at`: when this recipient came to its end.
+-- `ended_at`: when this recipient came to its end. `way`: of a session code, the one upstream that may have been sent it, or ''.
 CREATE TABLE recipient (
     entry       INTEGER NOT NULL,
     n           INTEGER NOT NULL,
@@ -78,6 +78,7 @@ CREATE TABLE recipient (
     in_doubt_at TEXT    NOT NULL,
     upstream    TEXT    NOT NULL DEFAULT '',
     ended_at    INTEGER,
+    way         TEXT    NOT NULL DEFAULT '',
     PRIMARY KEY (entry, n)
 ) STRICT, WITHOUT ROWID;
 

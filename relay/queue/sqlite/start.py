@@ -127,6 +127,7 @@ def look_around(
     work.execute("forget_summarised")
     if leases:
         wished = [key for (key,) in work.execute("leased_wishes")]
+        work.execute("doubt_codes")
         work.execute("take_back")
         changes = apply_wishes(work, wished, now, history=history)
     routes(work)  # who starts a relay asks for them

@@ -10,7 +10,7 @@ INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 INSERT INTO content VALUES (?, zeroblob(? * 16384), ?, ?);
 
 -- name: insert_recipient
-INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '', '', NULL);
+INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '', '', NULL, ?);
 
 -- A settlement may be recorded twice, when nobody knows whether the first commit reached the disk.
 -- name: insert_history
@@ -36,6 +36,9 @@ FROM entry WHERE id IN carray(?1);
 UPDATE recipient SET state = ?1, last_reply = ?2, in_doubt = ?3, in_doubt_at = ?4,
        upstream = CASE ?5 WHEN '' THEN upstream ELSE ?5 END, ended_at = ?6
 WHERE entry = ?7 AND n = ?8;
+
+-- name: change_way
+UPDATE recipient SET way = ? WHERE entry = ? AND n IN carray(?);
 
 -- name: rest_of
 SELECT wish, (SELECT count(*) FROM recipient WHERE entry = id AND state = 'held') FROM entry WHERE id = ?;
@@ -63,7 +66,7 @@ SELECT * FROM entry WHERE place > 2 AND place = 3 AND route = ? AND session_code
 SELECT entry, head_length, body FROM content WHERE entry IN carray(?);
 
 -- name: select_recipients
-SELECT entry, address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at
+SELECT entry, address, notify, orcpt, state, last_reply, in_doubt, in_doubt_at, way
 FROM recipient WHERE entry IN carray(?) ORDER BY entry, n;
 
 -- name: lease
