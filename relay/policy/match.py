@@ -12,14 +12,14 @@ from itertools import chain
 from typing import NamedTuple
 
 from relay.mail import encoding
-from relay.mail.author import Author, authors_of, unambiguous
+from relay.mail.author import authors_of, unambiguous
 from relay.mail.header import Field, Header, value
 from relay.mail.submission import Submission
 from relay.policy.pattern import LONGEST
 from relay.policy.rules import Match, Pattern
 from relay.policy.together import Together
 
-_ALL_AUTHORS = "from, of all"  # the condition of which each author has to hold
+_ALL_AUTHORS = "from, all"  # "from", where each author has to match
 MOST_FIELDS = 100  # of one name that are looked at, from the top
 
 
@@ -35,14 +35,11 @@ class View:
         return Header.parse(self.submission.head)
 
     @cached_property
-    def authors(self) -> tuple[Author, ...]:
-        """Of all From fields, in order; none where From is larger than `authors_of` reads."""
-        return authors_of([value(field) for field in self.header.all(b"from")])
-
-    @cached_property
     def from_(self) -> tuple[str, ...]:
-        """The bare addresses of the authors, with the domain in lower case."""
-        return tuple([_folded(author.address) for author in self.authors if author.address])
+        """The bare addresses of the authors in all From fields, in order, with the domain in lower case; none where
+        From is larger than `authors_of` reads."""
+        authors = authors_of([value(field) for field in self.header.all(b"from")])
+        return tuple([_folded(author.address) for author in authors if author.address])
 
     @cached_property
     def is_plain(self) -> bool:
@@ -74,10 +71,8 @@ class View:
 
         Of a field in the header, the raw unfolded values of the first `MOST_FIELDS`.
         """
-        if condition == _ALL_AUTHORS:
-            return self.from_ if self.is_plain else ()
         match condition:
-            case "from":
+            case "from" | "from, all":
                 return self.from_
             case "to":
                 return self.to
@@ -115,7 +110,7 @@ def _ip(address: str) -> IPv4Address | IPv6Address | None:
         return None  # a Unix socket
 
 
-_Answers = dict[str, list[set[str]]]
+_Answers = dict[str, list[frozenset[str]]]
 
 
 class Condition(NamedTuple):
@@ -141,21 +136,21 @@ class Matches:
         by_kind: dict[str, list[Pattern]] = {}
         for kind, patterns in chain.from_iterable(map(_patterns, self._matches)):
             by_kind.setdefault(kind, []).extend(patterns)
-        # What costs least stands last in a match, and is asked first.
-        self._asked = tuple([tuple([(k, _sources(p)) for k, p in reversed(_patterns(m))]) for m in self._matches])
+        self._asked = tuple(map(_asked, self._matches))
         self._together = {kind: Together(patterns) for kind, patterns in by_kind.items()}
         self.weight = sum(together.weight for together in self._together.values())
 
     def first(self, view: View) -> int | None:
         """The place of the first that holds: all of its conditions do, any pattern of each."""
         answers: _Answers = {}
-        for place, match in enumerate(self._matches):
-            if _holds_besides(match, view):
-                for kind, sources in self._asked[place]:
-                    if not self._holds(kind, sources, view, answers):
-                        break
-                else:
-                    return place
+        for place, (besides, asked) in enumerate(self._asked):
+            if besides is not None and not _holds_besides(besides, view):
+                continue
+            for kind, sources in asked:
+                if not self._holds(kind, sources, view, answers):
+                    break
+            else:
+                return place
         return None
 
     def tried(self, view: View) -> tuple[tuple[Condition, ...], ...]:
@@ -167,7 +162,7 @@ class Matches:
                 Condition(
                     "from" if kind == _ALL_AUTHORS else kind,
                     _sources(patterns),
-                    view.from_ if kind == _ALL_AUTHORS else view.asked(kind),
+                    view.asked(kind),
                     self._holds(kind, _sources(patterns), view, answers),
                 )
                 for kind, patterns in _patterns(match)
@@ -187,15 +182,14 @@ class Matches:
         """Whether any pattern of `sources` matches a value of `kind`; or each of them, where all authors have to."""
         found = answers.get(kind)
         if found is None:
-            holding = self._together[kind].holding
-            found = [set(holding(value)) for value in view.asked(kind)]
-            if kind != _ALL_AUTHORS:
-                found = [set().union(*found)]
+            found = list(map(self._together[kind].holding, view.asked(kind)))
+            if len(found) > 1 and kind != _ALL_AUTHORS:
+                found = [frozenset().union(*found)]
             answers[kind] = found
         for held in found:
             if held.isdisjoint(sources):
                 return False
-        return bool(found)
+        return bool(found) and (kind != _ALL_AUTHORS or view.is_plain)
 
 
 def _patterns(match: Match) -> list[tuple[str, tuple[Pattern, ...]]]:
@@ -210,6 +204,14 @@ def _patterns(match: Match) -> list[tuple[str, tuple[Pattern, ...]]]:
         ("user", match.user),
     ]
     return [(kind, patterns) for kind, patterns in asked if patterns is not None]
+
+
+def _asked(match: Match) -> tuple[Match | None, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """`match` where it has conditions that are no patterns, and the others; what costs least stands last in `_patterns`
+    and is asked first."""
+    besides = (match.client, match.session_code, match.max_size, match.recipients)
+    asked = tuple([(kind, _sources(patterns)) for kind, patterns in reversed(_patterns(match))])
+    return None if besides == (None,) * len(besides) else match, asked
 
 
 def _sources(patterns: Iterable[Pattern]) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ class _Set(Protocol):
 
 _Sets = tuple[tuple[_Set, tuple[str, ...]], ...]
 Searched = Glob | Expression
+_NONE: frozenset[str] = frozenset()
 
 
 class Together:
@@ -54,26 +55,26 @@ class Together:
         by_themselves = sum(pattern.compiled.programsize for pattern in alone)
         self.weight = in_sets + _BY_ITSELF * by_themselves + _COMPARED * len(self._lengths)
 
-    def holding(self, value: str) -> Sequence[str]:
+    def holding(self, value: str) -> frozenset[str]:
         """The sources of those that match `value`, of which at most `LONGEST` characters are looked at."""
         value = value[:LONGEST]
         folded = value.casefold()
-        found = self._literals.get(folded, [])
+        found = self._literals.get(folded, _NONE)
         for length in self._lengths:
-            found = found + self._endings.get(folded[len(folded) - length :], [])
+            found |= self._endings.get(folded[len(folded) - length :], _NONE)
         if self._folded:
-            found = found + _searched(self._folded, folded)
+            found = found.union(_searched(self._folded, folded))
         if self._raw:
-            found = found + _searched(self._raw, value)
+            found = found.union(_searched(self._raw, value))
         if self._alone:
-            found = found + [pattern.source for pattern in self._alone if pattern.matches(value)]
+            found = found.union([pattern.source for pattern in self._alone if pattern.matches(value)])
         return found
 
 
-def _by_text(patterns: Iterable[Literal] | Iterable[Ending]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _by_text(patterns: Iterable[Literal] | Iterable[Ending]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
     for pattern in patterns:
-        found.setdefault(pattern.folded, []).append(pattern.source)
+        found[pattern.folded] = found.get(pattern.folded, _NONE) | {pattern.source}
     return found
 
 

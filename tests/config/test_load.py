@@ -226,7 +226,7 @@ def test_an_empty_list_of_patterns_below_a_header_field_is_named_as_any_other() 
     ("rules", "patterns", "complaint"),
     [
         (1000, 4, None),
-        (1001, 1, "senders: 1001 rules; there can be 1000 at most"),
+        (1001, 2, "senders: 1001 rules; there can be 1000 at most"),
         (801, 5, "senders: 4005 patterns; there can be 4000 at most"),
     ],
 )

@@ -151,6 +151,18 @@ async def test_thousands_of_pipelined_commands_are_all_answered(house_of: HouseO
 
 
 @on_both_loops
+async def test_content_is_read_behind_a_thousand_recipients_in_one_write_that_ends_with_data(house_of: HouseOf) -> None:
+    """As many octets as are not read on before they are answered, with DATA as the last of them."""
+    async with house_of() as house:
+        client = await house.client()
+        recipients = b"".join(b"RCPT TO:<klant.nummer.%d@afdeling.example.com>\r\n" % n for n in range(1000))
+        client.send(b"MAIL FROM:<jan@example.nl>\r\n" + recipients + b"DATA\r\n")
+        assert codes([await client.reply() for _ in range(1002)]) == [b"250"] * 1001 + [b"354"]
+        client.send(MESSAGE + b".\r\n")
+        assert codes([await client.reply()]) == [b"250"]
+
+
+@on_both_loops
 async def test_commands_end_with_a_bare_lf_as_well(house_of: HouseOf) -> None:
     async with house_of() as house:
         client = await house.connect()

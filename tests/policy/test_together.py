@@ -87,7 +87,7 @@ def looking() -> Iterator[Looked]:
     looked = Looked()
     hold, search = Together.holding, together._searched
 
-    def holding(self: Together, value: str) -> Sequence[str]:
+    def holding(self: Together, value: str) -> frozenset[str]:
         looked.values += 1
         return hold(self, value)
 
