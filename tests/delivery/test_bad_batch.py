@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.upstream import UpstreamLimits
 from relay.events import (
     MessageBlamed,
     RecipientDeferred,
@@ -32,6 +32,7 @@ from tests.delivery.house import HouseInVirtualTime, policy
 from tests.delivery.test_codes_of_an_hour import a_code
 from tests.delivery.ways import TAKEN, all_of
 from tests.kit import virtual_time
+from tests.kit.alone import alone
 from tests.kit.ledger import balanced
 from tests.kit.machine import MEMORY
 
@@ -102,7 +103,7 @@ class House(HouseInVirtualTime):
 
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Any:
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = Upstream(self.picky, limits, observer=self.watch, changed=self.changed)
+        self.upstreams[name] = alone(self.picky, limits, observer=self.watch, changed=self.changed)
 
     def delays(self, start: str) -> list[float]:
         """Seconds from acceptance to delivery, of messages whose name begins so."""
