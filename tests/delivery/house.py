@@ -24,7 +24,7 @@ from relay.policy.retry import Schedule
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery.ways import Watch, Way
-from tests.kit import configured
+from tests.kit import configured, virtual_time
 from tests.kit.alone import alone
 from tests.kit.store import usual
 from tests.queue.mail import NOON, an_entry
@@ -211,6 +211,18 @@ class DeliveryHouse:
         for upstream in self.upstreams.values():
             await upstream.close()
         await self.store.close()
+
+
+class HouseInVirtualTime(DeliveryHouse):
+    """Its clock is that of the loop."""
+
+    @property
+    def now(self) -> datetime:  # type: ignore[override]
+        return virtual_time.now()
+
+    @now.setter
+    def now(self, _: object) -> None:
+        pass
 
 
 def replace_ids(entry: Entry, now: datetime) -> Entry:

@@ -28,7 +28,7 @@ from relay.mail.reply import Reply
 from relay.policy.decide import SESSION_CODES
 from relay.policy.retry import Schedule
 from relay.transport.port import Delivery, DeliveryRequest
-from tests.delivery.house import DeliveryHouse, policy
+from tests.delivery.house import HouseInVirtualTime, policy
 from tests.delivery.test_codes_of_an_hour import a_code
 from tests.delivery.ways import TAKEN, all_of
 from tests.kit import virtual_time
@@ -98,18 +98,8 @@ class _Line:
         self.usable = False
 
 
-class House(DeliveryHouse):
-    """In virtual time."""
-
+class House(HouseInVirtualTime):
     picky: Picky
-
-    @property
-    def now(self) -> Any:
-        return virtual_time.now()
-
-    @now.setter
-    def now(self, _: object) -> None:
-        pass
 
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Any:
         limits = UpstreamLimits(connections, most)

@@ -30,7 +30,7 @@ from relay.mail.content import MemoryContent
 from relay.policy.decide import SESSION_CODES
 from relay.policy.retry import Schedule
 from relay.queue.model import Entry
-from tests.delivery.house import DeliveryHouse, policy
+from tests.delivery.house import HouseInVirtualTime, policy
 from tests.delivery.weather import (
     BLACK_HOLE,
     CLOSING_DOWN,
@@ -73,20 +73,10 @@ PLAN: tuple[tuple[float, str, Weather, Weather], ...] = (  # from this minute on
 )
 
 
-class Hour(DeliveryHouse):
-    """A house in virtual time."""
-
+class Hour(HouseInVirtualTime):
     records: Records
     chance: Random
     born: dict[str, float]
-
-    @property
-    def now(self) -> Any:
-        return virtual_time.now()
-
-    @now.setter
-    def now(self, _: object) -> None:
-        pass
 
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Any:
         column = {"vendor": 2, "own": 3}[name]
