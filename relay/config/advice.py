@@ -76,8 +76,7 @@ def _keys(config: Config) -> Iterator[Finding]:
 
 def _world_readable(file: FilePath) -> bool:
     try:
-        mode = os.stat(file).st_mode
-        return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
+        return bool(os.stat(file).st_mode & stat.S_IROTH)
     except (OSError, ValueError):
         return False
 

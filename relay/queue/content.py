@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 
-from relay.durable import Directory
 from relay.values import frozen
 
 
 @frozen
 class FileContent:
-    """A message that lies in the file `name` (a spool file of the queue); the head is kept beside it."""
+    """A message that lies in a file (a spool file of the queue); the head is kept beside it."""
 
-    folder: Directory
-    name: str
+    path: str
     size: int
     head: bytes
 
@@ -23,7 +21,7 @@ class FileContent:
 
     def read(self, offset: int, length: int) -> bytes:
         # Opened for every piece: a waiting message must not hold a file descriptor.
-        descriptor = self.folder.open(self.name)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.pread(descriptor, length, offset)
         finally:

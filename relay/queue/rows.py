@@ -276,17 +276,17 @@ def _content(row: EntryRow, head_length: int, body: bytes, spool: Spool) -> Cont
         if len(body) != size:
             raise Unreadable("its content is damaged")
         return MemoryContent(body, head_length)
-    content = FileContent(spool.folder, row.spool_file, size, body)
+    path = spool.path(row.spool_file)
     try:
-        with open(spool.folder.open(row.spool_file), "rb") as file:
+        with open(path, "rb") as file:
             there, head = os.fstat(file.fileno()).st_size, file.read(len(body))
     except FileNotFoundError:
         raise Unreadable("its spool file is missing") from None
     except OSError:
-        return content  # the machine fails, and may not at the attempt
+        return FileContent(path, size, body)  # the machine fails, and may not at the attempt
     if there != size or head != body:
         raise Unreadable("its spool file is damaged")
-    return content
+    return FileContent(path, size, body)
 
 
 def address_of(text: str) -> Address:
