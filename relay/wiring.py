@@ -219,7 +219,7 @@ def _tls_context(index: int, config: model.Config) -> ssl.SSLContext | None:
         where = config.where(("listeners", index, "tls_profile"))
         raise BadConfig((ConfigError(where, str(error), "write tls_profile: modern"),)) from None
     try:
-        context.load_cert_chain(listener.certificate, listener.key)
+        tls.load_pair(context, listener.certificate, listener.key)
     except (OSError, ssl.SSLError) as error:
         where = config.where(("listeners", index, "certificate"))
         problem = f"the certificate or its key cannot be read: {error.strerror or error}"

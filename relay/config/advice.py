@@ -76,7 +76,8 @@ def _keys(config: Config) -> Iterator[Finding]:
 
 def _world_readable(file: FilePath) -> bool:
     try:
-        return bool(os.stat(file).st_mode & stat.S_IROTH)
+        mode = os.stat(file).st_mode
+        return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
     except (OSError, ValueError):
         return False
 

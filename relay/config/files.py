@@ -15,6 +15,7 @@ from pathlib import Path as FilePath
 
 from relay.config import tls
 from relay.config.problems import Finding, Path
+from relay.durable import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,7 @@ class Pair:
         return tls.certificate_end(context, self.certificate)
 
     def _load(self, context: ssl.SSLContext) -> None:
-        # Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.
-        context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        tls.load_pair(context, self.certificate, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ class ServiceAccount:
             yield Finding(self.path, unreadable)
             return
         try:
-            found = json.loads(self.file.read_bytes())
+            with open_regular(self.file) as file:
+                found = json.load(file)
         except ValueError:
             found = None
         if not isinstance(found, dict) or not {"client_email", "private_key", "token_uri"} <= found.keys():
@@ -115,7 +116,9 @@ class Folder:
     private = None
 
     def problems(self) -> Iterator[Finding]:
-        if os.path.exists(self.directory) and not os.path.isdir(self.directory):
+        if os.path.islink(self.directory):
+            yield Finding(self.path, "a link: nothing is written where it leads", "name the folder itself")
+        elif os.path.exists(self.directory) and not os.path.isdir(self.directory):
             yield Finding(self.path, "not a folder")
 
 
@@ -136,7 +139,7 @@ def _context() -> ssl.SSLContext:
 
 def _unreadable(file: FilePath) -> str:
     try:
-        with file.open("rb"):
+        with open_regular(file):
             return ""
     except FileNotFoundError:
         return f"{file} does not exist"

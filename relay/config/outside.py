@@ -48,7 +48,7 @@ def problems(config: Config, *, serving: bool) -> list[ConfigError]:
     found = [
         *_bad_secrets(config, serving=serving),
         *_bad_listener_files(config),
-        *_bad_folders(config),
+        *_bad_folders(config, serving=serving),
         *_bad_upstream_files(config),
         *_bad_oauth2(config),
     ]
@@ -102,8 +102,12 @@ def _bad_listener_files(config: Config) -> Iterator[Finding]:
                 yield from below(path, pair.problems(context))
 
 
-def _bad_folders(config: Config) -> Iterator[Finding]:
-    """Folders that files are taken from: one that is missing is made at the start, if its parent allows it."""
+def _bad_folders(config: Config, *, serving: bool) -> Iterator[Finding]:
+    """Folders that files are taken from: one that is missing is made at the start, if its parent allows it.
+
+    The rights of one that is there keep no relay from starting or reloading, for they are its owner's: the relay says
+    then that it cannot take files from it.
+    """
     queue = os.path.realpath(config.queue.store.folder)
     for number, listener in config.pickup_listeners.items():
         path: Path = ("listeners", number, "directory")
@@ -113,7 +117,9 @@ def _bad_folders(config: Config) -> Iterator[Finding]:
         if FilePath(os.path.realpath(folder)).is_relative_to(queue):
             yield Finding(path, f"in the folder of the queue ({queue}), where nobody else can write", "name another")
         elif os.path.isdir(folder):
-            if not os.access(folder, rights):
+            if os.path.islink(folder):
+                yield Finding(path, "a link: whoever can change it leads the relay elsewhere", "name the folder itself")
+            elif not serving and not os.access(folder, rights):
                 yield Finding(path, f"{folder}: files can not be taken from it", "the relay must own it, or its group")
         elif os.path.lexists(folder):
             yield Finding(path, "not a folder")

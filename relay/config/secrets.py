@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relay.config.values import BadValue
+from relay.durable import open_regular
 from relay.errors import RelayError
 
 _KINDS = ("credential", "file", "env")
@@ -110,7 +111,7 @@ def secret(value: object) -> Secret:
 
 def _read(path: Path, source: str) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_LARGEST + 1)
     except FileNotFoundError:
         raise SecretMissing(f"{source} does not exist") from None

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from relay import figures
+from relay.durable import require_regular
 from relay.errors import RelayError
 
 # Level 0, because the signatures of TLS 1.0 and 1.1 rest on SHA-1 and MD5, which OpenSSL 3 takes at no other.
@@ -39,6 +40,17 @@ def server_context(profile: str) -> ssl.SSLContext:
     return context
 
 
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Have `context` show the certificate, whose key is in the same file where there is no `key`.
+
+    Raises OSError for what cannot be read to its end, and SSLError.
+    """
+    for file in (certificate, key or certificate):
+        require_regular(file)  # OpenSSL would wait for the other end of a FIFO
+    # Without a callback it would ask for the passphrase of an encrypted key on the terminal.
+    context.load_cert_chain(certificate, key, password=lambda: "")
+
+
 def certificate_end(context: ssl.SSLContext, certificate: Path) -> datetime | None:
     """When the certificate that `context` shows ends; it was loaded from the file `certificate`.
 
@@ -49,6 +61,7 @@ def certificate_end(context: ssl.SSLContext, certificate: Path) -> datetime | No
     client.check_hostname = False
     client.verify_flags = ssl.VerifyFlags(ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME)
     try:
+        require_regular(certificate)
         client.load_verify_locations(certificate)
         ends = _met(context, client)
     except (OSError, ssl.SSLError):

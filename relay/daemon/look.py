@@ -84,6 +84,8 @@ def _situation(house: House, standing: Sequence[Standing]) -> Situation:
         routes={name: route.upstreams for name, route in house.policy.routes.items()},
         in_doubt=in_doubt,
         credentials=house.credentials,
+        lying={one.name: one.lying for one in house.folders.pickups},
+        folders={one.name: one.problem for one in house.folders.pickups if one.problem},
     )
 
 

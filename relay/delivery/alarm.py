@@ -5,7 +5,8 @@ first, since most come back by themselves. Mailed is, at most once a day for eac
 
     an upstream set aside for an hour, for its certificate or its quota as well; AUTH refused; a certificate near its
     end; a client secret or certificate of ours 30, 7 and 1 days before its end (once each); the disk low; session codes
-    expired; mail in the queue that cannot be read
+    expired; mail in the queue that cannot be read; files of a pickup folder that could not be taken, and a folder from
+    which none could for an hour
 
 An alarm mail goes as every notification does: by the route "default", with a null reverse-path, and it never
 bounces. Where the store cannot keep it, it is tried again at the next look.
@@ -45,6 +46,8 @@ MAILED_AFTER = {
     "disk-low": _AT_ONCE,
     "session-codes-expired": _AT_ONCE,
     "entries-damaged": _AT_ONCE,
+    "pickup-refused": _AT_ONCE,
+    "pickup-failed": _HOUR,
 }
 """By the first word of a cause; what is not named is not mailed."""
 _ONCE = timedelta(days=25)  # longer than a step of these lasts, shorter than any secret does

@@ -2,9 +2,10 @@
 
 A complete .eml file that lies in `directory` is taken: kept durably, then removed. Write it elsewhere on the
 same file system and rename it into the folder; a file that is written in the folder itself is left alone until
-nobody has changed it for two seconds. What cannot be taken moves to `bad/`, with the reason beside it. While
-the store cannot keep it, a file stays where it is. At least once: a file is taken a second time only if the relay
-crashed right behind keeping it, and its entry was delivered and forgotten (`queue.history: null`) meanwhile.
+nobody has changed it for two seconds. What cannot be taken moves to `bad/`, with the reason beside it; what cannot
+be moved, or not be read now, keeps no other file waiting. While the store cannot keep it, a file stays where it is.
+At least once: a file is taken a second time only if the relay crashed right behind keeping it, and its entry was
+delivered and forgotten (`queue.history: null`) meanwhile.
 
 The envelope comes from the header (`mail.parcel`). Who puts files here is known by the folder's rights alone: rules see
 the client "pickup", which is in no network.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from traceback import format_exception
 
@@ -26,7 +28,7 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.events import ExceptionCaught, MessageRefused, Observer, QuirksTolerated, Warned
 from relay.ingress import quirks
 from relay.ingress.accept import Acceptor, QueueIds
-from relay.ingress.folder import Claimed, Folder
+from relay.ingress.folder import BAD, Claimed, Folder
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
 from relay.mail.content import Content, MemoryContent
 from relay.mail.reply import sanitise
@@ -40,8 +42,13 @@ PEER = Peer("pickup")
 LISTED = 1_000  # files looked at before the folder is listed again
 AT_ONCE = 32  # files on their way at the same time
 EVERY = 1.0  # seconds between two looks
-FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.ENXIO})  # trying again is no use
-AGAIN = 30.0  # seconds until the next try where a file could not be kept, or not be moved
+NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENOENT})
+"""No fault of the file: the machine lacks something, another program has a lease on it, or it is gone."""
+AGAIN = 30.0  # seconds until the next try where a file could not be kept, read or moved
+
+
+class NotNow(Exception):
+    """A file cannot be read now."""
 
 
 @frozen
@@ -85,8 +92,11 @@ class Pickup:
         self._again = again
         self._folder = Folder(settings.directory)
         self._kept: set[str] = set()  # entries that are kept, whose files are not removed yet
-        self._unsettled = False  # something of ours lies where it should not
-        self._trouble = ""
+        self._aside: dict[Claimed, str] = {}  # what is to lie in bad/, and does not yet, with the reason
+        self._resting: dict[str, float] = {}  # by name: when a file that could not be moved or read is tried again
+        self._settle_at = 0.0  # when to look at what is ours and lies where it should not
+        self._told = ""
+        self.problem = ""  # what is in the way of taking files from it, as a sentence
         self._stop = asyncio.Event()
 
     @property
@@ -98,29 +108,41 @@ class Pickup:
         """Where it takes mail, as people write it."""
         return [str(self.settings.directory)]
 
+    @property
+    def lying(self) -> int:
+        """How many things lie there that could not be taken, as last seen."""
+        return self._folder.lying + len(self._aside) + len(self._resting)
+
     def change(self, settings: PickupSettings) -> None:
         """Files taken from now on follow `settings`; the directory is the same."""
         self.settings = settings
 
     async def open(self) -> None:
-        """Make the folder, and settle what a crash left behind; before workers run. Raises RelayError."""
+        """Make the folder, and settle what a crash left behind; before workers run. Raises RelayError.
+
+        Its rights, and what lies in it, keep no relay from starting: whoever may write there may see to both.
+        """
         try:
             await asyncio.to_thread(self._folder.make)
-            await self._settle()
+        except PermissionError:
+            pass  # so says the next step
         except OSError as error:
             raise RelayError(self._sentence(error)) from None
+        try:
+            await self._settle()
+        except OSError as error:
+            self._tell(error)
 
     async def run(self) -> None:
         """Take files until `stop`; what is on its way then is finished."""
         while not self._stop.is_set():
             try:
-                if self._unsettled:
-                    self._unsettled = False
+                if self._clock() >= self._settle_at:
                     await self._settle()
                 pause = await self._look()
             except (OSError, StoreUnavailable) as error:
                 self._tell(error)
-                pause = self._again if self._unsettled else self._every
+                pause = self._every
             if pause:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), pause)
@@ -128,33 +150,65 @@ class Pickup:
     def stop(self) -> None:
         self._stop.set()
 
+    def _clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def _settle(self) -> None:
-        """Files claimed for entries that are kept are removed, others become files of the folder again."""
-        for one in await asyncio.to_thread(self._folder.claimed):
-            kept = one.queue_id in self._kept or bool(await self._store.match(one.queue_id))
-            await asyncio.to_thread(self._folder.remove if kept else self._folder.give_back, one)
+        """Files claimed for entries that are kept are removed, others become files of the folder again; and what could
+        not be set aside is."""
+        self._settle_at = self._clock() + self._again
+        left = await asyncio.to_thread(self._folder.claimed, LISTED)
+        done = len(left) < LISTED
+        for one in left:
+            if one in self._aside:
+                continue
+            kept = one.queue_id in self._kept or one.queue_id in await self._store.match(one.queue_id)
+            if await self._on_disk(self._folder.remove if kept else self._folder.give_back, one):
+                self._kept.discard(one.queue_id)
+            else:
+                done = False
+        for one in list(self._aside):
+            done &= await self._lay_aside(one)
+        await asyncio.to_thread(self._folder.sync)
+        if done:
+            self._settle_at = inf
 
     async def _look(self) -> float:
         """Take what lies there; how long to wait before the next look."""
-        names = await asyncio.to_thread(self._folder.waiting, LISTED) if self._space() else []
+        clock = self._clock()
+        self._resting = {name: at for name, at in self._resting.items() if at > clock - self._again}  # the rest is gone
+        resting = {name for name, at in self._resting.items() if at > clock}
+        names = await asyncio.to_thread(self._folder.waiting, LISTED if self._space() else 0, resting)
         for begin in range(0, len(names), AT_ONCE):
             if self._stop.is_set():
                 break
             now = self._now()
             wanted = [Claimed(self._queue_ids.next(now), name) for name in names[begin : begin + AT_ONCE]]
-            claimed = await asyncio.to_thread(self._folder.claim, wanted)
-            if not all(await asyncio.gather(*map(self._take, claimed))) or self._unsettled:
+            claimed, stuck = await asyncio.to_thread(self._folder.claim, wanted)
+            for name, error in stuck:
+                self._rest(name, str(error.strerror))
+            if not all(await asyncio.gather(*map(self._take, claimed))):
                 return self._again
-        self._trouble = ""
+        if self._settle_at == inf:
+            self._told = self.problem = ""
         return 0.0 if len(names) == LISTED else self._every
 
+    def _rest(self, name: str, why: str) -> None:
+        """Leave a file alone for a while, so that others have their turn."""
+        if name not in self._resting:
+            shown = sanitise(os.fsencode(name).decode("utf-8", "replace"), 400)
+            self._observer.observe(Warned(f"{self.settings.name}: {shown} cannot be taken now: {why}"))
+        self._resting[name] = self._clock() + self._again
+
     async def _take(self, one: Claimed) -> bool:
-        """One file, to its end; False when it has to be tried again later."""
+        """One file, to its end; False when it has to be tried again later, and others with it."""
         try:
             await self._accept(one)
         except BadFile as bad:
             self._refused(one, bad)
             await self._set_aside(one, str(bad))
+        except NotNow as error:
+            await self._put_off(one, str(error))
         except StoreUnavailable as error:
             self._tell(error)
             await self._on_disk(self._folder.give_back, one)
@@ -164,7 +218,7 @@ class Pickup:
         return True
 
     async def _accept(self, one: Claimed) -> None:
-        """Raises BadFile, StoreUnavailable."""
+        """Raises BadFile, NotNow, StoreUnavailable."""
         started = time.perf_counter()
         file, content = await self._read(one)
         envelope = file.envelope
@@ -198,9 +252,9 @@ class Pickup:
                 return file, MemoryContent(file.first, len(file.head))
             return file, await self._spooled(one, file)
         except OSError as error:
-            if error.errno in FOR_GOOD:
-                raise BadFile(f"cannot be read: {error.strerror}") from None
-            raise StoreUnavailable("io", f"{one.shown}: {error.strerror}") from None
+            if error.errno in NOT_NOW:
+                raise NotNow(error.strerror) from None
+            raise BadFile(f"cannot be read: {error.strerror}") from None
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -233,20 +287,51 @@ class Pickup:
             )
         )
 
+    async def _put_off(self, one: Claimed, why: str) -> None:
+        try:
+            name = await asyncio.to_thread(self._folder.give_back, one)
+        except OSError as error:
+            self._settle_later(error)
+        else:
+            self._rest(name, why)
+
     async def _set_aside(self, one: Claimed, reason: str) -> None:
-        when = self._now().astimezone().isoformat(" ", "seconds")
+        self._aside[one] = reason
+        await self._lay_aside(one)
+
+    async def _lay_aside(self, one: Claimed) -> bool:
+        reason, when = self._aside[one], self._now().astimezone().isoformat(" ", "seconds")
         text = (
             f"{when}: this message was not taken, and nobody got it: {reason}\n"
             f"Correct it and move it back into {self.settings.directory}, or delete both files.\n"
         )
-        await self._on_disk(self._folder.set_aside, one, text)
+        try:
+            explained = await asyncio.to_thread(self._folder.set_aside, one, text)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                del self._aside[one]  # somebody took it away
+            self._settle_later(error)
+            return False
+        del self._aside[one]
+        if not explained:
+            said = sanitise(f"{one.shown}: {reason}", 400)
+            self._observer.observe(
+                Warned(f"{self.settings.name}: {said} (it lies in {BAD}/, where the reason cannot be written)")
+            )
+        return True
 
-    async def _on_disk(self, step: Callable[..., None], *arguments: object) -> None:
-        """What is left to do about a file; where it fails, the file is looked at again before others are."""
+    async def _on_disk(self, step: Callable[..., object], *arguments: object) -> bool:
+        """What is left to do about a file; where it fails, it is done later."""
         try:
             await asyncio.to_thread(step, *arguments)
         except OSError as error:
-            self._unsettled = True
+            self._settle_later(error)
+            return False
+        return True
+
+    def _settle_later(self, error: OSError) -> None:
+        self._settle_at = min(self._settle_at, self._clock() + self._again)
+        if not isinstance(error, FileNotFoundError):
             self._tell(error)
 
     def _sentence(self, error: OSError | StoreUnavailable) -> str:
@@ -260,6 +345,8 @@ class Pickup:
     def _tell(self, error: OSError | StoreUnavailable) -> None:
         """A warning, once until all is well again."""
         sentence = self._sentence(error)
-        if sentence != self._trouble:
-            self._trouble = sentence
+        if isinstance(error, OSError):
+            self.problem = sentence  # a store that fails is a trouble of its own
+        if sentence != self._told:
+            self._told = sentence
             self._observer.observe(Warned(sentence))

@@ -13,6 +13,8 @@ The causes, and how long each lasts:
     secret-ends:NAME:DAYS        30, 7 and 1 days before an OAuth2 client secret ends; an error from 1 day on
     login-certificate-ends:NAME:DAYS   the same, for a client certificate of ours
     token-refused:NAME           while no OAuth2 token is to be had, and the upstream is not set aside already
+    pickup-refused:NAME          while something lies in its folder that could not be taken; a person removes it
+    pickup-failed:NAME           while files cannot be taken from its folder
     session-codes-expired        an hour from the last that expired
     session-codes-waiting        while one is older than a minute
     reload-refused               until the next good reload
@@ -149,6 +151,7 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
         *_tokens(known, situation, now),
         *_session_codes(known, situation, now),
         *_house(known, situation, now),
+        *_folders(known, situation, now),
         *_queue(situation, now),
         *_senders(known, situation, now),
     ]
@@ -276,6 +279,17 @@ def _house(known: Known, situation: Situation, now: datetime) -> Iterator[Findin
     if bugs:
         values: dict[str, _Value] = {"count": len(bugs), "where": bugs[-1][1]}
         yield Finding("exceptions", Severity.WARNING, bugs[0][0], "exceptions", "report", values)
+
+
+def _folders(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    found: list[tuple[str, str, dict[str, _Value]]] = [
+        ("pickup-refused", name, {"name": name, "count": count}) for name, count in situation.lying.items() if count
+    ]
+    for name, problem in situation.folders.items():
+        found.append(("pickup-failed", name, {"name": name, "said": _said(problem)}))
+    for kind, name, values in found:
+        cause = f"{kind}:{name}"
+        yield Finding(cause, Severity.ERROR, known.noticed.setdefault(cause, now), kind, kind, values)
 
 
 def _queue(situation: Situation, now: datetime) -> Iterator[Finding]:

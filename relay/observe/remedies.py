@@ -379,6 +379,18 @@ REMEDIES: dict[str, Words] = {
         "`relay queue list --state held` toont ze, `relay queue release ID` laat er een gaan, `relay queue cancel ID` "
         "beëindigt het.",
     ),
+    "pickup-refused": Words(
+        "Look into bad/ in that folder: NAME.reason.txt or the log says why; correct a file and move it back, or "
+        "remove it. A folder with .eml in its name, and bad-… or .taken-… beside bad/, do not belong there.",
+        "Kijk in bad/ in die map: NAAM.reason.txt of het log zegt waarom; verbeter een bestand en zet het terug, of "
+        "verwijder het. Een map met .eml in de naam, en bad-… of .taken-… naast bad/, horen daar niet.",
+    ),
+    "pickup-failed": Words(
+        "The relay's user must be able to read the folder and to write in it; see whether the disk is full or failing. "
+        "It goes on by itself.",
+        "De gebruiker van de relay moet de map kunnen lezen en erin kunnen schrijven; kijk of de schijf vol of kapot "
+        "is. Het gaat vanzelf verder.",
+    ),
     "old": Words(
         "`relay queue list --route {name}` shows the last reply about each of them.",
         "`relay queue list --route {name}` toont het laatste antwoord over elk ervan.",

@@ -41,6 +41,8 @@ TITLES: dict[str, Words] = {
     "entries-damaged": Words("Damaged mail in the queue", "Beschadigde mail in de wachtrij"),
     "entries-in-doubt": Words("Mail in doubt is held", "Misschien al bezorgde mail wordt vastgehouden"),
     "entries-held": Words("Mail is held", "Mail wordt vastgehouden"),
+    "pickup-refused": Words("Files of {name} not taken", "Bestanden van {name} niet aangenomen"),
+    "pickup-failed": Words("The folder of {name} does not work", "De map van {name} werkt niet"),
     "queue-old": Words("Mail waits for long", "Mail wacht al lang"),
     "sender-refused": Words("Sender refused by {name}", "Afzender geweigerd door {name}"),
     "exceptions": Words("Fault in the relay", "Fout in de relay"),
@@ -134,6 +136,14 @@ SENTENCES: dict[str, Words] = {
     "entries-held": Words(
         "Messages that wait for somebody to release them: {count}.",
         "Berichten die wachten tot iemand ze vrijgeeft: {count}.",
+    ),
+    "pickup-refused": Words(
+        "What the listener {name} could not take from its folder, and nobody got: {count}.",
+        "Wat listener {name} niet uit zijn map kon aannemen, en niemand kreeg: {count}.",
+    ),
+    "pickup-failed": Words(
+        "Files cannot be taken from the folder of a listener: {said}.",
+        "Uit de map van een listener kunnen geen bestanden aangenomen worden: {said}.",
     ),
     "queue-old": Words(
         "The oldest mail of the route {name} has been waiting for {age}.",

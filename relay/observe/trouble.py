@@ -56,7 +56,9 @@ class Situation:
     "upstream:NAME"; `damaged`, `held` and `in_doubt` (held as well, and not among `held`) count entries; `oldest` is
     the oldest acceptance by route.
 
-    `credentials` are the ends of what the relay logs in with, by "secret:NAME" or "certificate:NAME".
+    `lying` counts what could not be taken and lies in a pickup folder, by listener; `folders` says what is in the way
+    of taking files, where something is. `credentials` are the ends of what the relay logs in with, by "secret:NAME"
+    or "certificate:NAME".
     `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
     """
 
@@ -70,3 +72,5 @@ class Situation:
     routes: dict[str, tuple[str, ...]]
     in_doubt: int = 0
     credentials: dict[str, datetime] = field(default_factory=dict)
+    lying: dict[str, int] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)

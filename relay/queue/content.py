@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 
+from relay.durable import Directory
 from relay.values import frozen
 
 
 @frozen
 class FileContent:
-    """A message that lies in a file (a spool file of the queue); the head is kept beside it."""
+    """A message that lies in the file `name` (a spool file of the queue); the head is kept beside it."""
 
-    path: str
+    folder: Directory
+    name: str
     size: int
     head: bytes
 
@@ -21,7 +23,7 @@ class FileContent:
 
     def read(self, offset: int, length: int) -> bytes:
         # Opened for every piece: a waiting message must not hold a file descriptor.
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = self.folder.open(self.name)
         try:
             return os.pread(descriptor, length, offset)
         finally:

@@ -276,17 +276,17 @@ def _content(row: EntryRow, head_length: int, body: bytes, spool: Spool) -> Cont
         if len(body) != size:
             raise Unreadable("its content is damaged")
         return MemoryContent(body, head_length)
-    path = spool.path(row.spool_file)
+    content = FileContent(spool.folder, row.spool_file, size, body)
     try:
-        with open(path, "rb") as file:
+        with open(spool.folder.open(row.spool_file), "rb") as file:
             there, head = os.fstat(file.fileno()).st_size, file.read(len(body))
     except FileNotFoundError:
         raise Unreadable("its spool file is missing") from None
     except OSError:
-        return FileContent(path, size, body)  # the machine fails, and may not at the attempt
+        return content  # the machine fails, and may not at the attempt
     if there != size or head != body:
         raise Unreadable("its spool file is damaged")
-    return FileContent(path, size, body)
+    return content
 
 
 def address_of(text: str) -> Address:

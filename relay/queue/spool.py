@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
-from relay.durable import create, make_folder, sync
+from relay.durable import Directory, make_folder
 from relay.errors import StoreUnavailable
 from relay.queue.content import FileContent
 
@@ -40,6 +40,7 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         make_folder(directory)
+        self.folder = Directory(directory)
         self.told: Callable[[StoreUnavailable | None], None] = lambda _: None
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
         self._changing = Lock()
@@ -50,22 +51,23 @@ class Spool:
         """A new file; nothing touches the disk before its first write."""
         return SpoolWriter(self)
 
-    def path(self, name: str) -> str:
-        return str(self.directory / name)
-
     def name(self, content: FileContent) -> str:
         """What a row keeps of `content`: its name in this directory."""
-        path = Path(content.path)
-        if path.parent != self.directory:
+        if content.folder is not self.folder:
             raise ValueError("the content is no file of this spool")
-        return path.name
+        return content.name
 
     def name_of(self, queue_id: str) -> str:
         """The name that the file of this message was given."""
         return queue_id + _SUFFIX
 
     def names(self) -> set[str]:
-        return set(os.listdir(self.directory))
+        return self.folder.names()
+
+    def require_folder(self) -> None:
+        """OSError where its path leads elsewhere by now, for the next start would not find what is written here."""
+        if not self.folder.is_there:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def remove(self, names: Iterable[str], *, at_once: bool = False) -> None:
         """Forget files whose entries are gone, beside everything else; what stays is an orphan for the next start.
@@ -94,12 +96,9 @@ class Spool:
     def remove_now(self, names: Iterable[str]) -> None:
         for name in names:
             try:
-                os.unlink(self.directory / name)
+                self.folder.remove(name)
             except OSError:
                 continue  # gone already, or a failing disk: the next start looks again
-
-    def sync(self) -> None:
-        sync(self.directory)
 
     async def on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work` on a thread of the spool; a failing disk becomes StoreUnavailable."""
@@ -151,7 +150,7 @@ class SpoolWriter:
             raise ValueError("no queue ID")
         await self._run(lambda: self._settle(self._spool.name_of(queue_id)))
         self._spool.told(None)
-        return FileContent(self._spool.path(self._name), size, head)
+        return FileContent(self._spool.folder, self._name, size, head)
 
     async def discard(self) -> None:
         """Remove the file, under whatever name. Idempotent; not after its entry was put."""
@@ -179,7 +178,8 @@ class SpoolWriter:
     def _append(self, data: bytes) -> None:
         if self._descriptor is None:
             self._touched = True
-            self._descriptor = create(self._spool.directory / self._name)
+            self._descriptor = self._spool.folder.create(self._name)
+            self._spool.require_folder()
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
@@ -191,9 +191,11 @@ class SpoolWriter:
         assert self._descriptor is not None
         os.fsync(self._descriptor)
         self._close()
-        os.rename(self._spool.directory / self._name, self._spool.directory / final)
+        folder = self._spool.folder
+        folder.rename(self._name, final)
         self._name = final
-        self._spool.sync()
+        folder.sync()
+        self._spool.require_folder()
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from relay.durable import make_folder, replace, write_new
+from relay.durable import Directory, make_folder
 from relay.mail.outcome import Deferred, Delivered, Stage, Trouble
 from relay.mail.reply import Reply, sanitise
 from relay.transport.port import CALLED_OFF, Delivery, DeliveryRequest
@@ -56,13 +56,11 @@ class CaptureTransport:
         if request.gate is not None and not await request.gate():
             return Delivery((CALLED_OFF,) * len(request.recipients))
         try:
-            path = await asyncio.to_thread(self._write, request)
+            name = await asyncio.to_thread(self._write, request)
         except OSError as error:
             sick = self._deferred(Stage.BODY, error)
             return Delivery((sick,) * len(request.recipients), sick)
-        return Delivery(
-            (Delivered(Reply(250, "2.0.0", sanitise(f"captured as {path.name}"))),) * len(request.recipients)
-        )
+        return Delivery((Delivered(Reply(250, "2.0.0", sanitise(f"captured as {name}"))),) * len(request.recipients))
 
     async def refresh(self) -> bool:
         """Nothing is open that could be closed."""
@@ -81,30 +79,31 @@ class CaptureTransport:
         text = f"a message cannot be captured in the folder of {self._name}: {error.strerror or error}"
         return Deferred(stage, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
 
-    def _write(self, request: DeliveryRequest) -> Path:
-        beside = self._claim(request)
-        path = beside.with_suffix(".eml")
+    def _write(self, request: DeliveryRequest) -> str:
+        folder = Directory(self._directory)
+        stem = _claim(folder, request)
+        name, beside = f"{stem}.eml", f"{stem}.json"
         try:
-            replace(path, request.pieces())
+            folder.replace(name, request.pieces())
         except BaseException:
-            for leftover in (path, beside):
+            for leftover in (name, beside):
                 with contextlib.suppress(OSError):
-                    leftover.unlink()
+                    folder.remove(leftover)
             raise
-        return path
+        return name
 
-    def _claim(self, request: DeliveryRequest) -> Path:
-        """The .json, under a name that nobody had."""
-        stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in request.queue_id)
-        number = 1
-        while True:
-            beside = self._directory / f"{stem if number == 1 else f'{stem}-{number}'}.json"
-            try:
-                write_new(beside, (_envelope(request),))
-            except FileExistsError:
-                number += 1
-            else:
-                return beside
+
+def _claim(folder: Directory, request: DeliveryRequest) -> str:
+    """Make the .json, under a name that nobody had, for the .eml neither."""
+    stem = name = "".join(c if c.isalnum() and c.isascii() else "_" for c in request.queue_id)
+    number = 1
+    while True:
+        if not folder.has(f"{name}.eml"):
+            with contextlib.suppress(FileExistsError):
+                folder.write_new(f"{name}.json", (_envelope(request),))
+                return name
+        number += 1
+        name = f"{stem}-{number}"
 
 
 def _envelope(request: DeliveryRequest) -> bytes:

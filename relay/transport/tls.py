@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from relay import figures
+from relay.durable import require_regular
 from relay.values import frozen
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h; ssl has no names for them.
@@ -46,13 +47,22 @@ class TlsContext:
         self._built = None
 
 
+def trusting(ca: str | None) -> ssl.SSLContext:
+    """A context that trusts the authorities in the file `ca`, or those of the system."""
+    if ca is not None:
+        require_regular(ca)  # OpenSSL would wait for the other end of a FIFO
+    return ssl.create_default_context(cafile=ca)
+
+
 def build(terms: TlsTerms) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=terms.ca)
+    context = trusting(terms.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not terms.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if terms.certificate is not None:
+        for file in (terms.certificate, terms.key or terms.certificate):
+            require_regular(file)
         context.load_cert_chain(terms.certificate, terms.key)
     return context
 

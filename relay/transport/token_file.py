@@ -17,8 +17,8 @@ from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relay import durable, figures
-from relay.durable import create, leave_to_owner, make_folder
+from relay import figures
+from relay.durable import Directory, leave_to_owner, make_folder
 from relay.errors import RelayError
 from relay.values import frozen
 
@@ -59,7 +59,7 @@ class TokenFile:
     def stamp(self) -> tuple[int, int, int] | None:
         """Another one whenever somebody wrote the file; None while there is none."""
         try:
-            found = os.stat(self.path)
+            found = os.lstat(self.path)
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
@@ -67,7 +67,8 @@ class TokenFile:
     def read(self, identity: str) -> Kept:
         """What is kept for `identity`, which may be nothing. Raises RelayError where it cannot be read."""
         try:
-            octets = self.path.read_bytes()
+            with open(Directory(self.path.parent).open(self.path.name), "rb") as file:
+                octets = file.read()
         except FileNotFoundError:
             return Kept(identity)
         except OSError as error:
@@ -88,9 +89,8 @@ class TokenFile:
         if self._key is not None:
             octets = self._fernet(self._key).encrypt(octets)
         try:
-            self._make_folder()
             # Root may write here, in a folder of the relay's own user: nothing that lies there leads elsewhere.
-            durable.replace(self.path, (octets,), like=self.path.parent)
+            self._folder().replace(self.path.name, (octets,), to_owner=True)
         except OSError as error:
             raise RelayError(f"{self.path} cannot be written: {error.strerror}") from None
 
@@ -99,12 +99,12 @@ class TokenFile:
         """One at a time, over all processes. Raises RelayError."""
         path = self.path.with_name(f"{self.path.name}.lock")
         try:
-            self._make_folder()
+            folder = self._folder()
             try:
-                lock = create(path)
-                leave_to_owner(path.parent, lock)
+                lock = folder.create(path.name)
+                leave_to_owner(folder.fileno(), lock)
             except FileExistsError:
-                lock = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                lock = folder.open(path.name, os.O_WRONLY)
         except OSError as error:
             raise RelayError(f"{path} cannot be written: {error.strerror}") from None
         try:
@@ -113,12 +113,16 @@ class TokenFile:
         finally:
             os.close(lock)
 
-    def _make_folder(self) -> None:
-        folder = self.path.parent
-        if not folder.is_dir():
-            make_folder(folder.parent)
-            make_folder(folder)
-            leave_to_owner(folder.parent, folder)
+    def _folder(self) -> Directory:
+        """Where it lies; made if it is not there."""
+        path = self.path.parent
+        if path.is_dir():
+            return Directory(path)
+        make_folder(path.parent)
+        make_folder(path)
+        folder = Directory(path)
+        leave_to_owner(path.parent, folder.fileno())
+        return folder
 
     def _decrypted(self, octets: bytes) -> bytes:
         if self._key is None:

@@ -26,7 +26,7 @@ from relay import figures
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.answer import asked_pause
-from relay.transport.tls import explain
+from relay.transport.tls import explain, trusting
 from relay.values import frozen
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class TokenHttp:
         if urllib.parse.urlsplit(url).scheme != "https":
             return None
         try:
-            _, sent, _ = self._send(url, None, {}, ssl.create_default_context(cafile=self._ca))
+            _, sent, _ = self._send(url, None, {}, trusting(self._ca))
         except (OSError, http.client.HTTPException, ValueError):
             return None
         return self._ahead(sent.get("date", ""))
@@ -154,7 +154,7 @@ class TokenHttp:
         if urllib.parse.urlsplit(url).scheme != "https":  # the discovery of a stranger may name anything
             raise TokenTrouble(f"{host} is not asked for a token without TLS")
         try:
-            context = ssl.create_default_context(cafile=self._ca)
+            context = trusting(self._ca)
             status, sent, text = self._send(url, body, headers, context)
         except ssl.SSLError as error:
             told = explain(error, host).replace("the upstream's", f"{host}'s")

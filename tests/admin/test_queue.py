@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -237,11 +238,16 @@ async def test_a_backup_is_a_queue_of_its_own(folder: Path, store: SqliteStore) 
 @pytest.mark.asyncio
 async def test_a_backup_that_cannot_be_is_refused_in_one_sentence(folder: Path, store: SqliteStore) -> None:
     (folder / "copy.db").write_text("precious")
-    for file in (folder / "copy.db", folder / "nowhere" / "copy.db", folder):
+    (folder / "link").symlink_to(folder / "made")
+    os.mkfifo(folder / "fifo")
+    too_long = [folder / ("x" * length) for length in (300, 255, 250)]
+    there = ["copy.db", "nowhere/copy.db", "copy.db/copy.db", "link", "fifo"]
+    for file in (*(folder / name for name in there), folder, Path("/proc/copy.db"), *too_long):
         with pytest.raises(NotPossible) as wrong:
             await queue.backup(store, file)
         assert str(file) in str(wrong.value)
     assert (folder / "copy.db").read_text() == "precious"
+    assert not (folder / "made").exists()
     with pytest.raises(Refused, match="absolute path"):
         await queue.backup(store, Path("copy.db"))
 

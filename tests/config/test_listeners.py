@@ -63,9 +63,9 @@ def test_a_unix_socket_needs_no_allow_and_leaves_that_of_a_port_alone() -> None:
     assert parse(LEAST + both).smtp_listeners[0].allow == (ip_network("10.0.0.0/8"),)
 
 
-def folder_problems(directory: Path, store: Path) -> list[str]:
+def folder_problems(directory: Path, store: Path, *, serving: bool = True) -> list[str]:
     text = f"listeners: [{{type: pickup, directory: {directory}}}]\nqueue: {{store: sqlite:{store}}}\n"
-    return [str(each) for each in outside.problems(parse(LEAST + text), serving=True)]
+    return [str(each) for each in outside.problems(parse(LEAST + text), serving=serving)]
 
 
 def test_a_folder_that_can_be_made_at_the_start_is_no_problem(tmp_path: Path) -> None:
@@ -85,6 +85,10 @@ def test_a_folder_that_cannot_be_made_or_is_none_is_a_problem(tmp_path: Path) ->
     )
     (tmp_path / "file").write_text("")
     assert folder_problems(tmp_path / "file", store) == [f"{where}: not a folder"]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    (told,) = folder_problems(tmp_path / "link", store)
+    assert told.startswith(f"{where}: a link")
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     assert folder_problems(tmp_path / "lost", store) == [f"{where}: not a folder"]
 
@@ -94,8 +98,10 @@ def test_a_folder_whose_rights_are_wrong_is_a_problem(tmp_path: Path, monkeypatc
     monkeypatch.setattr("os.access", lambda path, rights: False)
     store = tmp_path / "state" / "queue.db"
     (tmp_path / "pickup").mkdir()
-    (told,) = folder_problems(tmp_path / "pickup", store)
+    (told,) = folder_problems(tmp_path / "pickup", store, serving=False)
     assert "files can not be taken from it" in told
+    # Whoever owns it may change its rights at any time, and is not to keep a relay from starting that has other mail.
+    assert folder_problems(tmp_path / "pickup", store) == []
     (told,) = folder_problems(tmp_path / "other", store)
     assert f"can not be made in {tmp_path}" in told
 

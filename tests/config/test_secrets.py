@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_a_file_that_holds_no_password_is_told_without_its_content(tmp_path: Pat
         secret({"file": str(file)}).reveal()
     assert "lines" not in str(caught.value).replace("more than one line", "")
     assert str(file) in str(caught.value)
+
+
+def test_what_has_no_end_is_no_password_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for odd, why in (
+        (tmp_path / "fifo", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        (tmp_path, "Is a"),
+    ):
+        with pytest.raises(RelayError, match=f"^password file {odd} cannot be read: {why}"):
+            secret({"file": str(odd)}).reveal()
 
 
 def test_a_secret_is_shown_by_its_kind_only() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 
@@ -63,7 +62,7 @@ async def test_sessions_without_sense_are_answered_and_leave_nothing_behind(
         assert len(taken) > 20
         entries = await house.entries()
         assert {entry.queue_id for entry in entries} == {event.queue_id for event in taken}
-        spooled = {os.path.basename(one.content.path) for one in entries if isinstance(one.content, FileContent)}
+        spooled = {one.content.name for one in entries if isinstance(one.content, FileContent)}
         assert house.door.spool.names() == spooled
         for content in await house.contents():
             assert b"\n" not in content.replace(b"\r\n", b"")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -409,7 +408,7 @@ async def test_large_content_goes_through_a_spool_file(house_of: HouseOf) -> Non
         (entry,) = await house.entries()
         assert isinstance(entry.content, FileContent)
         assert await house.contents() == [content]
-        assert house.door.spool.names() == {os.path.basename(entry.content.path)}
+        assert house.door.spool.names() == {entry.content.name}
 
 
 @on_both_loops

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.durable import Directory
 from relay.mail import dsn
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
@@ -354,7 +355,7 @@ def test_what_is_large_or_cannot_travel_comes_back_as_its_header(body: bytes) ->
 
 
 def test_content_in_a_file_is_not_read(tmp_path: Any) -> None:
-    content = FileContent(str(tmp_path / "missing"), len(HEAD) + 9, HEAD)
+    content = FileContent(Directory(tmp_path), "missing", len(HEAD) + 9, HEAD)
     envelope = Envelope(Address.of("jan@klant.example"), (), ret="full")
     original = dsn.Original("7QK3AAAAAAAA", envelope, ACCEPTED, 1, content)
     assert returned_header(build(original, fate())).strip() == HEAD.strip()

@@ -67,6 +67,21 @@ class Watch:
         return [trouble.cause for trouble in self.troubles(situation, after=after)]
 
 
+def test_what_lies_in_a_pickup_folder_is_an_error_until_it_is_removed_and_so_is_a_folder_that_fails() -> None:
+    watch = Watch()
+    (trouble,) = watch.troubles(replace(GOOD, lying={"files": 3, "other": 0}))
+    assert (trouble.cause, trouble.severity, trouble.since) == ("pickup-refused:files", Severity.ERROR, START)
+    assert trouble.text == "What the listener files could not take from its folder, and nobody got: 3."
+    (trouble,) = watch.troubles(replace(GOOD, lying={"files": 4}), after=HOUR)
+    assert trouble.since == START
+    assert watch.causes() == []
+    problem = "files: /srv/pickup: Permission denied (the folder must belong to the relay)"
+    (trouble,) = watch.troubles(replace(GOOD, folders={"files": problem}))
+    assert (trouble.cause, trouble.severity) == ("pickup-failed:files", Severity.ERROR)
+    assert problem in trouble.text
+    assert watch.causes() == []
+
+
 def test_when_all_is_well_nobody_is_needed() -> None:
     assert Watch().tell(DELIVERED, FAILED).troubles() == ()
 

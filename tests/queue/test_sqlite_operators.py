@@ -95,7 +95,7 @@ async def test_what_was_damaged_is_read_again_when_an_operator_wants_it(house: S
     content = await spooled(house, "7QK3")
     entry = an_entry("a@x.nl", "b@x.nl", content=content)
     await house.store.put(entry, leased=False)
-    path = Path(content.path)
+    path = content.folder.path / content.name
     path.rename(path.with_suffix(".away"))
     assert await house.store.lease("default", limit=9, now=NOON) == []
     assert await act(house.store, Verb.HOLD, entry) == [Did.NOTHING]
@@ -116,7 +116,7 @@ async def test_a_held_message_whose_file_was_missing_is_held_again_when_retried(
     content = await spooled(house, "7QK3")
     entry = an_entry(content=content)
     await house.store.put(entry, leased=False, held=True)
-    path = Path(content.path)
+    path = content.folder.path / content.name
     path.rename(house.folder / "away")
     store = await house.restart()
     (house.folder / "away").rename(path)
@@ -400,7 +400,7 @@ async def test_session_codes_never_get_into_a_copy_nor_stay_because_of_one(
 async def test_a_backup_of_another_file_system_copies_the_files(
     house: SqliteHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_links(*_: object) -> None:
+    def no_links(*_: object, **__: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", no_links)

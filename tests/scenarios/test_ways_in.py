@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from relay.events import ConnectionDenied, MessageQueued, MessageRefused, RecipientDelivered
+from relay.events import (
+    AlarmCleared,
+    AlarmRaised,
+    ConnectionDenied,
+    MessageQueued,
+    MessageRefused,
+    NotificationQueued,
+    RecipientDelivered,
+)
 from tests.kit.house import JAN, PIET, Client, Site, free_port, mail
+from tests.kit.process import Process
+from tests.scenarios.clock import Clock
+from tests.scenarios.desk import reachable, relay
 
 FILE = mail().replace(b"\r\n", b"\n")  # as software writes files
 PORT = {"name": "legacy", "listen": "127.0.0.1:0"}
@@ -21,6 +34,11 @@ def drop(folder: Path, name: str, content: bytes) -> None:
     elsewhere = folder.parent / f"{name}.part"
     elsewhere.write_bytes(content)
     elsewhere.rename(folder / name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock.of(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +85,79 @@ async def test_a_broken_file_lies_in_bad_with_its_reason_and_keeps_nobody_waitin
             await house.event(RecipientDelivered)
         assert (site.folder / "out" / "bad" / "leeg.eml").exists()
         assert "nobody is named" in (site.folder / "out" / "bad" / "leeg.eml.reason.txt").read_text()
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_was_not_taken_is_a_trouble_an_alarm_and_a_mail_until_it_is_removed(
+    site: Site, clock: Clock
+) -> None:
+    async with site.upstream() as own:
+        site.configure(
+            upstreams={"own": site.way_to(own)},
+            listeners=[folder_of(site, "out")],
+            bounces={"also": ["beheer@example.nl"]},
+        )
+        async with site.house() as house:
+            drop(site.folder / "out", "leeg.eml", b"Subject: aan niemand\n\ntekst\n")
+            raised = await house.event(AlarmRaised, cause="pickup-refused:out")
+            assert (raised.severity, raised.text.count("nobody got: 1.")) == ("error", 1)
+            await house.event(NotificationQueued, reader="beheer@example.nl")
+            await reachable(site)
+            answer = await relay(site, "status")
+            assert answer.code == 1
+            assert any("could not take from its folder, and nobody got: 1." in line for line in answer.lines)
+            (site.folder / "out" / "bad" / "leeg.eml").unlink()
+            await house.event(AlarmCleared, cause="pickup-refused:out")
+
+
+STRANGER = 65534
+IN_THE_WAY = """
+cd "$1" || exit 1
+mv bad bad.old; mkdir -m 777 bad; mv .taken .taken.old; ln -s "$2" .taken
+put() { printf 'no recipients\\n' > "$1.tmp"; touch -d '1 minute ago' "$1.tmp"; mv "$1.tmp" "$1.eml"; }
+for i in 1 2 3 4 5 6 7 8 9; do mkfifo -m 666 "bad/f$i.eml.reason.txt"; put "f$i"; done
+ln -s "$2/queue.db" bad/x.eml.reason.txt; put x
+mkfifo y.eml; ln -s "$2/queue.db" z.eml; mkdir w.eml; touch -h -d '1 minute ago' y.eml z.eml
+"""
+
+
+@pytest.mark.asyncio
+async def test_who_may_write_the_folder_stops_neither_other_mail_nor_a_reload_nor_the_end_nor_a_start(
+    site: Site,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can let another user act")
+    with tempfile.TemporaryDirectory() as made:  # where another user may come
+        Path(made).chmod(0o711)
+        folder = Path(made) / "pickup"
+        folder.mkdir()
+        folder.chmod(0o770)
+        os.chown(folder, STRANGER, 0)
+        async with site.upstream() as own:
+            pickup = {"name": "out", "type": "pickup", "directory": str(folder)}
+            site.configure(upstreams={"own": site.way_to(own)}, listeners=[pickup], log={"format": "json"})
+            before = None
+            for _ in ("the attack", "the next start"):
+                async with Process.serving(site) as process:
+                    if before is None:
+                        before = os.stat(site.queue_path).st_ino
+                        script = ["/bin/sh", "-c", IN_THE_WAY, "sh", str(folder), str(site.queue_path.parent)]
+                        stranger = await asyncio.create_subprocess_exec(
+                            *script, user=STRANGER, group=STRANGER, extra_groups=[]
+                        )
+                        assert await stranger.wait() == 0
+                        await process.line("rejected", 12)
+                    drop(folder, "factuur.eml", FILE)
+                    await process.line("delivered")
+                    process.signal(signal.SIGHUP)
+                    await process.line("reloaded")
+                    process.signal(signal.SIGTERM)
+                    assert await process.ended() == 0
+                    assert process.all("exception") == []
+                    assert len(process.all("delivered")) == 1
+        assert os.stat(site.queue_path).st_ino == before
+        assert site.queue_path.read_bytes().startswith(b"SQLite format 3")
+        assert len(list((folder / "bad").glob("*.eml"))) == 12
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+from relay.durable import Directory
 from relay.mail.outcome import Deferred, Delivered, Stage
 from relay.queue.content import FileContent
 from relay.transport.capture import CaptureTransport
@@ -67,7 +68,7 @@ def test_a_message_that_cannot_be_written_whole_is_deferred_and_leaves_nothing(r
     async def scene() -> None:
         connection = await CaptureTransport("catch", folder).connect()
         assert isinstance(connection, CaptureTransport)
-        missing = FileContent(str(folder / "gone"), 10_000, b"A: b\r\n\r\n")
+        missing = FileContent(Directory(folder), "gone", 10_000, b"A: b\r\n\r\n")
         delivery = await connection.deliver(request("a@example.org", "b@example.org", content=missing))
         assert delivery.sick is not None
         assert delivery.outcomes == (delivery.sick, delivery.sick)

@@ -21,6 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from relay.durable import Directory
 from relay.errors import RelayError
 from relay.events import UpstreamConnected
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
@@ -168,7 +169,7 @@ def test_a_large_message_that_lies_in_a_file_arrives_whole_and_signed(
 
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint:
-            content = FileContent(str(tmp_path / "spool"), len(head) + len(body), head)
+            content = FileContent(Directory(tmp_path), "spool", len(head) + len(body), head)
             connection = await connected(
                 endpoint, certificates, template=None, auth="hmac-sha256", secret=lambda: "geheim"
             )
@@ -188,7 +189,7 @@ def test_content_that_cannot_be_read_is_an_error_and_nothing_arrives(
     async def scene() -> None:
         async with Endpoint(certificates.good) as endpoint:
             connection = await connected(endpoint, certificates, template=None)
-            missing = FileContent(str(tmp_path / "gone"), 10_000, b"A: b\r\n\r\n")
+            missing = FileContent(Directory(tmp_path), "gone", 10_000, b"A: b\r\n\r\n")
             with pytest.raises(OSError, match="No such file"):
                 await connection.deliver(request(content=missing))
             assert not connection.usable

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from relay.durable import Directory
 from relay.mail.outcome import Delivered, Failed, Stage
 from relay.queue.content import FileContent
 from relay.transport.port import Delivery, Reencoding
@@ -36,7 +37,7 @@ async def delivered(upstream: ScriptedUpstream, **more: Any) -> Delivery:
 def spooled(folder: Path, content: bytes) -> FileContent:
     path = folder / "content.eml"
     path.write_bytes(content)
-    return FileContent(str(path), len(content), content[: content.index(b"\r\n\r\n") + 4])
+    return FileContent(Directory(path.parent), path.name, len(content), content[: content.index(b"\r\n\r\n") + 4])
 
 
 @pytest.mark.parametrize("keywords", [NARROW, ("PIPELINING",), ()])
@@ -231,7 +232,7 @@ def test_content_that_cannot_be_read_is_an_error_of_ours_and_ends_the_connection
     async def scene() -> None:
         async with ScriptedUpstream(keywords=NARROW) as upstream:
             connection = await connected(upstream)
-            content = FileContent(str(tmp_path / "gone.eml"), 1000, HEAD)
+            content = FileContent(Directory(tmp_path), "gone.eml", 1000, HEAD)
             with pytest.raises(OSError, match="gone"):
                 await connection.deliver(request(content=content))
             assert not connection.usable

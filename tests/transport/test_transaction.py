@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from relay.durable import Directory
 from relay.mail.address import Address
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trouble
@@ -416,7 +417,7 @@ def test_every_byte_arrives_as_it_was(
                     path = tmp_path / "spooled"
                     path.write_bytes(message)
                     head = message[: message.find(b"\r\n\r\n") + 4] if b"\r\n\r\n" in message else b""
-                    content = FileContent(str(path), len(message), head)
+                    content = FileContent(Directory(path.parent), path.name, len(message), head)
                 asked = request(message=message, content=content)
                 assert words((await connection.deliver(asked)).outcomes) == ["Delivered"]
                 whole = message if message.endswith(b"\r\n") or not message else message + b"\r\n"
@@ -443,7 +444,9 @@ def test_content_that_ends_before_its_size_is_never_finished_with_a_dot(run: Run
             path.write_bytes(b"A: b\r\n\r\nshort\r\n")
             connection = await connected(upstream)
             with pytest.raises(OSError, match="ends before its size"):
-                await connection.deliver(request(content=FileContent(str(path), 10_000, b"A: b\r\n\r\n")))
+                await connection.deliver(
+                    request(content=FileContent(Directory(path.parent), path.name, 10_000, b"A: b\r\n\r\n"))
+                )
             assert not connection.usable
             await connection.close()
             await upstream.until(lambda: upstream.open == 0)
@@ -468,7 +471,7 @@ def test_an_upstream_that_stops_reading_is_given_up_and_never_gets_the_message(
             content = None
             if kept == "file":
                 (tmp_path / "spooled").write_bytes(BIG)
-                content = FileContent(str(tmp_path / "spooled"), len(BIG), BIG[:8])
+                content = FileContent(Directory(tmp_path), "spooled", len(BIG), BIG[:8])
             connection = await connected(
                 upstream, tls_ca=certificates.ca_path, timeouts=replace(PATIENT, progress=SOON)
             )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from relay.durable import create, sync
+from relay.durable import Directory, sync
 from relay.errors import RelayError, StoreUnavailable
 from relay.queue.disk import Work
 from relay.queue.listing import Saved
@@ -49,11 +49,12 @@ class Target:
     def begun(self) -> Iterator[None]:
         """An empty file, 0600, to make the copy in; nothing of it stays after an error."""
         try:
+            folder = Directory(self.path.parent.resolve())
             for path in (self.path, self.spool):
-                if path.exists():
+                if folder.has(path.name):
                     raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
             self._clear()  # what a dead process may have left
-            os.close(create(self.made))
+            os.close(folder.create(self.made.name))
             try:
                 yield
             finally:
@@ -151,14 +152,15 @@ def _slices(contents: Iterable[tuple[int, int, str | None]]) -> Iterator[list[in
 
 
 def _link(spool: Spool, directory: Path, names: list[str]) -> None:
-    if names:
-        directory.mkdir(mode=0o700)
+    if not names:
+        return
+    directory.mkdir(mode=0o700)
+    made = Directory(directory)
     for name in names:
         try:
-            os.link(spool.directory / name, directory / name)
+            spool.folder.link(name, name, into=made)
         except FileNotFoundError:
             continue  # it was gone before: the entry is damaged there as here
         except OSError:  # another file system, or one without links
-            shutil.copyfile(spool.directory / name, directory / name)
-            os.chmod(directory / name, 0o600)
-            sync(directory / name)
+            with open(spool.folder.open(name), "rb") as file:
+                made.write_new(name, iter(partial(file.read, AT_ONCE), b""))

@@ -24,7 +24,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import apsw
 
-from relay.errors import OtherLayout, StoreUnavailable
+from relay.errors import OtherLayout, RelayError, StoreUnavailable
 from relay.queue.disk import Mend, Operation, Report, Work, run_all
 from relay.queue.ledger import Count
 from relay.queue.listing import Saved
@@ -285,6 +285,8 @@ class Database:
                         both.execute("COMMIT")
 
                     saved = copy(transaction, target, spool, stop)
+            except apsw.FullError as error:  # nothing else is written than the copy
+                raise RelayError(f"{path}: the backup cannot be written: {error}") from None
             except apsw.Error as error:
                 raise StoreUnavailable(reason_of(error) or "other", f"{path}: {error}") from None
             target.finish()
