@@ -126,7 +126,7 @@ def test_a_file_that_a_person_names_may_be_a_link_and_nothing_that_has_no_end(tm
     os.mkfifo(tmp_path / "fifo")
     for odd, why in (
         (tmp_path / "fifo", "not a regular file"),
-        (Path("/dev/zero"), "not a regular"),
+        (Path("/dev/null"), "not a regular"),
         (tmp_path, "dir"),
     ):
         for use in (open_regular, require_regular):

@@ -158,7 +158,7 @@ def test_a_loop_is_refused_with_exit_code_1(config: Path, tmp_path: Path) -> Non
             "--listener: no listener named 'x' (there are: legacy)",
         ),
         (["--eml", "/nowhere.eml", "--to", "b@x.nl"], "--eml /nowhere.eml: No such file or directory"),
-        (["--eml", "/dev/zero", "--to", "b@x.nl"], "--eml /dev/zero: not a regular file"),
+        (["--eml", "/dev/null", "--to", "b@x.nl"], "--eml /dev/null: not a regular file"),
         (["--eml", "x", "--from", "a@x.nl"], "--eml brings its own From and Subject: leave out --from and --subject"),
     ],
 )

@@ -56,7 +56,7 @@ def test_what_has_no_end_is_no_password_and_not_waited_for(tmp_path: Path) -> No
     (tmp_path / "folder").mkdir()
     for odd, why in (
         (tmp_path / "fifo", "not a regular file"),
-        ("/dev/zero", "not a regular file"),
+        ("/dev/null", "not a regular file"),
         (tmp_path, "Is a"),
     ):
         with pytest.raises(RelayError, match=f"^password file {odd} cannot be read: {why}"):

@@ -18,9 +18,9 @@ from tests.transport.conftest import Run
 from tests.transport.parts import MESSAGE, request
 
 UPSTREAM_FILES: dict[str, Callable[[str], object]] = {
-    "authorities": lambda path: tls.build(tls.TlsTerms(ca=path)),
+    "authorities": lambda path: tls.build(tls.TlsTerms(True, path, None, None)),
     "authorities of a token endpoint": tls.trusting,
-    "certificate": lambda path: tls.build(tls.TlsTerms(certificate=path)),
+    "certificate": lambda path: tls.build(tls.TlsTerms(True, None, path, None)),
     "login certificate": lambda path: oauth2._pem(path, "CERTIFICATE"),
 }
 
