@@ -38,7 +38,7 @@ class BadConfig(RelayError):
 class StoreUnavailable(RelayError):
     """The store could not keep or change anything; nothing of the operation is kept.
 
-    `reason` is one of "full", "io", "busy", "corrupt", "other".
+    `reason` is one of "full", "io", "busy", "corrupt", "moved" (a file of it was taken away or overwritten), "other".
     """
 
     def __init__(self, reason: str, detail: str) -> None:

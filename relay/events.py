@@ -469,7 +469,7 @@ class BatchCommitted(Event):
 
 @frozen
 class StoreFailed(Event):
-    """`reason`: full, io, busy, corrupt or other."""
+    """`reason`: full, io, busy, corrupt, moved (a file of the queue was taken away or overwritten) or other."""
 
     reason: str
     text: str

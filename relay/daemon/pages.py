@@ -85,17 +85,20 @@ class Pages:
         from relay.web.app import Health
 
         house = self._house
-        reasons = [] if await self._store_answers() else ["the store cannot commit"]
+        trouble = await self._trouble_of_the_store()
+        reasons = [trouble] if trouble else []
         ready = house.ready and not reasons
         return Health(ok=not reasons, ready=ready, reasons=tuple(reasons if house.ready else [*reasons, "stopping"]))
 
-    async def _store_answers(self) -> bool:
+    async def _trouble_of_the_store(self) -> str:
         try:
             async with asyncio.timeout(STORE_ANSWERS):
                 await self._house.store.check()
-        except (StoreUnavailable, TimeoutError):
-            return False
-        return True
+        except StoreUnavailable as error:
+            return str(error) if error.reason == "moved" else "the store cannot commit"
+        except TimeoutError:
+            return "the store cannot commit"
+        return ""
 
     async def watchdog(self) -> None:
         """A sign of life is given only when the loop runs and the store commits, or says why not."""

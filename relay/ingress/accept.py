@@ -138,9 +138,9 @@ class Acceptor:
             ways = first * len(submission.envelope.recipients)
             lease = await self._store.put(entry, leased=leased, held=held, ways=ways)
         except StoreUnavailable as error:
-            full = error.reason == "full"
-            self._refused(submission, "store_failed", 452 if full else 451, "4.3.1" if full else "4.3.0", error.reason)
-            return replies.STORE_FULL if full else replies.STORE_FAILED
+            said = replies.unkept(error)
+            self._refused(submission, "store_failed", int(said[:3]), said[4:9].decode(), error.reason)
+            return said
         self._accepted(entry, decision, elapsed())
         if rule is not None and rule.hold:
             recipients = submission.envelope.recipients

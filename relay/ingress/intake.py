@@ -114,8 +114,7 @@ class Intake(Wire):
                 raise trouble
             return await self._keep(reader, started)
         except StoreUnavailable as error:
-            full = error.reason == "full"
-            return self._refuse_content("store_failed", replies.STORE_FULL if full else replies.STORE_FAILED)
+            return self._refuse_content("store_failed", replies.unkept(error))
 
     async def _read_content(self, reader: ContentReader) -> StoreUnavailable | None:
         """Read to the end of the data, or until it is pointless; large content goes to a spool file.

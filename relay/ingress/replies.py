@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from relay.errors import StoreUnavailable
+
+LONGEST = 510  # octets of a line, without its end (RFC 5321, section 4.5.3.1.5)
+
 OK = b"250 2.0.0 OK\r\n"
 SENDER_OK = b"250 2.1.0 Sender OK\r\n"
 RECIPIENT_OK = b"250 2.1.5 Recipient OK\r\n"
@@ -67,3 +71,10 @@ def bare(*, lf: bool, cr: bool) -> bytes:
 def over_rate(count: int, seconds: float) -> bytes:
     """A client sent more messages than it may."""
     return b"421 4.7.0 Too many messages from your address, at most %d in %d seconds\r\n" % (count, seconds)
+
+
+def unkept(error: StoreUnavailable) -> bytes:
+    """The store could not keep the message. What only a person can put right is said where a person may read it."""
+    if error.reason == "moved":
+        return f"451 4.3.0 {error}".encode("ascii", "replace")[:LONGEST] + b"\r\n"
+    return STORE_FULL if error.reason == "full" else STORE_FAILED

@@ -203,7 +203,10 @@ def _store(known: Known) -> Iterator[Finding]:
     if known.store is not None:
         since, reason, text = known.store
         remedy = f"store-{reason}" if f"store-{reason}" in REMEDIES else "store"
-        yield Finding("store-failed", Severity.ERROR, since, "store-failed", remedy, {"said": _said(text or reason)})
+        kind, said = "store-failed", text or reason
+        if reason == "moved":
+            kind, said = "store-moved", text.partition(": ")[0]  # what is to be done says the remedy
+        yield Finding("store-failed", Severity.ERROR, since, kind, remedy, {"said": _said(said)})
 
 
 def _disk(situation: Situation, known: Known, now: datetime) -> Iterator[Finding]:

@@ -316,6 +316,13 @@ REMEDIES: dict[str, Words] = {
         "Stop de relay, bewaar een kopie van de database met -wal en .spool ernaast, controleer de schijf, en zet een "
         "back-up terug (`relay queue backup` maakt ze).",
     ),
+    "store-moved": Words(
+        "Do not stop the relay: what waits would be lost. Put back what was moved, and it goes on by itself. Else "
+        "`relay queue backup FILE` saves what waits: then stop the relay, put that backup in its place, and start.",
+        "Stop de relay niet: wat wacht zou verloren gaan. Zet terug wat is verplaatst, dan gaat hij vanzelf verder. "
+        "Anders bewaart `relay queue backup BESTAND` wat wacht: stop daarna de relay, zet die back-up op zijn plaats, "
+        "en start.",
+    ),
     "store": Words(
         "Check the disk and the rights of the queue's folder (dmesg, ls -l); the relay goes on by itself.",
         "Controleer de schijf en de rechten van de map van de wachtrij (dmesg, ls -l); de relay gaat vanzelf verder.",

@@ -22,6 +22,7 @@ TITLES: dict[str, Words] = {
     "quota": Words("Quota of {name} used up", "Quotum van {name} is op"),
     "throttled": Words("{name} asks for less", "{name} vraagt om minder"),
     "store-failed": Words("The queue cannot be written", "De wachtrij kan niet worden opgeslagen"),
+    "store-moved": Words("A file of the queue was taken away", "Een bestand van de wachtrij is weggehaald"),
     "disk-low": Words("Disk nearly full", "Schijf bijna vol"),
     "disk-full": Words("Disk full: new mail is refused", "Schijf vol: nieuwe mail wordt geweigerd"),
     "certificate-ends": Words("Certificate of {name} ends soon", "Certificaat van {name} verloopt binnenkort"),
@@ -72,6 +73,10 @@ SENTENCES: dict[str, Words] = {
     "store-failed": Words(
         "The queue cannot be written, and new mail is put off: {said}.",
         "De wachtrij kan niet worden opgeslagen en nieuwe mail wordt uitgesteld: {said}.",
+    ),
+    "store-moved": Words(
+        "The queue is no longer where the next start would look for it, and new mail is put off: {said}.",
+        "De wachtrij staat niet meer waar een volgende start haar zoekt en nieuwe mail wordt uitgesteld: {said}.",
     ),
     "disk-low": Words(
         "The disk of the queue has {free} left; below {least} new mail is refused.",

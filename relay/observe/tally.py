@@ -30,7 +30,7 @@ _MESSAGES = (
     "accepted", "rejected_policy", "rejected_size", "rejected_syntax", "store_failed", "limited", "aborted",
 )  # fmt: skip
 _MECHANISMS = ("plain", "login", "cram-md5", OTHER)
-_STORE_ERRORS = ("full", "io", "busy", "corrupt", OTHER)
+_STORE_ERRORS = ("full", "io", "busy", "corrupt", "moved", OTHER)
 _COMPONENTS = ("session", "accept", "attempt", "observer", "web", "daemon", "queue", OTHER)
 _OUTCOMES = ("delivered", "deferred", "failed", "in_doubt")
 

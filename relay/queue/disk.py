@@ -35,6 +35,10 @@ operation that fails by itself fails alone (`Operation.error`), with nothing of 
 whole batch does, and `sure` says that nothing of it is there; a database that can find out (by a mark that the batch
 commits with itself) tries until it knows. One that cannot reports `sure=False`: its callers are told that it failed,
 and the next batch comes with a `Mend`, by which the database first makes itself say what the callers were told.
+
+**Names.** A commit into what the next start would not find keeps nothing. Where a database is taken away while it is
+open it refuses whatever somebody would be told is kept (`Operation.promises`), does all else with what it still has,
+`save` as well, and says so in `afterwards`; and a batch behind which it finds out has failed, not for `sure`.
 """
 
 from __future__ import annotations
@@ -136,10 +140,11 @@ class Operation(Generic[T]):
     without counting an attempt; `refused_file` and `ended_files` name the spool
     files that are of no use when it failed, or succeeded. `leaves_traces`: a session code's content is
     left in the files of the database, whether it succeeded or failed. `patient`: nobody waits for it who could do
-    anything meanwhile but wait for its next message.
+    anything meanwhile but wait for its next message. `promises`: somebody is told that mail is kept now.
     """
 
     patient = False
+    promises = False
 
     __slots__ = ("born", "ended_files", "error", "future", "leaves_traces", "refused_file", "uncounted")
 
@@ -214,8 +219,9 @@ class Disk(Protocol):
         """Carry out a batch as one transaction. Never raises: a dead thread would leave every caller waiting."""
         ...
 
-    def afterwards(self) -> None:
-        """Housekeeping for which no caller waits, after each commit."""
+    def afterwards(self) -> str:
+        """Housekeeping for which no caller waits, after each commit and once a second; what is wrong with the names of
+        its files ("moved"), in a sentence, or ""."""
         ...
 
     async def read(self, look: Callable[Concatenate[Work, P], T], *args: P.args, **named: P.kwargs) -> T:

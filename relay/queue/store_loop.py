@@ -76,7 +76,8 @@ class GroupedStore:
         self._now = now
         self._low = False
         self._look_again_at = 0.0
-        self._failing = set[str]()  # the database, or the spool
+        self._failing = set[str]()  # the database, the spool, or the names of their files
+        self._moved = ""  # what is wrong with these names
         self._unsure = False
         self._undone: list[int] = []
         self._uncounted: list[int] = []
@@ -86,11 +87,12 @@ class GroupedStore:
         self._saving: asyncio.Future[Saved] | None = None
         self._put_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._commits: GroupCommit[Operation[Any], Mend | None, Report] = GroupCommit(
+        self._commits: GroupCommit[Operation[Any], Mend | None, Report, str] = GroupCommit(
             commit=disk.commit,
             prepare=self._mend,
             apply=self._apply,
             afterwards=disk.afterwards,
+            noticed=self._noticed,
             more_to_come=lambda: self._loop.time() - self._put_at < ANOTHER_SOON,
         )
         self._books.open(found)
@@ -342,6 +344,8 @@ class GroupedStore:
 
     async def check(self) -> None:
         await self._submit(Write("beat"))  # a commit that has something to prove
+        if self._moved:
+            raise StoreUnavailable("moved", self._moved)
         if "spool" in self._failing:
             await self.spool.try_out()
 
@@ -422,7 +426,6 @@ class GroupedStore:
             self._take_back()
 
     def _fail(self, report: Report, reason: str, text: str) -> None:
-        self._failing.add("database")
         if not report.sure:
             self._unsure = True
         for operation in report.operations:
@@ -431,7 +434,17 @@ class GroupedStore:
                 self._uncounted += operation.uncounted
                 operation.doubt(self._books)
             self._refuse(operation, StoreUnavailable(reason, text))
-        self._observer.observe(StoreFailed(reason, text))
+        if reason != "moved":  # that is told when it is noticed
+            self._failing.add("database")
+            self._observer.observe(StoreFailed(reason, text))
+
+    def _noticed(self, moved: str) -> None:
+        self._moved = moved
+        if moved:
+            self._failing.add("names")
+            self._observer.observe(StoreFailed("moved", moved))
+        else:
+            self._works("names")
 
     def _works(self, part: str) -> None:
         if part in self._failing:
@@ -444,7 +457,8 @@ class GroupedStore:
             self._works("spool")
         else:
             self._failing.add("spool")
-            self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
+            if not self._moved:  # which says more
+                self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
 
     def _refuse(self, operation: Operation[Any], error: Exception) -> None:
         operation.undo(self._books)

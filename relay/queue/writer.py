@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
 COMPANY = 0.002  # seconds that a batch waits which nobody waits for
+AT_LEAST_EVERY = 1.0  # seconds from one `afterwards` to the next
 Item = TypeVar("Item")
 Context = TypeVar("Context")
 Report = TypeVar("Report")
+Notice = TypeVar("Notice")
 
 
-class GroupCommit(Generic[Item, Context, Report]):
+class GroupCommit(Generic[Item, Context, Report, Notice]):
     """Runs `commit(items)` on the thread, then `apply(report)` on the loop, then `afterwards()` on the thread.
 
-    `prepare` is called on the loop at each hand-over; what it returns goes to `commit` as well. `more_to_come` says
-    whether it is worth while to wait for company.
-    `commit` must not raise.
+    `afterwards` is called once a second at least; what it returns goes to `noticed`, on the loop, when it is another
+    than before. `prepare` is called on the loop at each hand-over; what it returns goes to `commit` as well.
+    `more_to_come` says whether it is worth while to wait for company. `commit` must not raise.
     """
 
     def __init__(
@@ -35,13 +37,15 @@ class GroupCommit(Generic[Item, Context, Report]):
         commit: Callable[[list[Item], Context], Report],
         prepare: Callable[[], Context],
         apply: Callable[[Report], None],
-        afterwards: Callable[[], None],
+        afterwards: Callable[[], Notice],
+        noticed: Callable[[Notice], None],
         more_to_come: Callable[[], bool],
     ) -> None:
         self._commit = commit
         self._prepare = prepare
         self._apply = apply
         self._afterwards = afterwards
+        self._noticed = noticed
         self._more_to_come = more_to_come
         self._loop = asyncio.get_running_loop()
         self._next: list[Item] = []
@@ -99,11 +103,21 @@ class GroupCommit(Generic[Item, Context, Report]):
                     self._idle = None
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            report = self._commit(*work)
-            try:
-                self._loop.call_soon_threadsafe(self._back, report)
-            except RuntimeError:  # the loop was closed over our head; nobody is left to be told
-                return
-            del work, report  # an idle thread must not keep the last batch's content in memory
-            self._afterwards()
+        before: Notice | None = None
+        try:
+            while True:
+                try:
+                    work = self._work.get(timeout=AT_LEAST_EVERY)
+                    if work is None:
+                        return
+                    report = self._commit(*work)
+                    self._loop.call_soon_threadsafe(self._back, report)
+                    del work, report  # an idle thread must not keep the last batch's content in memory
+                except Empty:
+                    pass
+                notice = self._afterwards()
+                if notice != before:
+                    self._loop.call_soon_threadsafe(self._noticed, notice)
+                    before = notice
+        except RuntimeError:  # the loop was closed over our head; nobody is left to be told
+            return

@@ -19,11 +19,12 @@ class Commits:
     def __init__(self, *, more_to_come: bool) -> None:
         self.batches: list[list[str]] = []
         self.came = asyncio.Event()
-        self.group: GroupCommit[str, None, list[str]] = GroupCommit(
+        self.group: GroupCommit[str, None, list[str], None] = GroupCommit(
             commit=lambda items, _: items,
             prepare=lambda: None,
             apply=self._apply,
             afterwards=lambda: None,
+            noticed=lambda _: None,
             more_to_come=lambda: more_to_come,
         )
 

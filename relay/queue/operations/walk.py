@@ -11,7 +11,7 @@ from relay.events import EntryChanged
 from relay.queue.content import FileContent
 from relay.queue.disk import Bulk, Operation, Work
 from relay.queue.ledger import Books, Change
-from relay.queue.model import Entry, Lease, Pending, Result, Settlement, State, Told
+from relay.queue.model import Entry, Kind, Lease, Pending, Result, Settlement, State, Told
 from relay.queue.operations.operator import apply_wishes
 from relay.queue.rows import (
     DUE,
@@ -55,7 +55,7 @@ class _New:
 
 
 class Put(Operation[Lease]):
-    __slots__ = ("_held", "_leased", "_new")
+    __slots__ = ("_held", "_leased", "_new", "promises")
 
     def __init__(
         self, key: int, entry: Entry, spool: Spool, *, leased: bool, held: bool, ways: Sequence[str] = ()
@@ -65,6 +65,7 @@ class Put(Operation[Lease]):
         self._held = held
         place = LEASED if leased else HELD if held else DUE
         self._new = _New(key, entry, place, entry.attempts + leased, spool, ways)
+        self.promises = entry.kind is Kind.MAIL  # an alarm about the queue has to leave
         self.born = (key,)
         self.refused_file = self._new.spool_file
 
@@ -253,6 +254,7 @@ class Record(Settle):
     """
 
     patient = False  # the client has no answer before
+    promises = True
     __slots__ = ("_entry",)
 
     def _begin(self, born: Sequence[int], spool: Spool) -> None:

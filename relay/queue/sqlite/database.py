@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -36,6 +39,7 @@ from relay.queue.sqlite.damage import is_text, plain, set_aside_damaged
 from relay.queue.sqlite.lock import Lock
 from relay.queue.sqlite.statements import CACHED, read
 from relay.queue.sqlite.transaction import Transaction, Turns
+from relay.queue.sqlite.watch import Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +49,7 @@ SQLITE_VERSION = apsw.sqlite_lib_version()
 LAYOUT = 6  # the number of `schema.sql`
 PAGE_SIZE = 16384
 CHECKPOINT_PAGES = 1000  # of the log (16 MiB): then it is copied to the database, while no caller waits
+LOOK_EVERY = 0.9  # seconds; a little less than `afterwards` comes
 BUSY_MILLISECONDS = 1000  # another process may hold the database for a moment (a backup, a shell)
 
 _REASONS: tuple[tuple[tuple[type[apsw.Error], ...], str], ...] = (
@@ -69,9 +74,13 @@ def reason_of(error: apsw.Error, system_error: int = 0) -> str | None:
 class Database:
     """A `Disk`; it holds `lock`, and lets go of it when it is closed."""
 
-    def __init__(self, path: Path, lock: Lock) -> None:
+    def __init__(self, path: Path, lock: Lock, watch: Watch) -> None:
         self.path = path
         self._lock = lock
+        self._watch = watch
+        self._number = 0  # in the head of its file; each database has its own
+        self._moved: StoreUnavailable | None = None  # what the last look found
+        self._look_again_at = 0.0
         self._turns: Turns = {}
         self._connection: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
@@ -80,11 +89,12 @@ class Database:
         self._doubted = False
 
     def open(self) -> apsw.Connection:
-        """The writing connection, opened if need be; raises apsw.Error.
+        """The writing connection, opened if need be; raises apsw.Error and StoreUnavailable ("moved").
 
         After an I/O error nothing is committed before the whole log is in the database.
         """
         if self._connection is None:
+            self._watch.named()
             connection = apsw.Connection(str(self.path), statementcachesize=CACHED)
             try:
                 connection.set_busy_timeout(BUSY_MILLISECONDS)
@@ -103,9 +113,10 @@ class Database:
                 if self._doubted or not isinstance(error, apsw.BusyError | apsw.FullError):
                     connection.close(True)
                     raise
+            self._connection = connection
+            self._watch.opened()
             self._doubted = False
             self._log_pages = 0
-            self._connection = connection
         return self._connection
 
     def commit(self, operations: list[Operation[Any]], mend: Mend | None) -> Report:
@@ -113,22 +124,63 @@ class Database:
         start = time.perf_counter()
         try:
             connection = self.open()
+            carried_out = self._possible(operations)
             mended = self._begin(connection, mend)
             try:
-                run_all(operations, Transaction(connection, self._turns))
+                run_all(carried_out, Transaction(connection, self._turns))
             except Exception as error:  # a dead thread would leave every caller waiting
                 if isinstance(error, apsw.Error) and reason_of(error, connection.system_errno) is not None:
                     raise
-                mended = self._one_by_one(connection, operations, mend)
+                mended = self._one_by_one(connection, carried_out, mend)
             connection.execute("COMMIT")
+            if self._moved is None:
+                self._watch.wrote()
             for operation in operations:
                 if isinstance(operation, Wipe):
                     operation.done = self._empty_log(connection)
+        except StoreUnavailable as moved:
+            self._look_again_at = 0.0
+            return Report(operations, time.perf_counter() - start, None, (moved.reason, str(moved)), sure=False)
         except apsw.Error as error:
             reason, sure = self._give_up(error)
             text = f"{self.path.name}: {error}"
             return Report(operations, time.perf_counter() - start, None, (reason, text), sure)
         return Report(operations, time.perf_counter() - start, mended)
+
+    def _possible(self, operations: list[Operation[Any]]) -> list[Operation[Any]]:
+        """All of them; where the database was taken away, those that promise nothing, and the others have failed."""
+        if self._moved is None:
+            self._look(everything=any(operation.refused_file for operation in operations))
+        if self._moved is None:
+            return operations
+        for operation in operations:
+            if operation.promises:
+                operation.error = self._moved
+        return [operation for operation in operations if operation.error is None]
+
+    def _look(self, *, everything: bool) -> None:
+        try:
+            self._watch.look(self._is_ours, everything=everything)
+        except StoreUnavailable as moved:
+            self._moved = moved
+        else:
+            self._moved = None
+
+    def know(self, connection: apsw.Connection) -> None:
+        """Its tables are there: by its number it is known again."""
+        self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._number = cast("int", connection.pragma("application_id"))
+
+    def _is_ours(self) -> bool:
+        """Whether the head of its file is that of this database."""
+        connection = self._connection
+        if connection is None:
+            return True  # it is looked at once it is open
+        try:
+            _, head = connection.read("main", 0, 0, 100)
+        except apsw.Error:
+            return False
+        return head.startswith(b"SQLite format 3\0") and head[68:72] == self._number.to_bytes(4, signed=True)
 
     def _begin(self, connection: apsw.Connection, mend: Mend | None) -> Count | None:
         connection.execute("BEGIN IMMEDIATE")
@@ -192,8 +244,13 @@ class Database:
         connection, self._connection = self._connection, None
         self._doubted = True
         if connection is not None:
-            with contextlib.suppress(apsw.Error):
-                connection.close(True)
+            self._let_go(connection)
+
+    def _let_go(self, connection: apsw.Connection) -> None:
+        with contextlib.suppress(apsw.Error):
+            if self._moved is not None:
+                _keep_names(connection)
+            connection.close(True)
 
     def _empty_log(self, connection: apsw.Connection) -> bool:
         """After a commit, which stands whatever becomes of this."""
@@ -202,20 +259,28 @@ class Database:
             self._log_pages = 0
         return done
 
-    def afterwards(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        self._log_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
-        if self._log_pages >= CHECKPOINT_PAGES:
-            self._log_pages = 0
-            self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+    def afterwards(self) -> str:
+        connection, now = self._connection, time.monotonic()
+        if connection is not None:
+            if now >= self._look_again_at:
+                self._look_again_at = now + LOOK_EVERY
+                self._look(everything=True)
+            self._log_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
+            if self._log_pages >= CHECKPOINT_PAGES:
+                self._log_pages = 0
+                self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return str(self._moved or "")
 
     def _checkpoint(self, connection: apsw.Connection, mode: int) -> bool:
         """Copy the log to the database. A failing disk shows at the next commit, where somebody is told: it opens the
         database anew, and does this first."""
+        if self._moved is not None:
+            return False  # what is left of it stays as it is
         try:
             connection.wal_checkpoint(mode=mode)
+            self._watch.wrote()
+        except StoreUnavailable:
+            return False  # the next look says so
         except (apsw.BusyError, apsw.FullError):
             return False  # the log is good, and longer for a while
         except apsw.Error:
@@ -226,10 +291,11 @@ class Database:
     def close(self) -> None:
         """Idempotent. The last connection to be closed copies the log to the database and removes it."""
         self._reading.shutdown(wait=True)
+        if self._connection is not None:
+            self._look(everything=True)
         for connection in (self._reader, self._connection):
             if connection is not None:
-                with contextlib.suppress(apsw.Error):
-                    connection.close(True)
+                self._let_go(connection)
         self._reader = self._connection = None
         self._lock.release()
 
@@ -238,59 +304,103 @@ class Database:
             return look(work, *args, **named)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, bound)
+            return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, bound)
         except RuntimeError:  # the thread has ended
             raise StoreUnavailable("other", "the queue is closed") from None
 
-    def _look(self, look: Callable[[Work], T]) -> T:
+    def _read(self, look: Callable[[Work], T]) -> T:
         try:
-            if self._reader is None:
-                self._reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-                self._reader.set_busy_timeout(BUSY_MILLISECONDS)
-                self._reader.execute("PRAGMA query_only = ON")
-                self._reader.execute("PRAGMA wal_autocheckpoint = 0")
-                self._reader.execute("PRAGMA cache_size = -2048")
-            self._reader.execute("BEGIN")
+            reader = self._open_reader()
+            reader.execute("BEGIN")
             try:
-                return look(Transaction(self._reader))
+                return look(Transaction(reader))
             finally:
-                self._reader.execute("COMMIT")
+                reader.execute("COMMIT")
         except (apsw.Error, UnicodeDecodeError) as error:
-            reader, self._reader = self._reader, None
-            with contextlib.suppress(apsw.Error):
-                if reader is not None:
-                    reader.close(True)
+            self._close_reader()
             reason = reason_of(error) if isinstance(error, apsw.Error) else "corrupt"
             raise StoreUnavailable(reason or "other", f"{self.path.name}: {error}") from None
 
+    def _open_reader(self) -> apsw.Connection:
+        if self._reader is None:
+            self._watch.named()
+            self._reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+            self._reader.set_busy_timeout(BUSY_MILLISECONDS)
+            self._reader.execute("PRAGMA query_only = ON")
+            self._reader.execute("PRAGMA wal_autocheckpoint = 0")
+            self._reader.execute("PRAGMA cache_size = -2048")
+        return self._reader
+
+    def _close_reader(self) -> None:
+        """It is opened anew, unless it could not be: then it is all there is."""
+        reader = self._reader
+        if reader is None:
+            return
+        with contextlib.suppress(apsw.Error):
+            if self._moved is None:
+                self._reader = None
+                reader.close(True)
+            elif reader.in_transaction:
+                reader.execute("ROLLBACK")
+
     def save(self, path: Path, spool: Spool, stop: Callable[[], bool]) -> Saved:
-        """A copy at `path`, over a connection of its own."""
+        """A copy at `path`, by the connection that reads, a slice between two looks: no other can be opened where the
+        database was taken away."""
         target = Target(path.absolute())
+
+        def on_reader(step: Callable[[apsw.Connection], None]) -> None:
+            self._reading.submit(lambda: step(self._open_reader())).result()
+
+        def transaction(work: Callable[[Work], None]) -> None:
+            on_reader(partial(_written, work))
+
         with target.begun(), spool.kept():
             try:
                 with contextlib.closing(apsw.Connection(str(target.made))) as made:
                     made.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                     lay_out(made, target.made)
-                with contextlib.closing(apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)) as both:
-                    both.set_busy_timeout(BUSY_MILLISECONDS)
-                    both.execute("PRAGMA wal_autocheckpoint = 0")
-                    both.execute("ATTACH ? AS copy", (str(target.made),))
-                    # What a crash leaves of it is thrown away; `finish` makes it durable.
-                    both.execute("PRAGMA copy.journal_mode = OFF")
-                    both.execute("PRAGMA copy.synchronous = OFF")
-
-                    def transaction(work: Callable[[Work], None]) -> None:
-                        both.execute("BEGIN")
-                        work(Transaction(both))
-                        both.execute("COMMIT")
-
+                try:
+                    on_reader(partial(_attach, target.made))
                     saved = copy(transaction, target, spool, stop)
+                finally:
+                    on_reader(_detach)
             except apsw.FullError as error:  # nothing else is written than the copy
                 raise RelayError(f"{path}: the backup cannot be written: {error}") from None
             except apsw.Error as error:
                 raise StoreUnavailable(reason_of(error) or "other", f"{path}: {error}") from None
             target.finish()
         return saved
+
+
+def _attach(path: Path, reader: apsw.Connection) -> None:
+    reader.execute("ATTACH ? AS copy", (str(path),))
+    # What a crash leaves of it is thrown away; `Target.finish` makes it durable.
+    reader.execute("PRAGMA copy.journal_mode = OFF")
+    reader.execute("PRAGMA copy.synchronous = OFF")
+
+
+def _written(work: Callable[[Work], None], reader: apsw.Connection) -> None:
+    """Into the copy; questions only read."""
+    reader.execute("PRAGMA query_only = OFF")
+    try:
+        reader.execute("BEGIN")
+        work(Transaction(reader))
+        reader.execute("COMMIT")
+    finally:
+        if reader.in_transaction:
+            reader.execute("ROLLBACK")
+        reader.execute("PRAGMA query_only = ON")
+
+
+def _detach(reader: apsw.Connection) -> None:
+    if "copy" in [name for _, name, _ in reader.execute("PRAGMA database_list")]:
+        reader.execute("DETACH copy")
+
+
+def _keep_names(connection: apsw.Connection) -> None:
+    """Who closes the last connection removes the log by its name, which may be somebody else's now."""
+    flag = ctypes.c_int(1)
+    connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(flag))
 
 
 def lay_out(connection: apsw.Connection, path: Path) -> None:
@@ -300,6 +410,7 @@ def lay_out(connection: apsw.Connection, path: Path) -> None:
         with connection:
             connection.execute(read("schema.sql"))
             connection.execute(f"PRAGMA user_version = {LAYOUT}")
+            connection.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
     elif version != LAYOUT:
         raise OtherLayout(
             f"{path} was written by {'an older' if version < LAYOUT else 'a newer'} relay (layout {version}, this one "

@@ -40,6 +40,12 @@ class Lock:
         os.pwrite(descriptor, _ourselves().encode("utf-8", "replace"), 0)
         return cls(descriptor)
 
+    @property
+    def file(self) -> os.stat_result:
+        """What is held."""
+        assert self._descriptor is not None
+        return os.fstat(self._descriptor)
+
     def release(self) -> None:
         """Idempotent."""
         descriptor, self._descriptor = self._descriptor, None

@@ -31,6 +31,7 @@ from relay.queue.sqlite.damage import set_aside_damaged
 from relay.queue.sqlite.database import Database, lay_out, reason_of
 from relay.queue.sqlite.lock import Lock
 from relay.queue.sqlite.transaction import Transaction
+from relay.queue.sqlite.watch import Watch
 from relay.queue.store_loop import GroupedStore
 
 _REMEDIES = {
@@ -71,14 +72,17 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Foun
             make_folder(path.parent)
             lock = Lock.acquire(path)
             undo.callback(lock.release)
-            _make(path)
+            made = _make(path)
             spool = Spool(path.with_name(path.name + ".spool"))
             undo.callback(spool.close)
-            leave_to_owner(path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".spool"))
-            database = Database(path, lock)
+            lock_path = path.with_name(path.name + ".lock")
+            leave_to_owner(path, lock_path, spool.directory)
+            watch = Watch(path, {path: made, lock_path: lock.file, spool.directory: os.stat(spool.directory)})
+            database = Database(path, lock, watch)
             undo.callback(database.close)
             connection = database.open()
             lay_out(connection, path)
+            database.know(connection)
             found, orphans = _put_in_order(connection, spool, now, history=history)
             spool.remove_now(orphans)
         except apsw.Error as error:
@@ -91,12 +95,13 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Foun
         return database, spool, found
 
 
-def _make(path: Path) -> None:
-    """An empty file, 0600: SQLite gives the log and its index the mode of the database."""
+def _make(path: Path) -> os.stat_result:
+    """An empty file, 0600, if there is none: SQLite gives the log and its index the mode of the database."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(descriptor).st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)
 
