@@ -124,7 +124,7 @@ class GroupedStore:
         self._history = history is not None
 
     def disk_free(self) -> int:
-        there = os.statvfs(self.spool.directory.parent)
+        there = os.statvfs(self.spool.folder.fileno())  # wherever it is by now
         return there.f_bavail * there.f_frsize
 
     async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:

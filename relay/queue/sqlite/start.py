@@ -77,7 +77,7 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Foun
             undo.callback(spool.close)
             lock_path = path.with_name(path.name + ".lock")
             leave_to_owner(path, lock_path, spool.directory)
-            watch = Watch(path, {path: made, lock_path: lock.file, spool.directory: os.stat(spool.directory)})
+            watch = Watch(path, {path: made, lock_path: lock.file, spool.directory: os.fstat(spool.folder.fileno())})
             database = Database(path, lock, watch)
             undo.callback(database.close)
             connection = database.open()
