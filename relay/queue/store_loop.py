@@ -440,6 +440,7 @@ class GroupedStore:
 
     def _noticed(self, moved: str) -> None:
         self._moved = moved
+        self._failing.discard("spool")  # the names say more
         if moved:
             self._failing.add("names")
             self._observer.observe(StoreFailed("moved", moved))
@@ -455,10 +456,9 @@ class GroupedStore:
     def _spool_told(self, trouble: StoreUnavailable | None) -> None:
         if trouble is None:
             self._works("spool")
-        else:
+        elif not self._moved:  # which says more
             self._failing.add("spool")
-            if not self._moved:  # which says more
-                self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
+            self._observer.observe(StoreFailed(trouble.reason, str(trouble)))
 
     def _refuse(self, operation: Operation[Any], error: Exception) -> None:
         operation.undo(self._books)

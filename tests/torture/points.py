@@ -27,6 +27,7 @@ DATABASE, CONNECTION, WORKER = (
     "relay.delivery.worker:Worker",
 )
 STORE, WRITER, SPOOLS = f"{START}:SqliteStore", f"{SPOOL}:SpoolWriter", f"{SPOOL}:Spool"
+DIRECTORY = "relay.durable:Directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,10 @@ def _new_file(arguments: Sequence[Any]) -> bool:
     return str(arguments[0]).endswith(".part")
 
 
+def _of_spool(arguments: Sequence[Any]) -> bool:
+    return str(arguments[0].path).endswith(".spool")
+
+
 def _ended_files(arguments: Sequence[Any]) -> bool:
     return isinstance(arguments[1], list) and bool(arguments[1])
 
@@ -100,7 +105,7 @@ _SPOOL = {
     "its spool file is written and not synced": Point(WRITER, "_settle"),
     "its spool file is synced and not renamed": Point("os", "rename", False, _new_file),
     "its spool file is renamed and the folder is not synced": Point("os", "rename", True, _new_file),
-    "the folder is synced and its row is not written": Point(SPOOLS, "sync", True),
+    "the folder is synced and its row is not written": Point(DIRECTORY, "sync", True, _of_spool),
     "its row is gone and its spool file is there": Point(SPOOLS, "remove_now", False, _ended_files),
     "its spool file is gone": Point(SPOOLS, "remove_now", True, _ended_files),
 }
@@ -205,7 +210,7 @@ def _normal_synchronous() -> None:
 
 def _no_folder_sync() -> None:
     """The folder of spool files is not synced after a rename."""
-    _owner(SPOOLS).sync = lambda _: None
+    _owner(DIRECTORY).sync = lambda _: None
 
 
 def _no_file_sync() -> None:

@@ -21,9 +21,9 @@ from tests.kit.house import PATIENCE, Site
 from tests.torture.nursery import Nursery, Relay
 from tests.torture.traffic import Books, faults, send, twice, waiting
 
-CALLS = ("pwrite64", "fdatasync", "fsync", "write", "ftruncate", "rename", "unlink", "mkdir")
+CALLS = ("pwrite64", "fdatasync", "fsync", "write", "ftruncate", "renameat", "unlink", "unlinkat", "mkdir")
 # For the short form: a spread.
-SOME = (("pwrite64", 25), ("fdatasync", 9), ("fsync", 2), ("write", 20), ("rename", 1))
+SOME = (("pwrite64", 25), ("fdatasync", 9), ("fsync", 2), ("write", 20), ("renameat", 1))
 CONNECTIONS = 2
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed to kill at a system call")

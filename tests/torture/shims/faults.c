@@ -71,6 +71,14 @@ static const char *path_of(int fd, char *room, size_t size) {
     return room;
 }
 
+/* The path of a name that is looked up in an open folder. */
+static const char *path_at(int at, const char *path, char *room, size_t size) {
+    if (at == AT_FDCWD || path[0] == '/') return path;
+    size_t length = strlen(path_of(at, room, size));
+    snprintf(room + length, size - length, "/%s", path);
+    return room;
+}
+
 static int any(const char *call) {
     if (!control) return 0;
     for (int n = 0; n < RULES; n++)
@@ -184,17 +192,21 @@ int ftruncate64(int fd, off64_t size) {
 
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
-int rename(const char *from, const char *to) {
-    REAL(int, rename, const char *, const char *);
-    int error = judged("rename", to);
+int renameat(int a, const char *from, int b, const char *to) {
+    REAL(int, renameat, int, const char *, int, const char *);
+    char room[4096];
+    int error = judged("rename", path_at(b, to, room, sizeof room));
     FAIL_AS(error)
-    return real_rename(from, to);
+    return real_renameat(a, from, b, to);
 }
 
-static int opened(const char *path, int flags, mode_t mode) {
-    int error = judged("open", path);
+int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }
+
+static int opened(int at, const char *path, int flags, mode_t mode) {
+    char room[4096];
+    int error = any("open") ? judged("open", path_at(at, path, room, sizeof room)) : 0;
     FAIL_AS(error)
-    return open_really(path, flags, mode);
+    return syscall(SYS_openat, at, path, flags, mode);
 }
 
 #define MODE(flags) \
@@ -206,9 +218,13 @@ static int opened(const char *path, int flags, mode_t mode) {
         va_end(more); \
     }
 
-int open(const char *path, int flags, ...) { MODE(flags) return opened(path, flags, mode); }
+int open(const char *path, int flags, ...) { MODE(flags) return opened(AT_FDCWD, path, flags, mode); }
 
-int open64(const char *path, int flags, ...) { MODE(flags) return opened(path, flags | O_LARGEFILE, mode); }
+int open64(const char *path, int flags, ...) { MODE(flags) return opened(AT_FDCWD, path, flags | O_LARGEFILE, mode); }
+
+int openat(int at, const char *path, int flags, ...) { MODE(flags) return opened(at, path, flags, mode); }
+
+int openat64(int at, const char *path, int flags, ...) { MODE(flags) return opened(at, path, flags | O_LARGEFILE, mode); }
 
 /* The wall clock */
 

@@ -9,11 +9,12 @@
    the reader refuses the journal.
 
    Before the variables are set (they are looked at with each call that names a file) nothing is written down.
-   Paths beneath the folder have to be absolute. */
+   Paths beneath the folder have to be absolute, or relative to a descriptor of a folder beneath it. */
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -66,6 +67,21 @@ static uint64_t file_of(int descriptor) {
     return descriptor >= 0 && descriptor < FILES ? watched[descriptor] : 0;
 }
 
+/* The path of a name that is looked up in an open folder; `room` has PATH_MAX octets. */
+static const char *path_at(int at, const char *path, char *room) {
+    if (!file_of(at) || path == NULL || path[0] == '/') return path;
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", at);
+    ssize_t length = readlink(link, room, PATH_MAX - 1);
+    if (length < 0) abort();
+    room[length] = '\0';
+    if (strcmp(path, ".") == 0) return room;
+    if (length + 1 + strlen(path) >= PATH_MAX) abort();
+    room[length] = '/';
+    strcpy(room + length + 1, path);
+    return room;
+}
+
 static void note(struct record record, const char *path, const char *path2, const void *data) {
     struct iovec parts[4];
     size_t total = sizeof record;
@@ -86,17 +102,18 @@ static void other(const char *name) { note((struct record){.what = OTHER}, name,
 
 /* Opening */
 
-static int opened(int at, const char *path, int flags, mode_t mode) {
+static int opened(int at, const char *name, int flags, mode_t mode) {
+    char room[PATH_MAX];
+    const char *path = path_at(at, name, room);
     if (!beneath(path)) {
-        if (file_of(at)) other("openat");
-        int plain = syscall(SYS_openat, at, path, flags, mode);
+        int plain = syscall(SYS_openat, at, name, flags, mode);
         if (plain >= 0 && plain < FILES) watched[plain] = 0;
         return plain;
     }
     struct stat there;
     pthread_mutex_lock(&lock);
     int new = stat(path, &there) != 0;
-    int descriptor = syscall(SYS_openat, at, path, flags, mode);
+    int descriptor = syscall(SYS_openat, at, name, flags, mode);
     if (descriptor >= 0) {
         int before = errno;
         if (descriptor >= FILES || fstat(descriptor, &there) != 0) abort();
@@ -204,19 +221,22 @@ static int named(int failed, struct record record, const char *path, const char 
     return failed;
 }
 
-#define NAMED(call, what_, path, path2)                                          \
+#define NAMED(call, what_, at, path, at2, path2)                                 \
+    char room[PATH_MAX], room2[PATH_MAX];                                        \
+    const char *full = path_at(at, path, room), *full2 = path_at(at2, path2, room2); \
     pthread_mutex_lock(&lock);                                                   \
-    int failed = named(call, (struct record){.what = what_}, path, path2);       \
+    int failed = named(call, (struct record){.what = what_}, full, full2);       \
     pthread_mutex_unlock(&lock);                                                 \
     return failed;
 
-int rename(const char *from, const char *to) { NAMED(syscall(SYS_rename, from, to), RENAME, from, to) }
-int renameat(int a, const char *from, int b, const char *to) { NAMED(syscall(SYS_renameat, a, from, b, to), RENAME, from, to) }
-int unlink(const char *path) { NAMED(syscall(SYS_unlink, path), UNLINK, path, NULL) }
-int unlinkat(int at, const char *path, int flags) { NAMED(syscall(SYS_unlinkat, at, path, flags), UNLINK, path, NULL) }
-int rmdir(const char *path) { NAMED(syscall(SYS_rmdir, path), UNLINK, path, NULL) }
-int mkdir(const char *path, mode_t mode) { NAMED(syscall(SYS_mkdir, path, mode), MAKE, path, NULL) }
-int mkdirat(int at, const char *path, mode_t mode) { NAMED(syscall(SYS_mkdirat, at, path, mode), MAKE, path, NULL) }
+#define HERE AT_FDCWD
+int rename(const char *from, const char *to) { NAMED(syscall(SYS_rename, from, to), RENAME, HERE, from, HERE, to) }
+int renameat(int a, const char *from, int b, const char *to) { NAMED(syscall(SYS_renameat, a, from, b, to), RENAME, a, from, b, to) }
+int unlink(const char *path) { NAMED(syscall(SYS_unlink, path), UNLINK, HERE, path, HERE, NULL) }
+int unlinkat(int at, const char *path, int flags) { NAMED(syscall(SYS_unlinkat, at, path, flags), UNLINK, at, path, HERE, NULL) }
+int rmdir(const char *path) { NAMED(syscall(SYS_rmdir, path), UNLINK, HERE, path, HERE, NULL) }
+int mkdir(const char *path, mode_t mode) { NAMED(syscall(SYS_mkdir, path, mode), MAKE, HERE, path, HERE, NULL) }
+int mkdirat(int at, const char *path, mode_t mode) { NAMED(syscall(SYS_mkdirat, at, path, mode), MAKE, at, path, HERE, NULL) }
 
 /* What the reader does not know. Descriptors first, then paths. */
 
@@ -249,4 +269,8 @@ int truncate(const char *path, off_t length) {
 int link(const char *from, const char *to) {
     if (beneath(to)) other("link");
     return syscall(SYS_link, from, to);
+}
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    if (beneath(to) || file_of(b)) other("linkat");
+    return syscall(SYS_linkat, a, from, b, to, flags);
 }
