@@ -18,11 +18,14 @@ NOT_A_COMMAND = Reply(553, "5.1.3", "an address of the envelope cannot be put in
 def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
     """MAIL, then one RCPT for each recipient, each with its CRLF; or our own refusal, where this
     upstream cannot carry the message."""
-    if offers.size and request.size > offers.size:
-        text = f"the message has {request.size} octets, the upstream takes at most {offers.size}"
+    size = request.size
+    if offers.size and size > offers.size:
+        text = f"the message has {size} octets, the upstream takes at most {offers.size}"
         return Reply(552, "5.3.4", text)
     mail = f"MAIL FROM:<{request.reverse_path or ''}>"
-    receivers = [f"RCPT TO:<{recipient.address}>" for recipient in request.recipients]
+    receivers = []
+    for recipient in request.recipients:
+        receivers.append(f"RCPT TO:<{recipient.address}>")
     ascii_only = mail.isascii() and all(map(str.isascii, receivers))
     utf8 = request.smtputf8 or not ascii_only
     if utf8 and not offers.smtputf8:
@@ -31,7 +34,7 @@ def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
             return NEEDS_SMTPUTF8
         utf8 = False
     if offers.size is not None:
-        mail += f" SIZE={request.size}"
+        mail += f" SIZE={size}"
     if offers.eightbit and _may_be_8bit(request):
         mail += " BODY=8BITMIME"
     if utf8:
@@ -42,11 +45,13 @@ def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
         if request.envid:
             mail += f" ENVID={request.envid}"
         receivers = [line + _dsn(recipient) for line, recipient in zip(receivers, request.recipients, strict=True)]
-    receivers.insert(0, mail)
     # The grammar of paths lets none of these through; a command is the last place to be sure of it.
-    if not all(map(_fits_a_line, receivers)):
+    if not (_fits_a_line(mail) and all(map(_fits_a_line, receivers))):
         return NOT_A_COMMAND
-    return [line.encode() + b"\r\n" for line in receivers]
+    lines = [f"{mail}\r\n".encode()]
+    for line in receivers:
+        lines.append(f"{line}\r\n".encode())
+    return lines
 
 
 def reports(request: DeliveryRequest, offers: Offers) -> bool:
