@@ -78,11 +78,15 @@ class Call:
         self, upstream: Upstream, part: Sequence[Pending], gate: Gate | None = None, *, insist: bool
     ) -> Answers | None:
         """The outcomes for `part`; None when nothing was tried. `gate` is asked before any content is sent."""
+        way, rule = _Way(upstream, insist, gate), self._decision.rule
         try:
-            outcomes = await self._converse(_Way(upstream, insist, gate), part)
+            if self._lease.entry.kind is Kind.BOUNCE:
+                return await self._bounce(way, part)
+            if rule is None or not rule.repairs:
+                return await self._send(way, part, self._rendered)
+            return await self._judged(way, part, rule)
         except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
             return self._broken(error, len(part))
-        return outcomes
 
     def _broken(self, error: Exception, recipients: int) -> Answers:
         """What becomes of those to whom we could not send for a fault of our own, or of the machine."""
@@ -95,12 +99,9 @@ class Call:
             Deferred(Stage.DOT, Trouble.TRANSIENT, "local error while sending the message", in_doubt=True),
         ) * recipients
 
-    async def _converse(self, way: _Way, part: Sequence[Pending]) -> Answers | None:
-        rule, entry = self._decision.rule, self._lease.entry
-        if entry.kind is Kind.BOUNCE:
-            return await self._bounce(way, part)
-        if rule is None or not rule.repairs:
-            return await self._send(way, part, self._rendered)
+    async def _judged(self, way: _Way, part: Sequence[Pending], rule: SenderRule) -> Answers | None:
+        """As the original sender, or as the repaired one, by what is known of this upstream."""
+        entry = self._lease.entry
         view = View(entry.submission)
         sender = Sender.of(view)
         async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code) as its_turn:
@@ -185,8 +186,10 @@ class Call:
         entry = self._lease.entry
         route = self._decision.route
         envelope = entry.submission.envelope
+        if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
+            return None
         request = DeliveryRequest(
-            queue_id=entry.queue_id,
+            queue_id=entry.submission.queue_id,
             reverse_path=reverse_path or rendered.reverse_path,
             recipients=tuple([pending.recipient for pending in part]),
             head=rendered.head,
@@ -201,8 +204,6 @@ class Call:
             places=tuple([pending.index for pending in part]),
             at_once=self._bears_doubt(part),
         )
-        if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
-            return None
         self._tell_of_the_sender(rendered)
         started = time.perf_counter()
         delivery = await upstream.deliver(
@@ -214,7 +215,7 @@ class Call:
             return delivery.outcomes
         stage, trouble = _what_went_wrong(delivery.outcomes)
         seconds = time.perf_counter() - started
-        self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))
+        self._observer.observe(AttemptEnded(request.queue_id, route.name, upstream.name, seconds, stage, trouble))
         if stage is not None:
             self._tell_of_refusals(upstream.name, delivery.outcomes)
         return delivery.outcomes

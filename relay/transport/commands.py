@@ -23,9 +23,7 @@ def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
         text = f"the message has {size} octets, the upstream takes at most {offers.size}"
         return Reply(552, "5.3.4", text)
     mail = f"MAIL FROM:<{request.reverse_path or ''}>"
-    receivers = []
-    for recipient in request.recipients:
-        receivers.append(f"RCPT TO:<{recipient.address}>")
+    receivers = [f"RCPT TO:<{recipient.address}>" for recipient in request.recipients]
     ascii_only = mail.isascii() and all(map(str.isascii, receivers))
     utf8 = request.smtputf8 or not ascii_only
     if utf8 and not offers.smtputf8:
@@ -48,10 +46,7 @@ def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
     # The grammar of paths lets none of these through; a command is the last place to be sure of it.
     if not (_fits_a_line(mail) and all(map(_fits_a_line, receivers))):
         return NOT_A_COMMAND
-    lines = [f"{mail}\r\n".encode()]
-    for line in receivers:
-        lines.append(f"{line}\r\n".encode())
-    return lines
+    return [f"{line}\r\n".encode() for line in (mail, *receivers)]
 
 
 def reports(request: DeliveryRequest, offers: Offers) -> bool:
