@@ -22,6 +22,7 @@ from relay.mail.content import LONGEST_CR_RUN, normalise
 END = b"\r\n.\r\n"
 WHEN_SCARCE = 16 * 1024  # in-memory bound of a message while all together hold too much
 HEADER_WHEN_SCARCE = 64 * 1024  # bound of a header then, which cannot go to a spool file
+_COPIED_TWICE = 16 * 1024  # octets of which a second copy costs less than a view
 LONGEST_LINE = 998  # octets without the line end (RFC 5322, section 2.1.1)
 
 
@@ -161,7 +162,9 @@ class ContentReader:
 
     def abandon(self) -> None:
         """Free what is held: the message is kept or refused, or the client went away. Idempotent."""
-        self.drop()
+        self._dropping = True
+        if self.queued:
+            self._forget_pieces()
         self._memory.used -= len(self._raw) + self._held
         self._raw = bytearray()
         self._held = 0
@@ -247,7 +250,7 @@ class ContentReader:
         """`raw`, all or the next part of the content, unstuffed and with CRLF line ends."""
         if b"\n." in raw or (self._line_start and raw.startswith(b".")):
             raw = self._unstuff(raw)
-        between = b"".join(raw.split(b"\r\n"))  # faster than counting line ends
+        between = raw.replace(b"\r\n", b"")  # faster than counting line ends
         lf, cr = b"\n" in between, b"\r" in between
         if not lf and not cr:
             return raw
@@ -285,6 +288,8 @@ class ContentReader:
 
 
 def _copy(raw: bytearray, end: int) -> bytes:
-    """The first `end` octets; a slice of a bytearray would be copied twice."""
-    with memoryview(raw) as view:
+    """The first `end` octets."""
+    if end < _COPIED_TWICE:
+        return bytes(raw[:end])
+    with memoryview(raw) as view:  # a slice of a bytearray would be copied twice
         return view[:end].tobytes()
