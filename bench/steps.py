@@ -182,6 +182,7 @@ def many(relay: Relay, number: int) -> None:
     before = relay.delivered()
     source = shutil.which("smtp-source", path=f"{os.environ['PATH']}:/usr/sbin") or ""
     options = [
+        "-d",  # one connection for a session
         "-s",
         str(SESSIONS),
         "-m",
@@ -264,6 +265,7 @@ def instructions(folder: Path) -> tuple[float, float]:
         _control(relay, "-i", "on")
         many(relay, COUNTED)
         _control(relay, "-i", "off")
+    if "KEEP" in os.environ: os.system(f"cp {folder}/callgrind-0* {os.environ['KEEP']}/")
     totals = [_total(path) / COUNTED / 1000 for path in sorted(folder.glob("callgrind-*"))]
     threads = sorted((total for total in totals if total > 1), reverse=True)
     print(threads)

@@ -78,7 +78,7 @@ class Transaction:
             sender = path.parse(argument)
         except path.PathError as error:
             return _about_sender(error.reply).to_bytes()
-        if argument[:1] not in b"fF":
+        if argument[:1].lower() != b"f":
             return replies.BAD_SYNTAX
         self.reset()
         quirks = sender.quirks
