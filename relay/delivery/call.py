@@ -24,7 +24,14 @@ from relay.aside import aside
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
-from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
+from relay.events import (
+    AttemptEnded,
+    DuplicatesRemoved,
+    ExceptionCaught,
+    Observer,
+    SenderDecided,
+    UpstreamRefused,
+)
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.decide import LARGE_HEAD, Accept, Policy
@@ -204,6 +211,9 @@ class Call:
         if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
             return None
         self._tell_of_the_sender(rendered)
+        if rendered.repeated:
+            removed = rendered.signatures_removed
+            self._observer.observe(DuplicatesRemoved(entry.queue_id, upstream.name, rendered.repeated, removed))
         started = time.perf_counter()
         delivery = await upstream.deliver(
             request, priority=route.priority, schedule=route.schedule, insist=insist, goes_on=goes_on

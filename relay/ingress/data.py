@@ -10,7 +10,7 @@ may have content refused for bare line ends, or let LF.LF end it as long as no C
 Theory of operation: what arrives is searched for the end with `bytes.find`, resuming four bytes before
 the last end. Up to `in_memory` octets stay in one buffer and are converted in one go; what comes beyond
 is cut at a line end, converted, and handed out in pieces for a spool file. Where nothing is to be
-changed, conversion costs two looks at the octets.
+changed, conversion costs three looks at the octets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_LINE = 998  # octets without the line end (RFC 5322, section 2.1.1)
 class ContentReader:
     """One message. `feed` until `ended`; then `rest`, `head`, `size` and `leftover` hold the result.
 
-    `bare_lf`, `bare_cr`, `long_line` and `lf_dot` tell what was seen in it. `bare_newline` is the listener's
+    `bare_lf`, `bare_cr`, `long_line`, `nul` and `lf_dot` tell what was seen in it. `bare_newline` is the listener's
     setting: with "reject", nothing is kept once a bare line end is seen.
     """
 
@@ -55,6 +55,7 @@ class ContentReader:
         "lf_dot",
         "long_line",
         "no_room",
+        "nul",
         "pieces",
         "queued",
         "received",
@@ -91,6 +92,7 @@ class ContentReader:
         self.bare_lf = False
         self.bare_cr = False
         self.long_line = False
+        self.nul = False
         self.lf_dot = False  # LF.LF ended it
         self.ended = False
         self.leftover = b""
@@ -245,6 +247,7 @@ class ContentReader:
 
     def _convert(self, raw: bytes) -> bytes:
         """`raw`, all or the next part of the content, unstuffed and with CRLF line ends."""
+        self.nul = self.nul or b"\0" in raw
         if b"\n." in raw or (self._line_start and raw.startswith(b".")):
             raw = self._unstuff(raw)
         between = b"".join(raw.split(b"\r\n"))  # faster than counting line ends

@@ -70,7 +70,7 @@ OTHERS = [
     (RCPT, 452, "4.2.2", "Over quota", Refusal.MAILBOX_FULL),
     (MAIL, 552, "5.3.4", "Message size exceeds fixed limit", Refusal.TOO_LARGE),
     (MAIL, 552, "5.3.4", "the message has 9 octets, the upstream takes at most 8", Refusal.TOO_LARGE),
-    (MAIL, 550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer", Refusal.PERMANENT),
+    (MAIL, 550, "5.6.7", "an address needs SMTPUTF8, which the upstream does not offer", Refusal.PERMANENT),
     (DOT, 500, "5.5.2", "Line too long", Refusal.LINE_TOO_LONG),
     (DOT, 550, "", "maximum line length exceeded", Refusal.LINE_TOO_LONG),
     (DOT, 554, "5.7.1", "Spam message rejected", Refusal.CONTENT),

@@ -209,6 +209,7 @@ def test_a_large_file_streams_in_bounded_memory_while_the_loop_goes_on(run: Run,
 
 @pytest.mark.asyncio
 async def test_the_memory_it_takes_does_not_grow_with_the_message(tmp_path: Path) -> None:
+    from relay.transport.letters import Fitting
     from relay.transport.offers import Offers
     from relay.transport.reencode import acceptable
 
@@ -217,8 +218,8 @@ async def test_the_memory_it_takes_does_not_grow_with_the_message(tmp_path: Path
         content = spooled(tmp_path, large(octets)[0])
         tracemalloc.start()
         fitting = await acceptable(request(content=content), Offers())
-        assert isinstance(fitting, tuple)
-        body, offset = fitting[0].content, 0
+        assert isinstance(fitting, Fitting)
+        body, offset = fitting.request.content, 0
         while offset < body.size:
             offset += len(body.read(offset, 256 * 1024))
         assert offset == body.size
