@@ -24,14 +24,7 @@ from relay.aside import aside
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
-from relay.events import (
-    AttemptEnded,
-    DuplicatesRemoved,
-    ExceptionCaught,
-    Observer,
-    SenderDecided,
-    UpstreamRefused,
-)
+from relay.events import AttemptEnded, DuplicatesRemoved, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.decide import LARGE_HEAD, Accept, Policy

@@ -186,9 +186,8 @@ class SmtpConnection(asyncio.Protocol):
         """What the upstream says to MAIL from `address`; RSET is behind it. Raises ConnectionError."""
         assert self._waiter is None, "one transaction at a time"
         self._sick = self._patience = None
-        parameters = b"" if address.isascii() else b" SMTPUTF8"
         try:
-            replies = await self._ask(b"MAIL FROM:<%b>%b\r\n" % (address.encode(), parameters), (Stage.MAIL,))
+            replies = await self._ask(b"MAIL FROM:<%b>\r\n" % address.encode(), (Stage.MAIL,))
             if self._sick is not None:
                 if self._sick.reply is not None:
                     return self._sick.reply

@@ -148,6 +148,24 @@ def test_a_long_line_goes_as_it_is_unless_that_is_not_wanted(run: Run) -> None:
     run(scene())
 
 
+def test_where_smtputf8_is_missing_and_lines_are_too_long_both_are_seen_to(run: Run) -> None:
+    async def scene() -> None:
+        keywords = tuple(word for word in KEYWORDS if word != "SMTPUTF8")
+        async with ScriptedUpstream(keywords=keywords) as upstream:
+            message = "To: Jörg <jan@münchen.example>\r\nSubject: é\r\n\r\n".encode() + b"woord \xe9 " * 400 + b"\r\n"
+            for asked, name in ((False, "Jörg".encode()), (True, b"=?utf-8?b?SsO2cmc=?=")):
+                delivery = await delivered(upstream, message=message, encode_long_lines=True, smtputf8=asked)
+                assert delivery.reencoding == Reencoding("no SMTPUTF8 and long lines", 1, 0)
+                got = (await upstream.message(1 + asked)).content
+                assert got.startswith(b"To: " + name + b" <jan@xn--mnchen-3ya.example>\r\n")
+                assert max(map(len, got.split(b"\r\n"))) <= 76
+                assert email.message_from_bytes(got).get_payload(decode=True) == message.partition(b"\r\n\r\n")[2]
+            small = await delivered(upstream, message=message[: message.index(b"woord")])
+            assert small.reencoding == Reencoding("no SMTPUTF8", 0, 0)
+
+    run(scene())
+
+
 def test_only_a_small_message_is_reencoded_on_the_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from relay.transport import reencode
 
