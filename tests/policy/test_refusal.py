@@ -102,6 +102,22 @@ def test_what_microsoft_says_has_its_class(
     assert (told.refusal, told.confirm) == (refusal, confirm)
 
 
+@pytest.mark.parametrize(
+    ("stage", "code", "status", "text", "confirm"),
+    [
+        (DOT, 554, "5.2.0", f"{STOREDRV}SendAsDeniedException.MapiExceptionSendAsDenied", True),
+        (DOT, 554, "5.2.252", "not allowed to send as b@example.nl", True),
+        (RCPT, 550, "5.7.60", "SMTP; Client does not have permissions to send as this sender", False),
+        (MAIL, 553, "5.7.1", "Sender address rejected: not owned by user", False),
+    ],
+)
+def test_refusals_that_come_and_go_at_microsoft_are_confirmed_without_its_preset_as_well(
+    stage: Stage, code: int, status: str, text: str, confirm: bool
+) -> None:
+    told = table(None).tell(stage, Reply(code, status, text))
+    assert (told.refusal, told.confirm) == (Refusal.SENDER, confirm)
+
+
 @pytest.mark.parametrize(("stage", "code", "status", "text", "refusal"), GMAIL)
 def test_what_google_says_has_its_class(stage: Stage, code: int, status: str, text: str, refusal: Refusal) -> None:
     assert table("gmail").tell(stage, Reply(code, status, text)).refusal is refusal
