@@ -74,7 +74,8 @@ def test_what_may_match_is_not(key: str, pattern: str) -> None:
 def test_entries_of_session_codes_and_fields_of_the_header_are_looked_at_as_well() -> None:
     text = (
         "hostname: relay.example.nl\nupstreams:\n  own: {host: a.nl}\n"
-        "session_codes: {enabled: true, via_own_smtp: true, fallback: false, match: [{from: '@example.nl'}, {subject: '*code*'}]}\n"
+        "session_codes: {enabled: true, via_own_smtp: true, fallback: false, "
+        "match: [{from: '@example.nl'}, {subject: '*code*'}]}\n"
         "senders:\n  - {match: {header: {X-Mailer: ' iMUIS'}}, address: relay@example.nl}\n"
     )
     first, second = [str(warning) for warning in advice.warnings(parse(text))]
