@@ -24,7 +24,7 @@ from relay.aside import aside
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
-from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
+from relay.events import AttemptEnded, DuplicatesRemoved, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.decide import LARGE_HEAD, Accept, Policy
@@ -38,6 +38,7 @@ from relay.values import frozen
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 MOST_AT_ONCE = 10  # recipients of a message that leaves in one write with its envelope
+_SEND_AS = frozenset({"5.7.60", "5.2.252"})  # who logged in may not send as this sender: no recipient is meant
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 NOT_YET = Deferred(Stage.MAIL, Trouble.TRANSIENT, "whether its sender is taken is being found out with another message")
 
@@ -205,6 +206,9 @@ class Call:
             at_once=self._bears_doubt(part),
         )
         self._tell_of_the_sender(rendered)
+        if rendered.repeated:
+            removed = rendered.signatures_removed
+            self._observer.observe(DuplicatesRemoved(entry.queue_id, upstream.name, rendered.repeated, removed))
         started = time.perf_counter()
         delivery = await upstream.deliver(
             request, priority=route.priority, schedule=route.schedule, insist=insist, goes_on=goes_on
@@ -279,9 +283,12 @@ def _sender_refused(outcomes: Sequence[Outcome]) -> dict[int, Failed]:
 
 
 def _is_of_the_sender_alone(refusal: Failed, sender: Sender) -> bool:
-    """False where it may be one recipient that does not want this sender: said at RCPT, without the sender's name."""
+    """False where it may be one recipient that does not want this sender: said at RCPT, without the sender's name, and
+    not as what only the login may be refused for."""
+    if refusal.stage is not Stage.RCPT or refusal.reply.status in _SEND_AS:
+        return True
     names = {sender.author.lower(), sender.reverse_path.lower()} - {""}
-    return refusal.stage is not Stage.RCPT or any(name in refusal.reply.text.lower() for name in names)
+    return any(name in refusal.reply.text.lower() for name in names)
 
 
 def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:

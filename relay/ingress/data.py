@@ -10,7 +10,7 @@ may have content refused for bare line ends, or let LF.LF end it as long as no C
 Theory of operation: what arrives is searched for the end with `bytes.find`, resuming four bytes before
 the last end. Up to `in_memory` octets stay in one buffer and are converted in one go; what comes beyond
 is cut at a line end, converted, and handed out in pieces for a spool file. Where nothing is to be
-changed, conversion costs two looks at the octets.
+changed, conversion costs three looks at the octets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST_LINE = 998  # octets without the line end (RFC 5322, section 2.1.1)
 class ContentReader:
     """One message. `feed` until `ended`; then `rest`, `head`, `size` and `leftover` hold the result.
 
-    `bare_lf`, `bare_cr`, `long_line` and `lf_dot` tell what was seen in it. `bare_newline` is the listener's
+    `bare_lf`, `bare_cr`, `long_line`, `nul` and `lf_dot` tell what was seen in it. `bare_newline` is the listener's
     setting: with "reject", nothing is kept once a bare line end is seen.
     """
 
@@ -56,6 +56,7 @@ class ContentReader:
         "lf_dot",
         "long_line",
         "no_room",
+        "nul",
         "pieces",
         "queued",
         "received",
@@ -92,6 +93,7 @@ class ContentReader:
         self.bare_lf = False
         self.bare_cr = False
         self.long_line = False
+        self.nul = False
         self.lf_dot = False  # LF.LF ended it
         self.ended = False
         self.leftover = b""
@@ -248,6 +250,7 @@ class ContentReader:
 
     def _convert(self, raw: bytes) -> bytes:
         """`raw`, all or the next part of the content, unstuffed and with CRLF line ends."""
+        self.nul = self.nul or raw.find(b"\0") >= 0
         if raw.find(b"\n.") >= 0 or (self._line_start and raw[:1] == b"."):
             raw = self._unstuff(raw)
         between = raw.replace(b"\r\n", b"")  # faster than counting line ends

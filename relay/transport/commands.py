@@ -11,7 +11,6 @@ from relay.transport.offers import Offers
 from relay.transport.port import DeliveryRequest
 
 WHOLE = 256 * 1024  # up to this size a message in memory is sent in one write
-NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer")
 NOT_A_COMMAND = Reply(553, "5.1.3", "an address of the envelope cannot be put into an SMTP command")
 
 
@@ -24,18 +23,11 @@ def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
         return Reply(552, "5.3.4", text)
     mail = f"MAIL FROM:<{request.reverse_path or ''}>"
     receivers = [f"RCPT TO:<{recipient.address}>" for recipient in request.recipients]
-    ascii_only = mail.isascii() and all(map(str.isascii, receivers))
-    utf8 = request.smtputf8 or not ascii_only
-    if utf8 and not offers.smtputf8:
-        # Who asked for SMTPUTF8 without need is sent on without it.
-        if not (ascii_only and request.head.isascii()):
-            return NEEDS_SMTPUTF8
-        utf8 = False
     if offers.size is not None:
         mail += f" SIZE={size}"
     if offers.eightbit and _may_be_8bit(request):
         mail += " BODY=8BITMIME"
-    if utf8:
+    if request.smtputf8:
         mail += " SMTPUTF8"
     if offers.dsn:
         if request.ret:

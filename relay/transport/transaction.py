@@ -31,7 +31,6 @@ import struct
 import termios
 from array import array
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
@@ -41,7 +40,7 @@ from relay.transport.chunking import FRESH, Chunking, answers_hello, in_one_writ
 from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.offers import Offers
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
-from relay.transport.reencode import acceptable
+from relay.transport.reencode import acceptable, goes_as_it_is
 from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 from relay.values import frozen
@@ -135,7 +134,7 @@ class SmtpConnection(asyncio.Protocol):
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         """One transaction. Raises only OSError, where the content cannot be read; the connection is aborted then."""
         assert self._waiter is None, "one transaction at a time"
-        if self._offers.eightbit and not request.encode_long_lines:
+        if goes_as_it_is(request, self._offers):
             return await self._transact(request)
         try:
             fitting = await acceptable(request, self._offers)
@@ -144,8 +143,7 @@ class SmtpConnection(asyncio.Protocol):
             raise
         if isinstance(fitting, Reply):
             return _unable(request, fitting)
-        delivery = await self._transact(fitting[0])
-        return delivery if fitting[1] is None else replace(delivery, reencoding=fitting[1])
+        return fitting.whole(await self._transact(fitting.request))
 
     async def _transact(self, request: DeliveryRequest) -> Delivery:
         lines = commands(request, self._offers)
@@ -189,9 +187,8 @@ class SmtpConnection(asyncio.Protocol):
         """What the upstream says to MAIL from `address`; RSET is behind it. Raises ConnectionError."""
         assert self._waiter is None, "one transaction at a time"
         self._sick = self._patience = None
-        parameters = b"" if address.isascii() else b" SMTPUTF8"
         try:
-            replies = await self._ask(b"MAIL FROM:<%b>%b\r\n" % (address.encode(), parameters), (Stage.MAIL,))
+            replies = await self._ask(b"MAIL FROM:<%b>\r\n" % address.encode(), (Stage.MAIL,))
             if self._sick is not None:
                 if self._sick.reply is not None:
                     return self._sick.reply
