@@ -49,9 +49,7 @@ class Watch:
             raise self._spoilt
         self._left = (database.st_size, log.st_size)
 
-    def look(
-        self, is_ours: Callable[[], bool], log_is_ours: Callable[[], bool], *, everything: bool = False
-    ) -> None:
+    def look(self, is_ours: Callable[[], bool], log_is_ours: Callable[[], bool], *, everything: bool = False) -> None:
         """Before we write. `is_ours` and `log_is_ours`: whether the files of database and log hold what we left."""
         if self._spoilt is not None:
             raise self._spoilt
