@@ -17,7 +17,7 @@ from relay.cli.options import ConfigOption, JsonOption, Usage, address
 from relay.cli.screen import console, styled
 from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.cli.table import Line, line
-from relay.durable import open_regular
+from relay.durable import read_regular
 from relay.errors import RelayError
 from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
@@ -90,8 +90,7 @@ def _message(from_: str | None, subject: str | None, eml: Path | None) -> Parcel
         if from_ is not None or subject is not None:
             raise Usage("--eml brings its own From and Subject: leave out --from and --subject")
         try:
-            with open_regular(eml) as file:
-                return Parcel(converted(file.read()))
+            return Parcel(converted(read_regular(eml)))
         except OSError as error:
             raise Usage(f"--eml {eml}: {error.strerror}") from None
     if from_ is None:
