@@ -6,6 +6,9 @@ are to be read (`policy.refusal`). Read when they are asked for: a relay that us
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -77,8 +80,28 @@ class Preset(_Part):
     refusals: tuple[RefusalLine, ...] = ()
 
 
+class _GenericLine(RefusalLine):
+    """A line of the table for all. `says` names words, "a or b" where one of the two is enough."""
+
+    says: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+
+    def worded(self, words: Mapping[str, tuple[str, ...]]) -> Line:
+        def pattern(names: Iterable[str]) -> re.Pattern[str]:
+            return re.compile("|".join([word for name in names for word in words[name]]))
+
+        return replace(
+            self.line(),
+            says=tuple([pattern(names.split(" or ")) for names in self.says]),
+            unless=pattern(self.unless) if self.unless else None,
+        )
+
+
 class _Generic(_Part):
-    refusals: tuple[RefusalLine, ...]
+    """`words` are what a text says with any of these regular expressions."""
+
+    words: dict[str, tuple[str, ...]]
+    refusals: tuple[_GenericLine, ...]
 
 
 @cache
@@ -100,8 +123,9 @@ def preset(name: str) -> Preset:
 def table(name: str | None) -> Table:
     """How the refusals of an upstream with this preset (or none) are to be read."""
     if name is None:
-        return _table(_Generic.model_validate(_file(_FOR_ALL)).refusals)
-    return _table(preset(name).refusals).before(table(None))
+        generic = _Generic.model_validate(_file(_FOR_ALL))
+        return Table(tuple([line.worded(generic.words) for line in generic.refusals]))
+    return Table(tuple([line.line() for line in preset(name).refusals])).before(table(None))
 
 
 def filled_in(upstream: object) -> object:
@@ -137,7 +161,3 @@ def _host(chosen: Preset, upstream: dict[str, Any]) -> str:
 def _file(name: str) -> object:
     file = f"{name}.yaml"
     return read((files("relay.config") / _FOLDER / file).read_text("utf-8"), file).value
-
-
-def _table(lines: tuple[RefusalLine, ...]) -> Table:
-    return Table(tuple([line.line() for line in lines]))

@@ -8,6 +8,7 @@ What follows from a class, whatever the code:
 
     sender-refused                  the message may go with another sender (`when: refused`), else it fails
     throttled, quota, auth          the account's trouble, not the message's: mail waits, nothing bounces
+    too-many-recipients             whoever was one too many goes at once in another transaction (`delivery.recipients`)
     all others                      as the code says: 4xx waits, 5xx fails the recipient
 """
 
@@ -32,6 +33,7 @@ _NAMES = re.compile(r'<[^<>]*>|"[^"]*"|\S*@\S*')
 class Line:
     """A line of a table: all that is given must fit. `codes` "5" is any 5xx, `statuses` "7.60" is any x.7.60;
     `texts` are any of these in the text, in lower case, without addresses and what is quoted. None: not asked.
+    Each of `says` is to be found in that text, and `unless` is not.
 
     `confirm`: known to come and go, so one refusal is not believed. `waits`: mail is to wait, though the code
     says that it failed.
@@ -41,6 +43,8 @@ class Line:
     codes: tuple[str, ...] | None = None
     statuses: tuple[str, ...] | None = None
     texts: tuple[str, ...] | None = None
+    says: tuple[re.Pattern[str], ...] = ()
+    unless: re.Pattern[str] | None = None
     stages: frozenset[Stage] | None = None
     confirm: bool = False
     waits: bool = False
@@ -52,6 +56,8 @@ class Line:
             and (self.codes is None or any(str(reply.code).startswith(code) for code in self.codes))
             and (self.statuses is None or any(_is_status(reply.status, status) for status in self.statuses))
             and (self.texts is None or any(words in text for words in self.texts))
+            and all(words.search(text) for words in self.says)
+            and (self.unless is None or not self.unless.search(text))
         )
 
 
@@ -70,28 +76,30 @@ class Table:
 
     lines: tuple[Line, ...] = ()
 
-    def tell(self, stage: Stage, reply: Reply) -> Told:
-        """What `reply`, which is no success, speaks of."""
+    def tell(self, stage: Stage, reply: Reply, *, split: bool = True) -> Told:
+        """What `reply`, which is no success, speaks of. `split` False: not of too many recipients, since there are too
+        few for that."""
         text = _NAMES.sub(" ", reply.text.lower())
         for line in self.lines:
-            if line.fits(stage, reply, text):
+            if (split or line.refusal is not Refusal.RECIPIENTS) and line.fits(stage, reply, text):
                 return Told(line.refusal, line.confirm, line.waits)
         return Told(_by_code(stage, reply))
 
-    def judge(self, outcome: Outcome) -> Outcome:
-        """`outcome` with its class, and as that class has it: what is the account's trouble defers."""
+    def judge(self, outcome: Outcome, *, split: bool = True) -> Outcome:
+        """`outcome` with its class, and as that class has it: what is the account's trouble defers, and who is one too
+        many."""
         match outcome:
             case Delivered():
                 return outcome
             case Deferred():
                 if outcome.reply is None:
                     return outcome
-                told = self.tell(outcome.stage, outcome.reply)
+                told = self.tell(outcome.stage, outcome.reply, split=split)
                 sick = outcome.upstream_sick or _is_of_the_account(told, outcome.stage)
                 return replace(outcome, refusal=told.refusal, upstream_sick=sick)
             case Failed():
-                told = self.tell(outcome.stage, outcome.reply)
-                if told.refusal in OF_THE_ACCOUNT or told.waits:
+                told = self.tell(outcome.stage, outcome.reply, split=split)
+                if told.refusal in OF_THE_ACCOUNT or told.refusal is Refusal.RECIPIENTS or told.waits:
                     reply = outcome.reply
                     return Deferred(
                         outcome.stage,

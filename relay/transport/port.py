@@ -97,13 +97,16 @@ class Reencoding:
 class Delivery:
     """The end of one transaction: one outcome for each recipient, in order.
 
-    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything;
-    the recipients' outcomes tell the same story. `reencoding`: what the message went through on its way.
+    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything; the recipients'
+    outcomes tell the same story, and `taken` says how many RCPT were answered with yes before that. `reencoding`: what
+    the message went through on its way. `room`: how many it would have taken, where somebody was one too many.
     """
 
     outcomes: tuple[Outcome, ...]
     sick: Deferred | None = None
     reencoding: Reencoding | None = None
+    taken: int = 0
+    room: int = 0
 
 
 class Connection(Protocol):
