@@ -6,8 +6,7 @@ are to be read (`policy.refusal`). Read when they are asked for: a relay that us
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -86,14 +85,9 @@ class _GenericLine(RefusalLine):
     says: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
 
-    def worded(self, words: Mapping[str, tuple[str, ...]]) -> Line:
-        def pattern(names: Iterable[str]) -> re.Pattern[str]:
-            return re.compile("|".join([word for name in names for word in words[name]]))
-
+    def line(self) -> Line:
         return replace(
-            self.line(),
-            says=tuple([pattern(names.split(" or ")) for names in self.says]),
-            unless=pattern(self.unless) if self.unless else None,
+            super().line(), says=tuple([tuple(names.split(" or ")) for names in self.says]), unless=self.unless
         )
 
 
@@ -124,8 +118,8 @@ def table(name: str | None) -> Table:
     """How the refusals of an upstream with this preset (or none) are to be read."""
     if name is None:
         generic = _Generic.model_validate(_file(_FOR_ALL))
-        return Table(tuple([line.worded(generic.words) for line in generic.refusals]))
-    return Table(tuple([line.line() for line in preset(name).refusals])).before(table(None))
+        return _table(generic.refusals, {word: "|".join(patterns) for word, patterns in generic.words.items()})
+    return _table(preset(name).refusals, {}).before(table(None))
 
 
 def filled_in(upstream: object) -> object:
@@ -161,3 +155,7 @@ def _host(chosen: Preset, upstream: dict[str, Any]) -> str:
 def _file(name: str) -> object:
     file = f"{name}.yaml"
     return read((files("relay.config") / _FOLDER / file).read_text("utf-8"), file).value
+
+
+def _table(lines: Sequence[RefusalLine], words: Mapping[str, str]) -> Table:
+    return Table(tuple([line.line() for line in lines]), words)

@@ -68,7 +68,7 @@ class MostRecipients:
 
 def one_too_many(outcome: Outcome | None) -> TypeGuard[Deferred]:
     """Whether a recipient was refused because there were too many."""
-    return isinstance(outcome, Deferred) and outcome.refusal is Refusal.RECIPIENTS
+    return isinstance(outcome, Deferred) and outcome.refusal is Refusal.TOO_MANY
 
 
 def divided(delivery: Delivery) -> Delivery | None:
@@ -87,7 +87,7 @@ def divided(delivery: Delivery) -> Delivery | None:
         outcomes = tuple(map(_goes_again, outcomes))
         if sick is not None and sick.stage in _BEFORE_CONTENT:
             sick = None
-    elif sick is not None and sick.refusal is Refusal.RECIPIENTS:
+    elif sick is not None and sick.refusal is Refusal.TOO_MANY:
         sick = None
     return replace(delivery, outcomes=outcomes, sick=sick, room=room)
 
@@ -116,7 +116,7 @@ def _goes_again(outcome: Outcome) -> Outcome:
     if outcome.stage is Stage.RCPT and reply is not None and reply.code != 421:
         return outcome  # its own refusal
     text = outcome.text if isinstance(outcome, Deferred) else outcome.reply.text
-    return Deferred(outcome.stage, Trouble.TRANSIENT, text, reply, refusal=Refusal.RECIPIENTS)
+    return Deferred(outcome.stage, Trouble.TRANSIENT, text, reply, refusal=Refusal.TOO_MANY)
 
 
 def _stage(outcome: Outcome) -> Stage | None:

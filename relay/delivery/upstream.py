@@ -293,7 +293,7 @@ class Upstream:
         outcomes = list(first.outcomes)
         for place, outcome in zip(again, second.outcomes, strict=True):
             outcomes[place] = outcome
-        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick)
+        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick, room=second.room or first.room)
 
     async def _once_more(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         """A second transaction, which counts as well."""

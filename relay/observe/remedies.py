@@ -422,7 +422,7 @@ OF_REFUSALS: Mapping[Refusal, Words] = {
         "Herstel de aanmelding van upstreams.{name} (username, password), of laat de provider die toestaan; de mail "
         "wacht.",
     ),
-    Refusal.RECIPIENTS: Words(
+    Refusal.TOO_MANY: Words(
         "Nothing: the others go at once, as many at a time as the provider takes; `relay status` says how many. With "
         "that number as max_recipients of upstreams.{name} it need not be found out every day.",
         "Niets: de anderen gaan meteen, zoveel tegelijk als de provider aanneemt; `relay status` zegt hoeveel. Met dat "

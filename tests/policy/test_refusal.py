@@ -42,7 +42,7 @@ GMAIL = [
     (MAIL, 450, "4.2.1", "Peak SMTP relay limit exceeded for customer", Refusal.THROTTLED),
     (MAIL, 421, "4.7.0", "Try again later, closing connection", Refusal.THROTTLED),
     (MAIL, 421, "4.3.0", "Temporary System Problem", Refusal.TEMPORARY),
-    (RCPT, 452, "4.5.3", "Your message has too many recipients", Refusal.RECIPIENTS),
+    (RCPT, 452, "4.5.3", "Your message has too many recipients", Refusal.TOO_MANY),
     (AUTH, 454, "4.7.0", "Cannot authenticate due to temporary system problem", Refusal.AUTH),
     (AUTH, 534, "5.7.9", "Application-specific password required", Refusal.AUTH),
     (AUTH, 535, "5.7.8", "Username and Password not accepted", Refusal.AUTH),

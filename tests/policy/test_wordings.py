@@ -38,7 +38,7 @@ def test_of_a_limit_nobody_bounces_and_of_all_else_as_the_code_says(
 ) -> None:
     reply = reply_of(said)
     refused = Failed(stage, reply) if reply.code >= 500 else Deferred(stage, Trouble.TRANSIENT, reply.text, reply)
-    waits = refusal in (Refusal.QUOTA, Refusal.THROTTLED, Refusal.AUTH, Refusal.RECIPIENTS)
+    waits = refusal in (Refusal.QUOTA, Refusal.THROTTLED, Refusal.AUTH, Refusal.TOO_MANY)
     assert isinstance(table(None).judge(refused), Deferred if waits else type(refused))
 
 

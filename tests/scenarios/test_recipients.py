@@ -20,7 +20,7 @@ from relay.events import (
     UpstreamThrottled,
 )
 from tests.kit.extent import kinds
-from tests.kit.house import JAN, RunningHouse, Site
+from tests.kit.house import JAN, RunningHouse, Site, mail
 from tests.kit.upstream import KEYWORDS, ScriptedUpstream, Session, then_drop
 from tests.scenarios.desk import reachable, relay
 
@@ -235,4 +235,30 @@ async def test_a_pace_that_allows_no_further_transaction_now_does_not_lose_the_p
         async with site.house() as house:
             await delivered(house, EIGHT)
             assert not house.seen.all(NotificationQueued)
+    assert own.got == sorted(EIGHT)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("said", [SAID[2], SAID[7]])
+async def test_a_session_code_for_several_reaches_all_of_them(site: Site, said: str) -> None:
+    async with Few("rcpt", said) as own:
+        configured(site, own)
+        site.configuration["session_codes"] = {"enabled": True, "via_own_smtp": True, "fallback": False}
+        site.write()
+        async with site.house() as house:
+            await house.send(JAN, EIGHT, mail("Uw inlogcode 913-557"))
+            await house.event(RecipientDelivered, len(EIGHT), session_code=True)
+            await house.empty()
+    assert own.got == sorted(EIGHT)
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_the_provider_s_own_answer_hears_that_all_were_taken(site: Site) -> None:
+    async with Few("data", SAID[4]) as own:
+        configured(site, own)
+        site.configuration["listeners"][0]["reply"] = "direct"
+        site.write()
+        async with site.house() as house:
+            await house.send(JAN, EIGHT)
+            assert len(house.seen.all(RecipientDelivered)) == len(EIGHT)
     assert own.got == sorted(EIGHT)
