@@ -313,6 +313,7 @@ class Pickup:
             self._settle_later(error)
             return False
         del self._aside[one]
+        self._folder.lying += 1  # until it is counted again
         if not explained:
             said = sanitise(f"{one.shown}: {reason}", 400)
             self._observer.observe(
