@@ -7,6 +7,7 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from relay.mail.address import Address
@@ -105,7 +106,7 @@ class Delivery:
     outcomes: tuple[Outcome, ...]
     sick: Deferred | None = None
     reencoding: Reencoding | None = None
-    taken: int = 0
+    taken: int = field(default=0, compare=False)  # it follows from the replies
     room: int = 0
 
 

@@ -44,6 +44,8 @@ CASES = [
     for stage in ("rcpt", "data", "dot")
     for said in SAID
     for keywords in (KEYWORDS, STEP_BY_STEP, IN_ONE_WRITE)
+    # With CHUNKING there is no DATA, and a 503 says that BDAT is not known.
+    if keywords is not IN_ONE_WRITE or (stage != "data" and not said.startswith("503"))
 ]
 
 
