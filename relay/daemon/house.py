@@ -211,10 +211,12 @@ class House:
     def _size_limit(self, routes: Iterable[Route]) -> int | None:
         """What the largest upstream of these routes takes, as far as that is known now."""
         return largest(
-            self.upstreams[name].transport.size_limit
-            for route in routes
-            for name in route.upstreams
-            if name in self.upstreams
+            [
+                self.upstreams[name].transport.size_limit
+                for route in routes
+                for name in route.upstreams
+                if name in self.upstreams
+            ]
         )
 
     def _has_space(self) -> bool:

@@ -143,7 +143,7 @@ def settle(
         _judge(one, pending, outcome, next_attempt_at)
         for one, pending, outcome in zip(attempts, lease.pending, outcomes, strict=True)
     ]
-    if all(judgement.waits_for is None for judgement in judgements):
+    if next_attempt_at is not None and all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
     return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience)
 
@@ -196,12 +196,16 @@ def _settled(
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
     lease, policy = attempt.lease, attempt.policy
-    events = [judgement.event for judgement in judgements]
-    held = sum([judgement.result.state is State.HELD for judgement in judgements])
+    events, results, fates, held = list[Event](), list[Result](), list[Fate](), 0
+    for judgement in judgements:
+        events.append(judgement.event)
+        results.append(judgement.result)
+        held += judgement.result.state is State.HELD
+        if judgement.fate is not None:
+            fates.append(judgement.fate)
     if held:
         events.append(EntryHeld(lease.entry.queue_id, "", held, in_doubt=True))
     notices = Notices()
-    fates = [judgement.fate for judgement in judgements if judgement.fate is not None]
     if fates:
         told = _worth_telling(fates, policy, lease.entry.session_code)
         notices = notify(
@@ -218,7 +222,7 @@ def _settled(
             events.append(NotificationSuppressed(lease.entry.queue_id, "on_expire=drop"))
     settlement = Settlement(
         lease,
-        tuple([judgement.result for judgement in judgements]),
+        tuple(results),
         next_attempt_at,
         attempt.route.name if held or next_attempt_at is not None else None,
         notices.entries,

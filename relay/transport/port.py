@@ -44,7 +44,7 @@ class DeliveryRequest:
     """One transaction: `head` (complete, with its empty line) goes first, then the octets of
     `content` from `body_offset` on.
 
-    `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
+    `smtputf8`: the client asked for it, or an address is beyond ASCII. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
     `session_code`: it may use what is kept for session codes. `encode_long_lines`: lines over 998 octets are not to go
