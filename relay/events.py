@@ -424,6 +424,14 @@ class ChunkingGivenUp(Event):
 
 
 @frozen
+class RecipientsLimited(Event):
+    """It takes that many recipients in one transaction, and refused more: for a day there are no more in one."""
+
+    upstream: str
+    recipients: int
+
+
+@frozen
 class UpstreamThrottled(Event):
     """It asked for less: mail waits for it so many seconds, and then goes over at most so many connections."""
 

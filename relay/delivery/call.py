@@ -222,6 +222,8 @@ class Call:
         self._observer.observe(AttemptEnded(request.queue_id, route.name, upstream.name, seconds, stage, trouble))
         if stage is not None:
             self._tell_of_refusals(upstream.name, delivery.outcomes)
+            if delivery.room:
+                await upstream.learn(delivery.room)
         return delivery.outcomes
 
     def _bears_doubt(self, part: Sequence[Pending]) -> bool:

@@ -7,6 +7,7 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Failed                           failed      a bounce
     Deferred                         pending     the schedule says when
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
+    Deferred as one too many         pending     due at once: the others have left
     Deferred because of the account  pending     at MAIL, for the first time, the same; else the latest that the
                                                  schedule allows: this message may be what brings about such words
     the same, throttled at MAIL      pending     within a minute, and others first
@@ -35,6 +36,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from relay.delivery.notify import NOBODY, Audience, Notices, delay_is_to_be_told, notify
+from relay.delivery.recipients import one_too_many
 from relay.events import (
     EntryHeld,
     Event,
@@ -270,9 +272,9 @@ def _may_be_its_fault(outcome: Deferred) -> bool:
 
 
 def _says_nothing_of_the_message(attempt: Attempt, outcome: Deferred) -> bool:
-    """True before a transaction; and once at MAIL, where the account alone was the reason. Said again, or later, it may
-    be this message that brings it about."""
-    if outcome.stage in BEFORE_A_TRANSACTION:
+    """True before a transaction, and for who was one too many in one; and once at MAIL, where the account alone was the
+    reason. Said again, or later, it may be this message that brings it about."""
+    if outcome.stage in BEFORE_A_TRANSACTION or one_too_many(outcome):
         return True
     return _of_the_account(outcome) and outcome.stage is Stage.MAIL and attempt.lease.entry.attempts < 2
 

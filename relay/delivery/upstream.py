@@ -16,6 +16,7 @@ from relay.delivery.health import NEVER, Health, broken_off
 from relay.delivery.long_lines import LongLines
 from relay.delivery.pace import Claim
 from relay.delivery.pool import Pool
+from relay.delivery.recipients import Most, MostRecipients, divided, one_too_many
 from relay.delivery.warm import Warm
 from relay.events import MessageReencoded, Observer
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
@@ -37,8 +38,8 @@ class UpstreamLimits:
 
 class Upstream:
     """`transport` makes connections; `refusals` tells what its replies speak of; `changed` is called whenever
-    attempts may go on that could not before, or no longer can. `long_lines`: what is known about it and them; None:
-    they always go as they are."""
+    attempts may go on that could not before, or no longer can. `recipients` knows how many it takes in one transaction.
+    `long_lines`: what is known about it and them; None: they always go as they are."""
 
     def __init__(
         self,
@@ -47,12 +48,14 @@ class Upstream:
         *,
         refusals: Table,
         account: Account,
+        recipients: MostRecipients,
         observer: Observer,
         changed: Callable[[], None],
         long_lines: LongLines | None,
     ) -> None:
         self.transport = transport
         self._limits = limits
+        self._recipients = recipients
         self.refusals = refusals
         self.pace, self.places = account.pace, account.places
         self._observer = observer
@@ -79,9 +82,21 @@ class Upstream:
 
     @property
     def limits(self) -> UpstreamLimits:
-        """Its own, within what its account has: others that share the account may be stricter, also since a reload."""
-        most = self.pace.most_recipients
+        """Its own, within what its account has, where others may be stricter, also since a reload; and no more
+        recipients than it was found to take."""
+        most, learnt = self.pace.most_recipients, self.learnt
+        if learnt is not None:
+            most = min(most, learnt.recipients)
         return self._limits if most >= self._limits.max_recipients else replace(self._limits, max_recipients=most)
+
+    @property
+    def learnt(self) -> Most | None:
+        """How many recipients it takes in one transaction, where it refused more."""
+        return self._recipients.of(self.name)
+
+    async def learn(self, room: int) -> None:
+        """It takes that many recipients in one transaction."""
+        await self._recipients.learn(self.name, room)
 
     # Whether mail may go to it
 
@@ -239,19 +254,22 @@ class Upstream:
         """Whether a refusal is of a kind that comes and goes here, so that one alone is not believed."""
         return self.refusals.tell(refusal.stage, refusal.reply).confirm
 
-    def _read(self, delivery: Delivery) -> Delivery:
+    def _read(self, said: Delivery, *, split: bool = True) -> Delivery:
         """The delivery with the classes of its refusals: what speaks of the account speaks of the upstream."""
-        for outcome in delivery.outcomes:
+        for outcome in said.outcomes:
             if type(outcome) is not Delivered:
                 break
         else:
-            return delivery
-        outcomes = tuple(map(self.refusals.judge, delivery.outcomes))
-        sick = delivery.sick if delivery.sick is None else self.refusals.judge(delivery.sick)
+            return said
+        outcomes = tuple([self.refusals.judge(outcome, split=split) for outcome in said.outcomes])
+        sick = said.sick if said.sick is None else self.refusals.judge(said.sick, split=split)
         if sick is None:
             sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
         assert sick is None or isinstance(sick, Deferred)
-        return replace(delivery, outcomes=outcomes, sick=sick)
+        delivery = replace(said, outcomes=outcomes, sick=sick)
+        if not any(map(one_too_many, outcomes)):
+            return delivery
+        return divided(delivery) or self._read(said, split=False)
 
     async def _in_lines(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
         """The transaction, read; where a line was too long, at once a second one without long lines."""
@@ -273,7 +291,7 @@ class Upstream:
         outcomes = list(first.outcomes)
         for place, outcome in zip(again, second.outcomes, strict=True):
             outcomes[place] = outcome
-        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick)
+        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick, room=second.room or first.room)
 
     async def _once_more(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         """A second transaction, which counts as well."""
@@ -293,13 +311,23 @@ class Upstream:
         idle = self.pool.take(session_code=request.session_code)
         if idle is not None:
             delivery = await self._transact(idle, request, claim, deadline)
-            if delivery.sick is None or self._closed or not _connection_was_stale(delivery.sick):
+            if type(delivery.outcomes[0]) is Delivered or self._closed or not self._is_to_be_replaced(delivery):
                 return delivery
-            # It timed out over there while it lay idle; that is no failure of the upstream.
+            # It timed out over there while it lay idle, or has done its share; that is no failure of the upstream.
+            idle.abort()
         connection = await self._connect(deadline)
         if isinstance(connection, Deferred):
             return Delivery((connection,) * len(request.recipients), connection)
         return await self._transact(connection, request, claim, deadline)
+
+    def _is_to_be_replaced(self, delivery: Delivery) -> bool:
+        """True for a connection that was stale, and for one that is used up: where even the first recipient was one too
+        many, they are counted over the connection."""
+        if delivery.sick is not None and _connection_was_stale(delivery.sick):
+            return True
+        outcomes = map(self.refusals.judge, delivery.outcomes)
+        too_many = all(one_too_many(outcome) and outcome.stage is Stage.RCPT for outcome in outcomes)
+        return too_many and not delivery.taken
 
     async def _connect(self, deadline: float | None) -> Connection | Deferred:
         try:

@@ -378,6 +378,13 @@ _line(
     "upstream stage code status",
     text=lambda e: _joined((e.text, f"mail waits {e.seconds:.0f} s, then over {e.connections} at most")),
 )
+_line(
+    events.RecipientsLimited,
+    "recipients_limited",
+    Level.INFO,
+    "upstream",
+    text=lambda e: f"takes {e.recipients} recipients at once: for a day there are no more in one transaction",
+)
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
 _line(
     events.MessageBlamed,

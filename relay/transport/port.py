@@ -7,6 +7,7 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from relay.mail.address import Address
@@ -97,13 +98,16 @@ class Reencoding:
 class Delivery:
     """The end of one transaction: one outcome for each recipient, in order.
 
-    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything;
-    the recipients' outcomes tell the same story. `reencoding`: what the message went through on its way.
+    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything; the recipients'
+    outcomes tell the same story, and `taken` says how many RCPT were answered with yes before that. `reencoding`: what
+    the message went through on its way. `room`: how many it would have taken, where somebody was one too many.
     """
 
     outcomes: tuple[Outcome, ...]
     sick: Deferred | None = None
     reencoding: Reencoding | None = None
+    taken: int = field(default=0, compare=False)  # it follows from the replies
+    room: int = 0
 
 
 class Connection(Protocol):

@@ -293,7 +293,7 @@ class SmtpConnection(asyncio.Protocol):
             self._judge_chunk(request, outcomes, *self._replies[envelope:])
         elif self._sick is not None and self._sick.reply is None and self._dot_written and not self._chunking.proven:
             self._chunking.give_up("a message that was sent by BDAT was not answered, and none was taken before")
-        return self._delivery(outcomes)
+        return self._delivery(outcomes, self._replies)
 
     def _judge_chunk(
         self, request: DeliveryRequest, outcomes: list[Outcome | None], answer: bytes, hello: bytes | None = None
@@ -360,7 +360,7 @@ class SmtpConnection(asyncio.Protocol):
         count = len(request.recipients)
         outcomes = self._of_envelope(request, replies)
         if not replies:
-            return self._delivery(outcomes)
+            return self._delivery(outcomes, replies)
         answer = replies[count + 1] if len(replies) == count + 2 else None
         wanted = None in outcomes
         if self._sick is not None or answer is None:
@@ -383,7 +383,7 @@ class SmtpConnection(asyncio.Protocol):
             if self._sick is None:
                 final = self._after_content(request, self._replies[0])
                 outcomes = [outcome or final for outcome in outcomes]
-        return self._delivery(outcomes)
+        return self._delivery(outcomes, replies)
 
     def _of_envelope(self, request: DeliveryRequest, replies: list[bytes]) -> list[Outcome | None]:
         """What the replies to MAIL and RCPT made of each recipient so far; None: nothing yet."""
@@ -430,13 +430,15 @@ class SmtpConnection(asyncio.Protocol):
             self._break(Trouble.TRANSIENT, "the upstream refused RSET", at=Stage.MAIL)
         return _positive(raw)
 
-    def _delivery(self, outcomes: list[Outcome | None]) -> Delivery:
+    def _delivery(self, outcomes: list[Outcome | None], replies: list[bytes]) -> Delivery:
+        """`replies` are those to the envelope."""
         sick = self._sick
         if sick is None:
             return Delivery(cast("tuple[Outcome, ...]", tuple(outcomes)))
         if self._astray and self._stages[0] is not Stage.DOT:  # once there was a 354, all before it was in step
             return Delivery((sick,) * len(outcomes), sick)
-        return Delivery(tuple(outcome or sick for outcome in outcomes), sick)
+        taken = sum(map(_positive, replies[1 : len(outcomes) + 1]))
+        return Delivery(tuple(outcome or sick for outcome in outcomes), sick, taken=taken)
 
     # The content
 

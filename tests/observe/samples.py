@@ -106,6 +106,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.UpstreamRestored("own"),
     events.MessageBlamed("3V7QK2M9XTAB", "own", Stage.DOT, 421),
     events.ChunkingGivenUp("own", "it answered BDAT with 502"),
+    events.RecipientsLimited("own", 10),
     events.TokenFetched("own", LATER),
     events.TokenRefused(
         "own", True, "no token from login.microsoftonline.com: invalid_client: AADSTS7000222: expired."

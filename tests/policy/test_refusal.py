@@ -42,7 +42,7 @@ GMAIL = [
     (MAIL, 450, "4.2.1", "Peak SMTP relay limit exceeded for customer", Refusal.THROTTLED),
     (MAIL, 421, "4.7.0", "Try again later, closing connection", Refusal.THROTTLED),
     (MAIL, 421, "4.3.0", "Temporary System Problem", Refusal.TEMPORARY),
-    (RCPT, 452, "4.5.3", "Your message has too many recipients", Refusal.TEMPORARY),
+    (RCPT, 452, "4.5.3", "Your message has too many recipients", Refusal.TOO_MANY),
     (AUTH, 454, "4.7.0", "Cannot authenticate due to temporary system problem", Refusal.AUTH),
     (AUTH, 534, "5.7.9", "Application-specific password required", Refusal.AUTH),
     (AUTH, 535, "5.7.8", "Username and Password not accepted", Refusal.AUTH),
@@ -131,8 +131,6 @@ def test_without_a_preset_the_table_for_all_knows_all_of_these(
 ) -> None:
     # Only Microsoft is known to mean the account by these.
     expected = {"5.7.64": Refusal.RECIPIENT, "5.7.68": Refusal.RECIPIENT}.get(status, refusal)
-    if stage is RCPT and refusal is Refusal.QUOTA:
-        expected = Refusal.RECIPIENT  # nor that a quota told at RCPT is not the recipient's
     assert table(None).tell(stage, Reply(code, status, text)).refusal is expected
 
 
