@@ -189,6 +189,11 @@ class PickupListener(Section):
         description="The folder that .eml files are taken from; made at the start (0770) where it is missing."
     )
     max_message_size: PositiveSize = setting(_LARGEST, description="The largest message that is taken.")
+    dots: Literal["auto", "doubled", "plain"] = setting(
+        "auto",
+        description="Dots at the beginning of a line: doubled (as .NET Framework does; one is taken away, and a last"
+        " line that is one dot), plain, or auto (doubled where every such line has two).",
+    )
     received: Literal["full", "short"] = _RECEIVED
     repair_duplicates: bool = _REPAIR_DUPLICATES
 

@@ -29,6 +29,7 @@ from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.decide import LARGE_HEAD, Accept, Policy
 from relay.policy.match import View
+from relay.policy.refusal import speaks_of_form
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
 from relay.policy.verdict import Sender, names_nobody_else
@@ -135,7 +136,9 @@ class Call:
         if repaired.result != "repaired":  # the rule would change nothing
             return outcomes
         refusal = next(iter(refusals.values()))
-        lasting = _is_of_the_sender_alone(refusal, sender) and names_nobody_else(view)
+        lasting = (
+            _is_of_the_sender_alone(refusal, sender) and names_nobody_else(view) and not speaks_of_form(refusal.reply)
+        )
         if lasting:  # before the next try, which may have to wait
             await self._verdicts.refused(way.upstream.name, sender, refusal.reply, remember=rule.remember)
         outcomes = await self._again(way, part, outcomes, repaired)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+from relay.aside import aside
 from relay.delivery.account import Account
 from relay.delivery.health import NEVER, Health, broken_off
 from relay.delivery.long_lines import LongLines
@@ -27,6 +29,7 @@ from relay.transport.port import Connection, Delivery, DeliveryRequest, Transpor
 from relay.values import frozen
 
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
+MANY = 50  # recipients whose replies are not read while others wait
 GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
 
 
@@ -254,22 +257,26 @@ class Upstream:
         """Whether a refusal is of a kind that comes and goes here, so that one alone is not believed."""
         return self.refusals.tell(refusal.stage, refusal.reply).confirm
 
-    def _read(self, said: Delivery, *, split: bool = True) -> Delivery:
+    async def _read(self, said: Delivery, *, split: bool = True) -> Delivery:
         """The delivery with the classes of its refusals: what speaks of the account speaks of the upstream."""
         for outcome in said.outcomes:
             if type(outcome) is not Delivered:
                 break
         else:
             return said
-        outcomes = tuple([self.refusals.judge(outcome, split=split) for outcome in said.outcomes])
-        sick = said.sick if said.sick is None else self.refusals.judge(said.sick, split=split)
+        judge = partial(self.refusals.judge, split=split)
+        if len(said.outcomes) > MANY:
+            outcomes = await aside(lambda: tuple(map(judge, said.outcomes)))
+        else:
+            outcomes = tuple(map(judge, said.outcomes))
+        sick = said.sick if said.sick is None else judge(said.sick)
         if sick is None:
             sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
         assert sick is None or isinstance(sick, Deferred)
         delivery = replace(said, outcomes=outcomes, sick=sick)
         if not any(map(one_too_many, outcomes)):
             return delivery
-        return divided(delivery) or self._read(said, split=False)
+        return divided(delivery) or await self._read(said, split=False)
 
     async def _in_lines(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
         """The transaction, read; where a line was too long, at once a second one without long lines."""
@@ -277,7 +284,7 @@ class Upstream:
         if long_lines is not None and await long_lines.encode():
             request, long_lines = replace(request, encode_long_lines=True), None
         said = await self._transaction(request, claim, deadline)
-        first = self._read(said)
+        first = await self._read(said)
         if first is said or long_lines is None or said.sick is not None or self._closed:
             return first
         again = [place for place, outcome in enumerate(first.outcomes) if _refused_for_a_line(outcome)]
@@ -285,7 +292,7 @@ class Upstream:
             return first
         recipients = tuple([request.recipients[place] for place in again])
         request = replace(request, recipients=recipients, encode_long_lines=True)
-        second = self._read(await self._once_more(request, deadline))
+        second = await self._read(await self._once_more(request, deadline))
         if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
             await long_lines.learn()
         outcomes = list(first.outcomes)

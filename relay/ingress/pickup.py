@@ -23,6 +23,7 @@ from datetime import datetime
 from math import inf
 from pathlib import Path
 from traceback import format_exception
+from typing import Literal
 
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import ExceptionCaught, MessageRefused, Observer, QuirksTolerated, Warned
@@ -61,6 +62,7 @@ class PickupSettings:
     max_message_size: int
     header_size: int
     header_fields: int
+    dots: Literal["auto", "doubled", "plain"]
 
 
 class Pickup:
@@ -245,7 +247,7 @@ class Pickup:
     async def _read(self, one: Claimed) -> tuple[PickupFile, Content]:
         """The message; large content goes to a spool file."""
         settings = self.settings
-        bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields)
+        bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields, settings.dots)
         descriptor = -1
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)

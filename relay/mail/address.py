@@ -40,3 +40,9 @@ class Address:
             return self
         domain = a_labels(self.domain) if self.local.isascii() else None
         return None if domain is None else Address(self.local, domain)
+
+
+def lower(text: str) -> str:
+    """`text` with its letters of ASCII in lower case. All others stay: the Kelvin sign (U+212A) would become a "k", and
+    an address another one."""
+    return text.lower() if text.isascii() else text.encode().lower().decode()

@@ -27,7 +27,7 @@ OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
 """Classes that say nothing about the message: who sends it is not to send now."""
 
 
-_NAMES = re.compile(r'<[^<>]*>|"[^"]*"|\S*@\S*')
+_NAMES = re.compile(r'<[^<>]*+>|"[^"]*+"|(?<![^\s<>"])[^\s<>"@]*+@\S*+')
 """Addresses, and what is quoted: anybody can choose such words, so they tell nothing about a reply."""
 
 _LISTENED = 400  # characters of a reply in which words are looked for
@@ -132,6 +132,19 @@ def speaks_of_connections(stage: Stage, reply: Reply) -> bool:
     """Whether a reply that asks for less wants fewer connections, not less mail."""
     text = reply.text.lower()
     return stage in BEFORE_A_TRANSACTION or reply.code == 432 or "connections" in text or "thread limit" in text
+
+
+_FORM = re.compile(
+    r"syntax|malform|pars(?:e|ing)|\brfc[ -]?(?:822|2822|5321|5322)\b|8[ -]?bit|non-ascii|illegal character"
+    r"|(?:missing|no|empty|without) (?:a |the )?(?:valid )?(?:address|'?from\b|header)"
+    r"|(?:header|from:?'?) (?:is )?(?:missing|empty|duplicated)"
+    r"|(?:multiple|two|more than one|duplicate) (?:address|author|field|header|'?from\b)"
+)
+
+
+def speaks_of_form(reply: Reply) -> bool:
+    """Whether a reply about a sender minds how a field is written, which says nothing about who may send."""
+    return _FORM.search(_NAMES.sub(" ", reply.text.lower())) is not None
 
 
 def _by_code(stage: Stage, reply: Reply) -> Refusal:

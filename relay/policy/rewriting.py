@@ -1,24 +1,25 @@
 """Rewriting: the header and the reverse-path with which a message leaves.
 
 A rule that rewrites makes its address the one author. What the person who wrote put into From
-stays in X-Original-From, raw; replies and receipts reach that person through Reply-To. Where From
-already is the address of the rule, in a form that no reader takes for another, and the template gives the name
-that stands there (no name stays no name), From is left as it came, and with it Sender and signatures; only the
-reverse-path follows the rule.
+stays in X-Original-From, raw; replies and receipts reach that person through Reply-To. Where From names no address,
+Sender does, else the reverse-path. Where From already is the address of the rule, in a form that no reader takes for
+another, and the template gives the name that stands there (no name stays no name), From is left as it came, and with it
+signatures; a Sender with another address goes, and the reverse-path follows the rule.
 
-On the way out, with or without a rule: Received goes on top, Date and Message-ID where they are
-missing; Bcc, Resent-Bcc and Return-Path are removed, and, where the listener says so, fields that stand twice and may
-not. All else leaves byte for byte.
+On the way out, with or without a rule: Received goes on top, Date, Message-ID and From (the reverse-path, else the
+author of our own notifications) where they are missing; Bcc, Resent-Bcc and Return-Path are removed, and, where the
+listener says so, fields that stand twice and may not. All else leaves byte for byte.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from relay.mail import trace
-from relay.mail.address import Address
-from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, unambiguous
+from relay.mail.address import Address, lower
+from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, plain
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
 from relay.mail.narrow import in_short_lines
@@ -32,7 +33,6 @@ from relay.values import frozen
 _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
 _PLACEHOLDER = re.compile(r"\{(name|address|local|domain)\}")
-_AT = re.compile(r"\s*@\s*")
 _CACHED = 2048
 
 
@@ -78,11 +78,22 @@ def render(
     if fields and not fields[-1][1].endswith(b"\n"):
         name, raw = fields[-1]
         fields = (*fields[:-1], (name, raw + b"\r\n"))
-    before = tuple([value(field) for field in fields if field[0] == b"from"]) if b"from" in names else ()
+    froms = tuple([field for field in fields if field[0] == b"from"]) if b"from" in names else ()
+    before = tuple(map(value, froms))
     replies = tuple([value(field) for field in fields if field[0] == b"reply-to"]) if b"reply-to" in names else ()
+    senders = tuple([field for field in fields if field[0] == b"sender"]) if b"sender" in names else ()
     rule = accept.rule
     rewrite = rule.rewrite if rule is not None and (repaired or not rule.when_refused) else None
-    authorship = _UNCHANGED if rewrite is None else _authorship(rewrite, before, replies)
+    authorship = _UNCHANGED
+    if rewrite is not None:
+        authorship = _authorship(rewrite, before, replies, froms, senders)
+        if authorship.anonymous and (person := _person(before, senders, submission.envelope.reverse_path)) is not None:
+            authorship = _author(rewrite, before, replies, froms, senders, person)
+    author = authorship.author
+    if author is None and not any(before):
+        fields = Header(fields).delete((b"from",)).fields
+        author = folded(b"From", _list([Author("", str(submission.envelope.reverse_path or policy.bounces_from))]))
+        ours.append(author)
     signatures = 0
     if authorship.changes:
         fields, signatures = _rewritten(fields, authorship)
@@ -115,7 +126,7 @@ def render(
         ),
         result=result,
         from_before=b", ".join(before),
-        from_after=b", ".join(before) if authorship.author is None else unfold(authorship.author.partition(b":")[2]),
+        from_after=b", ".join(before) if author is None else unfold(author.partition(b":")[2]),
         reply_to=_reply_to_value(authorship, replies),
         signatures_removed=signatures,
         repeated=repeated,
@@ -127,7 +138,8 @@ class _Authorship:
     """What a rule makes of From and Reply-To.
 
     `author` and `reply_to` are new fields, None where the old ones stay; `originals` are the
-    X-Original-From fields; `receipts` are the addresses that receipts shall reach.
+    X-Original-From fields; `receipts` are the addresses that receipts shall reach. `sender_goes`: Sender names
+    another than the rule. `anonymous`: no author has a usable address.
     """
 
     author: bytes | None = None
@@ -135,10 +147,12 @@ class _Authorship:
     reply_to: bytes | None = None
     receipts: tuple[str, ...] = ()
     needs_smtputf8: bool = False
+    sender_goes: bool = False
+    anonymous: bool = False
 
     @property
     def changes(self) -> bool:
-        return self.author is not None or self.reply_to is not None
+        return self.author is not None or self.reply_to is not None or self.sender_goes
 
 
 _UNCHANGED = _Authorship()
@@ -153,7 +167,7 @@ def _reply_to_value(authorship: _Authorship, replies: tuple[bytes, ...]) -> byte
 def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tuple[Field, ...], int]:
     """`fields` with `authorship` in them, in the place of the first From (or on top), and how many signatures broke."""
     goes = set()
-    if authorship.author is not None:
+    if authorship.sender_goes:
         goes.add(b"sender")
     if authorship.reply_to is not None:
         goes.add(b"reply-to")
@@ -172,7 +186,7 @@ def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tupl
             continue
         elif name in _RECEIPTS and authorship.author is not None:
             kept.append((name, _receipt(field, authorship.receipts)))
-        elif name == b"dkim-signature" and (authorship.author is not None or b"reply-to" in signed(field)):
+        elif name == b"dkim-signature" and (authorship.author is not None or not goes.isdisjoint(signed(field))):
             signatures += 1
         else:
             kept.append((name, raw))
@@ -191,18 +205,33 @@ def _receipt(field: Field, addresses: tuple[str, ...]) -> bytes:
     return folded(name, _list([Author("", address) for address in addresses]))
 
 
-def _authorship(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
-    small = sum(map(len, before)) + sum(map(len, replies)) <= _CACHED
-    return _remembered(rewrite, before, replies) if small else _author(rewrite, before, replies)
+def _authorship(
+    rewrite: Rewrite,
+    before: tuple[bytes, ...],
+    replies: tuple[bytes, ...],
+    froms: tuple[Field, ...],
+    senders: tuple[Field, ...],
+) -> _Authorship:
+    small = sum(map(len, before)) + sum(map(len, replies)) <= _CACHED and not senders
+    return (_remembered if small else _author)(rewrite, before, replies, froms, senders)
 
 
-def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
-    """What `rewrite` makes of the From values `before` and the Reply-To values `replies`. Pure."""
-    written = authors_of(before)
+def _author(
+    rewrite: Rewrite,
+    before: tuple[bytes, ...],
+    replies: tuple[bytes, ...],
+    froms: tuple[Field, ...],
+    senders: tuple[Field, ...],
+    person: Author | None = None,
+) -> _Authorship:
+    """What `rewrite` makes of the From fields `froms` with the values `before`, the Reply-To values `replies` and the
+    Sender fields `senders`. `person`: who wrote, where no author has a usable address. Pure."""
+    written = (person,) if person is not None else authors_of(before)
     usable = _different([author for author in written if author.address])
     writer = usable[0] if usable else written[0] if written else Author("", None)
     new = Author(_display_name(rewrite.display_name or "{name}", writer), str(rewrite.address))
-    stays = len(before) == 1 and unambiguous(before[0]) == 1 and _same(rewrite, writer, new)
+    stays = plain(froms) == 1 and _same(rewrite, writer, new)
+    theirs = [field for field in senders if not (plain([field]) == 1 and _only(parse(value(field)), rewrite.address))]
     # A Reply-To that is larger than what is read of a From stays as it is.
     readable = sum(map(len, replies)) <= LARGEST_FROM
     answered = _different([author for raw in replies for author in parse(raw) if author.address]) if readable else []
@@ -214,11 +243,11 @@ def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, .
         # A Reply-To that leads nowhere counts as none.
         answered = reply_to = usable
     author = None if stays else folded(b"From", _list([new]))
-    field = (
-        folded(b"Reply-To", _list([Author(_AT.sub(" at ", a.name), a.address) for a in reply_to])) if reply_to else None
-    )
+    field = folded(b"Reply-To", _list([Author(_without_at(a.name), a.address) for a in reply_to])) if reply_to else None
     return _Authorship(
         author=author,
+        sender_goes=not stays or bool(theirs),
+        anonymous=not usable,
         originals=() if stays else tuple([_original(raw) for raw in before]),
         reply_to=field,
         receipts=tuple([author.address for author in answered if author.address]),
@@ -229,13 +258,23 @@ def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, .
 _remembered = lru_cache(maxsize=256)(_author)
 
 
+def _person(before: tuple[bytes, ...], senders: tuple[Field, ...], reverse_path: Address | None) -> Author | None:
+    """Who wrote a message whose From has no usable address: the name is that of From, if there is one, the address that
+    of Sender, else the reverse-path. None where nobody is named."""
+    named = [author.name for author in authors_of(before)]
+    found = [author for author in authors_of([value(field) for field in senders]) if author.address]
+    if reverse_path is not None:
+        found.append(Author("", str(reverse_path)))
+    return Author(named[0] if named else found[0].name, found[0].address) if found else None
+
+
 def _different(authors: list[Author]) -> list[Author]:
     """Each address once."""
     return list({author.address: author for author in reversed(authors)}.values())[::-1]
 
 
-def _only(authors: list[Author], address: Address) -> bool:
-    return len(authors) == 1 and _in_ascii(authors[0].address).lower() == _in_ascii(str(address)).lower()
+def _only(authors: Sequence[Author], address: Address) -> bool:
+    return len(authors) == 1 and lower(_in_ascii(authors[0].address)) == lower(_in_ascii(str(address)))
 
 
 def _in_ascii(address: str | None) -> str:
@@ -259,13 +298,17 @@ def _tidy(name: str) -> str:
     return " ".join(name.split())
 
 
+def _without_at(name: str) -> str:
+    return " at ".join([part.strip() for part in name.split("@")])
+
+
 def _display_name(template: str, writer: Author) -> str:
     """The template, filled in once: braces in a name are only braces."""
     local, _, domain = (writer.address or "").rpartition("@")
     if local.startswith('"'):
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
     values = {
-        "name": _AT.sub(" at ", _tidy(writer.name or local)),
+        "name": _without_at(_tidy(writer.name or local)),
         "address": writer.address or "",
         "local": local,
         "domain": domain.lower(),

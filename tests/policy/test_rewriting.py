@@ -16,7 +16,7 @@ from relay.mail.author import parse, unambiguous
 from relay.mail.header import Header, split, value
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, decide
-from relay.policy.rewriting import Rendered, render
+from relay.policy.rewriting import Rendered, _without_at, render
 from relay.policy.rules import Match
 from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, policy, rewriting, submission
@@ -87,12 +87,6 @@ def values(rendered: Rendered, name: bytes) -> list[bytes]:
         (b"Jan, piet@example.nl", b"piet <A>", b"piet@example.nl"),
         (b"administratie@example.nl, jan@example.nl", b"administratie <A>",
          b"administratie@example.nl, jan@example.nl"),
-        # No usable address: no Reply-To
-        (b"Jan", b"Jan <A>", None),
-        (b"Jan <jan>", b"Jan <A>", None),
-        (b"undisclosed-recipients:;", b"A", None),
-        (b"", b"A", None),
-        (b"b\xfcro@example.nl", b"=?utf-8?q?b=C3=BCro_at_example=2Enl?= <A>", None),
         # An obsolete route
         (b"<@een.nl,@twee.nl:jan@example.nl>", b"jan <A>", b"jan@example.nl"),
         # Nothing gets out of its line
@@ -114,6 +108,40 @@ def test_the_rules_address_becomes_the_one_author(raw: bytes, after: bytes, repl
     assert rendered.from_before == values(rendered, b"x-original-from")[0]
     assert rendered.reverse_path == ADMINISTRATIE
     assert not rendered.smtputf8
+
+
+@pytest.mark.parametrize(
+    ("raw", "after", "person"),
+    [
+        (b"Jan", b"Jan <A>", b"Jan <P>"),
+        (b"Jan <jan>", b"Jan <A>", b"Jan <P>"),
+        (b"undisclosed-recipients:;", b"A", b"P"),
+        (b"", b"A", b"P"),
+        (
+            b"b\xfcro@example.nl",
+            b"=?utf-8?q?b=C3=BCro_at_example=2Enl?= <A>",
+            b"=?utf-8?q?b=C3=BCro_at_example=2Enl?= <P>",
+        ),
+    ],
+)
+def test_where_from_has_no_usable_address_sender_says_who_wrote_else_the_reverse_path(
+    raw: bytes, after: bytes, person: bytes
+) -> None:
+    content = b"From: " + raw + b"\r\n" + DATED + b"\r\n"
+    nobody = leave(content, rewriting(), reverse_path=None)
+    assert values(nobody, b"from") == [
+        after.replace(b"<A>", b"<administratie@example.nl>").replace(b"A", b"administratie@example.nl", after == b"A")
+    ]
+    assert values(nobody, b"reply-to") == []
+    for sender, address in ((b"", b"piet@example.nl"), (b"Sender: klaas@example.nl\r\n", b"klaas@example.nl")):
+        rendered = leave(sender + content, rewriting(), reverse_path="piet@example.nl")
+        (reply_to,) = values(rendered, b"reply-to")
+        assert reply_to == person.replace(b"<P>", b"<" + address + b">").replace(b"P", address, person == b"P")
+        assert values(rendered, b"sender") == []
+        assert values(rendered, b"x-original-from") == [raw]
+        (author,) = parse(values(rendered, b"from")[0])
+        assert author.address == "administratie@example.nl"
+        assert author.name
 
 
 def test_all_else_is_not_touched_by_a_byte() -> None:
@@ -161,17 +189,29 @@ def test_an_original_value_too_long_for_a_line_is_folded_and_still_the_same() ->
     ],
 )
 def test_the_display_name_follows_the_template(template: str, raw: bytes, expected: str) -> None:
-    rendered = leave(b"From: " + raw + b"\r\n\r\n", rewriting(template))
+    rendered = leave(b"From: " + raw + b"\r\n\r\n", rewriting(template), reverse_path=None)
     (author,) = parse(values(rendered, b"from")[0])
     assert author == (expected, "administratie@example.nl")
     assert rendered.head.isascii()
 
 
 def test_a_message_without_from_gets_one() -> None:
-    rendered = leave(b"Subject: x\r\n" + DATED + b"\r\n", rewriting("{name}"))
+    rendered = leave(b"Subject: x\r\n" + DATED + b"\r\n", rewriting("{name}"), reverse_path=None)
     assert rendered.head == RECEIVED + b"From: administratie@example.nl\r\nSubject: x\r\n" + DATED + b"\r\n"
     assert (rendered.from_before, rendered.from_after) == (b"", b"administratie@example.nl")
     assert rendered.result == "rewritten"
+
+
+@pytest.mark.parametrize("rules", [KEEP, policy()], ids=["keep", "no rule"])
+@pytest.mark.parametrize("written", [b"", b"From:\r\n", b"From: \r\nfrom :\r\n"])
+def test_without_a_rule_the_reverse_path_is_the_author_of_a_message_without_from_else_who_writes_our_notifications(
+    rules: Policy, written: bytes
+) -> None:
+    for path, author in (("jan@example.nl", b"jan@example.nl"), (None, str(rules.bounces_from).encode())):
+        rendered = leave(written + b"Sender: piet@example.nl\r\n" + DATED + b"\r\n", rules, reverse_path=path)
+        kept = b"Sender: piet@example.nl\r\n" + DATED
+        assert rendered.head == RECEIVED + b"From: " + author + b"\r\n" + kept + b"\r\n"
+        assert rendered.from_after == author
 
 
 def test_two_from_fields_become_one_and_nobody_is_forgotten() -> None:
@@ -205,7 +245,8 @@ def test_two_from_fields_become_one_and_nobody_is_forgotten() -> None:
     ],
 )
 def test_from_stays_as_it_came_where_the_rule_would_say_the_same(raw: bytes, template: str | None) -> None:
-    kept = b"DKIM-Signature: v=1; h=from:sender; b=x\r\nSender: x@y.nl\r\nFrom: " + raw + b"\r\n" + DATED
+    kept = b"DKIM-Signature: v=1; h=from:sender; b=x\r\nSender: Administratie@example.nl\r\n"
+    kept += b"From: " + raw + b"\r\n" + DATED
     rendered = leave(kept + b"\r\n", rewriting(template))
     assert rendered.head == RECEIVED + kept + b"\r\n"
     assert rendered.reverse_path == ADMINISTRATIE
@@ -232,9 +273,34 @@ def test_a_from_that_reads_otherwise_elsewhere_is_rewritten_although_it_names_th
     assert [value(field) for field in header.all(b"x-original-from")] == [raw]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"From : administratie@example.nl",
+        b"From\t:<administratie@example.nl>",
+        b"From: administratie@example.nl\x0c",
+        b"From:\x0b<administratie@example.nl>",
+    ],
+)
+def test_a_field_that_is_no_from_to_some_readers_is_written_anew(field: bytes) -> None:
+    rendered = leave(field + b"\r\n" + DATED + b"\r\n", rewriting(None))
+    header = Header.parse(rendered.head)
+    (author,) = header.all(b"from")
+    assert author[1].startswith(b"From: ")
+    assert [one.address for one in parse(value(author))] == ["administratie@example.nl"]
+    assert len(header.all(b"x-original-from")) == 1
+
+
+def test_an_author_whose_address_has_a_letter_like_one_of_the_rules_is_another() -> None:
+    kantoor = Address.of("kantoor@example.nl")
+    raw = "\u212aantoor@example.nl".encode()
+    rendered = leave(b"From: " + raw + b"\r\n" + DATED + b"\r\n", rewriting(None, address=kantoor))
+    assert [value(field) for field in Header.parse(rendered.head).all(b"x-original-from")] == [raw]
+
+
 def test_a_from_beyond_its_bound_is_kept_as_it_was_and_names_nobody() -> None:
     raw = b"From: jan@x.nl" + b",\r\n u@x.nl" * 4000 + b"\r\n"
-    header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None)).head)
+    header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None), reverse_path=None).head)
     assert value(header.all(b"from")[0]) == b"administratie@example.nl"
     assert header.all(b"reply-to") == []
     assert b"".join(value(header.all(b"x-original-from")[0]).split()) == b"jan@x.nl" + b",u@x.nl" * 4000
@@ -315,6 +381,20 @@ def test_the_sender_field_goes_only_when_from_is_rewritten() -> None:
     content = b"Sender: secretaris@example.nl\r\nFrom: jan@example.nl\r\n\r\n"
     assert values(leave(content, rewriting()), b"sender") == []
     assert values(leave(content, KEEP), b"sender") == [b"secretaris@example.nl"]
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [b"root@e379890e3f75", b"Root <root@example.nl>", b"", b"administratie@example.nl, root@x.nl",
+     b"<root@x.nl> <administratie@example.nl>"],
+)  # fmt: skip
+def test_a_sender_with_another_address_goes_although_from_is_right_already(sender: bytes) -> None:
+    broken = b"DKIM-Signature: v=1; h=from:sender; b=1\r\n"
+    kept = b"DKIM-Signature: v=1; h=from:to; b=2\r\nFrom: Beheer <administratie@example.nl>\r\n" + DATED
+    content = broken + b"Sender: " + sender + b"\r\n" + kept + b"\r\n"
+    rendered = leave(content, rewriting(None), reverse_path=str(ADMINISTRATIE))
+    assert rendered.head == RECEIVED + kept + b"\r\n"
+    assert (rendered.result, rendered.signatures_removed) == ("rewritten", 1)
 
 
 # Signatures
@@ -455,6 +535,7 @@ def test_what_must_not_leave_does_not_leave(rules: Policy) -> None:
     ],
 )
 def test_date_and_message_id_are_added_only_where_they_are_missing(fields: bytes, new: bytes) -> None:
+    fields += b"From: jan@example.nl\r\n"
     assert leave(fields + b"\r\n", policy()).head == RECEIVED + new + fields + b"\r\n"
 
 
@@ -462,7 +543,7 @@ def test_date_and_message_id_are_added_only_where_they_are_missing(fields: bytes
     "body", [b"From jan@x.nl Mon Nov 23\r\nSubject: x\r\n\r\n", b" a fold\r\n", b"plain text\r\n", b""]
 )
 def test_a_message_whose_first_line_is_no_field_gets_ours_and_an_empty_line(body: bytes) -> None:
-    rendered = leave(body, rewriting())
+    rendered = leave(body, rewriting(), reverse_path=None)
     assert rendered.body_offset == 0
     header = Header.parse(rendered.head)
     assert [name for name, _ in header.fields] == [b"received", b"date", b"message-id", b"from"]
@@ -536,6 +617,12 @@ def test_new_fields_are_ascii_unless_an_address_is_not(author: bytes) -> None:
 def test_a_hostile_author_is_rewritten_like_any_other(author: bytes) -> None:
     rendered = leave(b"From: " + author + b"\r\n\r\n", rewriting("{name} via X"))
     assert len(values(rendered, b"from")) == 1
+
+
+@pytest.mark.parametrize("blanks", [" " * 2_000_000, "\t \u3000" * 700_000])
+def test_blanks_in_a_name_are_looked_at_once(blanks: str) -> None:
+    assert _without_at(f"x{blanks}y") == f"x{blanks}y"
+    assert _without_at(f"x{blanks}@{blanks}y") == "x at y"
 
 
 def test_a_hostile_number_of_fields_is_rewritten_like_any_other() -> None:
