@@ -248,10 +248,12 @@ class Health:
         code, status = (reply.code, reply.status) if reply else (0, "")
         jitter = random.random()  # noqa: S311  # no secret
         pause = schedule.set_aside(self._failures, jitter, trouble.retry_after).total_seconds()
-        if trouble.refusal is Refusal.QUOTA:
-            pause = self._account.pace.hold(trouble.stage, code, status)
-        elif broken_off(trouble):
+        if broken_off(trouble):
             pause = min(pause, BROKEN_OFF_FIRST * BROKEN_OFF_GROWTH ** min(self._failures - 1, 200))
+            if trouble.refusal is Refusal.THROTTLED and reply and speaks_of_connections(trouble.stage, reply):
+                self._account.places.lower()
+        elif trouble.refusal is Refusal.QUOTA:
+            pause = self._account.pace.hold(trouble.stage, code, status)
         elif trouble.stage is Stage.AUTH:
             # A schedule for session codes would try a wrong password twice a minute, and lock the account.
             pause = max(pause, min(pause * 2 ** min(self._failures - 1, 10), AUTH_LONGEST))
@@ -294,8 +296,11 @@ def _harmless(trouble: Deferred, *, session_code: bool) -> str:
 
 
 def _asks_for_less(trouble: Deferred) -> bool:
-    """At AUTH it is the login that is refused, and each try counts."""
-    return trouble.refusal is Refusal.THROTTLED and trouble.reply is not None and trouble.stage is not Stage.AUTH
+    """At AUTH it is the login that is refused, and each try counts. A 421 breaks a transaction off, whatever its words:
+    a message may bring them about."""
+    if trouble.refusal is not Refusal.THROTTLED or trouble.reply is None:
+        return False
+    return trouble.stage is not Stage.AUTH and not broken_off(trouble)
 
 
 def _speaks_of_upstream(trouble: Deferred) -> bool:

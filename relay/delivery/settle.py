@@ -279,7 +279,10 @@ def _asks_for_less(outcome: Deferred) -> bool:
 
 
 def _of_the_account(outcome: Deferred) -> bool:
-    return outcome.refusal in OF_THE_ACCOUNT and outcome.upstream_sick and not outcome.in_doubt
+    """True where a reply blames the account. The words of a 421 do not count: a message may bring them about."""
+    if outcome.refusal not in OF_THE_ACCOUNT or not outcome.upstream_sick or outcome.in_doubt:
+        return False
+    return (outcome.reply or _NO_REPLY).code != 421
 
 
 def _judge(attempt: Attempt, pending: Pending, outcome: Outcome, next_attempt_at: datetime | None) -> _Judgement:

@@ -6,7 +6,7 @@ The real store, worker, upstream, attempts and settlements, in virtual time. `py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from relay.config.preset import table
 from relay.delivery.upstream import UpstreamLimits
 from relay.events import (
     MessageBlamed,
@@ -47,6 +48,13 @@ ENDS = [Deferred(stage, Trouble.TRANSIENT, "closing", _GOODBYE, upstream_sick=Tr
     Deferred(stage, Trouble.DROPPED, "the connection broke", in_doubt=stage is Stage.DOT, upstream_sick=True)
     for stage in _STAGES
 ]
+# Words of a 421 that speak of the account where another code says them, at Gmail and in the table for all.
+WORDS = {
+    "Gmail asks for less": ("gmail", Reply(421, "4.7.0", "Try again later, closing connection.")),
+    "Gmail speaks of its quota": ("gmail", Reply(421, "4.4.5", "Server busy, try again later.")),
+    "too many connections": (None, Reply(421, "4.7.0", "too many connections")),
+    "a quota": (None, Reply(421, "4.7.0", "daily sending quota exceeded")),
+}
 
 
 class Picky:
@@ -55,7 +63,8 @@ class Picky:
     size_limit: int | None = None
     name = "own"
 
-    def __init__(self) -> None:
+    def __init__(self, ends: Sequence[Deferred]) -> None:
+        self.ends = ends
         self.tried = 0
 
     async def connect(self) -> _Line:
@@ -69,7 +78,7 @@ class Picky:
         if not request.queue_id.startswith("BAD"):
             return TAKEN
         self.tried += 1
-        return ENDS[self.tried % len(ENDS)]
+        return self.ends[self.tried % len(self.ends)]
 
 
 class _Line:
@@ -100,10 +109,13 @@ class _Line:
 
 class House(HouseInVirtualTime):
     picky: Picky
+    preset: str | None
 
     def build_way(self, name: str, connections: int = 1, most: int = 100) -> Any:
         limits = UpstreamLimits(connections, most)
-        self.upstreams[name] = alone(self.picky, limits, observer=self.watch, changed=self.changed)
+        self.upstreams[name] = alone(
+            self.picky, limits, refusals=table(self.preset), observer=self.watch, changed=self.changed
+        )
 
     def delays(self, start: str) -> list[float]:
         """Seconds from acceptance to delivery, of messages whose name begins so."""
@@ -129,8 +141,16 @@ ORDERS = {
 }
 
 
-async def the_hours(folder: Path, order: Order, connections: int, codes: int) -> House:
-    House.picky = Picky()
+async def the_hours(
+    folder: Path,
+    order: Order,
+    connections: int,
+    codes: int = 0,
+    *,
+    ends: Sequence[Deferred] = ENDS,
+    preset: str | None = None,
+) -> House:
+    House.picky, House.preset = Picky(ends), preset
     rules = policy(default=("own",), session_codes=("own",))
     routes = dict(rules.routes)
     routes["default"] = replace(routes["default"], schedule=RETRY)
@@ -187,3 +207,16 @@ def test_forty_messages_that_an_upstream_cannot_bear_delay_others_by_seconds(
     ledger = house.store.ledger
     assert balanced(ledger)
     assert ledger.deferred == BAD
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.DOT])
+@pytest.mark.parametrize("words", WORDS.values(), ids=list(WORDS))
+def test_words_about_the_account_in_a_421_delay_others_no_longer(words: tuple[str | None, Reply], stage: Stage) -> None:
+    preset, reply = words
+    ends = [Deferred(stage, Trouble.TRANSIENT, reply.text, reply, upstream_sick=True)]
+    with TemporaryDirectory(dir=MEMORY, prefix="batch") as folder:
+        order = ORDERS["a batch ahead of all others"]
+        house = virtual_time.run(the_hours(Path(folder), order, 3, ends=ends, preset=preset))
+    assert len(house.delays("GOOD")) == GOOD + 2 * HOURS - 1
+    assert max(house.delays("GOOD")) < 60
+    assert max(house.delays("GOOD-LATER")) < 2

@@ -233,11 +233,13 @@ UNABLE = Deferred(Stage.HTTP, Trouble.TRANSIENT, "no", Reply(450, "4.0.503", "no
         (SICK, (0, 0, 0)),
         (IN_DOUBT, (120, 600, 900)),
         (CLOSING, (66, 330, 660)),
+        (replace(QUOTA, reply=CLOSING.reply), (66, 330, 660)),
+        (replace(LESS, reply=CLOSING.reply), (66, 330, 660)),
         (UNABLE, (66, 330, 660)),
     ],
     ids=[
         "the account, at MAIL", "the account, later", "throttled at MAIL", "throttled later", "greylisted",
-        "before a transaction", "in doubt", "421", "a sick endpoint",
+        "before a transaction", "in doubt", "421", "421 of the account", "421 that asks for less", "a sick endpoint",
     ],
 )  # fmt: skip
 def test_what_the_account_is_blamed_for_at_mail_is_due_at_once_the_first_time_and_all_else_by_the_schedule(

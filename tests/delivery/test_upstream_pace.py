@@ -201,6 +201,19 @@ async def test_too_many_connections_are_one_less_for_a_while_and_never_none() ->
 
 
 @in_virtual_time
+async def test_a_421_about_connections_is_one_less_once_another_message_has_met_it() -> None:
+    road = Road(3)
+    crowded = Reply(421, "4.7.0", "rate limit of connections")
+    road.way.says = lambda request: replace(CLOSING, reply=crowded)
+    await road.outcome(road.send("ONE"))
+    assert (road.upstream.places.allowed, road.upstream.ready_in()) == (3, 0)
+    await road.outcome(road.send("ANOTHER"))
+    assert road.upstream.places.allowed == 2
+    assert 0 < road.upstream.ready_in() < 1
+    await road.demolish()
+
+
+@in_virtual_time
 async def test_three_refused_at_once_are_one_connection_less_and_not_three() -> None:
     road = Road(3)
     road.way.says = lambda request: None
