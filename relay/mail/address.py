@@ -32,3 +32,9 @@ class Address:
     def is_ascii(self) -> bool:
         """False when only an SMTPUTF8 transaction can carry it (RFC 6531)."""
         return self.local.isascii() and self.domain.isascii()
+
+
+def lower(text: str) -> str:
+    """`text` with its letters of ASCII in lower case. All others stay: the Kelvin sign (U+212A) would become a "k", and
+    an address another one."""
+    return text.lower() if text.isascii() else text.encode().lower().decode()

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from relay.mail.encoding import decode, text, unquoted
-from relay.mail.header import unfold
+from relay.mail.header import Field, unfold, value
 
 LIMIT = 10_240  # mailboxes of one value
 MOST_AUTHORS = 100  # of a message, in all its From fields
@@ -114,6 +114,15 @@ def unambiguous(value: bytes) -> int:
             break
         position += 1
     return 0
+
+
+def plain(fields: Sequence[Field]) -> int:
+    """How many mailboxes `fields` (From, Sender) name, where every reader finds the same ones in each of them; else 0.
+
+    A blank before the colon is obsolete: there are readers to whom that is another field, or none.
+    """
+    counts = [unambiguous(value(field)) if field[1][len(field[0])] == 0x3A else 0 for field in fields]
+    return sum(counts) if all(counts) else 0
 
 
 class _Reader:

@@ -48,7 +48,7 @@ def value(field: Field) -> bytes:
 
 def unfold(raw: bytes) -> bytes:
     """`raw` in one line (RFC 5322, section 2.2.3): folds are undone; stray line ends become spaces."""
-    raw = raw.strip()
+    raw = raw.strip(b" \t\r\n")
     if b"\n" in raw:
         raw = _FOLD.sub(b"", raw).replace(b"\n", b" ")
     return raw.replace(b"\r", b" ") if b"\r" in raw else raw

@@ -5,6 +5,7 @@ A `View` holds what conditions ask about, worked out when first asked, once for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -12,7 +13,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from relay.mail import encoding
-from relay.mail.author import authors_of, unambiguous
+from relay.mail.address import lower
+from relay.mail.author import authors_of, plain
 from relay.mail.header import Field, Header, value
 from relay.mail.submission import Submission
 from relay.policy.pattern import LONGEST
@@ -21,6 +23,8 @@ from relay.policy.together import Together
 
 _ALL_AUTHORS = "from, all"  # "from", where each author has to match
 MOST_FIELDS = 100  # of one name that are looked at, from the top
+# Letters that are letters of ASCII where case does not count: who is named by them is another author.
+_FOLD_TO_ASCII = re.compile("[\u00df\u0130\u0149\u017f\u01f0\u1e96-\u1e9a\u1e9e\u212a\ufb00-\ufb06]")
 
 
 class View:
@@ -43,9 +47,8 @@ class View:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether nobody could find other authors in From than those of `from_`."""
-        fields = self.header.all(b"from")
-        return bool(fields) and all(unambiguous(value(field)) for field in fields)
+        """Whether nobody could find other authors in From than those of `from_`, of whom there is one at least."""
+        return 0 < len(self.from_) == plain(self.header.all(b"from"))
 
     @cached_property
     def subject(self) -> str:
@@ -99,7 +102,7 @@ class View:
 
 def _folded(address: str) -> str:
     local, _, domain = address.rpartition("@")
-    return f"{local}@{domain.lower()}"
+    return f"{local}@{lower(domain)}"
 
 
 @lru_cache(maxsize=1024)
@@ -182,7 +185,10 @@ class Matches:
         """Whether any pattern of `sources` matches a value of `kind`; or each of them, where all authors have to."""
         found = answers.get(kind)
         if found is None:
-            found = list(map(self._together[kind].holding, view.asked(kind)))
+            values = view.asked(kind)
+            if kind == _ALL_AUTHORS:
+                values = tuple([_FOLD_TO_ASCII.sub("\ufffd", one) for one in values])
+            found = list(map(self._together[kind].holding, values))
             if len(found) > 1 and kind != _ALL_AUTHORS:
                 found = [frozenset().union(*found)]
             answers[kind] = found

@@ -16,8 +16,8 @@ import re
 from functools import lru_cache
 
 from relay.mail import trace
-from relay.mail.address import Address
-from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, unambiguous
+from relay.mail.address import Address, lower
+from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, plain
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
 from relay.mail.signature import signed
@@ -75,11 +75,12 @@ def render(
     if fields and not fields[-1][1].endswith(b"\n"):
         name, raw = fields[-1]
         fields = (*fields[:-1], (name, raw + b"\r\n"))
-    before = tuple([value(field) for field in fields if field[0] == b"from"]) if b"from" in names else ()
+    froms = [field for field in fields if field[0] == b"from"] if b"from" in names else []
+    before = tuple(map(value, froms))
     replies = tuple([value(field) for field in fields if field[0] == b"reply-to"]) if b"reply-to" in names else ()
     rule = accept.rule
     rewrite = rule.rewrite if rule is not None and (repaired or not rule.when_refused) else None
-    authorship = _UNCHANGED if rewrite is None else _authorship(rewrite, before, replies)
+    authorship = _UNCHANGED if rewrite is None else _authorship(rewrite, before, replies, plain(froms) == 1)
     signatures = 0
     if authorship.changes:
         fields, signatures = _rewritten(fields, authorship)
@@ -183,18 +184,19 @@ def _receipt(field: Field, addresses: tuple[str, ...]) -> bytes:
     return folded(name, _list([Author("", address) for address in addresses]))
 
 
-def _authorship(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
+def _authorship(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...], one: bool) -> _Authorship:
     small = sum(map(len, before)) + sum(map(len, replies)) <= _CACHED
-    return _remembered(rewrite, before, replies) if small else _author(rewrite, before, replies)
+    return (_remembered if small else _author)(rewrite, before, replies, one)
 
 
-def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...]) -> _Authorship:
-    """What `rewrite` makes of the From values `before` and the Reply-To values `replies`. Pure."""
+def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...], one: bool) -> _Authorship:
+    """What `rewrite` makes of the From values `before`, in which every reader finds `one` author, and the Reply-To
+    values `replies`. Pure."""
     written = authors_of(before)
     usable = _different([author for author in written if author.address])
     writer = usable[0] if usable else written[0] if written else Author("", None)
     new = Author(_display_name(rewrite.display_name or "{name}", writer), str(rewrite.address))
-    stays = len(before) == 1 and unambiguous(before[0]) == 1 and _same(rewrite, writer, new)
+    stays = one and _same(rewrite, writer, new)
     # A Reply-To that is larger than what is read of a From stays as it is.
     readable = sum(map(len, replies)) <= LARGEST_FROM
     answered = _different([author for raw in replies for author in parse(raw) if author.address]) if readable else []
@@ -227,7 +229,7 @@ def _different(authors: list[Author]) -> list[Author]:
 
 
 def _only(authors: list[Author], address: Address) -> bool:
-    return len(authors) == 1 and (authors[0].address or "").lower() == str(address).lower()
+    return len(authors) == 1 and lower(authors[0].address or "") == lower(str(address))
 
 
 def _same(rewrite: Rewrite, writer: Author, new: Author) -> bool:

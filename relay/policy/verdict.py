@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from relay.mail.author import parse, unambiguous
+from relay.mail.address import lower
+from relay.mail.author import parse, plain
 from relay.mail.header import value
 from relay.policy.match import View
 from relay.values import frozen
@@ -43,16 +44,15 @@ def names_nobody_else(view: View) -> bool:
 
     From names one mailbox that every reader finds, and no Sender, Resent-Sender or Resent-From names another.
     """
-    fields = view.header.all(b"from")
-    if len(fields) != 1 or unambiguous(value(fields[0])) != 1:
+    if len(view.from_) != 1 or not view.is_plain:
         return False
-    others = [value(field) for field in view.header.fields if field[0] in _OTHERS]
-    return all(unambiguous(other) == 1 and _is(parse(other)[0].address, view.from_[0]) for other in others)
+    others = [field for field in view.header.fields if field[0] in _OTHERS]
+    return all(plain([other]) == 1 and _is(parse(value(other))[0].address, view.from_[0]) for other in others)
 
 
 def _is(address: str | None, author: str) -> bool:
     """Case does not count: no upstream minds it."""
-    return (address or "").lower() == author.lower()
+    return lower(address or "") == lower(author)
 
 
 @frozen

@@ -147,6 +147,11 @@ def test_every_condition_is_told_with_what_was_there() -> None:
         (b"From: <ceo@victim.nl> <jan@example.nl>\r\n", False),
         (b"From: jan@example.nl, Piet\r\n", False),
         (b"From: x:jan@example.nl;\r\n", False),
+        (b"From: jan@example.nl, ceo@victim.nl!\r\n", False),
+        (b"From: jan@example.nl, <\xffceo@victim.nl>\r\n", False),
+        (b'From: jan@example.nl, "%b"@victim.nl\r\n' % (b"x" * 300), False),
+        (b"From : jan@example.nl\r\n", False),
+        (b"From: jan@example.nl\x0b\r\n", False),
         (b"From:\r\n", False),
         (b"Subject: x\r\n", False),
     ],
@@ -156,3 +161,19 @@ def test_a_rule_that_keeps_asks_for_all_authors_in_a_from_that_reads_in_one_way(
     view = View(submission(head + b"\r\nbody"))
     assert matches(keeps, view) is held
     assert [condition.held for condition in tried(keeps, view)] == [held]
+
+
+@pytest.mark.parametrize("author", ["bo\u017fs@example.nl", "bo\u00df@example.nl", "boss@ban\u212a.example"])
+@pytest.mark.parametrize(
+    "written", ["boss@example.nl", "boss@bank.example", r"/(?i)^boss@(example\.nl|bank\.example)$/"]
+)
+def test_an_author_whose_letters_only_look_like_those_of_a_rule_that_keeps_is_another(
+    author: str, written: str
+) -> None:
+    keeps = Match(from_=patterns(written), all_authors=True)
+    assert not matches(keeps, View(submission(f"From: {author}\r\n\r\n".encode())))
+
+
+def test_an_author_with_other_letters_than_those_of_ascii_is_kept_by_the_domain() -> None:
+    keeps = Match(from_=patterns("*@example.nl"), all_authors=True)
+    assert matches(keeps, View(submission("From: Stra\u00dfe <stra\u00dfe@EXAMPLE.nl>\r\n\r\n".encode())))

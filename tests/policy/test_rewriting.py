@@ -231,6 +231,31 @@ def test_a_from_that_reads_otherwise_elsewhere_is_rewritten_although_it_names_th
     assert [value(field) for field in header.all(b"x-original-from")] == [raw]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"From : administratie@example.nl",
+        b"From\t:<administratie@example.nl>",
+        b"From: administratie@example.nl\x0c",
+        b"From:\x0b<administratie@example.nl>",
+    ],
+)
+def test_a_field_that_is_no_from_to_some_readers_is_written_anew(field: bytes) -> None:
+    rendered = leave(field + b"\r\n" + DATED + b"\r\n", rewriting(None))
+    header = Header.parse(rendered.head)
+    (author,) = header.all(b"from")
+    assert author[1].startswith(b"From: ")
+    assert [one.address for one in parse(value(author))] == ["administratie@example.nl"]
+    assert len(header.all(b"x-original-from")) == 1
+
+
+def test_an_author_whose_address_has_a_letter_like_one_of_the_rules_is_another() -> None:
+    kantoor = Address.of("kantoor@example.nl")
+    raw = "\u212aantoor@example.nl".encode()
+    rendered = leave(b"From: " + raw + b"\r\n" + DATED + b"\r\n", rewriting(None, address=kantoor))
+    assert [value(field) for field in Header.parse(rendered.head).all(b"x-original-from")] == [raw]
+
+
 def test_a_from_beyond_its_bound_is_kept_as_it_was_and_names_nobody() -> None:
     raw = b"From: jan@x.nl" + b",\r\n u@x.nl" * 4000 + b"\r\n"
     header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None)).head)
