@@ -181,6 +181,12 @@ SCENES = (
         upstream=EACH_REFUSED,
         parts={"bounces": {"to": "both", "also": ["beheer@example.nl"]}},
     ),
+    Scene(
+        "1 000 recipients refused, each with 8 000 octets",
+        lambda: FROM,
+        recipients=THOUSAND,
+        upstream={"rcpt": "550 5.1.1 " + "é" * 4000},
+    ),
     Scene("1 000 recipients taken", lambda: FROM, recipients=THOUSAND),
     Scene(
         "1 000 recipients, one word for each line of the upstream",

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from relay.aside import aside
 from relay.delivery.account import Account
 from relay.delivery.health import NEVER, Health, broken_off
 from relay.delivery.long_lines import LongLines
@@ -26,6 +27,7 @@ from relay.transport.port import Connection, Delivery, DeliveryRequest, Transpor
 from relay.values import frozen
 
 SHORTEST_SILENCE = 5.0  # seconds; what is closed sooner was not closed for its silence
+MANY = 50  # recipients whose replies are not read while others wait
 GOES_ON = 120.0  # seconds that an attempt under way waits for the pace of its account
 
 
@@ -244,12 +246,16 @@ class Upstream:
         """Whether a refusal is of a kind that comes and goes here, so that one alone is not believed."""
         return self.refusals.tell(refusal.stage, refusal.reply).confirm
 
-    def _read(self, delivery: Delivery) -> Delivery:
+    async def _read(self, delivery: Delivery) -> Delivery:
         """The delivery with the classes of its refusals: what speaks of the account speaks of the upstream."""
         if all(type(outcome) is Delivered for outcome in delivery.outcomes):
             return delivery
-        outcomes = tuple(map(self.refusals.judge, delivery.outcomes))
-        sick = delivery.sick if delivery.sick is None else self.refusals.judge(delivery.sick)
+        judge = self.refusals.judge
+        if len(delivery.outcomes) > MANY:
+            outcomes = await aside(lambda: tuple(map(judge, delivery.outcomes)))
+        else:
+            outcomes = tuple(map(judge, delivery.outcomes))
+        sick = delivery.sick if delivery.sick is None else judge(delivery.sick)
         if sick is None:
             sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
         assert sick is None or isinstance(sick, Deferred)
@@ -259,17 +265,17 @@ class Upstream:
         """The transaction, read; where a line was too long, at once a second one without long lines."""
         long_lines = self._long_lines
         if long_lines is None:
-            return self._read(await self._transaction(request, claim, deadline))
+            return await self._read(await self._transaction(request, claim, deadline))
         if await long_lines.encode():
-            return self._read(await self._transaction(replace(request, encode_long_lines=True), claim, deadline))
+            return await self._read(await self._transaction(replace(request, encode_long_lines=True), claim, deadline))
         said = await self._transaction(request, claim, deadline)
-        first = self._read(said)
+        first = await self._read(said)
         again = [place for place, outcome in enumerate(first.outcomes) if _refused_for_a_line(outcome)]
         if not again or said.sick is not None or self._closed:
             return first
         recipients = tuple([request.recipients[place] for place in again])
         request = replace(request, recipients=recipients, encode_long_lines=True)
-        second = self._read(await self._once_more(request, deadline))
+        second = await self._read(await self._once_more(request, deadline))
         if any(isinstance(outcome, Delivered) for outcome in second.outcomes):
             await long_lines.learn()
         outcomes = list(first.outcomes)

@@ -33,6 +33,6 @@ def sanitise(text: str, limit: int = 1024) -> str:
     """`text` without control characters and surrogates, line ends as spaces, at most `limit` characters."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(c if c.isprintable() else " " if c in "\r\n\t" else "?" for c in text)
+    if not text.isprintable():
+        text = "".join([c if c.isprintable() else " " if c in "\r\n\t" else "?" for c in text])
     return text

@@ -24,7 +24,7 @@ OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
 """Classes that say nothing about the message: who sends it is not to send now."""
 
 
-_NAMES = re.compile(r'<[^<>]*>|"[^"]*"|\S*@\S*')
+_NAMES = re.compile(r'<[^<>]*+>|"[^"]*+"|(?<![^\s<>"])[^\s<>"@]*+@\S*+')
 """Addresses, and what is quoted: anybody can choose such words, so they tell nothing about a reply."""
 
 

@@ -50,6 +50,7 @@ from relay.values import frozen
 # so that it stays known whether the dot has left.
 WHOLE_OVER_TLS = 16 * 1024
 LOOKS = 4
+AT_ONCE = 50  # replies that are read in one turn
 GOODBYE = 1.0  # seconds for the answer to QUIT
 REFRESH = 5.0  # seconds for the answer to NOOP
 _RSET = b"RSET\r\n"
@@ -290,7 +291,7 @@ class SmtpConnection(asyncio.Protocol):
             self._restart_clock()
             await waiter
         envelope = len(request.recipients) + 1
-        outcomes = self._of_envelope(request, self._replies[:envelope])
+        outcomes = await self._of_envelope(request, self._replies[:envelope])
         if len(self._replies) > envelope:
             self._judge_chunk(request, outcomes, *self._replies[envelope:])
         elif self._sick is not None and self._sick.reply is None and self._dot_written and not self._chunking.proven:
@@ -360,7 +361,7 @@ class SmtpConnection(asyncio.Protocol):
         called off.
         """
         count = len(request.recipients)
-        outcomes = self._of_envelope(request, replies)
+        outcomes = await self._of_envelope(request, replies)
         if not replies:
             return self._delivery(outcomes)
         answer = replies[count + 1] if len(replies) == count + 2 else None
@@ -387,13 +388,16 @@ class SmtpConnection(asyncio.Protocol):
                 outcomes = [outcome or final for outcome in outcomes]
         return self._delivery(outcomes)
 
-    def _of_envelope(self, request: DeliveryRequest, replies: list[bytes]) -> list[Outcome | None]:
+    async def _of_envelope(self, request: DeliveryRequest, replies: list[bytes]) -> list[Outcome | None]:
         """What the replies to MAIL and RCPT made of each recipient so far; None: nothing yet."""
         count = len(request.recipients)
         if replies and not _positive(replies[0]):
             return [self._refused(Stage.MAIL, replies[0])] * count
-        said = replies[1 : count + 1]
-        outcomes = [None if _positive(raw) else self._refused(Stage.RCPT, raw) for raw in said]
+        outcomes: list[Outcome | None] = []
+        for raw in replies[1 : count + 1]:
+            outcomes.append(None if _positive(raw) else self._refused(Stage.RCPT, raw))
+            if len(outcomes) % AT_ONCE == 0:
+                await asyncio.sleep(0)  # other connections have their turn
         return outcomes + [None] * (count - len(outcomes))
 
     def _after_content(self, request: DeliveryRequest, raw: bytes) -> Outcome | None:

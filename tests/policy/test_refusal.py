@@ -175,3 +175,23 @@ def test_every_class_comes_back_to_its_sender_with_advice_in_both_languages(refu
 )
 def test_answers_of_an_endpoint_are_read_by_their_status_alone(stage: Stage, reply: Reply, refusal: Refusal) -> None:
     assert HTTP.tell(stage, reply).refusal is refusal
+
+
+@pytest.mark.parametrize("piece", ["x", "<a", "<", '"', '">', "a@", ">a", "é"])
+def test_words_that_upstreams_do_not_say_are_told_apart_in_linear_time(piece: str) -> None:
+    assert table(None).tell(DOT, Reply(451, "4.7.1", piece * 400_000)).refusal is Refusal.TEMPORARY
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "<SendAsDenied@example.nl>",
+        "SendAsDenied@example.nl",
+        'for "SendAsDenied"',
+        '"a b"@SendAsDenied.example',
+        '"a"SendAsDenied@example.nl',
+        "to:<SendAsDenied>",
+    ],
+)
+def test_names_and_what_is_quoted_tell_nothing_about_a_reply(words: str) -> None:
+    assert table(None).tell(DOT, Reply(550, "", f"no {words} no")).refusal is not Refusal.SENDER

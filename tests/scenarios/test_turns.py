@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from relay.delivery import attempt, call, worker
 from relay.events import RecipientFailed
 from relay.ingress import accept
 from relay.policy.decide import LARGE_HEAD
+from relay.policy.refusal import Table
+from relay.transport import transaction
 from tests.kit.house import JAN, PIET, Site, mail
 
 EVERYBODY = [f"klant.nummer.{n}@example.org" for n in range(1000)]
@@ -95,3 +98,35 @@ async def test_the_report_about_a_thousand_recipients_is_written_on_a_thread(
             await house.empty()
             report = await own.message(1)
             assert report.content.count(b"Final-Recipient:") == len(EVERYBODY)
+
+
+@pytest.mark.asyncio
+async def test_what_is_said_about_a_thousand_recipients_is_read_in_turns_and_told_apart_on_a_thread(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, turns = asyncio.get_running_loop(), [0]
+    read, told_apart = transaction.reply_of, Table.judge
+    threads: set[int] = set()
+
+    def reading(raw: bytes) -> Any:
+        if not turns[-1]:
+            loop.call_soon(turns.append, 0)
+        turns[-1] += 1
+        return read(raw)
+
+    def telling_apart(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return told_apart(*arguments)
+
+    async with site.upstream() as own:
+        own.script("rcpt", "550 5.1.1 " + "no such user " * 100, times=len(EVERYBODY))
+        site.configure(upstreams={"own": site.way_to(own, max_recipients=1000)})
+        async with site.house() as house:
+            monkeypatch.setattr(transaction, "reply_of", reading)
+            monkeypatch.setattr(Table, "judge", telling_apart)
+            await house.send(JAN, EVERYBODY, mail())
+            await house.event(RecipientFailed, len(EVERYBODY))
+            assert sum(turns) >= len(EVERYBODY)
+            assert max(turns) <= transaction.AT_ONCE
+            assert threading.get_ident() not in threads
+            await house.empty()
