@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -62,6 +62,7 @@ Document = dict[str, Any]
 
 VERSION = 1
 
+_JSON = json.JSONEncoder()
 _AT_ONCE = 200  # recipients that are made JSON before mail has its turn again
 
 
@@ -80,6 +81,11 @@ def clients(seen: Sequence[ClientSeen]) -> Document:
 
 def senders(verdicts: Sequence[Verdict]) -> Document:
     return document(senders=[{**plain(one.sender), **_without_sender(one)} for one in verdicts])
+
+
+async def made(make: Callable[[], Document]) -> bytes:
+    """The document that `make` returns, as JSON. It may be long: a thread makes it in pieces, and mail goes on."""
+    return await asyncio.to_thread(lambda: "".join(_JSON.iterencode(make())).encode())
 
 
 async def listing(entries: Iterable[Listed], **rest: object) -> bytes:

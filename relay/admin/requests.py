@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,8 @@ async def _find(house: House, *, limit: int, **conditions: Any) -> bytes:
     return await documents.listing(found.entries, more=found.more)
 
 
-async def _show(house: House, *, prefix: str) -> Document:
-    return documents.message(await queue.show(house.store, prefix))
+async def _show(house: House, *, prefix: str) -> bytes:
+    return await documents.made(partial(documents.message, await queue.show(house.store, prefix)))
 
 
 async def _act(

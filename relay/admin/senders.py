@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from relay.admin import documents
 from relay.admin.documents import Document
@@ -12,14 +14,15 @@ from relay.admin.house import House
 from relay.config.problems import did_you_mean, quoted
 from relay.config.values import BadValue, address
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdict_of
+from relay.queue.model import Memory
 
 
-async def list_(house: House) -> Document:
+async def list_(house: House) -> bytes:
     """The verdicts that hold, by upstream and author."""
-    return documents.senders(await _known(house))
+    return await documents.made(partial(documents.senders, await _known(house)))
 
 
-async def forget(house: House, *, senders: Sequence[str], upstream: str | None) -> Document:
+async def forget(house: House, *, senders: Sequence[str], upstream: str | None) -> bytes:
     """Forget the verdicts about `senders`, or about all where none is named; those that there were.
 
     A sender is an author or a reverse-path, in any case. Raises NoSuchEntry where one of them has no verdict: then
@@ -35,7 +38,7 @@ async def forget(house: House, *, senders: Sequence[str], upstream: str | None) 
     for verdict in forgotten:
         await house.store.forget_memory(TOPIC, key_of(verdict.upstream, verdict.sender))
     await house.senders_changed()
-    return documents.senders(forgotten)
+    return await documents.made(partial(documents.senders, forgotten))
 
 
 async def pin(house: House, *, upstream: str, author: str, reverse_path: str | None) -> Document:
@@ -52,7 +55,10 @@ async def pin(house: House, *, upstream: str, author: str, reverse_path: str | N
 
 
 async def _known(house: House) -> list[Verdict]:
-    memories = await house.store.memories(TOPIC)
+    return await asyncio.to_thread(_those_that_hold, await house.store.memories(TOPIC))
+
+
+def _those_that_hold(memories: Sequence[Memory]) -> list[Verdict]:
     verdicts = [verdict_of(memory.key, memory.moment, memory.value) for memory in memories]
     there = [verdict for verdict in verdicts if verdict is not None and verdict.holds(datetime.now(UTC))]
     return sorted(there, key=lambda one: (one.upstream, one.sender.author, one.sender.reverse_path))

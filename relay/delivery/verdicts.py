@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
+from relay.aside import aside
 from relay.errors import StoreUnavailable
 from relay.events import Observer, SenderForgotten, SenderJudged, SenderPinned
 from relay.mail.reply import Reply
 from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdict_of
+from relay.queue.model import Memory
 from relay.queue.store import QueueStore
 
 MOST_TAKEN = 10_000  # pairs that are known to be taken; beyond, the oldest is asked anew
@@ -53,8 +55,7 @@ class Verdicts:
         """Read what the store remembers; what is over is forgotten. Raises StoreUnavailable."""
         now = self._now()
         verdicts: dict[_Pair, Verdict] = {}
-        for memory in await self._store.memories(TOPIC):
-            verdict = verdict_of(memory.key, memory.moment, memory.value)
+        for memory, verdict in await aside(_read, await self._store.memories(TOPIC)):
             if verdict is None or not verdict.holds(now):
                 await self._store.forget_memory(TOPIC, memory.key)
             else:
@@ -152,6 +153,10 @@ class Verdicts:
 
     def _is_known(self, pair: _Pair) -> bool:
         return pair in self._taken or self.refuses(*pair)
+
+
+def _read(memories: Sequence[Memory]) -> list[tuple[Memory, Verdict | None]]:
+    return [(memory, verdict_of(memory.key, memory.moment, memory.value)) for memory in memories]
 
 
 async def _acquired(asking: _Asking) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from relay.admin import documents
 from relay.admin.desk import open_desk
 from relay.admin.errors import NotPossible
 from relay.admin.requests import REQUESTS, Request
-from tests.admin.house import ROUTES, ask, open_store
+from tests.admin.house import ROUTES, answering, ask, get, open_store
+from tests.queue.mail import an_entry
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request.method} {request.path}")
@@ -34,3 +38,26 @@ async def test_what_only_a_running_relay_knows_is_refused_where_none_runs(folder
             assert desk.post("/v1/reload")["problems"] == ["no relay is running"]
 
     await ask(refused)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("document", "path"), [("message", "/v1/queue/M"), ("senders", "/v1/senders")])
+async def test_what_may_be_long_is_made_on_a_thread(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, document: str, path: str
+) -> None:
+    make, threads = getattr(documents, document), set()
+
+    def watched(*arguments: Any) -> documents.Document:
+        threads.add(threading.get_ident())
+        made: documents.Document = make(*arguments)
+        return made
+
+    monkeypatch.setattr(documents, document, watched)
+    store = await open_store(folder)
+    await store.put(an_entry(name="M"), leased=False)
+    async with answering(folder / "admin.sock", store):
+        status, told = await ask(get, folder / "admin.sock", path)
+    await store.close()
+    assert (status, document in told) == (200, True)
+    assert threads
+    assert threading.get_ident() not in threads
