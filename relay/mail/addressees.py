@@ -22,7 +22,7 @@ _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
 _WHO_SENT = (b"return-path", b"sender", b"from")
 _WHO_RESENT = (b"resent-sender", b"resent-from")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}\Z")
-_NOBODY = re.compile(r"[^@]*(?:recipient|ontvanger|geadresseerde)[^@]*\Z", re.IGNORECASE)  # "undisclosed-recipients"
+_NOBODY = ("recipient", "ontvanger", "geadresseerde")  # as in "undisclosed-recipients"
 
 
 class BadAddressees(ValueError):
@@ -42,7 +42,7 @@ def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
                 address = usable(one, domain)
                 if address is not None:
                     found[address] = None
-                elif one.address is not None or not _NOBODY.match(one.name):
+                elif one.address is not None or not _names_nobody(one.name):
                     text = sanitise(one.address or one.name, 100)
                     raise BadAddressees(f"{name.decode().title()}: no usable address: {text}")
             if len(mailboxes) >= author.LIMIT or len(found) > MOST:
@@ -68,7 +68,7 @@ def reverse_path(header: Header, *, domain: str = "") -> Address | None:
 def usable(mailbox: author.Author, domain: str = "") -> Address | None:
     """The address of a mailbox as MAIL and RCPT would take it, or None."""
     written = mailbox.address
-    if written is None and domain and _LOCAL_PART.match(mailbox.name) and not _NOBODY.match(mailbox.name):
+    if written is None and domain and _LOCAL_PART.match(mailbox.name) and not _names_nobody(mailbox.name):
         written = f"{mailbox.name}@{domain}"
     if written is None:
         return None
@@ -83,6 +83,12 @@ def one(written: bytes) -> Address | None:
     """The usable address of what names one mailbox; None where it names none or several."""
     mailboxes = author.parse(written)
     return usable(mailboxes[0]) if len(mailboxes) == 1 else None
+
+
+def _names_nobody(name: str) -> bool:
+    """Whether `name` says that recipients are hidden."""
+    lower = name.lower()
+    return "@" not in lower and any(word in lower for word in _NOBODY)
 
 
 def _is_resent(header: Header) -> bool:

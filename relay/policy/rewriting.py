@@ -29,7 +29,6 @@ from relay.values import frozen
 _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
 _PLACEHOLDER = re.compile(r"\{(name|address|local|domain)\}")
-_AT = re.compile(r"\s*@\s*")
 _LINE = 900  # octets of a value that still fit a line of 998 (RFC 5322, section 2.1.1) with its name
 _CACHED = 2048
 
@@ -208,9 +207,7 @@ def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, .
         # A Reply-To that leads nowhere counts as none.
         answered = reply_to = usable
     author = None if stays else folded(b"From", _list([new]))
-    field = (
-        folded(b"Reply-To", _list([Author(_AT.sub(" at ", a.name), a.address) for a in reply_to])) if reply_to else None
-    )
+    field = folded(b"Reply-To", _list([Author(_without_at(a.name), a.address) for a in reply_to])) if reply_to else None
     return _Authorship(
         author=author,
         originals=() if stays else tuple([_original(raw) for raw in before]),
@@ -246,13 +243,17 @@ def _tidy(name: str) -> str:
     return " ".join(name.split())
 
 
+def _without_at(name: str) -> str:
+    return " at ".join([part.strip() for part in name.split("@")])
+
+
 def _display_name(template: str, writer: Author) -> str:
     """The template, filled in once: braces in a name are only braces."""
     local, _, domain = (writer.address or "").rpartition("@")
     if local.startswith('"'):
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
     values = {
-        "name": _AT.sub(" at ", _tidy(writer.name or local)),
+        "name": _without_at(_tidy(writer.name or local)),
         "address": writer.address or "",
         "local": local,
         "domain": domain.lower(),

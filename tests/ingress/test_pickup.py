@@ -18,7 +18,9 @@ from relay.ingress import pickup_file
 from relay.ingress.folder import Claimed, Folder
 from relay.ingress.pickup import Pickup
 from relay.ingress.pickup_file import Bounds, PickupFile
+from relay.mail.addressees import BadAddressees, recipients
 from relay.mail.content import normalise
+from relay.mail.header import Header
 from relay.mail.quirk import Quirk
 from tests.ingress.house import PATIENCE, House, HouseOf, on_both_loops
 from tests.kit import configured
@@ -396,6 +398,12 @@ def test_the_envelope_comes_from_the_header(
     envelope = read(tmp_path, header + b"\n\nHallo\n").envelope
     assert (str(envelope.reverse_path) if envelope.reverse_path else None) == reverse_path
     assert [str(one.address) for one in envelope.recipients] == [f"{letter}@b.nl" for letter in recipients]
+
+
+def test_words_that_hide_recipients_are_looked_for_in_linear_time() -> None:
+    header = Header.parse(b"To: " + b"recipient" * 200_000 + b" @\r\n\r\n")
+    with pytest.raises(BadAddressees, match="To: no usable address"):
+        recipients(header)
 
 
 def test_fields_for_the_folder_are_no_part_of_the_message(tmp_path: Path) -> None:

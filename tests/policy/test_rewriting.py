@@ -15,7 +15,7 @@ from relay.mail.author import parse, unambiguous
 from relay.mail.header import Header, split, value
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy, decide
-from relay.policy.rewriting import Rendered, render
+from relay.policy.rewriting import Rendered, _without_at, render
 from relay.policy.rules import Match
 from tests.kit import configured
 from tests.policy.samples import ADMINISTRATIE, policy, rewriting, submission
@@ -510,6 +510,12 @@ def test_new_fields_are_ascii_unless_an_address_is_not(author: bytes) -> None:
 def test_a_hostile_author_is_rewritten_like_any_other(author: bytes) -> None:
     rendered = leave(b"From: " + author + b"\r\n\r\n", rewriting("{name} via X"))
     assert len(values(rendered, b"from")) == 1
+
+
+@pytest.mark.parametrize("blanks", [" " * 2_000_000, "\t \u3000" * 700_000])
+def test_blanks_in_a_name_are_looked_at_once(blanks: str) -> None:
+    assert _without_at(f"x{blanks}y") == f"x{blanks}y"
+    assert _without_at(f"x{blanks}@{blanks}y") == "x at y"
 
 
 def test_a_hostile_number_of_fields_is_rewritten_like_any_other() -> None:
