@@ -7,10 +7,10 @@ The plain message: 4 KiB of ASCII, one recipient, one upstream, one rule that re
 else as it is by default; the upstream offers PIPELINING and no CHUNKING. Instructions are those in user space, counted
 by callgrind (Debian: valgrind) while smtp-source (Debian: postfix) keeps twenty sessions busy: they repeat within one
 per cent, whatever else the machine does. Calls are those that `sys.setprofile` reports, of Python and of C, while one
-message follows the other over one connection: a number that does not vary.
+message follows the other over one connection: the fewest that a message had, which vary by two.
 
 Both depend on the Python and on the libraries. `steps.json` has the figures of Debian's Python 3.11 with the versions
-of `requirements.lock`: `--keep` writes them, `--check` compares (calls exactly, instructions at most 3 % more on the
+of `requirements.lock`: `--keep` writes them, `--check` compares (calls within three, instructions at most 3 % more on the
 loop) and ends with exit code 1 where they differ. `--list` prints the calls of one message in their order.
 """
 
@@ -27,7 +27,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from bench.peer import ADDRESS, Site, free_port
 from bench.sink import Offers, Sink
 
 KEPT = Path(__file__).with_name("steps.json")
+CALLS_APART = 3  # a commit that waits for company or does not makes two
 # Of the instructions that are kept. How many messages share a commit varies with what else the machine does.
 MORE_AT_MOST = {"loop": 1.03, "writer": 1.15}
 PATIENCE = 120.0
@@ -201,15 +201,14 @@ class Client:
 
 
 def calls(folder: Path) -> int:
-    """The calls of the loop's thread for one message: what most messages had."""
+    """The calls of the loop's thread for one message: the fewest that one had, with nothing else done meanwhile."""
     with serving(folder, "--asked") as relay:
-        client, seen = Client(relay), []
+        client, seen = Client(relay), list[int]()
         for number in range(2 * ONE_BY_ONE):
             client.send()
             if number >= ONE_BY_ONE:
                 seen.append(relay.ask("number"))
-    usual: int = Counter(after - before for before, after in pairwise(seen)).most_common(1)[0][0]
-    return usual
+    return min(after - before for before, after in pairwise(seen))
 
 
 def listed(folder: Path) -> list[str]:
@@ -261,7 +260,7 @@ def measured(*, only_calls: bool, only_instructions: bool) -> dict[str, int]:
 def differences(figures: dict[str, int], kept: dict[str, int]) -> list[str]:
     """What is not as it was, in sentences."""
     found = []
-    if "calls" in figures and figures["calls"] != kept["calls"]:
+    if "calls" in figures and abs(figures["calls"] - kept["calls"]) > CALLS_APART:
         found.append(f"{figures['calls']} calls on the loop, {kept['calls']} are kept")
     found += [
         f"{figures[name]} k instructions of the {name}, {kept[name]} k are kept"

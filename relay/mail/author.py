@@ -316,8 +316,13 @@ class _Reader:
 
 
 def _text(words: list[tuple[bytes, bytes]]) -> str:
-    """Words as a name, without separators around it; a semicolon behind it may end `&quot;`."""
-    return decode(b"".join([plain for _, plain in words])).strip(" \t,").lstrip(" ;")
+    """Words as a name, without separators around it; a semicolon behind it may end `&quot;`. What is quoted is none."""
+    begin, end = 0, len(words)
+    while begin < end and not words[begin][0].strip(b" \t,;"):
+        begin += 1
+    while end > begin and not words[end - 1][0].strip(b" \t,"):
+        end -= 1
+    return decode(b"".join([plain for _, plain in words[begin:end]])).strip(" \t")
 
 
 def _end_of_comment(value: bytes, position: int) -> int:

@@ -116,7 +116,8 @@ def test_through_a_panel_with_an_hourly_limit_ten_recipients_and_a_sick_address(
         transactions = len(panel.messages)
         assert took >= 3600 * (transactions // AN_HOUR) - 60
         assert took <= 3600 * (transactions // AN_HOUR + 1)
-        assert panel.limited <= 2 * (transactions // AN_HOUR + 1)
+        # What is under way when the hour is used up, on each of its connections.
+        assert panel.limited <= 5 * (transactions // AN_HOUR + 1)
         # Once it said how many it takes, nobody is one too many.
         assert panel.too_many <= 2 * (LARGE - RECIPIENTS)
         told(
