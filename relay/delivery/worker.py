@@ -5,10 +5,10 @@ the store, by priority and age. While older mail waits in the store, or every up
 pace of its account allows no more, the door is told that there is no room, so that fresh mail queues up behind it.
 Over the pace mail waits in the store, where its order is kept: no more is leased than may leave.
 
-One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next,
-so that a crash can repeat at most one message for each connection. None of them is cancelled to stop it:
-a task that dies between the store's answer and its own next step takes leases with it. A sweeper ends what
-outlived its lifetime while it waited, and what an operator has returned to its sender.
+One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next, and `places`
+bounds how many of all routes are not settled yet, since a crash repeats them. No runner is cancelled to stop it: a task
+that dies between the store's answer and its own next step takes leases with it. A sweeper ends what outlived its
+lifetime while it waited, and what an operator has returned to its sender.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import field
 from datetime import datetime
 from functools import partial
@@ -342,7 +343,7 @@ class Worker:
                 await self._give_back([lease, *self._empty()])
                 return
             attempted = Attempted((NOT_ASKED,) * len(lease.pending), "")
-        await self._commit(await self.judged(lease, attempted, decision, policy))
+        await self._record(lease, attempted, decision, policy)
 
     async def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
         """What an attempt has changed, to be recorded; `told` follows the commit."""
@@ -409,7 +410,7 @@ class Worker:
             await self._give_back([lease])
             self._house.ring(self.route)  # my successor's, after a reload
         else:
-            await self._commit(await self.judged(lease, attempted, decision, policy))
+            await self._record(lease, attempted, decision, policy)
 
     # The store
 
@@ -424,6 +425,12 @@ class Worker:
     async def _give_back(self, leases: list[Lease]) -> None:
         await self._insist(lambda: self._house.store.give_back(leases))
         self.make_due()
+
+    async def _record(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> None:
+        """Judge an attempt, and settle it."""
+        upstream = self._house.upstreams.get(attempted.upstream)
+        with nullcontext() if upstream is None else upstream.places.recording():
+            await self._commit(await self.judged(lease, attempted, decision, policy))
 
     async def _commit(self, settled: Settled) -> None:
         window, told = self._house.window, settled.settlement.told
