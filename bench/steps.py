@@ -10,8 +10,8 @@ per cent, whatever else the machine does. Calls are those that `sys.setprofile` 
 message follows the other over one connection: the fewest that a message had, which vary by two.
 
 Both depend on the Python and on the libraries. `steps.json` has the figures of Debian's Python 3.11 with the versions
-of `requirements.lock`: `--keep` writes them, `--check` compares (calls within three, instructions at most 3 % more on the
-loop) and ends with exit code 1 where they differ. `--list` prints the calls of one message in their order.
+of `requirements.lock`: `--keep` writes them, `--check` compares (calls within three, instructions at most 3 % more on
+the loop) and ends with exit code 1 where they differ. `--list` prints the calls of one message in their order.
 """
 
 from __future__ import annotations
