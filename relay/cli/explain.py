@@ -194,8 +194,10 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[Line]:
     yield from _row("Reply-To", _value(rendered.reply_to or b""))
     if rendered.signatures_removed:
         yield from _row("signatures", f"{rendered.signatures_removed} DKIM-Signature removed (broken by the rewriting)")
-    if rendered.smtputf8:
-        yield from _row("SMTPUTF8", "the upstream must offer it")
+    envelope = (rendered.reverse_path, *[recipient.address for recipient in submission.envelope.recipients])
+    beyond = [str(address) for address in envelope if address is not None and address.in_ascii is None]
+    if beyond:
+        yield from _row("SMTPUTF8", f"the upstream must offer it, for {', '.join(beyond)}")
     if told.repaired is not None:
         yield ()
         yield line("Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold")

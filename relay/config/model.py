@@ -52,6 +52,12 @@ from relay.policy.decide import DEFAULT, SESSION_CODES
 # What stands at more than one place below.
 _LARGEST = "50MiB"
 _OWN, _VENDOR = "own", "vendor"
+_RECEIVED = setting(
+    "full", description="Our Received field: full, or short: without the name and the address of the client."
+)
+_REPAIR_DUPLICATES = setting(
+    False, description="Of a field that stands twice and may not, the first leaves; To and Cc are joined."
+)
 _FOR_CODES = {"retry": "2s, 5s, 10s*5, 30s", "priority": "high"}
 
 
@@ -142,6 +148,8 @@ class SmtpListener(Section):
     complete_addresses: bool = setting(
         False, description='An address without a domain gets the hostname: "jan" becomes jan@hostname.'
     )
+    received: Literal["full", "short"] = _RECEIVED
+    repair_duplicates: bool = _REPAIR_DUPLICATES
     proxy_protocol: Networks = setting(
         (),
         description="Load balancers whose PROXY header (v1, v2) counts; allow then judges the client that it names.",
@@ -176,6 +184,8 @@ class PickupListener(Section):
         description="The folder that .eml files are taken from; made at the start (0770) where it is missing."
     )
     max_message_size: PositiveSize = setting(_LARGEST, description="The largest message that is taken.")
+    received: Literal["full", "short"] = _RECEIVED
+    repair_duplicates: bool = _REPAIR_DUPLICATES
 
 
 Listener = Annotated[

@@ -64,7 +64,7 @@ class Places:
 
     def take_now(self, *, session_code: bool) -> bool:
         """A place, if nobody has to be waited for."""
-        if not self.there_is_one(session_code=session_code):
+        if self._taken >= self._most - self._lowered - self._kept and not self.there_is_one(session_code=session_code):
             return False
         self._taken += 1
         return True
@@ -81,10 +81,8 @@ class Places:
         """A place for a connection that is there already."""
         self._taken += 1
 
-    async def take(self, owner: object, priority: int, deadline: float | None, *, session_code: bool) -> bool:
-        """Wait for a place; False when there was none in time, or `owner` is refused."""
-        if self.take_now(session_code=session_code):
-            return True
+    async def wait_for_one(self, owner: object, priority: int, deadline: float | None, *, session_code: bool) -> bool:
+        """Wait for a place, since there is none now; False when there was none in time, or `owner` is refused."""
         future: asyncio.Future[bool] = self._loop.create_future()
         self._turn += 1
         heapq.heappush(self._waiting, (not session_code, priority, self._turn, future, owner))
@@ -101,7 +99,8 @@ class Places:
 
     def leave(self) -> None:
         self._taken -= 1
-        self._hand_on()
+        if self._waiting:
+            self._hand_on()
 
     def refuse(self, owner: object) -> None:
         """Who waits for a place of `owner` is sent away."""

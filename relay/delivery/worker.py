@@ -161,8 +161,13 @@ class Worker:
 
     def _may_leave(self) -> int:
         """How many more the pace of the way that mail goes now allows; 0 when all are set aside."""
-        way = next((upstream for upstream in self._ways() or () if upstream.up), None)
-        return 0 if way is None or way.ready_in() > 0 else way.pace.room()
+        house = self._house
+        route = house.policy().routes.get(self.route)
+        for name in route.upstreams if route is not None else ():
+            way = house.upstreams.get(name)
+            if way is not None and way.health.up:
+                return way.pace.room() if way.admits() else 0
+        return 0
 
     def _enqueue(self, lease: Lease, decision: Accept | None, policy: Policy | None) -> None:
         self._ready.append((lease, decision, policy))
@@ -422,10 +427,12 @@ class Worker:
 
     async def _commit(self, settled: Settled) -> None:
         window, told = self._house.window, settled.settlement.told
-        # Messages at once: whoever settles next has to know. Lines once the store has them, where a summary looks.
-        window.note([one for one in told if not one.line])
+        if told:
+            # Messages at once: whoever settles next has to know. Lines once the store has them, where a summary looks.
+            window.note([one for one in told if not one.line])
         if await self._settle(settled.settlement):
-            window.note([one for one in told if one.line])
+            if told:
+                window.note([one for one in told if one.line])
             self.told(settled)
 
     def told(self, settled: Settled) -> None:
@@ -443,15 +450,22 @@ class Worker:
 
     async def _settle(self, settlement: Settlement) -> bool:
         """Record it; False when that was not possible before the relay had to stop."""
-        if await self._insist(lambda: self._house.store.settle(settlement)):
+        try:
+            for route in await self._house.store.settle(settlement):
+                self._house.ring(route)
+            return True
+        except StoreUnavailable:
+            pass
+        if await self._insist(lambda: self._house.store.settle(settlement), failed=True):
             return True
         queue_id = settlement.lease.entry.queue_id
         text = f"{queue_id}: what became of it could not be recorded: it is tried again, and may arrive twice"
         self._house.observer.observe(Warned(text))
         return False
 
-    async def _insist(self, operation: Callable[[], Awaitable[Sequence[str]]]) -> bool:
-        """What an upstream did has happened: it is recorded however often the store must be asked.
+    async def _insist(self, operation: Callable[[], Awaitable[Sequence[str]]], *, failed: bool = False) -> bool:
+        """What an upstream did has happened: it is recorded however often the store must be asked. `failed`: it was
+        asked once.
 
         The routes that it gives back are rung: an operator's wish made mail due there.
 
@@ -460,16 +474,18 @@ class Worker:
         """
         tries = 0
         while True:
-            try:
-                for route in await operation():
-                    self._house.ring(route)
-                return True
-            except StoreUnavailable:
+            if failed:
                 if self._house.stopping():
                     tries += 1
                     if tries > LAST_TRIES:
                         return False
                 await asyncio.sleep(STORE_PAUSE)
+            try:
+                for route in await operation():
+                    self._house.ring(route)
+                return True
+            except StoreUnavailable:
+                failed = True
 
 
 def _asked(ways: Sequence[Upstream]) -> Iterator[Upstream]:
@@ -482,8 +498,10 @@ def _asked(ways: Sequence[Upstream]) -> Iterator[Upstream]:
 
 def _nothing_to_tell(lease: Lease, attempted: Attempted) -> bool:
     """True when no notification can come of it: everybody got the message, and nobody asked to hear so."""
-    delivered = all(type(outcome) is Delivered for outcome in attempted.outcomes)
-    return delivered and not any(pending.recipient.notify for pending in lease.pending)
+    for outcome, pending in zip(attempted.outcomes, lease.pending, strict=True):
+        if type(outcome) is not Delivered or pending.recipient.notify:
+            return False
+    return True
 
 
 def _held(pending: Pending, outcome: Outcome | None, upstream: str) -> Result:

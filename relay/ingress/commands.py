@@ -25,7 +25,7 @@ class Commands(Secured):
             return refusal
         starttls = self._settings.tls == "starttls" and self._tls is None
         return self._reset(
-            greeting.capabilities(self._settings, size=self._largest, starttls=starttls, auth=self._auth_offered)
+            greeting.capabilities(self._settings, size=self._largest(), starttls=starttls, auth=self._auth_offered)
         )
 
     def _greet(self, argument: bytes, *, esmtp: bool) -> bytes | None:

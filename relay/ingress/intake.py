@@ -51,7 +51,6 @@ class Intake(Wire):
         self._messages = 0
         self._excused = False  # the 5xx to be said is no error of the client, but an upstream's
 
-    @property
     def _largest(self) -> int:
         """The largest message that the listener takes, and some upstream as well."""
         upstreams = self._door.size_limit()
@@ -97,8 +96,11 @@ class Intake(Wire):
         """Read the content that `_reader` gets, keep the message, and give the reply to the final dot."""
         reader = self._reader
         assert reader is not None
+        trouble = None
         try:
-            return await self._conclude(reader, await self._read_content(reader))
+            if not reader.ended or reader.pieces:
+                trouble = await self._read_content(reader)
+            return await self._conclude(reader, trouble)
         finally:
             await self._end_content(reader)
 

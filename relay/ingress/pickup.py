@@ -31,6 +31,7 @@ from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import BAD, Claimed, Folder
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
 from relay.mail.content import Content, MemoryContent
+from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
 from relay.queue.content import FileContent
@@ -228,6 +229,7 @@ class Pickup:
             self.taken += 1
             self._kept.add(one.queue_id)
             tolerated = quirks.of_head(file.head, size=content.size, smtputf8=envelope.smtputf8)
+            tolerated |= {Quirk.NUL} if file.nul else quirks.NONE
             if tolerated:
                 self._observer.observe(QuirksTolerated(self.settings.name, PEER.address, tuple(sorted(tolerated))))
             await self._on_disk(self._folder.remove, one)

@@ -36,14 +36,15 @@ class Bounds:
 
 
 class PickupFile:
-    """An opened file, from whose descriptor nobody else reads. `first` is content: all of it where `whole`."""
+    """An opened file, from whose descriptor nobody else reads. `first` is content: all of it where `whole`. `nul`: NUL
+    octets were seen in it."""
 
     def __init__(self, descriptor: int, bounds: Bounds) -> None:
         """Raises BadFile and OSError; the descriptor stays the caller's."""
         self._descriptor = descriptor
         self._conversion = Conversion()
         self._left = bounds.size
-        self.whole = False
+        self.whole = self.nul = False
         if os.fstat(descriptor).st_size > bounds.size:
             raise _TOO_LARGE
         enough, first = max(PIECE, bounds.header_size) + 1, b""
@@ -77,5 +78,6 @@ class PickupFile:
                 raise _TOO_LARGE
             self.whole = not raw
             content = self._conversion.convert(raw)
+            self.nul = self.nul or b"\0" in content
             if content or not raw:
                 return content

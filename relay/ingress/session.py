@@ -292,7 +292,7 @@ class Session(Commands):
             return name, self._say_tls_required, argument
         if settings.auth == "users" and self.session.auth_data is None and verb not in WITHOUT_AUTH:
             return name, self._say_auth_required, argument
-        return name, method.__get__(self), argument.strip(b" \t")
+        return name, method.__get__(self), argument.lstrip(b" \t")
 
     def _erred(self, reply: bytes, verb: str, *, told: bool = False) -> bytes:
         """Count an error, and tell of it unless it was `told`; too many end the session."""

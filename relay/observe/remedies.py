@@ -422,6 +422,12 @@ OF_REFUSALS: Mapping[Refusal, Words] = {
         "Herstel de aanmelding van upstreams.{name} (username, password), of laat de provider die toestaan; de mail "
         "wacht.",
     ),
+    Refusal.TOO_MANY: Words(
+        "Nothing: the others go at once, as many at a time as the provider takes; `relay status` says how many. With "
+        "that number as max_recipients of upstreams.{name} it need not be found out every day.",
+        "Niets: de anderen gaan meteen, zoveel tegelijk als de provider aanneemt; `relay status` zegt hoeveel. Met dat "
+        "getal als max_recipients bij upstreams.{name} hoeft het niet elke dag gevonden te worden.",
+    ),
     Refusal.RECIPIENT: Words(
         "Check the address of the recipient with whoever sent it.",
         "Controleer het adres van de ontvanger bij de afzender.",

@@ -7,7 +7,8 @@ that stands there (no name stays no name), From is left as it came, and with it 
 reverse-path follows the rule.
 
 On the way out, with or without a rule: Received goes on top, Date and Message-ID where they are
-missing; Bcc, Resent-Bcc and Return-Path are removed. All else leaves byte for byte.
+missing; Bcc, Resent-Bcc and Return-Path are removed, and, where the listener says so, fields that stand twice and may
+not. All else leaves byte for byte.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from relay.mail.address import Address
 from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, unambiguous
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
+from relay.mail.narrow import in_short_lines
+from relay.mail.once import each_once
 from relay.mail.signature import signed
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy
@@ -30,7 +33,6 @@ _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
 _PLACEHOLDER = re.compile(r"\{(name|address|local|domain)\}")
 _AT = re.compile(r"\s*@\s*")
-_LINE = 900  # octets of a value that still fit a line of 998 (RFC 5322, section 2.1.1) with its name
 _CACHED = 2048
 
 
@@ -41,8 +43,8 @@ class Rendered:
     `result` is "rewritten", "repaired", "unchanged" (a rule spoke and nothing had to change) or None (no rule
     spoke). `from_before` and `from_after` are values, unfolded (several From fields joined by
     commas). `reply_to` is the value of Reply-To as the message leaves, or None.
-    `signatures_removed` counts the DKIM-Signature fields that the rewriting broke. `smtputf8`: only
-    an SMTPUTF8 transaction can carry it, or the client asked for one.
+    `signatures_removed` counts the DKIM-Signature fields that this broke. `smtputf8`: the client asked for it, or an
+    address is beyond ASCII. `repeated` names fields that stood more often than they may, and leave once.
     """
 
     reverse_path: Address | None
@@ -54,6 +56,7 @@ class Rendered:
     from_after: bytes
     reply_to: bytes | None
     signatures_removed: int = 0
+    repeated: tuple[str, ...] = ()
 
 
 def render(
@@ -67,7 +70,7 @@ def render(
         header = Header.parse(submission.head)
     fields, rest = header.fields, header.rest
     names = {name for name, _ in fields}
-    ours = [trace.received(submission, policy.hostname)]
+    ours = [trace.received(submission, policy.hostname, short=submission.listener in policy.short_received)]
     if b"date" not in names:
         ours.append(b"Date: %b\r\n" % trace.date(submission.received_at))
     if b"message-id" not in names:
@@ -83,6 +86,10 @@ def render(
     signatures = 0
     if authorship.changes:
         fields, signatures = _rewritten(fields, authorship)
+    repeated: tuple[str, ...] = ()
+    if len(names) < len(header.fields) and submission.listener in policy.repair_duplicates:
+        fields, repeated, broken = each_once(fields)
+        signatures += broken
     if not names.isdisjoint(_NEVER_LEAVE):
         fields = Header(fields).delete(_NEVER_LEAVE).fields
     # A body that begins without an empty line (no header, or a line that is no field) gets one before it.
@@ -111,6 +118,7 @@ def render(
         from_after=b", ".join(before) if authorship.author is None else unfold(authorship.author.partition(b":")[2]),
         reply_to=_reply_to_value(authorship, replies),
         signatures_removed=signatures,
+        repeated=repeated,
     )
 
 
@@ -227,7 +235,14 @@ def _different(authors: list[Author]) -> list[Author]:
 
 
 def _only(authors: list[Author], address: Address) -> bool:
-    return len(authors) == 1 and (authors[0].address or "").lower() == str(address).lower()
+    return len(authors) == 1 and _in_ascii(authors[0].address).lower() == _in_ascii(str(address)).lower()
+
+
+def _in_ascii(address: str | None) -> str:
+    """An address as it was written, its domain as A-labels where that is beyond ASCII and can be said so."""
+    if address is None or address.isascii():
+        return address or ""
+    return str(Address.of(address).in_ascii or address)
 
 
 def _same(rewrite: Rewrite, writer: Author, new: Author) -> bool:
@@ -262,7 +277,7 @@ def _list(authors: list[Author]) -> list[bytes]:
     """The words of an address list: ASCII, but for addresses that only SMTPUTF8 can carry."""
     words: list[bytes] = []
     for author in authors:
-        address = (author.address or "").encode()
+        address = _in_ascii(author.address).encode()
         phrase = encode_phrase(author.name)
         words += [phrase, b"<" + address + b">"] if phrase else [address]
         words[-1] += b","
@@ -272,14 +287,4 @@ def _list(authors: list[Author]) -> list[bytes]:
 
 def _original(raw: bytes) -> bytes:
     """X-Original-From: the value as it was, in one line; folded again only where no line could hold it."""
-    lines = []
-    if len(raw) > _LINE:
-        raw = re.sub(rb"[ \t]+", b" ", raw)
-        while len(raw) > _LINE:
-            cut = raw.rfind(b" ", 1, _LINE)
-            cut = cut if cut > 0 else raw.find(b" ", _LINE)
-            if cut < 0:
-                break
-            lines.append(raw[:cut])
-            raw = raw[cut:]
-    return b"X-Original-From: " + b"\r\n".join([*lines, raw, b""])
+    return in_short_lines(b"X-Original-From: " + raw + b"\r\n")

@@ -197,7 +197,7 @@ async def test_more_recipients_than_the_relay_takes_at_once_go_in_several_messag
         (("-R", "all", "x@example.org"), 64, "-R: full or hdrs"),
         (("piet@", "x@example.org"), 67, "no usable address: piet@"),
         (("-f", "@", "x@example.org"), 67, "no usable address: @"),
-        (("x" * 200 + "@example.org",), 67, "no usable address"),
+        (("x" * 300 + "@example.org",), 67, "no usable address"),
     ],
 )
 async def test_what_makes_no_sense_is_said_and_nothing_is_sent(

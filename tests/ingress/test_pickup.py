@@ -105,6 +105,16 @@ async def test_a_file_is_taken_kept_and_removed(house_of: HouseOf, folder: Path)
 
 
 @on_both_loops
+async def test_nul_octets_in_a_file_are_told_wherever_they_are(house_of: HouseOf, folder: Path) -> None:
+    for text in (b"Hallo\0\n", b"Hallo\n" * 200_000 + b"\0\n"):
+        async with house_of() as house:
+            async with at_work(a_pickup(house, folder)):
+                put(folder, "factuur.eml", AS_CONTENT + text)
+                (tolerated,) = await house.observed.until(QuirksTolerated)
+            assert Quirk.NUL in tolerated.quirks
+
+
+@on_both_loops
 async def test_files_in_the_making_are_left_alone(house_of: HouseOf, folder: Path) -> None:
     async with house_of() as house:
         pickup = a_pickup(house, folder)

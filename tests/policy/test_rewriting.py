@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+from dataclasses import replace
 from email.utils import getaddresses
 
 import pytest
@@ -372,7 +373,57 @@ def test_only_an_address_needs_smtputf8(content: bytes, rules: Policy, needed: b
     assert leave(content, rules, smtputf8=True).smtputf8
 
 
+@pytest.mark.parametrize("domain", ["münchen.example", "xn--mnchen-3ya.example", "MÜNCHEN.example"])
+def test_what_a_rule_writes_of_a_domain_beyond_ascii_are_its_a_labels(domain: str) -> None:
+    rendered = leave(f"From: Jan <jan@{domain}>\r\n{DATED.decode()}\r\n".encode(), rewriting())
+    assert values(rendered, b"reply-to") == [b"Jan <jan@xn--mnchen-3ya.example>"]
+    assert values(rendered, b"x-original-from") == [f"Jan <jan@{domain}>".encode()]
+    assert not rendered.smtputf8
+
+
+@pytest.mark.parametrize("author", ["Administratie <administratie@büro.example>", "administratie@XN--BRO-HOA.example"])
+def test_an_author_who_is_the_rules_address_in_other_letters_stays(author: str) -> None:
+    rules = rewriting(address=Address.of("administratie@xn--bro-hoa.example"))
+    rendered = leave(f"From: {author}\r\n{DATED.decode()}\r\n".encode(), rules)
+    assert values(rendered, b"from") == [author.encode()]
+    assert (rendered.reply_to, values(rendered, b"x-original-from")) == (None, [])
+
+
+def test_a_long_original_value_without_blanks_is_folded_behind_its_commas() -> None:
+    raw = b",".join(b"jan%d@example.nl" % number for number in range(100))
+    rendered = leave(b"From: " + raw + b"\r\n\r\n", rewriting())
+    assert all(len(line) <= 998 for line in rendered.head.split(b"\r\n"))
+    assert parse(values(rendered, b"x-original-from")[0]) == parse(raw)
+
+
 # With or without a rule
+
+
+TWICE = (
+    b"From: jan@example.nl\r\nFrom: piet@example.nl\r\nTo: a@b.nl\r\nSubject: 1\r\nTo: c@d.nl\r\nSubject: 2\r\n" + DATED
+)
+
+
+def test_fields_that_stand_twice_leave_once_where_the_listener_says_so_and_no_author_is_forgotten() -> None:
+    rules = replace(rewriting(), repair_duplicates=frozenset({"legacy"}))
+    rendered = leave(TWICE + b"\r\n", rules)
+    assert rendered.repeated == ("to", "subject")
+    assert values(rendered, b"to") == [b"a@b.nl, c@d.nl"]
+    assert values(rendered, b"subject") == [b"1"]
+    assert values(rendered, b"reply-to") == [b"jan@example.nl, piet@example.nl"]
+    unruled = leave(TWICE + b"\r\n", replace(policy(), repair_duplicates=frozenset({"legacy"})))
+    assert unruled.repeated == ("from", "to", "subject")
+    assert values(unruled, b"from") == [b"jan@example.nl"]
+    for others in (frozenset[str](), frozenset({"office"})):
+        assert leave(TWICE + b"\r\n", replace(policy(), repair_duplicates=others)).head == RECEIVED + TWICE + b"\r\n"
+
+
+def test_received_is_short_where_the_listener_says_so() -> None:
+    for short in (frozenset({"legacy"}), frozenset({"office"})):
+        (received,) = values(
+            leave(b"From: jan@example.nl\r\n\r\n", replace(policy(), short_received=short)), b"received"
+        )
+        assert received.startswith(b"by relay" if "legacy" in short else b"from pc")
 
 
 @pytest.mark.parametrize("rules", [KEEP, policy()], ids=["keep", "no rule"])
