@@ -47,12 +47,14 @@ class ConnectionDenied(Event):
 
 @frozen
 class SessionEnded(Event):
-    """`why`: "quit", "eof", "reset", "timeout", "shutdown", "errors", "limit"."""
+    """`why`: "quit", "eof", "reset", "timeout", "shutdown", "errors", "limit". `limit`: the key of the listener that
+    ended it, as "limits.errors"; "" where none did."""
 
     listener: str
     client: str
     why: str
     messages: int
+    limit: str = ""
 
 
 @frozen

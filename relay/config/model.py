@@ -105,9 +105,14 @@ class Limits(Section):
     errors: Count = setting(20, description="Errors in one session before it is closed.")
     messages: Count | None = setting(None, description="Messages in one session; null: no limit.")
     command: Duration = setting("5m", description="How long the next complete command may take to come.")
-    data: Duration = setting("5m", description="How long a client may be silent while it sends a message.")
+    data: Duration = setting(
+        "5m",
+        description="How long a client may be silent while it sends a message; all pauses together: four times that.",
+    )
     data_rate: Size = setting(
-        "100B", description="How much of a message must come in a second, on average; 0B: any pace will do."
+        "100B",
+        description="How much of a message must come in a second, on average, from its second minute on; pauses above "
+        "10 s are not counted; a slower one ends the session (421). 0B: any pace will do.",
     )
     client_rate: Rate | None = setting(
         None, description="Messages from one address, over all of its sessions, as in 100/min; null: no limit."

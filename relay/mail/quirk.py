@@ -13,6 +13,7 @@ class Quirk(StrEnum):
 
     # Commands
     NO_HELO = "no-helo"
+    EMPTY_HELO = "empty-helo"
     SPACE_IN_PATH = "space-in-path"
     NO_BRACKETS = "no-brackets"
     NAME_IN_PATH = "name-in-path"
@@ -43,6 +44,7 @@ class Quirk(StrEnum):
 
 MEANING: dict[Quirk, tuple[str, bool]] = {
     Quirk.NO_HELO: ("MAIL came without HELO or EHLO before it.", False),
+    Quirk.EMPTY_HELO: ("HELO or EHLO came without a name behind it.", False),
     Quirk.SPACE_IN_PATH: ("Blanks stood around the colon or inside the brackets of an address.", False),
     Quirk.NO_BRACKETS: ("An address of MAIL or RCPT stood without its angle brackets.", False),
     Quirk.NAME_IN_PATH: ("A display name stood before an address of MAIL or RCPT; it was dropped.", False),

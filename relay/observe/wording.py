@@ -189,7 +189,7 @@ _line(
     "disconnected",
     Level.DEBUG,
     "listener client",
-    text=lambda e: f"{e.why}; {e.messages} messages",
+    text=lambda e: f"{e.why}{f' ({e.limit})' if e.limit else ''}; {e.messages} messages",
     raised=(Level.WARNING, "too many errors, or a limit", lambda e: e.why in ("errors", "limit")),
 )
 _line(

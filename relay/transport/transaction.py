@@ -127,6 +127,16 @@ class SmtpConnection(asyncio.Protocol):
         return self._usable
 
     @property
+    def well(self) -> bool:
+        """False once the upstream broke off a transaction."""
+        return self._sick is None
+
+    @property
+    def heard_at(self) -> float:
+        """When the upstream last said something, by the loop's clock."""
+        return self._heard
+
+    @property
     def past_dot(self) -> bool:
         """True while a message is out and its answer is not in."""
         return self._waiter is not None and self._in_content and self._dot_written
