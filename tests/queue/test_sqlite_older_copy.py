@@ -7,8 +7,10 @@ again and again, and its database has free pages.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
+import apsw
 import pytest
 
 import relay.queue.sqlite.database
@@ -50,3 +52,37 @@ async def test_nothing_is_kept_any_more_once_an_older_copy_lies_there(
     assert told.value.reason == "moved"
     with pytest.raises(StoreUnavailable, match="was overwritten"):
         await store.check()
+
+
+class Unreadable(apsw.VFSFile):
+    """With `fail`, nothing of it can be read."""
+
+    fail = False
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if Unreadable.fail:
+            raise apsw.IOError("read")
+        return super().xRead(amount, offset)
+
+
+class UnreadableDisk(apsw.VFS):
+    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:
+        return Unreadable("unix", name, flags)
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_cannot_be_read_for_a_moment_is_not_called_overwritten(tmp_path: Path) -> None:
+    disk = UnreadableDisk("unreadable", base="unix", makedefault=True)
+    house = SqliteHouse(tmp_path / "house")
+    try:
+        store = await house.open()
+        await store.put(an_entry(), leased=False)
+        Unreadable.fail = True
+        with contextlib.suppress(StoreUnavailable):  # it may need nothing that is not in memory
+            await store.put(an_entry(), leased=False)
+        Unreadable.fail = False
+        await store.put(an_entry(), leased=False)
+    finally:
+        Unreadable.fail = False
+        await house.demolish()
+        disk.unregister()

@@ -243,6 +243,15 @@ async def test_an_entry_whose_spool_file_suffers_while_it_waits_is_set_aside(hou
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["queue.db.spool", "queue.db.lock"])
+async def test_what_lies_where_a_file_of_the_queue_belongs_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnavailable, match=rf"^{tmp_path / name}: "):
+        await SqliteStore.open(tmp_path / "queue.db", observer=Noted(), **usual())
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.asyncio
 async def test_orphans_in_the_spool_are_removed_at_the_start_and_only_they(house: SqliteHouse) -> None:
     content = await spooled(house, "7QK3")
     await house.store.put(an_entry(content=content), leased=True)

@@ -9,6 +9,7 @@ into the file. So a copy that differs has another number.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
 import apsw
 
@@ -55,44 +56,49 @@ class Marks:
             connection.execute(f"PRAGMA application_id = {self._in_log}")
 
     def committed(self, connection: apsw.Connection) -> None:
-        self._given = True
-        head = _log(connection, 0, _HEAD)
-        offset = _HEAD + (self._frames - 1) * (_FRAME_HEAD + int.from_bytes(head[8:12]))
-        self._log = _Log(_salt(head), offset, _log(connection, offset, _FRAME_HEAD)) if head and self._frames else None
+        self._given, self._log = True, None
+        with suppress(apsw.Error):
+            head = _log(connection, 0, _HEAD)
+            if head and self._frames:
+                offset = _HEAD + (self._frames - 1) * (_FRAME_HEAD + int.from_bytes(head[8:12]))
+                self._log = _Log(_salt(head), offset, _log(connection, offset, _FRAME_HEAD))
 
     def checkpointed(self, connection: apsw.Connection) -> None:
+        """Raises apsw.Error."""
         if not _log(connection, 0, _HEAD):
             self._log = None
         if _number(connection) == self._in_log:
             self._in_file, self._in_log, self._given = self._in_log, secrets.randbits(31), False
 
     def are_in_log(self, connection: apsw.Connection) -> bool:
+        """Also where it cannot be read: a disk that fails shows in what is written."""
         if self._log is None:
             return True
-        salt = _salt(_log(connection, 0, _HEAD))
-        if salt == self._log.salt:
-            return _log(connection, self._log.offset, _FRAME_HEAD) == self._log.frame
+        try:
+            salt = _salt(_log(connection, 0, _HEAD))
+            if salt == self._log.salt:
+                return _log(connection, self._log.offset, _FRAME_HEAD) == self._log.frame
+        except apsw.Error:
+            return True
         return salt == (self._log.salt + 1) % 2**32
 
     def are_in_database(self, connection: apsw.Connection) -> bool:
-        return _number(connection) in (self._in_file, self._in_log)
+        """Also where it cannot be read."""
+        try:
+            return _number(connection) in (self._in_file, self._in_log)
+        except apsw.Error:
+            return True
 
 
 def _number(connection: apsw.Connection) -> int | None:
-    """The number in the head of the database's file; None where it is no database."""
-    try:
-        _, head = connection.read("main", 0, 0, 100)
-    except apsw.Error:
-        return None
+    """The number in the head of the database's file; None where it is no database. Raises apsw.Error."""
+    _, head = connection.read("main", 0, 0, 100)
     return int.from_bytes(head[68:72], signed=True) if head.startswith(b"SQLite format 3\0") else None
 
 
 def _log(connection: apsw.Connection, offset: int, size: int) -> bytes:
-    """What stands there in the log; b"" where it is shorter."""
-    try:
-        whole, octets = connection.read("main", 1, offset, size)
-    except apsw.Error:
-        return b""
+    """What stands there in the log; b"" where it is shorter. Raises apsw.Error."""
+    whole, octets = connection.read("main", 1, offset, size)
     return octets if whole else b""
 
 
