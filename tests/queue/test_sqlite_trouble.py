@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,16 @@ LARGE = memory(b"y" * 200_000)
 
 
 def limit_pages(house: SqliteHouse, pages: int) -> None:
-    connection = house.store._disk._connection  # type: ignore[attr-defined]
-    connection.execute(f"PRAGMA max_page_count = {pages}")
+    """From the next commit on. It is the writer's thread that says so: nobody else may use its connection."""
+    disk: Any = house.store._disk
+    commit = disk._possible
+
+    def limit_and_commit(operations: object) -> object:
+        disk._possible = commit
+        disk._connection.execute(f"PRAGMA max_page_count = {pages}")
+        return commit(operations)
+
+    disk._possible = limit_and_commit
 
 
 @contextmanager
