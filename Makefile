@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # keeps nobody else waiting (worksteal).
 PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
-.PHONY: demo test test-all test-rest bench check torture format setup clean
+.PHONY: demo test test-all test-rest bench steps lock check torture format setup clean
 
 demo: $(VENV)/.ready
 	$(BIN)/relay demo
@@ -44,6 +44,18 @@ torture: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m bench $(ARGS)
 
+# What a plain message costs, in calls and instructions: keeps the figures of now (Debian 12, valgrind, postfix, gcc).
+steps:
+	/usr/bin/python3.11 -m venv .venv-steps
+	.venv-steps/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.venv-steps/bin/python -m bench.steps --keep
+
+# The newest versions that pyproject.toml allows, with hashes, for every Python and machine.
+lock: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
+		--custom-compile-command 'make lock' -o requirements.lock pyproject.toml
+
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -56,4 +68,4 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache build dist
+	rm -rf $(VENV) .venv-steps .mypy_cache .ruff_cache .import_linter_cache build dist

@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
 
 _ANYHOW = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -44,10 +43,17 @@ def require_regular(path: Path | str) -> None:
     _require_regular(os.stat(path))
 
 
-def open_regular(path: Path | str) -> BinaryIO:
-    """A file that a person named, for reading; links lead on to theirs. Raises OSError as `require_regular` does."""
+def read_regular(path: Path | str, most: int = -1) -> bytes:
+    """What a file that a person named holds, or the first `most` octets of it; links lead on to theirs.
+
+    Raises OSError as `require_regular` does, and where one has to wait for what it holds, as for some below /proc.
+    """
     require_regular(path)  # first, for there are devices that do something when they are opened
-    return open(_checked(os.open(path, os.O_RDONLY | _ANYHOW)), "rb")
+    with open(_checked(os.open(path, os.O_RDONLY | _ANYHOW)), "rb") as file:
+        octets: bytes | None = file.read(most)
+    if octets is None:
+        raise OSError(errno.EINVAL, "not a regular file")
+    return octets
 
 
 def leave_to_owner(like: Path | int, *made: Path | int) -> None:
@@ -62,7 +68,7 @@ class Directory:
     """A folder that is open: its names are looked up in this very folder, wherever its path leads by now.
 
     No name in it is followed where it is a link, nor is its own, and a name is never a path. It closes itself when
-    nobody has it any more, so that what was begun in it ends in it.
+    nobody has it any more, so that what was begun in it ends in it; `close` does so at once.
     """
 
     def __init__(self, path: Path, *, within: Directory | None = None) -> None:
@@ -70,7 +76,7 @@ class Directory:
         self.path: Path = path if within is None else within.path / path
         beside = None if within is None else within._descriptor
         self._descriptor: int = os.open(path, _FOLDER | os.O_NOFOLLOW, dir_fd=beside)
-        weakref.finalize(self, os.close, self._descriptor)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
 
     def fileno(self) -> int:
         return self._descriptor

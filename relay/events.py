@@ -47,12 +47,14 @@ class ConnectionDenied(Event):
 
 @frozen
 class SessionEnded(Event):
-    """`why`: "quit", "eof", "reset", "timeout", "shutdown", "errors", "limit"."""
+    """`why`: "quit", "eof", "reset", "timeout", "shutdown", "errors", "limit". `limit`: the key of the listener that
+    ended it, as "limits.errors"; "" where none did."""
 
     listener: str
     client: str
     why: str
     messages: int
+    limit: str = ""
 
 
 @frozen
@@ -162,6 +164,19 @@ class SenderDecided(Event):
 
 
 @frozen
+class DuplicatesRemoved(Event):
+    """Fields that may stand only once stood more often, and the message left with one of each (`repair_duplicates`).
+
+    `signatures_removed`: DKIM fields.
+    """
+
+    queue_id: str
+    upstream: str
+    fields: tuple[str, ...]
+    signatures_removed: int = 0
+
+
+@frozen
 class UpstreamRefused(Event):
     """A reply of an upstream that was no success, once for each class in a transaction; also where another sender
     was taken after it. `refusal` is of `mail.outcome.Refusal`."""
@@ -212,8 +227,8 @@ class SenderPinned(Event):
 
 @frozen
 class MessageReencoded(Event):
-    """The upstream could not take the message as it was. `why`: no 8BITMIME, long lines, or both; `parts` of it were
-    encoded (0: only header fields). `signatures_removed` counts the DKIM-Signature fields that broke.
+    """The upstream could not take the message as it was. `why`: no SMTPUTF8, no 8BITMIME, long lines; `parts` of it
+    were encoded (0: only header fields). `signatures_removed` counts the DKIM-Signature fields that broke.
     """
 
     queue_id: str
@@ -408,6 +423,14 @@ class ChunkingGivenUp(Event):
 
     upstream: str
     why: str
+
+
+@frozen
+class RecipientsLimited(Event):
+    """It takes that many recipients in one transaction, and refused more: for a day there are no more in one."""
+
+    upstream: str
+    recipients: int
 
 
 @frozen

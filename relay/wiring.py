@@ -21,6 +21,7 @@ from relay.config.settings import of
 from relay.config.upstreams import CaptureUpstream, HttpsUpstream, SmtpUpstream
 from relay.delivery.account import Accounts, Terms
 from relay.delivery.long_lines import LongLines
+from relay.delivery.recipients import MostRecipients
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
@@ -139,6 +140,7 @@ def upstream(
     *,
     store: QueueStore,
     shared: Accounts,
+    recipients: MostRecipients,
     observer: Observer,
     changed: Callable[[], None],
 ) -> Upstream:
@@ -152,6 +154,7 @@ def upstream(
         of(settings, UpstreamLimits),
         refusals=settings.refusals,
         account=shared[settings.account or name],
+        recipients=recipients,
         observer=observer,
         changed=changed,
         long_lines=long_lines,

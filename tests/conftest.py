@@ -16,6 +16,7 @@ extent.prepare()
 def pytest_configure(config: pytest.Config) -> None:
     # Who runs in the background of a shell ignores Ctrl-C, and so would the commands that tests stop by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "steps: counts what a message costs, on locked versions")
     config.addinivalue_line("markers", "repetition: another one of a kind; `make test` does without")
 
 

@@ -5,11 +5,12 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from relay.durable import Directory, UnixSocket, make_folder, open_regular, require_regular
+from relay.durable import Directory, UnixSocket, make_folder, read_regular, require_regular
 from tests.kit.odd import ODD
 
 
@@ -121,17 +122,26 @@ def test_a_folder_is_closed_when_nobody_has_it_any_more(tmp_path: Path) -> None:
 def test_a_file_that_a_person_names_may_be_a_link_and_nothing_that_has_no_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("secret")
     (tmp_path / "link").symlink_to("file")
-    with open_regular(tmp_path / "link") as file:
-        assert file.read() == b"secret"
+    assert read_regular(tmp_path / "link") == b"secret"
+    assert read_regular(tmp_path / "link", 3) == b"sec"
     os.mkfifo(tmp_path / "fifo")
     for odd, why in (
         (tmp_path / "fifo", "not a regular file"),
         (Path("/dev/null"), "not a regular"),
         (tmp_path, "dir"),
     ):
-        for use in (open_regular, require_regular):
+        for use in (read_regular, require_regular):
             with pytest.raises(OSError, match=why):
                 use(odd)
+
+
+def test_a_file_that_lets_its_readers_wait_is_not_waited_for() -> None:
+    """The kernel's messages: a regular file, whose end is that of the machine."""
+    kernel = Path("/proc/kmsg")
+    if not os.access(kernel, os.R_OK):
+        pytest.skip("only root can read what the kernel says")
+    with pytest.raises(OSError, match="not a regular file"):
+        list(iter(partial(read_regular, kernel, 65536), b""))  # all that is there comes first
 
 
 def test_a_folder_is_its_owners_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class UpstreamNow:
     """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up.
 
     `most`: the connections there may be now. `pace`: of its account, which other upstreams may share. `held_until`:
-    it said that its quota is used up.
+    it said that its quota is used up. `max_recipients`: in one transaction; it refused more where there is a
+    `max_recipients_until`, when it is tried with more again.
     """
 
     name: str
@@ -51,6 +52,8 @@ class UpstreamNow:
     answer: Answer | None
     pace: tuple[PaceNow, ...] = ()
     held_until: datetime | None = None
+    max_recipients: int = 0
+    max_recipients_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from relay.cli.options import ConfigOption, JsonOption, address
 from relay.cli.screen import complain, refuse, show, show_document
 from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.cli.table import Line
-from relay.durable import open_regular
+from relay.durable import read_regular
 from relay.errors import RelayError
 from relay.mail.address import Address
 from relay.mail.addressees import BadAddressees
@@ -372,8 +372,7 @@ def _letters(
 def _read(file: Path, to: Sequence[Address], peer: Peer, listener: str) -> Submission:
     """The message in `file` as if it came in now; its recipients are those of the header, unless `to` names them."""
     try:
-        with open_regular(file) as stream:
-            octets = stream.read(_LARGEST + 1)
+        octets = read_regular(file, _LARGEST + 1)
     except OSError as error:
         raise RelayError(f"{harmless(str(file))}: {error.strerror or 'cannot be read'}") from None
     if len(octets) > _LARGEST:

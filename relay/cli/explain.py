@@ -17,7 +17,7 @@ from relay.cli.options import ConfigOption, JsonOption, Usage, address
 from relay.cli.screen import console, styled
 from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.cli.table import Line, line
-from relay.durable import open_regular
+from relay.durable import read_regular
 from relay.errors import RelayError
 from relay.mail import author, encoding, header, queue_id
 from relay.mail.address import Address
@@ -90,8 +90,7 @@ def _message(from_: str | None, subject: str | None, eml: Path | None) -> Parcel
         if from_ is not None or subject is not None:
             raise Usage("--eml brings its own From and Subject: leave out --from and --subject")
         try:
-            with open_regular(eml) as file:
-                return Parcel(converted(file.read()))
+            return Parcel(converted(read_regular(eml)))
         except OSError as error:
             raise Usage(f"--eml {eml}: {error.strerror}") from None
     if from_ is None:
@@ -195,8 +194,10 @@ def _sender(submission: Submission, told: Explanation) -> Iterator[Line]:
     yield from _row("Reply-To", _value(rendered.reply_to or b""))
     if rendered.signatures_removed:
         yield from _row("signatures", f"{rendered.signatures_removed} DKIM-Signature removed (broken by the rewriting)")
-    if rendered.smtputf8:
-        yield from _row("SMTPUTF8", "the upstream must offer it")
+    envelope = (rendered.reverse_path, *[recipient.address for recipient in submission.envelope.recipients])
+    beyond = [str(address) for address in envelope if address is not None and address.in_ascii is None]
+    if beyond:
+        yield from _row("SMTPUTF8", f"the upstream must offer it, for {', '.join(beyond)}")
     if told.repaired is not None:
         yield ()
         yield line("Sender, where the upstream refuses this one (`relay senders list` shows who is)", "bold")

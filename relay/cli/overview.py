@@ -117,7 +117,7 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
         (str(now["busy"]), ""),
         (str(now["idle"]), ""),
         (str(now["most"]), ""),
-        (", ".join([_pace(each) for each in now.get("pace", ())]) or "-", ""),
+        (", ".join([_pace(each) for each in now.get("pace", ())] + _at_most(now, at)) or "-", ""),
         (_answer(answer, at), "" if answer is None or answer["ok"] else "red"),
     ]
 
@@ -125,6 +125,12 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
 def _pace(pace: _Object) -> str:
     unit = _UNITS.get(pace["seconds"], f"{pace['seconds']:g} s")
     return f"{pace['used']} of {pace['most']}{' recipients' if pace['of_recipients'] else ''}/{unit}"
+
+
+def _at_most(now: _Object, at: datetime) -> list[str]:
+    """How many recipients it takes at once, where it refused more."""
+    until = now.get("max_recipients_until")
+    return [f"{now['max_recipients']} recipients at once until {moment(of_json(until), at)}"] if until else []
 
 
 def _answer(answer: _Object | None, at: datetime) -> str:

@@ -215,7 +215,7 @@ def _addresses(written: list[str], hostname: str) -> list[Address]:
     """The addresses of arguments, of which each may be a list; names of this machine get its domain."""
     found = []
     for text in written:
-        mailboxes = author.parse(text.encode("utf-8", "replace"))
+        mailboxes = author.parse(text.encode("utf-8", "replace"), local=True)
         addresses = [addressees.usable(one, hostname) for one in mailboxes]
         if not addresses or None in addresses:
             raise NotTaken(submit.NOUSER, f"no usable address: {sanitise(text, 100)}")

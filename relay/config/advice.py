@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path as FilePath
 
-from relay.config import outside, password, preset
+from relay.config import idle, outside, password, preset
 from relay.config.checks import beyond_loopback
 from relay.config.files import File
 from relay.config.model import Config
@@ -30,6 +30,7 @@ def warnings(config: Config) -> list[ConfigError]:
         _upstreams,
         _accounts,
         _senders,
+        _patterns,
         _admin,
     )
     found = [finding for part in parts for finding in part(config)]
@@ -151,6 +152,13 @@ def _senders(config: Config) -> Iterator[Finding]:
         if not rule.match.model_fields_set and number + 1 < len(config.senders):
             hint = "put it last, or give it a match"
             yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)
+
+
+def _patterns(config: Config) -> Iterator[Finding]:
+    for number, rule in enumerate(config.senders):
+        yield from idle.findings(("senders", number, "match"), rule.match)
+    for number, match in enumerate(config.session_codes.match):
+        yield from idle.findings(("session_codes", "match", number), match)
 
 
 def _rewriting_upstreams(config: Config) -> Iterator[str]:

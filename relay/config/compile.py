@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from relay.config.model import Conditions, Config, RouteSection, SenderRuleSection
 from relay.config.settings import of
-from relay.config.values import BadValue, address
+from relay.config.values import BadValue, plain_address
 from relay.mail.address import Address
 from relay.policy.decide import DEFAULT, PRIORITIES, SESSION_CODES, Policy, Route
 from relay.policy.retry import Schedule
@@ -35,6 +35,8 @@ def policy(config: Config) -> Policy:
         bounces_also=config.bounces.also,
         bounces_to=config.bounces.to,
         delay_warning=config.bounces.delay_warning,
+        short_received=frozenset(one.name for one in config.listeners if one.received == "short"),
+        repair_duplicates=frozenset(one.name for one in config.listeners if one.repair_duplicates),
     )
 
 
@@ -82,7 +84,7 @@ def bounces_from(config: Config) -> Address:
         upstream = config.upstreams[name]
         if upstream.mailbox is not None:
             try:
-                return address(upstream.mailbox)
+                return plain_address(upstream.mailbox)
             except BadValue:
                 continue
     return Address("postmaster", config.hostname)

@@ -216,7 +216,7 @@ def _word_or_address(*words: str) -> Callable[[str], str | Address]:
             return text
         if "@" not in text:
             raise values.BadValue(f"must be {', '.join(words)} or an address")
-        return values.address(text)
+        return values.plain_address(text)
 
     return parse
 
@@ -297,7 +297,7 @@ Url = Annotated[
 FilePath = Annotated[pathlib.Path, PlainValidator(_path), _text(), Kind("path")]
 SocketPath = Annotated[pathlib.Path, PlainValidator(_socket), _text(), Kind("path")]
 Store = Annotated[values.SqliteUrl, PlainValidator(_store), _text(pattern="^sqlite:."), Kind("`sqlite:PATH`")]
-MailAddress = Annotated[Address, _written(values.address), _text(pattern="^[^<>]+@[^<>@]+$"), Kind("address")]
+MailAddress = Annotated[Address, _written(values.plain_address), _text(pattern="^[^<>]+@[^<>@]+$"), Kind("address")]
 MailAddresses = Annotated[
     tuple[MailAddress, ...],
     BeforeValidator(_one_or_many),

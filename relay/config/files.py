@@ -5,7 +5,6 @@ Paths count from the section, as in what it says of its keys.
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path as FilePath
 
+from relay import figures
 from relay.config import tls
 from relay.config.problems import Finding, Path
-from relay.durable import open_regular
+from relay.durable import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,7 @@ class ServiceAccount:
         if unreadable := _unreadable(self.file):
             yield Finding(self.path, unreadable)
             return
-        try:
-            with open_regular(self.file) as file:
-                found = json.load(file)
-        except ValueError:
-            found = None
+        found = figures.json_of(read_regular(self.file))
         if not isinstance(found, dict) or not {"client_email", "private_key", "token_uri"} <= found.keys():
             problem = f"{self.file} is not the key of a service account"
             yield Finding(self.path, problem, "the JSON file that Google made for it")
@@ -139,9 +135,9 @@ def _context() -> ssl.SSLContext:
 
 def _unreadable(file: FilePath) -> str:
     try:
-        with open_regular(file):
-            return ""
+        read_regular(file, 1)
     except FileNotFoundError:
         return f"{file} does not exist"
     except OSError as error:
         return f"{file} cannot be read: {error.strerror or 'error'}"
+    return ""

@@ -13,7 +13,7 @@ from relay.config.document import Document, Unreadable, read
 from relay.config.explain import Explained, explain, without_mistakes
 from relay.config.model import Config
 from relay.config.problems import Finding, Path
-from relay.durable import open_regular
+from relay.durable import read_regular
 from relay.errors import BadConfig, ConfigError
 
 _LARGEST = 1024 * 1024
@@ -24,8 +24,7 @@ def load(path: FilePath) -> Config:
     """The configuration in the file `path`. Raises BadConfig with all problems; opens nothing else."""
     file = str(path)
     try:
-        with open_regular(path) as stream:
-            octets = stream.read(_LARGEST + 1)
+        octets = read_regular(path, _LARGEST + 1)
     except OSError as error:
         hint = "name the file with -c" if isinstance(error, FileNotFoundError) else ""
         raise BadConfig([ConfigError(file, f"cannot be read: {error.strerror or 'error'}", hint)]) from None

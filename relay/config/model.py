@@ -52,6 +52,12 @@ from relay.policy.decide import DEFAULT, SESSION_CODES
 # What stands at more than one place below.
 _LARGEST = "50MiB"
 _OWN, _VENDOR = "own", "vendor"
+_RECEIVED = setting(
+    "full", description="Our Received field: full, or short: without the name and the address of the client."
+)
+_REPAIR_DUPLICATES = setting(
+    False, description="Of a field that stands twice and may not, the first leaves; To and Cc are joined."
+)
 _FOR_CODES = {"retry": "2s, 5s, 10s*5, 30s", "priority": "high"}
 
 
@@ -99,9 +105,14 @@ class Limits(Section):
     errors: Count = setting(20, description="Errors in one session before it is closed.")
     messages: Count | None = setting(None, description="Messages in one session; null: no limit.")
     command: Duration = setting("5m", description="How long the next complete command may take to come.")
-    data: Duration = setting("5m", description="How long a client may be silent while it sends a message.")
+    data: Duration = setting(
+        "5m",
+        description="How long a client may be silent while it sends a message; all pauses together: four times that.",
+    )
     data_rate: Size = setting(
-        "100B", description="How much of a message must come in a second, on average; 0B: any pace will do."
+        "100B",
+        description="How much of a message must come in a second, on average, from its second minute on; pauses above "
+        "10 s are not counted; a slower one ends the session (421). 0B: any pace will do.",
     )
     client_rate: Rate | None = setting(
         None, description="Messages from one address, over all of its sessions, as in 100/min; null: no limit."
@@ -142,6 +153,8 @@ class SmtpListener(Section):
     complete_addresses: bool = setting(
         False, description='An address without a domain gets the hostname: "jan" becomes jan@hostname.'
     )
+    received: Literal["full", "short"] = _RECEIVED
+    repair_duplicates: bool = _REPAIR_DUPLICATES
     proxy_protocol: Networks = setting(
         (),
         description="Load balancers whose PROXY header (v1, v2) counts; allow then judges the client that it names.",
@@ -176,6 +189,13 @@ class PickupListener(Section):
         description="The folder that .eml files are taken from; made at the start (0770) where it is missing."
     )
     max_message_size: PositiveSize = setting(_LARGEST, description="The largest message that is taken.")
+    dots: Literal["auto", "doubled", "plain"] = setting(
+        "auto",
+        description="Dots at the beginning of a line: doubled (as .NET Framework does; one is taken away, and a last"
+        " line that is one dot), plain, or auto (doubled where every such line has two).",
+    )
+    received: Literal["full", "short"] = _RECEIVED
+    repair_duplicates: bool = _REPAIR_DUPLICATES
 
 
 Listener = Annotated[

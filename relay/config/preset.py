@@ -6,6 +6,8 @@ are to be read (`policy.refusal`). Read when they are asked for: a relay that us
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -77,8 +79,23 @@ class Preset(_Part):
     refusals: tuple[RefusalLine, ...] = ()
 
 
+class _GenericLine(RefusalLine):
+    """A line of the table for all. `says` names words, "a or b" where one of the two is enough."""
+
+    says: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+
+    def line(self) -> Line:
+        return replace(
+            super().line(), says=tuple([tuple(names.split(" or ")) for names in self.says]), unless=self.unless
+        )
+
+
 class _Generic(_Part):
-    refusals: tuple[RefusalLine, ...]
+    """`words` are what a text says with any of these regular expressions."""
+
+    words: dict[str, tuple[str, ...]]
+    refusals: tuple[_GenericLine, ...]
 
 
 @cache
@@ -100,8 +117,9 @@ def preset(name: str) -> Preset:
 def table(name: str | None) -> Table:
     """How the refusals of an upstream with this preset (or none) are to be read."""
     if name is None:
-        return _table(_Generic.model_validate(_file(_FOR_ALL)).refusals)
-    return _table(preset(name).refusals).before(table(None))
+        generic = _Generic.model_validate(_file(_FOR_ALL))
+        return _table(generic.refusals, {word: "|".join(patterns) for word, patterns in generic.words.items()})
+    return _table(preset(name).refusals, {}).before(table(None))
 
 
 def filled_in(upstream: object) -> object:
@@ -139,5 +157,5 @@ def _file(name: str) -> object:
     return read((files("relay.config") / _FOLDER / file).read_text("utf-8"), file).value
 
 
-def _table(lines: tuple[RefusalLine, ...]) -> Table:
-    return Table(tuple([line.line() for line in lines]))
+def _table(lines: Sequence[RefusalLine], words: Mapping[str, str]) -> Table:
+    return Table(tuple([line.line() for line in lines]), words)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relay.config.values import BadValue
-from relay.durable import open_regular
+from relay.durable import read_regular
 from relay.errors import RelayError
 
 _KINDS = ("credential", "file", "env")
@@ -111,8 +111,7 @@ def secret(value: object) -> Secret:
 
 def _read(path: Path, source: str) -> str:
     try:
-        with open_regular(path) as file:
-            content = file.read(_LARGEST + 1)
+        content = read_regular(path, _LARGEST + 1)
     except FileNotFoundError:
         raise SecretMissing(f"{source} does not exist") from None
     except OSError as error:

@@ -7,17 +7,14 @@ ciphers that authenticate and encrypt, as far as the OpenSSL that Python is link
 from __future__ import annotations
 
 import ssl
-import warnings
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from relay import figures
+from relay import figures, old_tls
 from relay.durable import require_regular
 from relay.errors import RelayError
 
-# Level 0, because the signatures of TLS 1.0 and 1.1 rest on SHA-1 and MD5, which OpenSSL 3 takes at no other.
-_LEGACY_CIPHERS = "ALL:!aNULL:!eNULL:@SECLEVEL=0"
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for
 
 
@@ -30,11 +27,7 @@ def server_context(profile: str) -> ssl.SSLContext:
     if not (ssl.HAS_TLSv1 and ssl.HAS_TLSv1_1):
         raise RelayError(f"{ssl.OPENSSL_VERSION} has no TLS 1.0 and 1.1")
     try:
-        with warnings.catch_warnings():
-            # Python calls TLS 1.0 deprecated. So do we, but software that knows nothing newer has no choice.
-            warnings.filterwarnings("ignore", r"ssl\.TLSVersion\.TLSv1 is deprecated", DeprecationWarning)
-            context.minimum_version = ssl.TLSVersion.TLSv1
-        context.set_ciphers(_LEGACY_CIPHERS)
+        old_tls.allow(context)
     except (ValueError, ssl.SSLError):
         raise RelayError(f"{ssl.OPENSSL_VERSION} refuses TLS 1.0 and 1.1") from None
     return context

@@ -99,7 +99,9 @@ class SmtpUpstream(Section):
     )
     domain: HostName | None = setting(None, description="For a preset that needs it: your domain there.")
     region: Name | None = setting(None, description="For a preset that needs it: the region of the account.")
-    host: UpstreamHost = Field(description="The name or the address of the server; all its addresses are tried.")
+    host: UpstreamHost = Field(
+        description="The name or the address of the server; of a name, up to three addresses are tried in one attempt."
+    )
     tls: Literal["starttls", "implicit", "none"] = setting(
         "starttls", description="TLS: starttls (required), implicit or none."
     )
@@ -115,6 +117,11 @@ class SmtpUpstream(Section):
     )
     tls_certificate: FilePath | None = setting(None, description="A client certificate, a PEM file.")
     tls_key: FilePath | None = setting(None, description="Its private key, where that is not in the same file.")
+    tls_profile: Literal["modern", "legacy"] = setting(
+        "modern",
+        description="modern: TLS 1.2 and later; legacy: old cipher suites and short keys, 1.0 and 1.1 as well, for an "
+        "old server.",
+    )
     username: str | None = setting(
         None,
         min_length=1,
@@ -128,8 +135,8 @@ class SmtpUpstream(Section):
     oauth2: OAuth2 | None = setting(None, description="Where the tokens of auth xoauth2 come from.")
     auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"] = setting(
         _default_auth,
-        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5; "
-        "xoauth2, the default with oauth2: a token.",
+        description="How to log in; auto, the default with a username: the first offered of PLAIN, LOGIN, CRAM-MD5, "
+        "and the next one where that one itself is refused; xoauth2, the default with oauth2: a token.",
     )
     cleartext_auth: bool = setting(False, description="Log in although tls is none and the host is not this machine.")
     max_connections: Count = setting(_CONNECTIONS, description="Connections at the same time.")
@@ -213,6 +220,8 @@ class SmtpUpstream(Section):
                 if getattr(self, key) is not None:
                     hint = "write tls: starttls or tls: implicit"
                     yield Finding((key,), "no effect with tls: none", hint, tls)
+            if self.tls_profile != "modern":
+                yield Finding(("tls_profile",), "no effect with tls: none", "write tls: starttls or tls: implicit", tls)
         else:
             yield from _client_certificate(self.tls_certificate, self.tls_key)
 
@@ -270,6 +279,9 @@ class SmtpUpstream(Section):
         if self.tls != "none" and not self.tls_verify:
             problem = "anybody on the way can pretend to be this server, and read mail and password"
             yield Finding(("tls_verify",), problem, "name its authority with tls_ca instead")
+        if self.tls_profile == "legacy":
+            problem = "old cipher suites protect little: who records the connection may read mail and password later"
+            yield Finding(("tls_profile",), problem, "leave it out once the server knows TLS 1.2 with newer ones")
         if self.preset is not None:
             yield from self._unlike(preset.preset(self.preset))
         if self.oauth2 is not None:

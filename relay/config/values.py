@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from relay.mail.address import Address
+from relay.mail.domain import a_labels
 from relay.policy.client import Network
 from relay.policy.rate import Rate
 
@@ -241,6 +242,20 @@ def address(text: str) -> Address:
     ):
         raise BadValue("not a valid address", "write it like local-part@domain")
     return Address.of(text)
+
+
+def plain_address(text: str) -> Address:
+    """A bare address as every provider takes it: a domain beyond ASCII becomes its A-labels."""
+    domain = text.rpartition("@")[2]
+    if not domain.isascii() and ">" not in domain:
+        plain = a_labels(domain)
+        if plain is None:
+            raise BadValue("letters in the domain that no domain has", "write its xn--… form")
+        text = text.removesuffix(domain) + plain
+    found = address(text)
+    if not found.is_ascii:
+        raise BadValue("letters beyond ASCII before the @, which few providers take", "name a mailbox without them")
+    return found
 
 
 def host_name(text: str) -> str:

@@ -25,6 +25,7 @@ from relay.daemon.workers import Workers
 from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
 from relay.delivery.direct import Direct
+from relay.delivery.recipients import MostRecipients
 from relay.delivery.steady import Steady, WentBack
 from relay.delivery.summaries import Summaries
 from relay.delivery.upstream import Upstream
@@ -100,8 +101,10 @@ class House:
         config = self.config
         self.store = await wiring.open_store(config, self.observer)
         self.verdicts = Verdicts(self.store, observer=self.observer, now=wiring.now)
+        self.recipients = MostRecipients(self.store, observer=self.observer, now=wiring.now)
         try:
             await self.verdicts.load()
+            await self.recipients.load()
             self.accounts = Accounts(self.store, now=wiring.now, changed=self.wake)
             await self.accounts.load(wiring.terms(config, self.policy))
             for name in config.upstreams:
@@ -154,7 +157,13 @@ class House:
 
     def _upstream(self, name: str, config: model.Config) -> Upstream:
         return wiring.upstream(
-            name, config, store=self.store, shared=self.accounts, observer=self.observer, changed=self.wake
+            name,
+            config,
+            store=self.store,
+            shared=self.accounts,
+            recipients=self.recipients,
+            observer=self.observer,
+            changed=self.wake,
         )
 
     def _keep_warm(self) -> None:
@@ -202,10 +211,12 @@ class House:
     def _size_limit(self, routes: Iterable[Route]) -> int | None:
         """What the largest upstream of these routes takes, as far as that is known now."""
         return largest(
-            self.upstreams[name].transport.size_limit
-            for route in routes
-            for name in route.upstreams
-            if name in self.upstreams
+            [
+                self.upstreams[name].transport.size_limit
+                for route in routes
+                for name in route.upstreams
+                if name in self.upstreams
+            ]
         )
 
     def _has_space(self) -> bool:

@@ -120,6 +120,8 @@ def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:
             [PaceNow(used, limit.count, limit.seconds, limit.of_recipients) for limit, used in upstream.pace.used()]
         ),
         held_until=upstream.pace.held.until if upstream.pace.held is not None and not upstream.up else None,
+        max_recipients=upstream.limits.max_recipients,
+        max_recipients_until=upstream.learnt.until if upstream.learnt is not None else None,
     )
 
 

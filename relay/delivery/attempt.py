@@ -16,6 +16,7 @@ from relay.aside import aside
 from relay.delivery import hedge
 from relay.delivery.call import NOT_ASKED, Call, rendered
 from relay.delivery.hedge import Answers, ChangeWay, Claims, Stragglers, Way, hedged
+from relay.delivery.recipients import one_too_many
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import HedgeBegun, Observer
@@ -110,7 +111,7 @@ async def attempt(
             continue
         answered: list[tuple[str, Answers | None]] = []
         those = [one for one in _those_for(name, remaining, session_code) if (name, one.index) not in tried]
-        for part in _parts(those, upstream.limits.max_recipients):
+        for part in _parts(those, upstream, outcomes):
             if hedging is None:
                 answered = [(name, await call.transaction(upstream, part, insist=insist))]
             else:
@@ -178,9 +179,16 @@ def _beside(
     return None
 
 
-def _parts(pending: Sequence[Pending], most: int) -> Iterator[Sequence[Pending]]:
-    for start in range(0, len(pending), most):
-        yield pending[start : start + most]
+def _parts(pending: list[Pending], upstream: Upstream, outcomes: Mapping[int, Outcome]) -> Iterator[Sequence[Pending]]:
+    """So many at a time as `upstream` takes; those of a part that were too many come again, in smaller ones."""
+    if len(pending) == 1:
+        yield pending
+        return
+    while pending:
+        most = upstream.limits.max_recipients
+        part, pending = pending[:most], pending[most:]
+        yield part
+        pending += [one for one in part if one_too_many(outcomes.get(one.index))]
 
 
 def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
@@ -189,8 +197,10 @@ def _may_go_on(outcome: Outcome | None, session_code: bool) -> bool:
         return True
     if not isinstance(outcome, Deferred) or outcome.in_doubt:
         return _cannot_carry(outcome)
-    # An endpoint's answer is complete: whoever did not take it then will not have it.
-    return outcome.upstream_sick or outcome.stage is Stage.HTTP or (session_code and outcome.stage not in _IN_CONTENT)
+    # An endpoint's answer is complete: whoever did not take it then will not have it. Nor will who was one too many.
+    if outcome.upstream_sick or outcome.stage is Stage.HTTP or one_too_many(outcome):
+        return True
+    return session_code and outcome.stage not in _IN_CONTENT
 
 
 def _put_off(outcome: Outcome) -> Outcome:

@@ -24,11 +24,12 @@ from relay.aside import aside
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
-from relay.events import AttemptEnded, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
+from relay.events import AttemptEnded, DuplicatesRemoved, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.decide import LARGE_HEAD, Accept, Policy
 from relay.policy.match import View
+from relay.policy.refusal import speaks_of_form
 from relay.policy.rewriting import Rendered, render
 from relay.policy.rules import SenderRule
 from relay.policy.verdict import Sender, names_nobody_else
@@ -38,6 +39,7 @@ from relay.values import frozen
 
 PATIENCE_WITH_SESSION_CODES = 5.0  # seconds for everything before the body, on each way
 MOST_AT_ONCE = 10  # recipients of a message that leaves in one write with its envelope
+_SEND_AS = frozenset({"5.7.60", "5.2.252"})  # who logged in may not send as this sender: no recipient is meant
 NOT_ASKED = Deferred(Stage.CONNECT, Trouble.TRANSIENT, "no way takes it for now", upstream_sick=True)
 NOT_YET = Deferred(Stage.MAIL, Trouble.TRANSIENT, "whether its sender is taken is being found out with another message")
 
@@ -78,11 +80,15 @@ class Call:
         self, upstream: Upstream, part: Sequence[Pending], gate: Gate | None = None, *, insist: bool
     ) -> Answers | None:
         """The outcomes for `part`; None when nothing was tried. `gate` is asked before any content is sent."""
+        way, rule = _Way(upstream, insist, gate), self._decision.rule
         try:
-            outcomes = await self._converse(_Way(upstream, insist, gate), part)
+            if self._lease.entry.kind is Kind.BOUNCE:
+                return await self._bounce(way, part)
+            if rule is None or not rule.repairs:
+                return await self._send(way, part, self._rendered)
+            return await self._judged(way, part, rule)
         except Exception as error:  # noqa: BLE001  # bulkhead: what other recipients got must be recorded
             return self._broken(error, len(part))
-        return outcomes
 
     def _broken(self, error: Exception, recipients: int) -> Answers:
         """What becomes of those to whom we could not send for a fault of our own, or of the machine."""
@@ -95,12 +101,9 @@ class Call:
             Deferred(Stage.DOT, Trouble.TRANSIENT, "local error while sending the message", in_doubt=True),
         ) * recipients
 
-    async def _converse(self, way: _Way, part: Sequence[Pending]) -> Answers | None:
-        rule, entry = self._decision.rule, self._lease.entry
-        if entry.kind is Kind.BOUNCE:
-            return await self._bounce(way, part)
-        if rule is None or not rule.repairs:
-            return await self._send(way, part, self._rendered)
+    async def _judged(self, way: _Way, part: Sequence[Pending], rule: SenderRule) -> Answers | None:
+        """As the original sender, or as the repaired one, by what is known of this upstream."""
+        entry = self._lease.entry
         view = View(entry.submission)
         sender = Sender.of(view)
         async with self._verdicts.question(way.upstream.name, sender, waits=not entry.session_code) as its_turn:
@@ -133,7 +136,9 @@ class Call:
         if repaired.result != "repaired":  # the rule would change nothing
             return outcomes
         refusal = next(iter(refusals.values()))
-        lasting = _is_of_the_sender_alone(refusal, sender) and names_nobody_else(view)
+        lasting = (
+            _is_of_the_sender_alone(refusal, sender) and names_nobody_else(view) and not speaks_of_form(refusal.reply)
+        )
         if lasting:  # before the next try, which may have to wait
             await self._verdicts.refused(way.upstream.name, sender, refusal.reply, remember=rule.remember)
         outcomes = await self._again(way, part, outcomes, repaired)
@@ -185,8 +190,10 @@ class Call:
         entry = self._lease.entry
         route = self._decision.route
         envelope = entry.submission.envelope
+        if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
+            return None
         request = DeliveryRequest(
-            queue_id=entry.queue_id,
+            queue_id=entry.submission.queue_id,
             reverse_path=reverse_path or rendered.reverse_path,
             recipients=tuple([pending.recipient for pending in part]),
             head=rendered.head,
@@ -201,9 +208,10 @@ class Call:
             places=tuple([pending.index for pending in part]),
             at_once=self._bears_doubt(part),
         )
-        if not upstream.admits(insist=insist, session_code=entry.session_code, goes_on=goes_on):
-            return None
         self._tell_of_the_sender(rendered)
+        if rendered.repeated:
+            removed = rendered.signatures_removed
+            self._observer.observe(DuplicatesRemoved(entry.queue_id, upstream.name, rendered.repeated, removed))
         started = time.perf_counter()
         delivery = await upstream.deliver(
             request, priority=route.priority, schedule=route.schedule, insist=insist, goes_on=goes_on
@@ -214,9 +222,11 @@ class Call:
             return delivery.outcomes
         stage, trouble = _what_went_wrong(delivery.outcomes)
         seconds = time.perf_counter() - started
-        self._observer.observe(AttemptEnded(entry.queue_id, route.name, upstream.name, seconds, stage, trouble))
+        self._observer.observe(AttemptEnded(request.queue_id, route.name, upstream.name, seconds, stage, trouble))
         if stage is not None:
             self._tell_of_refusals(upstream.name, delivery.outcomes)
+            if delivery.room:
+                await upstream.learn(delivery.room)
         return delivery.outcomes
 
     def _bears_doubt(self, part: Sequence[Pending]) -> bool:
@@ -278,9 +288,12 @@ def _sender_refused(outcomes: Sequence[Outcome]) -> dict[int, Failed]:
 
 
 def _is_of_the_sender_alone(refusal: Failed, sender: Sender) -> bool:
-    """False where it may be one recipient that does not want this sender: said at RCPT, without the sender's name."""
+    """False where it may be one recipient that does not want this sender: said at RCPT, without the sender's name, and
+    not as what only the login may be refused for."""
+    if refusal.stage is not Stage.RCPT or refusal.reply.status in _SEND_AS:
+        return True
     names = {sender.author.lower(), sender.reverse_path.lower()} - {""}
-    return refusal.stage is not Stage.RCPT or any(name in refusal.reply.text.lower() for name in names)
+    return any(name in refusal.reply.text.lower() for name in names)
 
 
 def _what_went_wrong(outcomes: Sequence[Outcome]) -> tuple[Stage | None, Trouble | None]:

@@ -77,6 +77,11 @@ class Health:
         return self._aside_until is None
 
     @property
+    def at_ease(self) -> bool:
+        """True when nothing was wrong of late: it neither is set aside nor wants less."""
+        return self._aside_until is None and not self._throttled_until
+
+    @property
     def opens_in(self) -> float:
         """Seconds until it is no longer left alone; 0 now; infinite while a probe is under way."""
         if self._aside_until is None:
@@ -120,7 +125,7 @@ class Health:
 
     def admits(self, *, insist: bool = False) -> bool:
         """Whether it is not left alone now. `insist` goes past a pause, but not past one for a refused login."""
-        return self.opens_in == 0 or (insist and not self.refuses_login)
+        return self._aside_until is None or self.opens_in == 0 or (insist and not self.refuses_login)
 
     def begin(self, request: object, *, insist: bool = False, rested: bool = False) -> bool:
         """An attempt begins, unless it is left alone; the first after a pause is the probe. `rested`: nor does it
@@ -151,7 +156,8 @@ class Health:
         probe = self._probe is request
         news = epoch == self.epoch
         if sick is None:
-            self._went_through(request)
+            if self._met or self._blamed:
+                self._went_through(request)
         elif self._may_be_the_message(request, sick):
             if probe:
                 self._restore()  # it came so far

@@ -54,8 +54,12 @@ class Claim:
     async def use(self) -> None:
         """The transaction begins."""
         pace, self._pace = self._pace, None
-        if pace is not None:
+        if pace is None:
+            return
+        if pace.limits:
             await pace._use(self._recipients)
+        else:
+            pace._unclaim(self._recipients)
 
     def drop(self) -> None:
         """It does not."""

@@ -2,15 +2,21 @@
 
 Session codes come first, and where there are two places one of them is theirs. An upstream that says that there are
 too many connections is believed: one place less, and one more again for each five quiet minutes.
+
+What was sent and is not recorded yet, a crash repeats. However many routes lead to an account, that is no more than two
+messages of each of its connections: where the disk is slow, who wants a place waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 RECOVERS = 300.0  # seconds until a place that was given up is tried again
+REPEATED = 2  # messages of each connection that a crash may repeat
 
 
 class Idling(Protocol):
@@ -34,6 +40,7 @@ class Places:
         self._kept = 0
         self._lowered = 0
         self._taken = 0
+        self._unrecorded = 0  # messages that were sent
         self._waiting: list[tuple[bool, int, int, asyncio.Future[bool], object]] = []
         self._turn = 0
         self._recovery: asyncio.TimerHandle | None = None
@@ -60,11 +67,15 @@ class Places:
         return self._taken + sum(self.idle.values()) > self.allowed
 
     def there_is_one(self, *, session_code: bool) -> bool:
+        # One less: who leaves a place is among the unrecorded a moment later.
+        if self._taken + self._unrecorded >= REPEATED * self.allowed - 1:
+            return False
         return self._taken < (self.allowed if session_code or not self.keeps_one else self.allowed - 1)
 
     def take_now(self, *, session_code: bool) -> bool:
         """A place, if nobody has to be waited for."""
-        if not self.there_is_one(session_code=session_code):
+        busy = self._taken + self._unrecorded
+        if busy >= self._most - self._lowered - self._kept and not self.there_is_one(session_code=session_code):
             return False
         self._taken += 1
         return True
@@ -81,10 +92,8 @@ class Places:
         """A place for a connection that is there already."""
         self._taken += 1
 
-    async def take(self, owner: object, priority: int, deadline: float | None, *, session_code: bool) -> bool:
-        """Wait for a place; False when there was none in time, or `owner` is refused."""
-        if self.take_now(session_code=session_code):
-            return True
+    async def wait_for_one(self, owner: object, priority: int, deadline: float | None, *, session_code: bool) -> bool:
+        """Wait for a place, since there is none now; False when there was none in time, or `owner` is refused."""
         future: asyncio.Future[bool] = self._loop.create_future()
         self._turn += 1
         heapq.heappush(self._waiting, (not session_code, priority, self._turn, future, owner))
@@ -101,7 +110,19 @@ class Places:
 
     def leave(self) -> None:
         self._taken -= 1
-        self._hand_on()
+        if self._waiting:
+            self._hand_on()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Until what became of a message that was sent is recorded."""
+        self._unrecorded += 1
+        try:
+            yield
+        finally:
+            self._unrecorded -= 1
+            if self._waiting:
+                self._hand_on()
 
     def refuse(self, owner: object) -> None:
         """Who waits for a place of `owner` is sent away."""

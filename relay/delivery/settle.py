@@ -7,6 +7,7 @@ The judge of an attempt, in one table (the rest waits, the ends leave the queue)
     Failed                           failed      a bounce
     Deferred                         pending     the schedule says when
     Deferred before a transaction    pending     due at once: the upstream set aside is what holds it back
+    Deferred as one too many         pending     due at once: the others have left
     Deferred because of the account  pending     at MAIL, for the first time, the same; else the latest that the
                                                  schedule allows: this message may be what brings about such words
     the same, throttled at MAIL      pending     within a minute, and others first
@@ -35,6 +36,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from relay.delivery.notify import NOBODY, Audience, Notices, delay_is_to_be_told, notify
+from relay.delivery.recipients import one_too_many
 from relay.events import (
     EntryHeld,
     Event,
@@ -141,7 +143,7 @@ def settle(
         _judge(one, pending, outcome, next_attempt_at)
         for one, pending, outcome in zip(attempts, lease.pending, outcomes, strict=True)
     ]
-    if all(judgement.waits_for is None for judgement in judgements):
+    if next_attempt_at is not None and all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
     return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience)
 
@@ -194,12 +196,16 @@ def _settled(
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
     lease, policy = attempt.lease, attempt.policy
-    events = [judgement.event for judgement in judgements]
-    held = sum([judgement.result.state is State.HELD for judgement in judgements])
+    events, results, fates, held = list[Event](), list[Result](), list[Fate](), 0
+    for judgement in judgements:
+        events.append(judgement.event)
+        results.append(judgement.result)
+        held += judgement.result.state is State.HELD
+        if judgement.fate is not None:
+            fates.append(judgement.fate)
     if held:
         events.append(EntryHeld(lease.entry.queue_id, "", held, in_doubt=True))
     notices = Notices()
-    fates = [judgement.fate for judgement in judgements if judgement.fate is not None]
     if fates:
         told = _worth_telling(fates, policy, lease.entry.session_code)
         notices = notify(
@@ -216,7 +222,7 @@ def _settled(
             events.append(NotificationSuppressed(lease.entry.queue_id, "on_expire=drop"))
     settlement = Settlement(
         lease,
-        tuple([judgement.result for judgement in judgements]),
+        tuple(results),
         next_attempt_at,
         attempt.route.name if held or next_attempt_at is not None else None,
         notices.entries,
@@ -266,9 +272,9 @@ def _may_be_its_fault(outcome: Deferred) -> bool:
 
 
 def _says_nothing_of_the_message(attempt: Attempt, outcome: Deferred) -> bool:
-    """True before a transaction; and once at MAIL, where the account alone was the reason. Said again, or later, it may
-    be this message that brings it about."""
-    if outcome.stage in BEFORE_A_TRANSACTION:
+    """True before a transaction, and for who was one too many in one; and once at MAIL, where the account alone was the
+    reason. Said again, or later, it may be this message that brings it about."""
+    if outcome.stage in BEFORE_A_TRANSACTION or one_too_many(outcome):
         return True
     return _of_the_account(outcome) and outcome.stage is Stage.MAIL and attempt.lease.entry.attempts < 2
 

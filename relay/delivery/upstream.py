@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from relay.aside import aside
 from relay.delivery.account import Account
@@ -17,6 +18,7 @@ from relay.delivery.health import NEVER, Health, broken_off
 from relay.delivery.long_lines import LongLines
 from relay.delivery.pace import Claim
 from relay.delivery.pool import Pool
+from relay.delivery.recipients import Most, MostRecipients, divided, one_too_many
 from relay.delivery.warm import Warm
 from relay.events import MessageReencoded, Observer
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
@@ -39,8 +41,8 @@ class UpstreamLimits:
 
 class Upstream:
     """`transport` makes connections; `refusals` tells what its replies speak of; `changed` is called whenever
-    attempts may go on that could not before, or no longer can. `long_lines`: what is known about it and them; None:
-    they always go as they are."""
+    attempts may go on that could not before, or no longer can. `recipients` knows how many it takes in one transaction.
+    `long_lines`: what is known about it and them; None: they always go as they are."""
 
     def __init__(
         self,
@@ -49,12 +51,14 @@ class Upstream:
         *,
         refusals: Table,
         account: Account,
+        recipients: MostRecipients,
         observer: Observer,
         changed: Callable[[], None],
         long_lines: LongLines | None,
     ) -> None:
         self.transport = transport
         self._limits = limits
+        self._recipients = recipients
         self.refusals = refusals
         self.pace, self.places = account.pace, account.places
         self._observer = observer
@@ -81,9 +85,21 @@ class Upstream:
 
     @property
     def limits(self) -> UpstreamLimits:
-        """Its own, within what its account has: others that share the account may be stricter, also since a reload."""
-        most = self.pace.most_recipients
+        """Its own, within what its account has, where others may be stricter, also since a reload; and no more
+        recipients than it was found to take."""
+        most, learnt = self.pace.most_recipients, self.learnt
+        if learnt is not None:
+            most = min(most, learnt.recipients)
         return self._limits if most >= self._limits.max_recipients else replace(self._limits, max_recipients=most)
+
+    @property
+    def learnt(self) -> Most | None:
+        """How many recipients it takes in one transaction, where it refused more."""
+        return self._recipients.of(self.name)
+
+    async def learn(self, room: int) -> None:
+        """It takes that many recipients in one transaction."""
+        await self._recipients.learn(self.name, room)
 
     # Whether mail may go to it
 
@@ -99,7 +115,8 @@ class Upstream:
 
     def ready_in(self, *, session_code: bool = False) -> float:
         """Seconds until an attempt may be made, the pace of its account included."""
-        return max(self.opens_in, self.health.rests_for, self.pace.ready_in(session_code=session_code))
+        paced = self.pace.ready_in(session_code=session_code) if self.pace.limits else 0.0
+        return paced if self.health.at_ease else max(self.opens_in, self.health.rests_for, paced)
 
     @property
     def takes_later(self) -> bool:
@@ -133,6 +150,8 @@ class Upstream:
             return False
         if insist or goes_on:
             return self.health.admits(insist=insist)
+        if self.health.at_ease and not self.pace.limits:
+            return True
         return self.ready_in(session_code=session_code) == 0
 
     # Transactions
@@ -163,45 +182,37 @@ class Upstream:
                 return _no_place(request, "the account may send no more for now")
         if claim is None:
             return None
+        code, health, places = request.session_code, self.health, self.places
         try:
-            return await self._deliver(request, claim, deadline, priority, schedule, insist)
+            if self._closed or not health.begin(request, insist=insist):
+                return None
+            epoch = health.epoch
+            if not (
+                places.take_now(session_code=code)
+                or await places.wait_for_one(self, priority, deadline, session_code=code)
+            ):
+                return None if self._closed else _no_place(request, "no connection was free in time")
+            self._busy += 1
+            try:
+                if epoch != health.epoch:
+                    if self._closed or not health.begin(request, insist=insist, rested=True):
+                        return None
+                    epoch = health.epoch
+                delivery = await self._in_lines(request, claim, deadline)
+            finally:
+                self._busy -= 1
+                places.leave()
+                if len(self._active) + len(self.pool.idle) > places.allowed:
+                    self.pool.let_go()
+                self.bell.ring()
+            if not self._closed:
+                health.judge(request, epoch, delivery.sick, schedule, session_code=code)
+            elif delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
+                return None
+            return delivery
         finally:
             claim.drop()
-            self.health.end(request)
-
-    async def _deliver(
-        self,
-        request: DeliveryRequest,
-        claim: Claim,
-        deadline: float | None,
-        priority: int,
-        schedule: Schedule,
-        insist: bool,
-    ) -> Delivery | None:
-        if self._closed or not self.health.begin(request, insist=insist):
-            return None
-        epoch = self.health.epoch
-        code = request.session_code
-        if not await self.places.take(self, priority, deadline, session_code=code):
-            return None if self._closed else _no_place(request, "no connection was free in time")
-        self._busy += 1
-        try:
-            if epoch != self.health.epoch:
-                if self._closed or not self.health.begin(request, insist=insist, rested=True):
-                    return None
-                epoch = self.health.epoch
-            delivery = await self._in_lines(request, claim, deadline)
-        finally:
-            self._busy -= 1
-            self.places.leave()
-            if len(self._active) + len(self.pool.idle) > self.places.allowed:
-                self.pool.let_go()
-            self.bell.ring()
-        if not self._closed:
-            self.health.judge(request, epoch, delivery.sick, schedule, session_code=code)
-        elif delivery.sick is not None and delivery.sick.stage in BEFORE_A_TRANSACTION:
-            return None
-        return delivery
+            health.end(request)
 
     async def _wait_for_pace(self, request: DeliveryRequest, deadline: float | None) -> Claim | None:
         """A claim ahead of everybody else's, once it may be used; None when that takes too long."""
@@ -246,32 +257,38 @@ class Upstream:
         """Whether a refusal is of a kind that comes and goes here, so that one alone is not believed."""
         return self.refusals.tell(refusal.stage, refusal.reply).confirm
 
-    async def _read(self, delivery: Delivery) -> Delivery:
+    async def _read(self, said: Delivery, *, split: bool = True) -> Delivery:
         """The delivery with the classes of its refusals: what speaks of the account speaks of the upstream."""
-        if all(type(outcome) is Delivered for outcome in delivery.outcomes):
-            return delivery
-        judge = self.refusals.judge
-        if len(delivery.outcomes) > MANY:
-            outcomes = await aside(lambda: tuple(map(judge, delivery.outcomes)))
+        for outcome in said.outcomes:
+            if type(outcome) is not Delivered:
+                break
         else:
-            outcomes = tuple(map(judge, delivery.outcomes))
-        sick = delivery.sick if delivery.sick is None else judge(delivery.sick)
+            return said
+        judge = partial(self.refusals.judge, split=split)
+        if len(said.outcomes) > MANY:
+            outcomes = await aside(lambda: tuple(map(judge, said.outcomes)))
+        else:
+            outcomes = tuple(map(judge, said.outcomes))
+        sick = said.sick if said.sick is None else judge(said.sick)
         if sick is None:
             sick = next((one for one in outcomes if isinstance(one, Deferred) and one.upstream_sick), None)
         assert sick is None or isinstance(sick, Deferred)
-        return replace(delivery, outcomes=outcomes, sick=sick)
+        delivery = replace(said, outcomes=outcomes, sick=sick)
+        if not any(map(one_too_many, outcomes)):
+            return delivery
+        return divided(delivery) or await self._read(said, split=False)
 
     async def _in_lines(self, request: DeliveryRequest, claim: Claim, deadline: float | None) -> Delivery:
         """The transaction, read; where a line was too long, at once a second one without long lines."""
         long_lines = self._long_lines
-        if long_lines is None:
-            return await self._read(await self._transaction(request, claim, deadline))
-        if await long_lines.encode():
-            return await self._read(await self._transaction(replace(request, encode_long_lines=True), claim, deadline))
+        if long_lines is not None and await long_lines.encode():
+            request, long_lines = replace(request, encode_long_lines=True), None
         said = await self._transaction(request, claim, deadline)
         first = await self._read(said)
+        if first is said or long_lines is None or said.sick is not None or self._closed:
+            return first
         again = [place for place, outcome in enumerate(first.outcomes) if _refused_for_a_line(outcome)]
-        if not again or said.sick is not None or self._closed:
+        if not again:
             return first
         recipients = tuple([request.recipients[place] for place in again])
         request = replace(request, recipients=recipients, encode_long_lines=True)
@@ -281,7 +298,7 @@ class Upstream:
         outcomes = list(first.outcomes)
         for place, outcome in zip(again, second.outcomes, strict=True):
             outcomes[place] = outcome
-        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick)
+        return replace(second, outcomes=tuple(outcomes), sick=second.sick or first.sick, room=second.room or first.room)
 
     async def _once_more(self, request: DeliveryRequest, deadline: float | None) -> Delivery:
         """A second transaction, which counts as well."""
@@ -301,13 +318,23 @@ class Upstream:
         idle = self.pool.take(session_code=request.session_code)
         if idle is not None:
             delivery = await self._transact(idle, request, claim, deadline)
-            if self._closed or not _connection_was_stale(delivery):
+            if type(delivery.outcomes[0]) is Delivered or self._closed or not self._is_to_be_replaced(delivery):
                 return delivery
-            # It timed out over there while it lay idle; that is no failure of the upstream.
+            # It timed out over there while it lay idle, or has done its share; that is no failure of the upstream.
+            idle.abort()
         connection = await self._connect(deadline)
         if isinstance(connection, Deferred):
             return Delivery((connection,) * len(request.recipients), connection)
         return await self._transact(connection, request, claim, deadline)
+
+    def _is_to_be_replaced(self, delivery: Delivery) -> bool:
+        """True for a connection that was stale, and for one that is used up: where even the first recipient was one too
+        many, they are counted over the connection."""
+        if delivery.sick is not None and _connection_was_stale(delivery.sick):
+            return True
+        outcomes = map(self.refusals.judge, delivery.outcomes)
+        too_many = all(one_too_many(outcome) and outcome.stage is Stage.RCPT for outcome in outcomes)
+        return too_many and not delivery.taken
 
     async def _connect(self, deadline: float | None) -> Connection | Deferred:
         try:
@@ -437,13 +464,12 @@ def _no_place(request: DeliveryRequest, why: str) -> Delivery:
     return Delivery((Deferred(Stage.CONNECT, Trouble.TIMEOUT, why),) * len(request.recipients))
 
 
-def _connection_was_stale(delivery: Delivery) -> bool:
+def _connection_was_stale(sick: Deferred) -> bool:
     """True when nothing of the message went out: the connection had been closed, or was closed with 421.
 
     What an endpoint may have got goes again at once all the same: with the same key it is the same message.
     """
-    sick = delivery.sick
-    if sick is None or sick.stage not in (Stage.MAIL, Stage.HTTP):
+    if sick.stage not in (Stage.MAIL, Stage.HTTP):
         return False
     if sick.stage is Stage.MAIL and sick.in_doubt:  # the message had left with its envelope
         return False

@@ -5,10 +5,10 @@ the store, by priority and age. While older mail waits in the store, or every up
 pace of its account allows no more, the door is told that there is no room, so that fresh mail queues up behind it.
 Over the pace mail waits in the store, where its order is kept: no more is leased than may leave.
 
-One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next,
-so that a crash can repeat at most one message for each connection. None of them is cancelled to stop it:
-a task that dies between the store's answer and its own next step takes leases with it. A sweeper ends what
-outlived its lifetime while it waited, and what an operator has returned to its sender.
+One feeder fills a short queue, runners empty it; a runner settles one message before it takes the next, and `places`
+bounds how many of all routes are not settled yet, since a crash repeats them. No runner is cancelled to stop it: a task
+that dies between the store's answer and its own next step takes leases with it. A sweeper ends what outlived its
+lifetime while it waited, and what an operator has returned to its sender.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import field
 from datetime import datetime
 from functools import partial
@@ -161,8 +162,13 @@ class Worker:
 
     def _may_leave(self) -> int:
         """How many more the pace of the way that mail goes now allows; 0 when all are set aside."""
-        way = next((upstream for upstream in self._ways() or () if upstream.up), None)
-        return 0 if way is None or way.ready_in() > 0 else way.pace.room()
+        house = self._house
+        route = house.policy().routes.get(self.route)
+        for name in route.upstreams if route is not None else ():
+            way = house.upstreams.get(name)
+            if way is not None and way.health.up:
+                return way.pace.room() if way.admits() else 0
+        return 0
 
     def _enqueue(self, lease: Lease, decision: Accept | None, policy: Policy | None) -> None:
         self._ready.append((lease, decision, policy))
@@ -337,7 +343,7 @@ class Worker:
                 await self._give_back([lease, *self._empty()])
                 return
             attempted = Attempted((NOT_ASKED,) * len(lease.pending), "")
-        await self._commit(await self.judged(lease, attempted, decision, policy))
+        await self._record(lease, attempted, decision, policy)
 
     async def judged(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> Settled:
         """What an attempt has changed, to be recorded; `told` follows the commit."""
@@ -404,7 +410,7 @@ class Worker:
             await self._give_back([lease])
             self._house.ring(self.route)  # my successor's, after a reload
         else:
-            await self._commit(await self.judged(lease, attempted, decision, policy))
+            await self._record(lease, attempted, decision, policy)
 
     # The store
 
@@ -420,12 +426,20 @@ class Worker:
         await self._insist(lambda: self._house.store.give_back(leases))
         self.make_due()
 
+    async def _record(self, lease: Lease, attempted: Attempted, decision: Accept, policy: Policy) -> None:
+        """Judge an attempt, and settle it."""
+        upstream = self._house.upstreams.get(attempted.upstream)
+        with nullcontext() if upstream is None else upstream.places.recording():
+            await self._commit(await self.judged(lease, attempted, decision, policy))
+
     async def _commit(self, settled: Settled) -> None:
         window, told = self._house.window, settled.settlement.told
-        # Messages at once: whoever settles next has to know. Lines once the store has them, where a summary looks.
-        window.note([one for one in told if not one.line])
+        if told:
+            # Messages at once: whoever settles next has to know. Lines once the store has them, where a summary looks.
+            window.note([one for one in told if not one.line])
         if await self._settle(settled.settlement):
-            window.note([one for one in told if one.line])
+            if told:
+                window.note([one for one in told if one.line])
             self.told(settled)
 
     def told(self, settled: Settled) -> None:
@@ -443,15 +457,22 @@ class Worker:
 
     async def _settle(self, settlement: Settlement) -> bool:
         """Record it; False when that was not possible before the relay had to stop."""
-        if await self._insist(lambda: self._house.store.settle(settlement)):
+        try:
+            for route in await self._house.store.settle(settlement):
+                self._house.ring(route)
+            return True
+        except StoreUnavailable:
+            pass
+        if await self._insist(lambda: self._house.store.settle(settlement), failed=True):
             return True
         queue_id = settlement.lease.entry.queue_id
         text = f"{queue_id}: what became of it could not be recorded: it is tried again, and may arrive twice"
         self._house.observer.observe(Warned(text))
         return False
 
-    async def _insist(self, operation: Callable[[], Awaitable[Sequence[str]]]) -> bool:
-        """What an upstream did has happened: it is recorded however often the store must be asked.
+    async def _insist(self, operation: Callable[[], Awaitable[Sequence[str]]], *, failed: bool = False) -> bool:
+        """What an upstream did has happened: it is recorded however often the store must be asked. `failed`: it was
+        asked once.
 
         The routes that it gives back are rung: an operator's wish made mail due there.
 
@@ -460,16 +481,18 @@ class Worker:
         """
         tries = 0
         while True:
-            try:
-                for route in await operation():
-                    self._house.ring(route)
-                return True
-            except StoreUnavailable:
+            if failed:
                 if self._house.stopping():
                     tries += 1
                     if tries > LAST_TRIES:
                         return False
                 await asyncio.sleep(STORE_PAUSE)
+            try:
+                for route in await operation():
+                    self._house.ring(route)
+                return True
+            except StoreUnavailable:
+                failed = True
 
 
 def _asked(ways: Sequence[Upstream]) -> Iterator[Upstream]:
@@ -482,8 +505,10 @@ def _asked(ways: Sequence[Upstream]) -> Iterator[Upstream]:
 
 def _nothing_to_tell(lease: Lease, attempted: Attempted) -> bool:
     """True when no notification can come of it: everybody got the message, and nobody asked to hear so."""
-    delivered = all(type(outcome) is Delivered for outcome in attempted.outcomes)
-    return delivered and not any(pending.recipient.notify for pending in lease.pending)
+    for outcome, pending in zip(attempted.outcomes, lease.pending, strict=True):
+        if type(outcome) is not Delivered or pending.recipient.notify:
+            return False
+    return True
 
 
 def _held(pending: Pending, outcome: Outcome | None, upstream: str) -> Result:

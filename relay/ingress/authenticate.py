@@ -1,5 +1,7 @@
 """AUTH at the door: PLAIN and LOGIN (RFC 4954, RFC 4616), tolerant in case and order.
 
+CRAM-MD5 (RFC 2195) is there only where no password is checked: for that it would have to be kept readable.
+
 The dialogue is a coroutine over three things the session lends it; it never logs or keeps a password.
 """
 
@@ -13,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from relay.ingress import replies
 from relay.values import frozen
 
-OFFERED = b"PLAIN LOGIN"
+_OFFERED = {"any": b"PLAIN LOGIN CRAM-MD5", "users": b"PLAIN LOGIN"}
 
 
 @frozen
@@ -24,6 +26,11 @@ class Tried:
     result: str
     user: str = ""
     mechanism: str = "other"
+
+
+def offered(auth: str) -> bytes:
+    """The mechanisms of a listener whose `auth` is "any" or "users"."""
+    return _OFFERED[auth]
 
 
 class _Stop(Exception):
@@ -52,6 +59,9 @@ async def authenticate(
         elif mechanism == b"LOGIN":
             user = _text(_decode(initial) if initial is not None else await _asked(ask, replies.ASK_USERNAME))
             password = _text(await _asked(ask, replies.ASK_PASSWORD))
+        elif mechanism == b"CRAM-MD5" and verify is None:
+            answered = _text(await _asked(ask, replies.ASK_DIGEST))
+            user, password = answered.rpartition(" ")[0] or answered, ""
         else:
             return Tried(replies.UNKNOWN_MECHANISM, "error")
     except _Stop as stop:

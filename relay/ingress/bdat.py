@@ -101,7 +101,7 @@ class Chunking(Intake):
     async def _lose_chunks(self) -> None:
         """The session ends between two chunks: the message was not taken."""
         if self._chunks is not None:
-            self._refuse_content("aborted", replies.ABORTED)
+            self._refuse_content("aborted", replies.aborted(self._too_slow if self._ended == "timeout" else ""))
             await self._forget_chunks(b"")
 
 

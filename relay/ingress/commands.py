@@ -17,27 +17,25 @@ class Commands(Secured):
     """The part of a session that knows the verbs."""
 
     def smtp_HELO(self, argument: bytes) -> bytes | Awaitable[bytes]:
-        return self._greet(argument, esmtp=False) or self._reset(b"250 %b\r\n" % self._hostname)
+        self._greet(argument, esmtp=False)
+        return self._reset(b"250 %b\r\n" % self._hostname)
 
     def smtp_EHLO(self, argument: bytes) -> bytes | Awaitable[bytes]:
-        refusal = self._greet(argument, esmtp=True)
-        if refusal is not None:
-            return refusal
+        self._greet(argument, esmtp=True)
         starttls = self._settings.tls == "starttls" and self._tls is None
         return self._reset(
-            greeting.capabilities(self._settings, size=self._largest, starttls=starttls, auth=self._auth_offered)
+            greeting.capabilities(self._settings, size=self._largest(), starttls=starttls, auth=self._auth_offered)
         )
 
-    def _greet(self, argument: bytes, *, esmtp: bool) -> bytes | None:
-        """Remember who it is; None, or a refusal."""
+    def _greet(self, argument: bytes, *, esmtp: bool) -> None:
+        """Remember who it is; some have no name to give."""
         if not argument:
-            return replies.BAD_SYNTAX
+            self._transaction.quirks.add(Quirk.EMPTY_HELO)
         if not self.session.extended_smtp and self._sent_ahead:
             self._transaction.quirks.add(Quirk.EARLY_PIPELINING)
         self.session.host_name = sanitise(argument[:255].decode("ascii", "replace")).replace("\ufffd", "?")
         self.session.extended_smtp = esmtp
         self._peer = None
-        return None
 
     @property
     def _hostname(self) -> bytes:
@@ -47,7 +45,7 @@ class Commands(Secured):
         settings = self._settings
         limits = settings.limits
         if limits.messages is not None and self._messages >= limits.messages:
-            self._ended = "limit"
+            self._ended, self._limit = "limit", "limits.messages"
             return replies.TOO_MANY_MESSAGES
         if not self._door.space():
             return self._refuse_content("store_failed", replies.STORE_FULL)
@@ -58,14 +56,14 @@ class Commands(Secured):
             self._notice_haste()
         rate = limits.client_rate
         if rate is not None and not self._door.client_rates.take(self._client, rate, self.loop.time()):
-            self._ended = "limit"
+            self._ended, self._limit = "limit", "limits.client_rate"
             return self._refuse_content("limited", replies.over_rate(rate.count, rate.seconds))
         return reply
 
     def _notice_haste(self) -> None:
         """A transaction begins without EHLO."""
         noticed = self._transaction.quirks
-        if not self.session.host_name:
+        if self.session.host_name is None:
             noticed.add(Quirk.NO_HELO)
         if self._sent_ahead:
             noticed.add(Quirk.EARLY_PIPELINING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.ingress.authenticate import OFFERED
+from relay.ingress.authenticate import offered
 from relay.ingress.settings import ListenerSettings
 
 
@@ -21,7 +21,8 @@ def capabilities(settings: ListenerSettings, *, size: int, starttls: bool, auth:
     if starttls:
         lines.append(b"STARTTLS")
     if auth:
-        lines.append(b"AUTH " + OFFERED)
-        lines.append(b"AUTH=" + OFFERED)  # what old Outlook looks for
+        mechanisms = offered(settings.auth)
+        lines.append(b"AUTH " + mechanisms)
+        lines.append(b"AUTH=" + mechanisms)  # what old Outlook looks for
     lines.append(b"HELP")
     return b"".join([b"250-%b\r\n" % line for line in lines[:-1]]) + b"250 %b\r\n" % lines[-1]

@@ -18,7 +18,7 @@ from relay.events import ClientDescribed, MessageRefused, QuirksTolerated
 from relay.ingress import quirks, replies
 from relay.ingress.data import ContentReader
 from relay.ingress.door import Door
-from relay.ingress.limits import too_slow
+from relay.ingress.limits import PAUSE, PAUSES, too_slow
 from relay.ingress.settings import IN_MEMORY
 from relay.ingress.smtp import Wire
 from relay.ingress.transaction import Transaction
@@ -46,12 +46,14 @@ class Intake(Wire):
             memory=door.memory,
         )
         self._client = ""
+        self._pauses = 0.0  # seconds, of the content that is being read
+        self._limit = ""  # the key of the listener by which the session ends
         self._tls: str | None = None
         self._peer: Peer | None = None
         self._messages = 0
+        self._cure = ""  # what to do about the 5xx to be said, for the log
         self._excused = False  # the 5xx to be said is no error of the client, but an upstream's
 
-    @property
     def _largest(self) -> int:
         """The largest message that the listener takes, and some upstream as well."""
         upstreams = self._door.size_limit()
@@ -63,6 +65,7 @@ class Intake(Wire):
         settings = self._settings
         self._since = self.loop.time()
         self._deadline = self._since + settings.limits.data
+        self._pauses = 0.0
         return kind(
             limit=settings.max_message_size,
             in_memory=max(IN_MEMORY, settings.limits.header_size),
@@ -89,16 +92,38 @@ class Intake(Wire):
         if reader is not None and not reader.ended:
             if not self._reading:  # the spool file is behind, not the client
                 return self._tick
-            if too_slow(reader.received, now - self._since, rate=self._settings.limits.data_rate):
+            self._limit = self._passed(reader.received, now)
+            if self._limit:
                 return 0.0
         return self._deadline - now
+
+    def _go_on(self) -> None:
+        """Content came, and the time for more begins. A pause that was long is none of the client's speed."""
+        now, allowed = self.loop.time(), self._settings.limits.data
+        silent = now - self._deadline + allowed
+        if silent > PAUSE:
+            self._since += silent
+            self._pauses += silent
+        self._deadline = now + allowed
+
+    def _passed(self, received: int, now: float) -> str:
+        """The limit that the client has passed within content, as the key of the listener; "" for none."""
+        limits = self._settings.limits
+        silent = now - self._deadline + limits.data
+        pause = silent if silent > PAUSE else 0.0
+        if silent >= limits.data or self._pauses + pause > PAUSES * limits.data:
+            return "limits.data"
+        return "limits.data_rate" if too_slow(received, now - self._since - pause, rate=limits.data_rate) else ""
 
     async def _take_content(self) -> bytes:
         """Read the content that `_reader` gets, keep the message, and give the reply to the final dot."""
         reader = self._reader
         assert reader is not None
+        trouble = None
         try:
-            return await self._conclude(reader, await self._read_content(reader))
+            if not reader.ended or reader.pieces:
+                trouble = await self._read_content(reader)
+            return await self._conclude(reader, trouble)
         finally:
             await self._end_content(reader)
 
@@ -215,9 +240,9 @@ class Intake(Wire):
         """None when the content is whole and within bounds; else the reply (b"" when nobody hears it)."""
         if not reader.ended:
             if reader.hopeless:
-                self._ended = "limit"
+                self._ended, self._limit = "limit", "max_message_size"
                 return self._refuse_content("rejected_size", replies.TOO_LARGE)
-            self._refuse_content("aborted", replies.ABORTED)
+            self._refuse_content("aborted", replies.aborted(self._too_slow if self._ended == "timeout" else ""))
             return b""
         if reader.too_large:
             return self._refuse_content("rejected_size", replies.TOO_LARGE)
@@ -232,6 +257,20 @@ class Intake(Wire):
         if reader.header_too_long or len(reader.head) > limits.header_size or fields > limits.header_fields:
             return self._refuse_content("rejected_size", replies.HEADER_TOO_LARGE)
         return None
+
+    @property
+    def _too_slow(self) -> str:
+        """By which limit a session ended for its time."""
+        limits = self._settings.limits
+        match self._limit:
+            case "limits.data_rate":
+                return f"it came slower than limits.data_rate ({limits.data_rate} octets a second)"
+            case "limits.data":
+                return (
+                    f"the client was silent for longer than limits.data ({limits.data:g} s; all pauses: {PAUSES} times)"
+                )
+            case _:
+                return f"no command came within limits.command ({limits.command:g} s)"
 
     def _refuse_content(self, result: str, reply: bytes) -> bytes:
         transaction = self._transaction

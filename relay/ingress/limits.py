@@ -12,6 +12,8 @@ MEMORY_IN_ALL = 16 * 1024 * 1024  # 32 are promised: much of it is there twice f
 SPOOLING_IN_ALL = 2 * 1024 * 1024  # on the way to spool files, while all together hold too much
 ENVELOPES_IN_ALL = 16 * 1024 * 1024
 ENVELOPE_AT_LEAST = 32 * 1024  # of one transaction, while all together hold too much: a hundred recipients
+PAUSE = 10.0  # seconds of silence within content; a longer one does not count for the speed
+PAUSES = 4  # times `limits.data`: so long all pauses of a message may be together
 FREE_SECONDS = 60.0  # of content, before its average speed counts
 
 

@@ -23,6 +23,7 @@ from datetime import datetime
 from math import inf
 from pathlib import Path
 from traceback import format_exception
+from typing import Literal
 
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import ExceptionCaught, MessageRefused, Observer, QuirksTolerated, Warned
@@ -31,6 +32,7 @@ from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import BAD, Claimed, Folder
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
 from relay.mail.content import Content, MemoryContent
+from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
 from relay.mail.submission import Peer, Submission
 from relay.queue.content import FileContent
@@ -60,6 +62,7 @@ class PickupSettings:
     max_message_size: int
     header_size: int
     header_fields: int
+    dots: Literal["auto", "doubled", "plain"]
 
 
 class Pickup:
@@ -228,6 +231,7 @@ class Pickup:
             self.taken += 1
             self._kept.add(one.queue_id)
             tolerated = quirks.of_head(file.head, size=content.size, smtputf8=envelope.smtputf8)
+            tolerated |= {Quirk.NUL} if file.nul else quirks.NONE
             if tolerated:
                 self._observer.observe(QuirksTolerated(self.settings.name, PEER.address, tuple(sorted(tolerated))))
             await self._on_disk(self._folder.remove, one)
@@ -243,7 +247,7 @@ class Pickup:
     async def _read(self, one: Claimed) -> tuple[PickupFile, Content]:
         """The message; large content goes to a spool file."""
         settings = self.settings
-        bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields)
+        bounds = Bounds(settings.max_message_size, settings.header_size, settings.header_fields, settings.dots)
         descriptor = -1
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)
@@ -313,6 +317,7 @@ class Pickup:
             self._settle_later(error)
             return False
         del self._aside[one]
+        self._folder.lying += 1  # until it is counted again
         if not explained:
             said = sanitise(f"{one.shown}: {reason}", 400)
             self._observer.observe(

@@ -9,24 +9,23 @@ import re
 
 from relay.ingress.data import ContentReader
 from relay.mail.header import unfold
+from relay.mail.once import ONCE
 from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
 
 NONE: frozenset[Quirk] = frozenset()
 LONGEST_NAME = 255
 
-_FIELDS = (
-    (Quirk.NO_FROM, b"\nfrom:", re.compile(rb"\nfrom[ \t]*:")),
-    (Quirk.NO_DATE, b"\ndate:", re.compile(rb"\ndate[ \t]*:")),
-    (Quirk.NO_MESSAGE_ID, b"\nmessage-id:", re.compile(rb"\nmessage-id[ \t]*:")),
-)
+_WANTED = {b"from": Quirk.NO_FROM, b"date": Quirk.NO_DATE, b"message-id": Quirk.NO_MESSAGE_ID}
+_NAMES = re.compile(rb"\n(" + b"|".join(sorted(ONCE)) + rb")[ \t]*+:")
 _SOFTWARE = re.compile(rb"\n(?:x-mailer|user-agent)[ \t]*:(.*(?:\n[ \t].*)*)")
 
 
 def of_content(reader: ContentReader, *, announced: int, smtputf8: bool) -> frozenset[Quirk]:
     """The quirks of a message that `reader` read; size (0: not known) and SMTPUTF8 as MAIL announced them."""
     found = of_head(reader.head, size=reader.size, smtputf8=smtputf8)
-    if reader.bare_lf or reader.bare_cr or reader.long_line or reader.lf_dot or 0 < announced < reader.size:
+    odd = reader.bare_lf or reader.bare_cr or reader.long_line or reader.lf_dot or reader.nul
+    if odd or 0 < announced < reader.size:
         # SIZE counts line ends as they were sent (an LF is one octet), and no dots that were stuffed.
         octets = min(reader.size, reader.received - 3)
         seen = {
@@ -34,6 +33,7 @@ def of_content(reader: ContentReader, *, announced: int, smtputf8: bool) -> froz
             Quirk.BARE_CR: reader.bare_cr,
             Quirk.LF_DOT: reader.lf_dot,
             Quirk.LONG_LINE: reader.long_line,
+            Quirk.NUL: reader.nul,
             Quirk.SIZE_TOO_SMALL: 0 < announced < octets,
         }
         found |= {quirk for quirk, is_so in seen.items() if is_so}
@@ -42,10 +42,13 @@ def of_content(reader: ContentReader, *, announced: int, smtputf8: bool) -> froz
 
 def of_head(head: bytes, *, size: int, smtputf8: bool = False) -> frozenset[Quirk]:
     """The quirks of a header block, in front of a message of `size` octets."""
-    lower = b"\n" + head.lower()
-    if b"\nfrom:" in lower and b"\ndate:" in lower and b"\nmessage-id:" in lower and (smtputf8 or head.isascii()):
+    names = _NAMES.findall(b"\n" + head.lower())
+    there = set(names)
+    if len(there) == len(names) and there.issuperset(_WANTED) and (smtputf8 or head.isascii()):
         return NONE
-    quirks = {quirk for quirk, usual, field in _FIELDS if usual not in lower and not field.search(lower)}
+    quirks = {quirk for name, quirk in _WANTED.items() if name not in there}
+    if len(there) < len(names):
+        quirks.add(Quirk.DUPLICATE_FIELD)
     if not head and size:
         quirks.add(Quirk.NO_HEADER)
     if not smtputf8 and not head.isascii():

@@ -19,6 +19,7 @@ AUTHENTICATED = b"235 2.7.0 Authenticated\r\n"
 ASK_USERNAME = b"334 VXNlcm5hbWU6\r\n"
 ASK_PASSWORD = b"334 UGFzc3dvcmQ6\r\n"
 ASK_RESPONSE = b"334 \r\n"
+ASK_DIGEST = b"334 PDFAcmVsYXk+\r\n"  # <1@relay>, always: no password is checked
 
 SHUTTING_DOWN = b"421 4.3.2 Shutting down\r\n"
 TOO_MANY_SESSIONS = b"421 4.7.0 Too many connections\r\n"
@@ -68,9 +69,17 @@ def bare(*, lf: bool, cr: bool) -> bytes:
     return BARE_LF_AND_CR if lf and cr else BARE_LF if lf else BARE_CR
 
 
+def aborted(why: str) -> bytes:
+    """The message did not come to its end, by which limit."""
+    return ABORTED[:-2] + f": {why}".encode() + b"\r\n" if why else ABORTED
+
+
 def over_rate(count: int, seconds: float) -> bytes:
     """A client sent more messages than it may."""
-    return b"421 4.7.0 Too many messages from your address, at most %d in %d seconds\r\n" % (count, seconds)
+    return b"421 4.7.0 Too many messages from your address, at most %d in %d seconds\r\n" % (
+        count,
+        seconds,
+    )
 
 
 def unkept(error: StoreUnavailable) -> bytes:

@@ -11,7 +11,7 @@ import math
 import ssl
 
 from relay.events import AuthenticationJudged
-from relay.ingress import replies
+from relay.ingress import cures, replies
 from relay.ingress.authenticate import Tried, authenticate
 from relay.ingress.bdat import Chunking
 from relay.ingress.door import Door
@@ -56,6 +56,7 @@ class Secured(Chunking):
     async def smtp_STARTTLS(self, argument: bytes) -> bytes:
         settings = self._settings
         if settings.tls != "starttls" or settings.tls_context is None:
+            self._cure = cures.NO_STARTTLS if self._tls is None else ""
             return replies.NOT_IMPLEMENTED
         if argument:
             return replies.BAD_SYNTAX
@@ -96,12 +97,14 @@ class Secured(Chunking):
     async def smtp_AUTH(self, argument: bytes) -> bytes:
         settings, door = self._settings, self._door
         if settings.auth == "none":
+            self._cure = cures.NO_AUTH
             return replies.NOT_IMPLEMENTED
         if self.session.auth_data is not None:
             return replies.AUTHENTICATED_ALREADY
         if self._transaction.open:
             return replies.NO_AUTH_IN_MAIL
         if not self._auth_offered:
+            self._cure = cures.of_auth_in_clear(settings.tls)
             return replies.AUTH_NEEDS_TLS
         if door.auth_tries.refuses(self._client, self.loop.time()):
             self._ended = "errors"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from relay.events import CommandRefused, ConnectionAccepted, ConnectionDenied, ExceptionCaught, SessionEnded
-from relay.ingress import replies
+from relay.ingress import cures, replies
 from relay.ingress.bdat import Chunking
 from relay.ingress.commands import Commands
 from relay.ingress.door import Door
@@ -68,7 +68,7 @@ class Session(Commands):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader is not None and not reader.ended:
-            self._expect(self._settings.limits.data)
+            self._go_on()
             reader.feed(data)
             if reader.queued and (reader.queued > WRITES_BEHIND or self._door.memory.scarce):
                 self._pause()
@@ -118,7 +118,8 @@ class Session(Commands):
         except Exception as error:  # noqa: BLE001  # bulkhead: a bug ends no session and loses no mail
             if self._in_handshake:
                 self._ended = "reset"
-                text = sanitise(str(error) or type(error).__name__, 200)
+                said = str(error) or type(error).__name__
+                text = "; ".join(filter(None, (sanitise(said, 200), cures.of_handshake(said))))
                 door.observer.observe(ConnectionDenied(self._settings.name, self._client, "tls_error", text))
             else:
                 self._report(error)
@@ -133,13 +134,14 @@ class Session(Commands):
         """None, or the reply that turns the client away."""
         door, settings = self._door, self._settings
         if self._client != LOCAL and not allowed(self._client, settings.allow):
-            door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_address"))
+            door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_address", "not in allow"))
             return replies.NOT_ALLOWED
         if door.stopping:
             return replies.SHUTTING_DOWN
         limits = settings.limits
         if not door.sessions.enter(self._client, most=limits.sessions, most_per_client=limits.per_client):
-            door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_limit"))
+            key = "sessions" if door.sessions.total >= limits.sessions else "per_client"
+            door.observer.observe(ConnectionDenied(settings.name, self._client, "denied_limit", f"limits.{key}"))
             return replies.TOO_MANY_SESSIONS
         self._entered = True
         door.observer.observe(ConnectionAccepted(settings.name, self._client))
@@ -164,7 +166,8 @@ class Session(Commands):
                 self._transaction.quirks.add(Quirk.NO_QUIT)
             if self._transaction.quirks:
                 self._tell_quirks()
-            door.observer.observe(SessionEnded(self._settings.name, self._client, why, self._messages))
+            limit = self._limit or ("limits.command" if why == "timeout" else "")
+            door.observer.observe(SessionEnded(self._settings.name, self._client, why, self._messages, limit))
         if self.transport is not None:
             transport = self.transport
             transport.close()
@@ -259,7 +262,7 @@ class Session(Commands):
             self._ended = "errors"
             return replies.LINE_TOO_LONG
         if not self.session.host_name and begins_binary(self._buffer):
-            return self._not_smtp(b"")
+            return self._begin_of_tls(b"") if self._buffer[0] == cures.TLS_HANDSHAKE else self._not_smtp(b"")
         return b""
 
     def _told(self, verb: str, reply: bytes, *, told: bool = False) -> bytes:
@@ -283,7 +286,8 @@ class Session(Commands):
             if not verb:  # a line end too many, behind a command or the final dot: an answer would be one too many
                 return "other", self._say_nothing, argument
             if not self.session.host_name and is_stranger(verb):
-                return "other", self._not_smtp, argument
+                early = verb[0] == cures.TLS_HANDSHAKE
+                return "other", self._begin_of_tls if early else self._not_smtp, argument
             return "other", self._unknown, argument
         if 0 in argument and verb != b"BDAT":
             return name, self._bad_octet, argument
@@ -292,7 +296,7 @@ class Session(Commands):
             return name, self._say_tls_required, argument
         if settings.auth == "users" and self.session.auth_data is None and verb not in WITHOUT_AUTH:
             return name, self._say_auth_required, argument
-        return name, method.__get__(self), argument.strip(b" \t")
+        return name, method.__get__(self), argument.lstrip(b" \t")
 
     def _erred(self, reply: bytes, verb: str, *, told: bool = False) -> bytes:
         """Count an error, and tell of it unless it was `told`; too many end the session."""
@@ -302,11 +306,13 @@ class Session(Commands):
         self._errors += 1
         if not told:
             code, status, text = reply.decode("utf-8", "replace").rstrip().split(" ", 2)
+            text = f"{sanitise(text, 200)}{self._cure and f': {self._cure}'}"
             self._door.observer.observe(
-                CommandRefused(self._settings.name, self._client, verb, int(code), status, sanitise(text, 200))
+                CommandRefused(self._settings.name, self._client, verb, int(code), status, text)
             )
+            self._cure = ""
         if self._errors >= self._settings.limits.errors and not self._ended:
-            self._ended = "errors"
+            self._ended, self._limit = "errors", "limits.errors"
             return reply + replies.TOO_MANY_ERRORS
         return reply
 
@@ -345,10 +351,13 @@ class Session(Commands):
     def _bad_octet(self, _argument: bytes) -> bytes:
         return replies.BAD_SYNTAX
 
-    def _not_smtp(self, _argument: bytes) -> bytes:
+    def _not_smtp(self, _argument: bytes, cure: str = "") -> bytes:
         self._ended = "errors"
-        self._door.observer.observe(ConnectionDenied(self._settings.name, self._client, "not_smtp"))
+        self._door.observer.observe(ConnectionDenied(self._settings.name, self._client, "not_smtp", cure))
         return replies.NOT_SMTP
+
+    def _begin_of_tls(self, argument: bytes) -> bytes:
+        return self._not_smtp(argument, cures.of_early_tls(self._settings.tls))
 
     def _say_tls_required(self, _argument: bytes) -> bytes:
         return replies.TLS_REQUIRED

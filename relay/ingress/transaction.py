@@ -7,6 +7,7 @@ sends them must not be turned away for it. What was tolerated is told as quirks.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -69,15 +70,15 @@ class Transaction:
         self._ret: str | None = None
         self._envid: str | None = None
 
-    def mail(self, argument: bytes, *, largest: int) -> bytes:
-        """MAIL: a transaction begins. SIZE beyond `largest` is refused here (RFC 1870, section 6.1)."""
+    def mail(self, argument: bytes, *, largest: Callable[[], int]) -> bytes:
+        """MAIL: a transaction begins. SIZE beyond `largest()` is refused here (RFC 1870, section 6.1)."""
         if self.open:
             return replies.NESTED_MAIL
         try:
             sender = path.parse(argument)
         except path.PathError as error:
             return _about_sender(error.reply).to_bytes()
-        if argument[:1] not in b"fF":
+        if argument[:1].lower() != b"f":
             return replies.BAD_SYNTAX
         self.reset()
         quirks = sender.quirks
@@ -100,7 +101,7 @@ class Transaction:
         return replies.SENDER_OK
 
     def _take_parameters(
-        self, parameters: tuple[tuple[str, bytes | None], ...], largest: int
+        self, parameters: tuple[tuple[str, bytes | None], ...], largest: Callable[[], int]
     ) -> tuple[bytes | None, set[Quirk]]:
         """A refusal or None, and the quirks."""
         quirks = set[Quirk]()
@@ -109,7 +110,7 @@ class Transaction:
                 if not value.isdigit() or len(value) > 20:
                     return replies.BAD_SYNTAX, quirks
                 self.size = int(value)
-                if self.size > largest:
+                if self.size > largest():
                     return replies.TOO_LARGE, quirks
             elif key == "SMTPUTF8":
                 self._smtputf8 = self.smtputf8_asked = True

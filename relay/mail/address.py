@@ -6,6 +6,7 @@ quotes included.
 
 from __future__ import annotations
 
+from relay.mail.domain import a_labels
 from relay.values import frozen
 
 
@@ -30,8 +31,15 @@ class Address:
 
     @property
     def is_ascii(self) -> bool:
-        """False when only an SMTPUTF8 transaction can carry it (RFC 6531)."""
         return self.local.isascii() and self.domain.isascii()
+
+    @property
+    def in_ascii(self) -> Address | None:
+        """The same mailbox, its domain as A-labels; None when only an SMTPUTF8 transaction can carry it (RFC 6531)."""
+        if self.is_ascii:
+            return self
+        domain = a_labels(self.domain) if self.local.isascii() else None
+        return None if domain is None else Address(self.local, domain)
 
 
 def lower(text: str) -> str:

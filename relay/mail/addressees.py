@@ -37,7 +37,7 @@ def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
     found: dict[Address, None] = {}
     for name in _RESENT if _is_resent(header) else _PLAIN:
         for field in header.all(name):
-            mailboxes = author.parse(value(field))
+            mailboxes = author.parse(value(field), local=bool(domain))
             for one in mailboxes:
                 address = usable(one, domain)
                 if address is not None:
@@ -58,7 +58,7 @@ def reverse_path(header: Header, *, domain: str = "") -> Address | None:
         written = value(field) if field is not None else b""
         if name == b"return-path" and written == b"<>":
             return None
-        for one in author.parse(written):
+        for one in author.parse(written, local=bool(domain)):
             address = usable(one, domain)
             if address is not None:
                 return address

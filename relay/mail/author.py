@@ -1,7 +1,9 @@
 """Authors: the mailboxes of From, Sender, Reply-To and the like (RFC 5322, section 3.4), as they are really written.
 
 Tolerant: groups, comments, quoted local parts, encoded words (also with commas in them), folds,
-raw octets, obsolete routes, semicolons between mailboxes, quotes and brackets that never close.
+raw octets, obsolete routes, semicolons between mailboxes, quotes and brackets that never close. Words without an
+address that stand before a mailbox belong to its name, since much software quotes no comma, but for `Jan, a@b.nl`; an
+address may stand in quotes, in square brackets or behind `mailto:`.
 Iterative and linear: nothing recurses, and after `LIMIT` mailboxes the rest is not looked at.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from html import unescape
 from typing import NamedTuple
 
 from relay.mail.encoding import decode, text, unquoted
@@ -21,7 +24,7 @@ LARGEST_FROM = 16 * 1024  # octets of them
 _CACHED = 1024  # octets; longer values are rare and would only fill the cache
 
 # What nearly all software writes, in one match: "Jan" <jan@example.nl>, Jan <jan@example.nl>, jan@example.nl.
-_DOT_ATOM = rb"[\w!#$%&'*+/=?^`{|}~.-]{1,64}+@[\w.-]{1,255}+"
+_DOT_ATOM = rb"[\w!#$%&'*+/=?^`{|}~.-]{1,64}+@[\w.-]{1,255}+(?<!\.)"
 _SIMPLE = re.compile(
     rb'(?:(?:"([^"\\=]*+)"|([\w !#$%&\'*+/^`{|}~.-]*+)) ?<(' + _DOT_ATOM + rb")>|(" + _DOT_ATOM + rb"))\Z"
 )
@@ -36,10 +39,15 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _IN_COMMENT = re.compile(rb"[()]|\\.", re.DOTALL)
+_UNSEEN = "\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff"  # copied with an address from web pages, and part of none
 _ADDRESS = re.compile(
-    r'(?:[^\s\x00-\x20\x7f-\x9f"(),:;<>@\[\\\]]{1,256}|"(?:[^"\\\x00-\x1f\x7f-\x9f]|\\[ -~]){1,256}")'
-    r"@(?:[^\s\x00-,/:-@\[-^`{-\x9f]{1,255}|\[[0-9A-Za-z:.-]{1,64}\])\Z"
+    r'(?:[^\s\x00-\x20\x7f-\x9f"(),:;<>@\[\\\]' + _UNSEEN + r']{1,256}|"(?:[^"\\\x00-\x1f\x7f-\x9f]|\\[ -~]){1,256}")'
+    r"@(?:[^\s\x00-,/:-@\[-^`{-\x9f" + _UNSEEN + r"]{1,255}(?<!\.)|\[[0-9A-Za-z:.-]{1,64}\])\Z"
 )
+_STRAY = re.compile(f"[{_UNSEEN}]+")
+_LINK = re.compile(r"(?:mailto|smtp):", re.IGNORECASE)  # a link, and the type of an address as Exchange writes it
+_BETWEEN = " \t,;:|/<>[(\"'-"  # a name and its address
+_LOOSE = re.compile(r'[^\s"(),:;<>\[\]?]++')
 
 # What RFC 5322, section 3.4, calls a mailbox, and nothing that another reader could take for another one: no comment
 # in a comment, no bracket or @ in it, no route, no group. Dots in a name and octets beyond ASCII are read alike by all.
@@ -62,22 +70,23 @@ class Author(NamedTuple):
     address: str | None
 
 
-def parse(value: bytes) -> tuple[Author, ...]:
+def parse(value: bytes, *, local: bool = False) -> tuple[Author, ...]:
     """The mailboxes of an address-list value, in order; those of groups among them.
 
     An old-style comment `jan@example.nl (Jan)` is a name. A mailbox without a usable address keeps
-    what is written as its name.
+    what is written as its name. `local`: a word alone may name a mailbox of this machine, as in `Beheer <root>` or
+    `root (admin@example.nl)`, and is the name of a mailbox without an address then.
     """
-    return _cached(value) if len(value) <= _CACHED else _parse(value)
+    return _cached(value, local) if len(value) <= _CACHED else _parse(value, local)
 
 
-def _parse(value: bytes) -> tuple[Author, ...]:
+def _parse(value: bytes, local: bool) -> tuple[Author, ...]:
     value = unfold(value)
     simple = _SIMPLE.match(value)
     if simple:
         quoted, plain, address, bare = simple.groups()
         return (Author(text(quoted or plain or b"").strip(), (address or bare).decode("ascii")),)
-    return tuple(_Reader(value).mailboxes())
+    return tuple(_Reader(value, local=local).mailboxes())
 
 
 _cached = lru_cache(maxsize=256)(_parse)
@@ -86,13 +95,36 @@ _cached = lru_cache(maxsize=256)(_parse)
 def authors_of(values: Sequence[bytes]) -> tuple[Author, ...]:
     """The mailboxes of all From `values` of a message, in order.
 
-    There are none where they take more than `LARGEST_FROM` octets or are more than `MOST_AUTHORS`: nobody writes
-    that, and reading it for each rule would keep others waiting.
+    Where none of them has a usable address, those that a reader of the message would see in them: within encoded
+    words, quotes, or what was escaped for HTML. There are none where they take more than `LARGEST_FROM` octets or are
+    more than `MOST_AUTHORS`: nobody writes that, and reading it for each rule would keep others waiting.
     """
     if sum(map(len, values)) > LARGEST_FROM:
         return ()
     found = tuple([author for value in values for author in parse(value)])
+    if found and not (found[0].address or any(author.address for author in found)):
+        found = tuple([author for value in values for author in _seen(unescape(decode(value)))]) or found
     return found if len(found) <= MOST_AUTHORS else ()
+
+
+def _seen(shown: str) -> list[Author]:
+    """The addresses in ASCII that stand anywhere in a text, each with what stands before it as its name."""
+    found: list[Author] = []
+    end = 0
+    for word in _LOOSE.finditer(shown):
+        address = _address(word[0].encode()) if "@" in word[0] and word[0].isascii() else None
+        if address:
+            found.append(Author(_name(shown[end : word.start()]), address))
+            end = word.end()
+    return found
+
+
+def _name(written: str) -> str:
+    """A name that stood before an address, without what stood between them."""
+    name = written.rstrip(_BETWEEN)
+    if written[len(name) :].startswith(":"):
+        name = name[:-6] if name.lower().endswith("mailto") else name[:-4] if name.lower().endswith("smtp") else name
+    return name.rstrip(_BETWEEN).strip(" \t,;:<>\"'])")
 
 
 def unambiguous(value: bytes) -> int:
@@ -126,19 +158,25 @@ def plain(fields: Sequence[Field]) -> int:
 
 
 class _Reader:
-    """Reads one value from left to right; the words since the last separator are the mailbox under way."""
+    """Reads one value from left to right; the words since the last mailbox are the one under way.
 
-    def __init__(self, value: bytes) -> None:
+    Behind a separator they may be words of a name still, so they are kept until an address comes, or none.
+    """
+
+    def __init__(self, value: bytes, *, local: bool) -> None:
         self._value = value
+        self._local = local
         self._last_semicolon = value.rfind(b";")
         self._found: list[Author] = []
         self._clear()
 
     def _clear(self) -> None:
         self._words: list[tuple[bytes, bytes]] = []  # as written, and without quotes
+        self._pieces: list[int] = []  # where separators stand in them
         self._comments: list[bytes] = []
         self._angle: list[bytes] | None = None  # what stands between < and >
         self._in_angle = False
+        self._again: str | None = None  # the address in brackets right before
 
     def mailboxes(self) -> list[Author]:
         value, position, length = self._value, 0, len(self._value)
@@ -167,7 +205,7 @@ class _Reader:
             else:
                 self._word(written, written)
         self._end()
-        return self._found
+        return self._found[:LIMIT]
 
     def _word(self, written: bytes, plain: bytes) -> None:
         if self._in_angle and self._angle is not None:
@@ -180,45 +218,111 @@ class _Reader:
             # In an obsolete route `<@one,@two:jan@example.nl>` a comma separates nothing.
             if written == b"," and self._in_angle and self._angle and self._angle[0].startswith(b"@"):
                 self._angle.append(written)
+            elif self._angle is None and "@" not in _text(self._piece):
+                self._pieces.append(len(self._words))
+                self._words.append((written, written))
             else:
                 self._end()
         elif written == b"<":
-            self._angle, self._in_angle = [], True
+            self._open()
         elif written == b">" and self._angle is not None:
             self._in_angle = False
         elif written == b":" and not self._in_angle and self._angle is None and position <= self._last_semicolon:
-            self._clear()  # the name of a group; without a semicolon to end it, a colon is a colon
+            # What stands before it is the name of a group; without a semicolon to end it, a colon is a colon.
+            del self._words[self._begin :], self._comments[:]
+            self._end()
         else:
             self._word(written, written)
 
+    @property
+    def _begin(self) -> int:
+        """Where the words behind the last separator begin."""
+        return self._pieces[-1] + 1 if self._pieces else 0
+
+    @property
+    def _piece(self) -> list[tuple[bytes, bytes]]:
+        return self._words[self._begin :]
+
+    def _open(self) -> None:
+        """A bracket opens: behind another one, which is a mailbox by itself, or had something else in it."""
+        if self._angle is not None and not self._in_angle:
+            before = _address(_joined(self._angle))
+            if before:
+                self._end()
+                self._again = before
+            else:
+                self._words += [(word, word) for word in self._angle]
+        self._angle, self._in_angle = [], True
+
     def _end(self) -> None:
         """The mailbox under way is complete."""
-        name = decode(b"".join([plain for _, plain in self._words])).strip()
         comment = decode(b" ".join(self._comments)).strip()
         if self._angle is not None:
-            written = _joined(self._angle)
-            address = _address(written)
-            self._add(name or comment or ("" if address else decode(written)), address)
+            self._end_of_angle(_joined(self._angle), comment)
         else:
-            address = _address(_joined([written for written, _ in self._words]))
-            if address:
+            address = _address(_joined([written for written, _ in self._piece]))
+            if address:  # without a name: what stands before it may be a mailbox of its own
+                del self._words[self._begin :]
+                if self._pieces:
+                    self._words.pop()
+                    self._pieces.pop()
+                    self._apart("")
                 self._add(comment, address)
-            elif name or comment:
-                self._add(*self._without_brackets(name or comment))
+            elif "@" in _text(self._piece):
+                self._without_brackets(_text(self._words[: self._begin]), self._piece, comment)
+            elif not self._local and (address := _address(_joined([b" ".join(self._comments)]))):
+                self._add(_text(self._words), address)
+            else:
+                self._apart(comment)
         self._clear()
 
-    def _without_brackets(self, name: str) -> Author:
-        """`Jan jan@example.nl`, as some software writes it: the first word that is an address."""
-        for place, (written, _) in enumerate(self._words):
-            address = _address(written) if b"@" in written else None
-            if address:
-                rest = self._words[:place] + self._words[place + 1 :]
-                return Author(decode(b"".join([plain for _, plain in rest])).strip(), address)
-        return Author(name, None)
+    def _end_of_angle(self, written: bytes, comment: str) -> None:
+        name, address = _text(self._words), _address(written)
+        if address:
+            if name or comment or address != self._again:
+                self._add(name or comment, address)
+        elif b"@" in written or "@" not in name:
+            is_local = self._local and b" " not in written
+            self._add((is_local and decode(written)) or name or comment or decode(written), None)
+        else:  # `jan@example.nl <Jan>`
+            self._without_brackets("", [*self._words, (b" ", b" "), (written, written)], comment)
+
+    def _apart(self, comment: str) -> None:
+        """No address came: each piece is a mailbox without one."""
+        begin = 0
+        for end in [*self._pieces, len(self._words)]:
+            self._add(_text(self._words[begin:end]) or (comment if not self._pieces else ""), None)
+            begin = end + 1
+
+    def _without_brackets(self, name: str, words: list[tuple[bytes, bytes]], comment: str) -> None:
+        """`Jan jan@example.nl`, as some software writes it: each word that is an address is one, with the words before
+        it, or all others where it is the only one."""
+        found = [
+            (place, address)
+            for place, (written, plain) in enumerate(words)
+            if b"@" in written and (address := _address(plain))
+        ]
+        if not found:
+            self._add(", ".join(filter(None, [name, _text(words)])) or comment, None)
+        begin = 0
+        for place, address in found:
+            own = words[begin:place] + (words[place + 1 :] if len(found) == 1 else [])
+            self._add(", ".join(filter(None, [name, _name(_text(own))])), address)
+            name, begin = "", place + 1
 
     def _add(self, name: str, address: str | None) -> None:
         if name or address:
             self._found.append(Author(name, address))
+
+
+def _text(words: list[tuple[bytes, bytes]]) -> str:
+    """Words as a name, without separators around it; a semicolon behind it may end `&quot;`. What is quoted is none."""
+    begin, end = 0, len(words)
+    while begin < end and not words[begin][0].strip(b" \t,;"):
+        begin += 1
+    while end > begin and not words[end - 1][0].strip(b" \t,"):
+        end -= 1
+    return decode(b"".join([plain for _, plain in words[begin:end]])).strip(" \t")
 
 
 def _end_of_comment(value: bytes, position: int) -> int:
@@ -254,4 +358,12 @@ def _address(written: bytes) -> str | None:
         address = written.decode()
     except UnicodeDecodeError:
         return None  # RFC 6532 allows UTF-8 and nothing else
+    if _ADDRESS.match(address):
+        return address
+    address = _STRAY.sub("", address).strip()
+    if address[:1] + address[-1:] in ("''", "[]"):
+        address = address[1:-1]
+    if link := _LINK.match(address):
+        address = address[link.end() :].partition("?")[0]
+    address = address.rstrip(".")
     return address if _ADDRESS.match(address) else None

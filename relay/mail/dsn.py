@@ -163,8 +163,8 @@ def _status(fate: Fate) -> str:
 
 
 def _typed(address: Address) -> str:
-    """The address with its type; 7-bit even where it is not (RFC 6533, section 3)."""
-    text = sanitise(str(address))
+    """The address with its type, its domain as A-labels; 7-bit even where it is not (RFC 6533, section 3)."""
+    text = sanitise(str(address.in_ascii or address))
     if text.isascii():
         return f"rfc822; {text}"
     return "utf-8; " + "".join(c if c.isascii() and c not in "\\+=" else f"\\x{{{ord(c):X}}}" for c in text)
@@ -178,7 +178,7 @@ def _unxtext(xtext: str) -> str:
 def folded(name: str, text: str) -> str:
     """A field of printable ASCII, folded at spaces; a word longer than a line may be is cut."""
     text = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
-    words = [word[at : at + 500] for word in text.split() for at in range(0, len(word), 500)]
+    words = [word[at : at + 900] for word in text.split() for at in range(0, len(word), 900)]
     return "\r\n ".join(textwrap.wrap(f"{name}: {' '.join(words)}", 76, break_long_words=False, break_on_hyphens=False))
 
 

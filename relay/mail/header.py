@@ -49,9 +49,9 @@ def value(field: Field) -> bytes:
 def unfold(raw: bytes) -> bytes:
     """`raw` in one line (RFC 5322, section 2.2.3): folds are undone; stray line ends become spaces."""
     raw = raw.strip(b" \t\r\n")
-    if b"\n" in raw:
+    if raw.find(b"\n") >= 0:
         raw = _FOLD.sub(b"", raw).replace(b"\n", b" ")
-    return raw.replace(b"\r", b" ") if b"\r" in raw else raw
+    return raw.replace(b"\r", b" ")
 
 
 def folded(name: bytes, words: Sequence[bytes]) -> bytes:

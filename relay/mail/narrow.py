@@ -1,40 +1,82 @@
 """Header fields made to fit a narrow way: ASCII, and lines of at most 998 octets. Only where that is safe.
 
-Raw 8-bit octets become encoded words (RFC 2047) in fields that are text, and in display names where the whole field is
-a plain list of mailboxes with ASCII addresses. Anywhere else (parameters, comments, groups, fields nobody knows) an
-encoded word would mean something else or nothing, so the octets stay. Lines are folded at white space, which
-unfolding gives back as it was; where there is none, the line stays.
+Domains beyond ASCII become A-labels in fields of addresses. Raw 8-bit octets become encoded words (RFC 2047) in fields
+that are text, and in display names where the whole field is a plain list of mailboxes. Anywhere else (parameters,
+comments, groups, local parts, fields nobody knows) an encoded word would mean something else or nothing, so the octets
+stay. Lines are folded at white space, which unfolding gives back as it was, behind the commas between addresses, and
+between the identifiers of References; where there is none of these, the line stays.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 
+from relay.mail.domain import a_labels
 from relay.mail.encoding import decode, encode_phrase, unquoted
 from relay.mail.header import folded, unfold
-from relay.mail.mime import name_of
+from relay.mail.mime import fields, name_of
+from relay.mail.signature import without_broken
 
 LONGEST = 998
 _TEXTS = frozenset({b"subject", b"comments", b"content-description"})
 _MAILBOXES = frozenset(
-    {b"from", b"sender", b"reply-to", b"to", b"cc"}
-    | {b"resent-from", b"resent-sender", b"resent-reply-to", b"resent-to", b"resent-cc"}
+    {b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"x-original-from", b"return-path", b"errors-to"}
+    | {b"resent-from", b"resent-sender", b"resent-reply-to", b"resent-to", b"resent-cc", b"resent-bcc"}
+    | {b"disposition-notification-to", b"return-receipt-to", b"mail-followup-to", b"mail-reply-to"}
 )
-_DOT_ATOM = rb"[\w!#$%&'*+/=?^`{|}~.-]++@[\w.-]++"
+_IDENTIFIERS = frozenset({b"references", b"in-reply-to"})
+# What has an end is one word, whatever is in it; a comment may have comments in it.
+_QUOTED = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_COMMENT = rb"\([^()\\]*+(?:(?:\\.|\([^()\\]*+(?:\\.[^()\\]*+)*\))[^()\\]*+)*\)"
+_WORD = _QUOTED + rb"|" + _COMMENT + rb"|<[^<>]*+>|\[[^\[\]]*+\]|=\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?="
+_ADDRESS = rb"(?:[\w!#$%&'*+/=?^`{|}~.\x80-\xff-]++|" + _QUOTED + rb")@(?:[\w.\x80-\xff-]++|\[[\w:.]++\])"
 _MAILBOX = re.compile(
-    rb'[ \t]*+(?:(?P<phrase>"[^"\\]*+(?:\\.[^"\\]*+)*"|[^"<>()\[\]:;,@\\]*+)<(?P<address>' + _DOT_ATOM + rb")>"
-    rb"|(?P<bare>" + _DOT_ATOM + rb"))[ \t]*+(?:,|\Z)"
+    rb"[ \t]*+(?:(?P<phrase>" + _QUOTED + rb"[ \t]*+|[^\"<>()\[\]:;,@\\]*+)<(?P<address>" + _ADDRESS + rb")>"
+    rb"|(?P<bare>" + _ADDRESS + rb"))[ \t]*+(?:,|\Z)",
+    re.DOTALL,
 )
-# Before white space that stands between two words.
-_PLACE = re.compile(rb"(?<=[^ \t])(?=[ \t]++[^ \t\r\n])")
+_DOMAIN = re.compile(rb"@([\w.-]*+[\x80-\xff][\w.\x80-\xff-]*+)")
+_OF_ADDRESS = re.compile(_QUOTED + rb"|" + _COMMENT + rb"|" + _DOMAIN.pattern + rb'|(?P<endless>["(].*)', re.DOTALL)
+# Places where a line may end: before white space between two words, behind a comma between two addresses, between two
+# identifiers. Behind what has no end, nobody knows what a comma means.
+_BLANK = re.compile(rb"(?<=[^ \t\r\n])(?=[ \t]++[^ \t\r\n])")
+_COMMA = re.compile(_WORD + rb'|(?P<place>,(?=[^ \t\r\n]))|(?P<endless>["(<\[])', re.DOTALL)
+_IDENTIFIER = re.compile(rb'<(?:[^<>"\s]|"[^"\r\n]*+")*>,?(?=<)')
+
+
+def header_in_ascii(head: bytes, *, texts: bool) -> tuple[bytes, int]:
+    """The header block `head` with its domains as A-labels, and, where `texts` are wanted so as well, in ASCII as far
+    as that is safe; and how many signatures that broke, which are removed."""
+    before, end = fields(head)
+    after = [in_ascii(field) if texts else domains_in_ascii(field) for field in before]
+    changed = {name_of(old) for old, new in zip(before, after, strict=True) if old != new}
+    kept = without_broken(after, changed)
+    return b"".join(kept) + end, len(after) - len(kept)
+
+
+def domains_in_ascii(field: bytes) -> bytes:
+    """`field`, one complete field, with the domains of its addresses as A-labels where they have such a form."""
+    return field if field.isascii() or name_of(field) not in _MAILBOXES else _OF_ADDRESS.sub(_replaced, field)
+
+
+def _replaced(found: re.Match[bytes]) -> bytes:
+    return _DOMAIN.sub(_a_labels, found[0]) if found["endless"] else _a_labels(found)
+
+
+def _a_labels(found: re.Match[bytes]) -> bytes:
+    try:
+        written = a_labels(found[1].decode()) if found[1] else None
+    except UnicodeDecodeError:
+        written = None
+    return found[0] if written is None else b"@" + written.encode()
 
 
 def in_ascii(field: bytes) -> bytes:
     """`field`, one complete field, in ASCII where that is safe; else as it came."""
-    if field.isascii():
-        return field
+    field = domains_in_ascii(field)
     kind = name_of(field)
-    if kind not in _TEXTS and kind not in _MAILBOXES:
+    if field.isascii() or (kind not in _TEXTS and kind not in _MAILBOXES):
         return field
     name, _, raw = field.partition(b":")
     if kind in _TEXTS:
@@ -65,30 +107,37 @@ def _mailboxes(value: bytes) -> list[bytes]:
 
 
 def in_short_lines(field: bytes) -> bytes:
-    """`field` with lines over 998 octets folded, where they have white space."""
+    """`field` with lines over 998 octets folded, where there are places for it."""
     if len(field) <= LONGEST:
         return field
     lines = field.split(b"\r\n")
     if max(map(len, lines)) <= LONGEST:
         return field
-    return b"\r\n".join([piece for line in lines for piece in _pieces(line)])
+    places, pieces, begin = _places(field), [], 0
+    for line in lines:
+        end = begin + len(line)
+        here = places[bisect_right(places, (begin,)) : bisect_left(places, (end,))] if len(line) > LONGEST else ()
+        lead, last = b"", (begin, b"")
+        for place in (*here, (end, b"")):
+            if len(lead) + place[0] - begin > LONGEST and last[0] > begin:
+                pieces.append(lead + field[begin : last[0]])
+                begin, lead = last
+            last = place
+        pieces.append(lead + field[begin:end])
+        begin = end + len(b"\r\n")
+    return b"\r\n".join(pieces)
 
 
-def _pieces(line: bytes) -> list[bytes]:
-    """`line` in pieces of at most 998 octets, as far as there are places to cut; none leaves the name alone."""
-    if len(line) <= LONGEST:
-        return [line]
-    begin, place, first = 0, 0, line.find(b":") + 1
-    pieces: list[bytes] = []
-    for found in _PLACE.finditer(line):
-        at = found.start()
-        if at <= first:
-            continue
-        if at - begin > LONGEST and place > begin:
-            pieces.append(line[begin:place])
-            begin = place
-        place = at
-    if len(line) - begin > LONGEST and place > begin:
-        pieces.append(line[begin:place])
-        begin = place
-    return [*pieces, line[begin:]]
+def _places(field: bytes) -> list[tuple[int, bytes]]:
+    """Where a line may end, in order, each with the blank that the next one begins with if it has none."""
+    kind, value = name_of(field), field.find(b":") + 1  # a name alone is no line
+    places = [(found.start(), b"") for found in _BLANK.finditer(field, value + 1)]
+    if kind in _MAILBOXES:
+        for found in _COMMA.finditer(field, value):
+            if found["endless"]:
+                break
+            if found["place"]:
+                places.append((found.end(), b" "))
+    elif kind in _IDENTIFIERS:
+        places += [(found.end(), b" ") for found in _IDENTIFIER.finditer(field, value)]
+    return sorted(places)

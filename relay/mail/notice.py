@@ -61,7 +61,8 @@ def encoded(name: str, text: str) -> str:
 
 
 def addr_spec(address: Address) -> str:
-    """The address as it may stand in a header field (RFC 5322, section 3.4.1)."""
+    """The address as it may stand in a header field (RFC 5322, section 3.4.1), in ASCII where it has such a form."""
+    address = address.in_ascii or address
     local = sanitise(address.local)
     if not (_PLAIN_LOCAL.match(local) or _QUOTED_LOCAL.match(local)):
         local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -52,6 +52,7 @@ class Refusal(StrEnum):
     THROTTLED = "throttled"
     QUOTA = "quota"
     AUTH = "auth"
+    TOO_MANY = "too-many-recipients"
     RECIPIENT = "recipient-refused"
     CONTENT = "content-refused"
     TOO_LARGE = "too-large"

@@ -1,8 +1,8 @@
 """A message that comes without an envelope, as software writes it into a file: its content, and the envelope it gives.
 
 Line ends become CRLF as they do in DATA; nothing is unstuffed, a byte order mark is dropped, and the last line gets
-its end. Software that writes for the pickup folder of IIS or Exchange puts X-Sender and X-Receiver first: these are
-the envelope then, and are not part of the message.
+its end. Software that writes for the pickup folder of IIS or Exchange has X-Sender and X-Receiver in the header: these
+are the envelope then, wherever they stand, and are not part of the message.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from relay.mail.envelope import Envelope
 from relay.mail.header import Header, split, value
 
 _MARK = b"\xef\xbb\xbf"  # UTF-8, as Windows likes to say at the beginning
-_IIS = (b"x-sender", b"x-receiver")
+_IIS = frozenset({b"x-sender", b"x-receiver"})
 
 
 class Conversion:
-    """Turns the octets of a file into content, however they are cut into pieces."""
+    """Turns the octets of a file into content, however they are cut into pieces. `late`: blanks and empty lines at the
+    beginning are skipped, so that the header may come late."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool = False) -> None:
+        self._late = late
         self._rest = b""
         self._begun = False
         self._line_ended = True
@@ -31,6 +33,8 @@ class Conversion:
         data = self._rest + raw
         if not self._begun and data.startswith(_MARK):
             data = data[len(_MARK) :]
+        if self._late and not self._begun:
+            data = data.lstrip(b" \t\r\n")
         cut = len(data)
         if raw:  # not between the CRs of one line end, and where there are lines, behind one
             cut = data.rfind(b"\n") + 1 or len(data.rstrip(b"\r"))
@@ -61,12 +65,10 @@ class Parcel:
     def __init__(self, content: bytes) -> None:
         head = content[: split(content)]
         self.header = Header.parse(head)
-        octets, count = 0, 0
-        while count < len(self.header.fields) and self.header.fields[count][0] in _IIS:
-            octets += len(self.header.fields[count][1])
-            count += 1
-        self._first = self.header.fields[:count]
-        self.head, self.content = head[octets:], content[octets:]
+        self.head, self.content = head, content
+        if not _IIS.isdisjoint([name for name, _ in self.header.fields]):
+            self.head = self.header.delete(_IIS).to_bytes()
+            self.content = self.head + content[len(head) :]
 
     def recipients(self) -> tuple[Address, ...]:
         """Those of X-Receiver, else those that the header names: there may be none. Raises BadAddressees."""
@@ -87,7 +89,7 @@ class Parcel:
         return Envelope.of(self.reverse_path(), recipients)
 
     def _values(self, name: bytes) -> list[bytes]:
-        return [value(field) for field in self._first if field[0] == name]
+        return [value(field) for field in self.header.all(name)]
 
 
 def _one(written: bytes) -> Address:

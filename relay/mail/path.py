@@ -17,7 +17,7 @@ from relay.mail.quirk import Quirk
 from relay.mail.reply import Reply
 from relay.values import frozen
 
-LONGEST_LOCAL = 128  # octets; RFC 5321, section 4.5.3.1.1 has 64, which VERP addresses exceed
+LONGEST_LOCAL = 256  # octets; RFC 5321, section 4.5.3.1.1 has 64, which VERP, SRS and those of Exchange exceed
 LONGEST_DOMAIN = 255
 _REMEMBERED = 256  # octets; a longer argument is rare, and remembering many would cost memory
 

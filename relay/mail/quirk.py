@@ -13,6 +13,7 @@ class Quirk(StrEnum):
 
     # Commands
     NO_HELO = "no-helo"
+    EMPTY_HELO = "empty-helo"
     SPACE_IN_PATH = "space-in-path"
     NO_BRACKETS = "no-brackets"
     NAME_IN_PATH = "name-in-path"
@@ -33,6 +34,8 @@ class Quirk(StrEnum):
     NO_DATE = "no-date"
     NO_MESSAGE_ID = "no-message-id"
     NO_HEADER = "no-header"
+    DUPLICATE_FIELD = "duplicate-field"
+    NUL = "nul"
     EIGHT_BIT_HEADER = "8bit-header"
     SIZE_TOO_SMALL = "size-too-small"
     # The end
@@ -41,6 +44,7 @@ class Quirk(StrEnum):
 
 MEANING: dict[Quirk, tuple[str, bool]] = {
     Quirk.NO_HELO: ("MAIL came without HELO or EHLO before it.", False),
+    Quirk.EMPTY_HELO: ("HELO or EHLO came without a name behind it.", False),
     Quirk.SPACE_IN_PATH: ("Blanks stood around the colon or inside the brackets of an address.", False),
     Quirk.NO_BRACKETS: ("An address of MAIL or RCPT stood without its angle brackets.", False),
     Quirk.NAME_IN_PATH: ("A display name stood before an address of MAIL or RCPT; it was dropped.", False),
@@ -51,7 +55,8 @@ MEANING: dict[Quirk, tuple[str, bool]] = {
         True,
     ),
     Quirk.EIGHT_BIT_PATH: (
-        "An address beyond ASCII came without SMTPUTF8; it can only be delivered where the provider offers SMTPUTF8.",
+        "An address beyond ASCII came without SMTPUTF8; with such letters before the @ it can only be delivered where "
+        "the provider offers SMTPUTF8.",
         True,
     ),
     Quirk.NO_DOMAIN: ("An address came without a domain; the hostname was added (complete_addresses).", False),
@@ -66,6 +71,11 @@ MEANING: dict[Quirk, tuple[str, bool]] = {
     Quirk.NO_DATE: ("The message has no Date; one was added.", False),
     Quirk.NO_MESSAGE_ID: ("The message has no Message-ID; one was added.", False),
     Quirk.NO_HEADER: ("The message begins with something that is no header field; a header was put before it.", True),
+    Quirk.DUPLICATE_FIELD: (
+        "A field that may stand only once stands twice; Gmail, Yahoo and others refuse such mail (repair_duplicates).",
+        True,
+    ),
+    Quirk.NUL: ("The message has NUL octets; some providers cut or refuse such mail.", True),
     Quirk.EIGHT_BIT_HEADER: (
         "The header has 8-bit octets without SMTPUTF8; readers may show the wrong letters.",
         True,

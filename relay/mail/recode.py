@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from relay.mail.mime import Aside, Body, Delimiter, Event, Head, Kind, Part, Walker, fields, name_of
 from relay.mail.narrow import in_ascii, in_short_lines
-from relay.mail.signature import signed
+from relay.mail.signature import without_broken
 from relay.mail.transfer import Base64, Encoding, LineLengths, QuotedPrintable, Requoted, Rewrapped
 from relay.values import frozen
 
@@ -244,19 +244,9 @@ class Recoder:
                 end = end or b"\r\n"  # a field that is put below would become one of this header
         if number == 0:
             changed = {name_of(new) for old, new in zip(before, found, strict=False) if old != new}
-            found = self._without_broken(found, changed)
+            kept = without_broken(found, changed, body=bool(plan.parts or plan.asides))
+            found, self.signatures_removed = kept, len(found) - len(kept)
         return b"".join(found) + end
-
-    def _without_broken(self, found: list[bytes], changed: set[bytes]) -> list[bytes]:
-        body = bool(self._plan.parts or self._plan.asides)
-        kept = []
-        for field in found:
-            name = name_of(field)
-            if name == b"dkim-signature" and (body or not changed.isdisjoint(signed((name, field)))):
-                self.signatures_removed += 1
-            else:
-                kept.append(field)
-        return kept
 
 
 def _narrowed(head: Head, found: list[bytes], terms: Terms) -> list[bytes]:

@@ -23,13 +23,14 @@ _MAILBOX = re.compile(
 )
 
 
-def received(submission: Submission, hostname: str) -> bytes:
+def received(submission: Submission, hostname: str, *, short: bool = False) -> bytes:
     """The Received field for `submission`, complete and folded, always ASCII.
 
     The recipient is named only where there is one (RFC 5321, section 7.6: several would tell each
-    other of blind copies). A submission of our own, whose peer has no address and no HELO, has no `from`.
+    other of blind copies). A submission of our own, whose peer has no address and no HELO, has no `from`; nor has a
+    `short` field, which tells nothing of the client.
     """
-    begin, end = _frame(submission.peer, hostname)
+    begin, end = _frame(submission.peer, hostname, short)
     recipients = submission.envelope.recipients
     reader = _reader(recipients[0].address) if len(recipients) == 1 else b""
     return b"%b%b%b%b; %b\r\n" % (begin, submission.queue_id.encode(), end, reader, date(submission.received_at))
@@ -43,7 +44,7 @@ def _reader(address: Address) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _frame(peer: Peer, hostname: str) -> tuple[bytes, bytes]:
+def _frame(peer: Peer, hostname: str, short: bool) -> tuple[bytes, bytes]:
     """What stands before and behind the queue ID."""
     literal = ""
     if _IP.match(peer.address):
@@ -51,10 +52,10 @@ def _frame(peer: Peer, hostname: str) -> tuple[bytes, bytes]:
     helo = _NOT_A_NAME.sub("?", peer.helo[:255])
     if not literal and not helo:
         return f"Received: by {hostname} id ".encode(), b""
-    source = f"{helo or literal} ({literal})" if literal else helo
+    source = "" if short else f"from {helo or literal} ({literal})\r\n " if literal else f"from {helo}\r\n "
     security = f"\r\n (using {_NOT_A_COMMENT.sub('?', peer.tls[:200])})" if peer.tls else ""
     protocol = _NOT_A_NAME.sub("?", peer.protocol)
-    return f"Received: from {source}\r\n by {hostname} with {protocol} id ".encode(), security.encode()
+    return f"Received: {source}by {hostname} with {protocol} id ".encode(), security.encode()
 
 
 def date(moment: datetime) -> bytes:

@@ -55,7 +55,7 @@ class Clients:
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._clients: OrderedDict[str, _Client] = OrderedDict()  # by address, the latest last
-        self._take: dict[type[events.Event], Callable[[Any], object]] = {
+        self.takes: dict[type[events.Event], Callable[[Any], object]] = {
             events.ConnectionAccepted: self._seen,
             events.ClientDescribed: self._described,
             events.MessageQueued: self._queued,
@@ -64,7 +64,7 @@ class Clients:
         }
 
     def observe(self, event: events.Event) -> None:
-        take = self._take.get(type(event))
+        take = self.takes.get(type(event))
         if take is not None:
             take(event)
 

@@ -50,21 +50,17 @@ class Counter:
 class Histogram:
     """Observations by upper bound (inclusive), and their sum."""
 
-    __slots__ = ("_bounds", "_counts", "total")
+    __slots__ = ("_bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
-        self._counts = [0] * (len(bounds) + 1)
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
 
     def cumulative(self) -> Iterator[tuple[str, float]]:
         """Bounds as text, "+Inf" last, each with the number of observations up to it."""
         names = (*(str(float(bound)) for bound in self._bounds), "+Inf")
-        return zip(names, accumulate(self._counts), strict=True)
+        return zip(names, accumulate(self.counts), strict=True)
 
 
 class Histograms:
@@ -91,7 +87,8 @@ class Histograms:
             histogram = self._by_value[value]
         except KeyError:
             histogram = self._by_value.setdefault(OTHER, Histogram(self._bounds))
-        histogram.observe(observed)
+        histogram.counts[bisect_left(self._bounds, observed)] += 1
+        histogram.total += observed
 
     def histograms(self) -> Mapping[str, Histogram]:
         return self._by_value

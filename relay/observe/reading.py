@@ -7,6 +7,7 @@ none is known, stage and code tell enough.
 from __future__ import annotations
 
 from relay.mail.outcome import Stage, Trouble
+from relay.policy.login import refuses_mechanism
 
 # What is said, in lower case, and the remedy; the first that is found speaks.
 _TOKEN_TEXTS = (
@@ -41,8 +42,25 @@ _LOGIN_TEXTS = (
     ("security defaults", "m365-security-defaults"),
     ("did not meet the criteria", "m365-criteria"),
     ("basic authentication is not supported", "m365-no-passwords"),
+    ("basic authentication is disabled", "m365-no-passwords"),
     ("application-specific password", "google-password"),
     ("username and password not accepted", "google-password"),
+    ("app password", "app-password"),
+    ("app-specific password", "app-password"),
+    ("authorization code", "app-password"),
+)
+_AUTH_TEXTS = (  # at AUTH only: elsewhere the same words are about the connection
+    *_LOGIN_TEXTS,
+    ("starttls", "login-tls"),
+    ("encryption required", "login-tls"),
+    ("too many", "login-locked"),
+    (" locked", "login-locked"),
+    ("suspended", "login-locked"),
+    ("account is disabled", "login-locked"),
+    ("account disabled", "login-locked"),
+    ("access denied", "turned-away"),
+    ("blacklist", "turned-away"),
+    ("blocklist", "turned-away"),
 )
 _SENDER_TEXTS = (
     ("sendasdenied", "m365-send-as"),
@@ -63,6 +81,18 @@ _CERTIFICATE_TEXTS = (
     ("certificate is not for", "certificate-name"),
     ("certificate is not good", "certificate-authority"),
     ("none of those in tls_pin", "certificate-pin"),
+)
+_CIPHER_TEXTS = tuple(
+    (words, "tls-ciphers")
+    for words in (
+        "handshake failure",
+        "cipher",
+        "insufficient security",
+        "too small",
+        "too weak",
+        "signature",
+        "legacy",
+    )
 )
 _CONNECTION_TEXTS = (
     ("connection refused", "connection-refused"),
@@ -96,6 +126,8 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
             return "throttled" if status == "4.0.429" else "upstream"
         case Stage.AUTH:
             return _login_remedy(code, status, text)
+        case Stage.EHLO if code in (500, 502):
+            return "no-ehlo"
     if code == 0:
         return "port-and-tls" if stage in (Stage.BANNER, Stage.EHLO) else "upstream"
     said = f"{status} {text}".lower()
@@ -123,10 +155,10 @@ def _login_remedy(code: int, status: str, text: str) -> str:
         return "login-later" if text.startswith("the upstream") else "secret"
     if code < 500:
         return "login-later"
-    found = _found(text, _LOGIN_TEXTS)
+    found = _found(text, _AUTH_TEXTS)
     if found:
         return found
-    if status == "5.7.4":
+    if status == "5.7.4" or refuses_mechanism(code, text):
         return "mechanism"
     if "(xoauth2" in text.lower():
         return "m365-token" if status in ("5.7.3", "5.7.139") else "token-refused"
@@ -136,7 +168,9 @@ def _login_remedy(code: int, status: str, text: str) -> str:
 def _tls_remedy(text: str) -> str:
     if text.startswith("the TLS files"):
         return "tls-files"
-    return "port-and-tls" if "wrong version number" in text or "record layer" in text else "tls"
+    if "wrong version number" in text or "record layer" in text:
+        return "port-and-tls"
+    return _found(text, _CIPHER_TEXTS) or "tls"
 
 
 def _found(text: str, table: tuple[tuple[str, str], ...]) -> str:

@@ -60,7 +60,7 @@ class Recent:
         self._delivered_at: dict[str, float] = {}
         self._ends: dict[str, datetime] = {}
         self._known = Known()
-        self._take = self._takers()
+        self.takes = self._takers()
 
     def _takers(self) -> dict[type[events.Event], Callable[[Any], None]]:
         """Who takes events of which class; what the log calls an error or a warning is noted besides."""
@@ -102,7 +102,7 @@ class Recent:
         self.language = language
 
     def observe(self, event: events.Event) -> None:
-        take = self._take.get(type(event))
+        take = self.takes.get(type(event))
         if take is not None:
             take(event)
 

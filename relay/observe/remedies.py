@@ -42,6 +42,14 @@ REMEDIES: dict[str, Words] = {
         "Check host and port of upstreams.{name}: STARTTLS is there at port 587, 465 wants tls: implicit.",
         "Controleer host en port van upstreams.{name}: STARTTLS is er op poort 587, 465 wil tls: implicit.",
     ),
+    "no-ehlo": Words(
+        "The server does not know EHLO, or a firewall on the way changes it (SMTP inspection: exempt the relay), so "
+        "that it offers neither TLS nor a login. Where neither is wanted it gets HELO: tls: none for upstreams.{name}, "
+        "and no username.",
+        "De server kent EHLO niet, of een firewall onderweg verandert het (SMTP-inspectie: zonder de relay daarvan "
+        "uit), zodat hij geen TLS en geen aanmelding aanbiedt. Wie die niet wil, wordt met HELO begroet: tls: none bij "
+        "upstreams.{name}, en geen username.",
+    ),
     "turned-away": Words(
         "Ask the provider whether this machine's address may send there, and check hostname in the file.",
         "Vraag de provider of het adres van deze machine daar mag versturen, en controleer hostname in het bestand.",
@@ -94,8 +102,16 @@ REMEDIES: dict[str, Words] = {
         "zijn voor de relay, en geef dan `relay reload`.",
     ),
     "tls": Words(
-        "The upstream has to speak TLS 1.2 or later: ask its operator.",
-        "De upstream moet TLS 1.2 of later spreken: vraag de beheerder ervan.",
+        "The upstream has to speak TLS 1.2 or later, with a cipher suite that is not too old: ask its operator. With "
+        "tls_profile: legacy for upstreams.{name} it may speak what OpenSSL here still has of the older ones.",
+        "De upstream moet TLS 1.2 of later spreken, met een cipher suite die niet te oud is: vraag de beheerder ervan. "
+        "Met tls_profile: legacy bij upstreams.{name} mag het zijn wat OpenSSL hier nog van de oudere heeft.",
+    ),
+    "tls-ciphers": Words(
+        "Most often there is no cipher suite in common, as an old server knows only those without forward secrecy, or "
+        "keys that are too short: write tls_profile: legacy for upstreams.{name}, or ask its operator for newer ones.",
+        "Meestal is er geen cipher suite die beide kennen: een oude server kent alleen die zonder forward secrecy, of "
+        "te korte sleutels. Schrijf tls_profile: legacy bij upstreams.{name}, of vraag de beheerder om nieuwere.",
     ),
     # The login
     "password": Words(
@@ -263,8 +279,10 @@ REMEDIES: dict[str, Words] = {
         "machine die host op poort 443 bereikt (`relay auth test {name}`).",
     ),
     "mechanism": Words(
-        "Set upstreams.{name}.auth to one of those that it offers, and check its tls: many offer AUTH only inside TLS.",
-        "Zet upstreams.{name}.auth op een die hij aanbiedt, en controleer tls: vaak is er alleen AUTH binnen TLS.",
+        "The way of logging in is what does not fit, not the password: set upstreams.{name}.auth to one that it "
+        "offers, and check its tls: many offer AUTH only inside TLS.",
+        "De manier van aanmelden past niet, het ligt niet aan het wachtwoord: zet upstreams.{name}.auth op een die hij "
+        "aanbiedt, en controleer tls: vaak is er alleen AUTH binnen TLS.",
     ),
     "secret": Words(
         "Check that what upstreams.{name}.password names (of an endpoint: token or secret) is there and readable for "
@@ -275,6 +293,24 @@ REMEDIES: dict[str, Words] = {
     "login-later": Words(
         "The login of the upstream is out of order; it is tried again by itself. If this lasts, ask the provider.",
         "Het aanmelden bij de upstream hapert en wordt vanzelf opnieuw geprobeerd; vraag de provider als het aanhoudt.",
+    ),
+    "login-tls": Words(
+        "It takes a login inside TLS only: write tls: starttls (port 587) or tls: implicit (port 465) for "
+        "upstreams.{name}.",
+        "Hij accepteert een aanmelding alleen binnen TLS: schrijf tls: starttls (poort 587) of tls: implicit (poort "
+        "465) bij upstreams.{name}.",
+    ),
+    "login-locked": Words(
+        "The provider has locked this login, for a while or until somebody asks: check username and password of "
+        "upstreams.{name}, have the account unlocked there, and run `relay reload`.",
+        "De provider heeft deze aanmelding geblokkeerd, voor even of tot iemand erom vraagt: controleer username en "
+        "password van upstreams.{name}, laat het account daar vrijgeven, en geef `relay reload`.",
+    ),
+    "app-password": Words(
+        "The provider wants a password made for programs (app password, authorization code) instead of that of the "
+        "account: make one there, put it where upstreams.{name}.password points, and run `relay reload`.",
+        "De provider wil een wachtwoord voor programma's (app-wachtwoord, autorisatiecode) in plaats van dat van het "
+        "account: maak er daar een, zet het waar upstreams.{name}.password naar wijst, en geef `relay reload`.",
     ),
     "login-missing": Words(
         "It wants a login first: set username and password of upstreams.{name}.",
@@ -421,6 +457,12 @@ OF_REFUSALS: Mapping[Refusal, Words] = {
         "Mend the login of upstreams.{name} (username, password), or have the provider allow it; the mail waits.",
         "Herstel de aanmelding van upstreams.{name} (username, password), of laat de provider die toestaan; de mail "
         "wacht.",
+    ),
+    Refusal.TOO_MANY: Words(
+        "Nothing: the others go at once, as many at a time as the provider takes; `relay status` says how many. With "
+        "that number as max_recipients of upstreams.{name} it need not be found out every day.",
+        "Niets: de anderen gaan meteen, zoveel tegelijk als de provider aanneemt; `relay status` zegt hoeveel. Met dat "
+        "getal als max_recipients bij upstreams.{name} hoeft het niet elke dag gevonden te worden.",
     ),
     Refusal.RECIPIENT: Words(
         "Check the address of the recipient with whoever sent it.",

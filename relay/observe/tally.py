@@ -137,7 +137,7 @@ class Tally:
         self.histograms = (
             self._sizes, self._accept, self._commits, self._batches, self._attempts, self._delays, self._lag,
         )  # fmt: skip
-        self._count: dict[type[events.Event], Callable[[Any], None]] = {
+        self.takes: dict[type[events.Event], Callable[[Any], None]] = {
             events.ConnectionAccepted: self._connection_accepted,
             events.ConnectionDenied: self._connection_denied,
             events.AuthenticationJudged: self._authentication_judged,
@@ -183,7 +183,7 @@ class Tally:
         self._certificates = {name: at for name, at in self._certificates.items() if name in names.upstreams}
 
     def observe(self, event: events.Event) -> None:
-        count = self._count.get(type(event))
+        count = self.takes.get(type(event))
         if count is not None:
             count(event)
 

@@ -160,6 +160,11 @@ def _reencoded(event: events.MessageReencoded) -> str:
     return _joined((event.why, what, f"{removed} DKIM-Signature removed" if removed else ""))
 
 
+def _duplicates(event: events.DuplicatesRemoved) -> str:
+    removed = event.signatures_removed
+    return _joined((", ".join(event.fields), f"{removed} DKIM-Signature removed" if removed else ""))
+
+
 def _held(event: events.EntryHeld) -> str:
     if event.in_doubt:
         return f"{event.recipients} recipients, in doubt: it may have been delivered"
@@ -184,7 +189,7 @@ _line(
     "disconnected",
     Level.DEBUG,
     "listener client",
-    text=lambda e: f"{e.why}; {e.messages} messages",
+    text=lambda e: f"{e.why}{f' ({e.limit})' if e.limit else ''}; {e.messages} messages",
     raised=(Level.WARNING, "too many errors, or a limit", lambda e: e.why in ("errors", "limit")),
 )
 _line(
@@ -234,6 +239,7 @@ _line(
     text=_sender,
     raised=(Level.INFO, "a signature was removed", lambda e: e.signatures_removed > 0),
 )
+_line(events.DuplicatesRemoved, "duplicates_removed", Level.INFO, "queue_id upstream", text=_duplicates)
 _line(events.MessageReencoded, "reencoded", Level.INFO, "queue_id upstream", text=_reencoded)
 _line(
     events.UpstreamRefused,
@@ -371,6 +377,13 @@ _line(
     Level.INFO,
     "upstream stage code status",
     text=lambda e: _joined((e.text, f"mail waits {e.seconds:.0f} s, then over {e.connections} at most")),
+)
+_line(
+    events.RecipientsLimited,
+    "recipients_limited",
+    Level.INFO,
+    "upstream",
+    text=lambda e: f"takes {e.recipients} recipients at once: for a day there are no more in one transaction",
 )
 _line(events.UpstreamRestored, "upstream_restored", Level.INFO, "upstream")
 _line(

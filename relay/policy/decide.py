@@ -22,7 +22,7 @@ DELAY_WARNING = timedelta(hours=4)
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 LARGE_HEAD = 32 * 1024  # octets of a header; what is done with a larger one is done on a thread
 LONG = 32_000_000  # instructions of an RE2 set, a nanosecond or so each at worst
-_LONGEST_ADDRESS = 384
+_LONGEST_ADDRESS = 512
 
 
 @frozen
@@ -48,6 +48,8 @@ class Policy:
     them: "sender", "address" (of the sender rule that spoke, where it has one) or "both".
     `delay_warning`: how long a message waits before its sender is told so; None: only who asked for it
     (NOTIFY=DELAY) is told, after `DELAY_WARNING`.
+    `short_received` and `repair_duplicates` name the listeners whose mail leaves with a Received that does not tell of
+    the client, and with each field once that may stand once.
     """
 
     hostname: str
@@ -58,6 +60,8 @@ class Policy:
     bounces_also: tuple[Address, ...]
     delay_warning: timedelta | None
     bounces_to: str
+    short_received: frozenset[str]
+    repair_duplicates: frozenset[str]
     matches: Matches = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

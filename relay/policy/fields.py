@@ -7,6 +7,7 @@ so never more than `LARGEST` octets, on a thread, and whatever it raises is `Unf
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64, a2b_qp
 from collections.abc import Mapping
 from email import message_from_bytes
 from email.message import Message
@@ -14,6 +15,7 @@ from typing import cast
 
 from relay.mail import author, encoding
 from relay.mail.header import Header, value
+from relay.mail.shown import text_of
 from relay.policy.pattern import CodePattern
 
 LARGEST = 50 * 1024
@@ -23,7 +25,17 @@ PLACEHOLDERS = ("recipient", "sender", "subject", "text", "html", "code", "messa
 DEFAULT: Mapping[str, str] = {name: "{" + name + "}" for name in PLACEHOLDERS}
 """The template where the configuration has none: each field under its own name."""
 
+# What software writes for programs that show no HTML, in place of what is in it.
+_NOTICE = re.compile(r"\bhtml\b|browser|mail[ -]?(?:client|reader|program)", re.IGNORECASE)
+_LONGEST_NOTICE = 1000  # characters
+_COMMENT = re.compile(r"\([^()]*\)")
+_WORD = re.compile(r"[\w-]+")
+_NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
+_SOFT_BREAK = re.compile(rb"=[ \t]+(?=\r?\n|\Z)")
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+_READ = ("text/plain", "text/html")
 
 Template = None | bool | int | float | str | tuple["Template", ...] | Mapping[str, "Template"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -63,7 +75,8 @@ def filled(template: Template, fields: Mapping[str, str | None]) -> Json:
 def fields_of(
     message: bytes, *, recipient: str, queue_id: str, code_pattern: CodePattern | None
 ) -> dict[str, str | None]:
-    """The fields of `message`, as it leaves. The code is looked for in the text, or, where there is none, in the HTML.
+    """The fields of `message`, as it leaves. The code is looked for in the text, or, where there is none, in that of
+    the HTML; by a pattern with "<", in the HTML as it is written.
 
     Raises Unfit.
     """
@@ -72,16 +85,23 @@ def fields_of(
     header = Header.parse(message)
     try:
         text, html = _bodies(message_from_bytes(message))
+        shown = "" if html is None else text_of(html)
     except Exception:  # noqa: BLE001  # the package has raised all sorts of things, RecursionError among them
         raise Unfit from None
-    searched = text if text is not None else html
+    if text is not None and shown and _is_shown_instead(text, shown, code_pattern):
+        text = shown
+    code = None
+    if code_pattern is not None:
+        code = code_pattern.code(shown if text is None else text)
+        if code is None and html is not None and "<" in code_pattern.source:
+            code = code_pattern.code(html)
     return {
         "recipient": _clean(recipient),
         "sender": _sender(header),
         "subject": _first(header, b"subject"),
         "text": text,
         "html": html,
-        "code": code_pattern.code(searched) if code_pattern is not None and searched is not None else None,
+        "code": code,
         "message_id": _first(header, b"message-id"),
         "queue_id": queue_id,
     }
@@ -98,22 +118,50 @@ def _first(header: Header, name: bytes) -> str | None:
     return None if field is None else _clean(encoding.decode(value(field)))
 
 
+def _is_shown_instead(text: str, shown: str, code_pattern: CodePattern | None) -> bool:
+    """Whether a reader is to see what the HTML has (`shown`): the text is empty, has no code where that has one, or is
+    a notice that there is HTML."""
+    if not text.strip():
+        return True
+    if code_pattern is not None and code_pattern.code(text) is None and code_pattern.code(shown) is not None:
+        return True
+    has_code = re.search(r"\d{4}", text) if code_pattern is None else code_pattern.code(text)
+    return not has_code and len(text) <= _LONGEST_NOTICE and _NOTICE.search(text) is not None
+
+
 def _bodies(message: Message) -> tuple[str | None, str | None]:
-    """The first plain text and the first HTML that are no attachments, whatever they are nested in."""
+    """The first plain text and the first HTML that are no attachments, whatever they are nested in; one that is not
+    empty, if there is one."""
     found: dict[str, str] = {}
     waiting = [message]
-    while waiting and len(found) < 2:
+    while waiting and not all(found.get(kind, "").strip() for kind in _READ):
         part = waiting.pop()
         if part.is_multipart():
             if part.get_content_maintype() == "multipart":
                 waiting += reversed(cast("list[Message]", part.get_payload()))
             continue
         kind = part.get_content_type()
-        if kind in ("text/plain", "text/html") and part.get_content_disposition() != "attachment":
-            raw = part.get_payload(decode=True)
-            assert isinstance(raw, bytes)
-            found.setdefault(kind, _clean(encoding.in_charset(raw, part.get_content_charset("us-ascii"))))
+        if kind in _READ and part.get_content_disposition() != "attachment" and not found.get(kind, "").strip():
+            found[kind] = _clean(encoding.in_charset(_decoded(part), part.get_content_charset("us-ascii")))
     return found.get("text/plain"), found.get("text/html")
+
+
+def _decoded(part: Message) -> bytes:
+    """The body of `part` without its transfer encoding, also where that is named with blanks, comments or parameters
+    (RFC 2045, section 6.1), and what does not belong there stands in it."""
+    named = _WORD.search(_COMMENT.sub(" ", str(part.get("Content-Transfer-Encoding", ""))).lower())
+    raw = part.get_payload()
+    assert isinstance(raw, str)
+    octets = raw.encode("utf-8", "surrogateescape")
+    match named[0].replace("-", "") if named else "":
+        case "base64":
+            octets = _NO_BASE64.sub(b"", octets).partition(b"=")[0]
+            return a2b_base64(octets[: len(octets) - (len(octets) % 4 == 1)] + b"==")
+        case "quotedprintable":
+            return a2b_qp(_SOFT_BREAK.sub(b"=", octets))
+    decoded = part.get_payload(decode=True)
+    assert isinstance(decoded, bytes)
+    return decoded
 
 
 def _clean(text: str) -> str:

@@ -1,18 +1,20 @@
 """Rewriting: the header and the reverse-path with which a message leaves.
 
 A rule that rewrites makes its address the one author. What the person who wrote put into From
-stays in X-Original-From, raw; replies and receipts reach that person through Reply-To. Where From
-already is the address of the rule, in a form that no reader takes for another, and the template gives the name
-that stands there (no name stays no name), From is left as it came, and with it Sender and signatures; only the
-reverse-path follows the rule.
+stays in X-Original-From, raw; replies and receipts reach that person through Reply-To. Where From names no address,
+Sender does, else the reverse-path. Where From already is the address of the rule, in a form that no reader takes for
+another, and the template gives the name that stands there (no name stays no name), From is left as it came, and with it
+signatures; a Sender with another address goes, and the reverse-path follows the rule.
 
-On the way out, with or without a rule: Received goes on top, Date and Message-ID where they are
-missing; Bcc, Resent-Bcc and Return-Path are removed. All else leaves byte for byte.
+On the way out, with or without a rule: Received goes on top, Date, Message-ID and From (the reverse-path, else the
+author of our own notifications) where they are missing; Bcc, Resent-Bcc and Return-Path are removed, and, where the
+listener says so, fields that stand twice and may not. All else leaves byte for byte.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from relay.mail import trace
@@ -20,6 +22,8 @@ from relay.mail.address import Address, lower
 from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, plain
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
+from relay.mail.narrow import in_short_lines
+from relay.mail.once import each_once
 from relay.mail.signature import signed
 from relay.mail.submission import Submission
 from relay.policy.decide import Accept, Policy
@@ -29,7 +33,6 @@ from relay.values import frozen
 _NEVER_LEAVE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _RECEIPTS = frozenset({b"disposition-notification-to", b"return-receipt-to"})
 _PLACEHOLDER = re.compile(r"\{(name|address|local|domain)\}")
-_LINE = 900  # octets of a value that still fit a line of 998 (RFC 5322, section 2.1.1) with its name
 _CACHED = 2048
 
 
@@ -40,8 +43,8 @@ class Rendered:
     `result` is "rewritten", "repaired", "unchanged" (a rule spoke and nothing had to change) or None (no rule
     spoke). `from_before` and `from_after` are values, unfolded (several From fields joined by
     commas). `reply_to` is the value of Reply-To as the message leaves, or None.
-    `signatures_removed` counts the DKIM-Signature fields that the rewriting broke. `smtputf8`: only
-    an SMTPUTF8 transaction can carry it, or the client asked for one.
+    `signatures_removed` counts the DKIM-Signature fields that this broke. `smtputf8`: the client asked for it, or an
+    address is beyond ASCII. `repeated` names fields that stood more often than they may, and leave once.
     """
 
     reverse_path: Address | None
@@ -53,6 +56,7 @@ class Rendered:
     from_after: bytes
     reply_to: bytes | None
     signatures_removed: int = 0
+    repeated: tuple[str, ...] = ()
 
 
 def render(
@@ -66,7 +70,7 @@ def render(
         header = Header.parse(submission.head)
     fields, rest = header.fields, header.rest
     names = {name for name, _ in fields}
-    ours = [trace.received(submission, policy.hostname)]
+    ours = [trace.received(submission, policy.hostname, short=submission.listener in policy.short_received)]
     if b"date" not in names:
         ours.append(b"Date: %b\r\n" % trace.date(submission.received_at))
     if b"message-id" not in names:
@@ -74,15 +78,29 @@ def render(
     if fields and not fields[-1][1].endswith(b"\n"):
         name, raw = fields[-1]
         fields = (*fields[:-1], (name, raw + b"\r\n"))
-    froms = [field for field in fields if field[0] == b"from"] if b"from" in names else []
+    froms = tuple([field for field in fields if field[0] == b"from"]) if b"from" in names else ()
     before = tuple(map(value, froms))
     replies = tuple([value(field) for field in fields if field[0] == b"reply-to"]) if b"reply-to" in names else ()
+    senders = tuple([field for field in fields if field[0] == b"sender"]) if b"sender" in names else ()
     rule = accept.rule
     rewrite = rule.rewrite if rule is not None and (repaired or not rule.when_refused) else None
-    authorship = _UNCHANGED if rewrite is None else _authorship(rewrite, before, replies, plain(froms) == 1)
+    authorship = _UNCHANGED
+    if rewrite is not None:
+        authorship = _authorship(rewrite, before, replies, froms, senders)
+        if authorship.anonymous and (person := _person(before, senders, submission.envelope.reverse_path)) is not None:
+            authorship = _author(rewrite, before, replies, froms, senders, person)
+    author = authorship.author
+    if author is None and not any(before):
+        fields = Header(fields).delete((b"from",)).fields
+        author = folded(b"From", _list([Author("", str(submission.envelope.reverse_path or policy.bounces_from))]))
+        ours.append(author)
     signatures = 0
     if authorship.changes:
         fields, signatures = _rewritten(fields, authorship)
+    repeated: tuple[str, ...] = ()
+    if len(names) < len(header.fields) and submission.listener in policy.repair_duplicates:
+        fields, repeated, broken = each_once(fields)
+        signatures += broken
     if not names.isdisjoint(_NEVER_LEAVE):
         fields = Header(fields).delete(_NEVER_LEAVE).fields
     # A body that begins without an empty line (no header, or a line that is no field) gets one before it.
@@ -108,9 +126,10 @@ def render(
         ),
         result=result,
         from_before=b", ".join(before),
-        from_after=b", ".join(before) if authorship.author is None else unfold(authorship.author.partition(b":")[2]),
+        from_after=b", ".join(before) if author is None else unfold(author.partition(b":")[2]),
         reply_to=_reply_to_value(authorship, replies),
         signatures_removed=signatures,
+        repeated=repeated,
     )
 
 
@@ -119,7 +138,8 @@ class _Authorship:
     """What a rule makes of From and Reply-To.
 
     `author` and `reply_to` are new fields, None where the old ones stay; `originals` are the
-    X-Original-From fields; `receipts` are the addresses that receipts shall reach.
+    X-Original-From fields; `receipts` are the addresses that receipts shall reach. `sender_goes`: Sender names
+    another than the rule. `anonymous`: no author has a usable address.
     """
 
     author: bytes | None = None
@@ -127,10 +147,12 @@ class _Authorship:
     reply_to: bytes | None = None
     receipts: tuple[str, ...] = ()
     needs_smtputf8: bool = False
+    sender_goes: bool = False
+    anonymous: bool = False
 
     @property
     def changes(self) -> bool:
-        return self.author is not None or self.reply_to is not None
+        return self.author is not None or self.reply_to is not None or self.sender_goes
 
 
 _UNCHANGED = _Authorship()
@@ -145,7 +167,7 @@ def _reply_to_value(authorship: _Authorship, replies: tuple[bytes, ...]) -> byte
 def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tuple[Field, ...], int]:
     """`fields` with `authorship` in them, in the place of the first From (or on top), and how many signatures broke."""
     goes = set()
-    if authorship.author is not None:
+    if authorship.sender_goes:
         goes.add(b"sender")
     if authorship.reply_to is not None:
         goes.add(b"reply-to")
@@ -164,7 +186,7 @@ def _rewritten(fields: tuple[Field, ...], authorship: _Authorship) -> tuple[tupl
             continue
         elif name in _RECEIPTS and authorship.author is not None:
             kept.append((name, _receipt(field, authorship.receipts)))
-        elif name == b"dkim-signature" and (authorship.author is not None or b"reply-to" in signed(field)):
+        elif name == b"dkim-signature" and (authorship.author is not None or not goes.isdisjoint(signed(field))):
             signatures += 1
         else:
             kept.append((name, raw))
@@ -183,19 +205,33 @@ def _receipt(field: Field, addresses: tuple[str, ...]) -> bytes:
     return folded(name, _list([Author("", address) for address in addresses]))
 
 
-def _authorship(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...], one: bool) -> _Authorship:
-    small = sum(map(len, before)) + sum(map(len, replies)) <= _CACHED
-    return (_remembered if small else _author)(rewrite, before, replies, one)
+def _authorship(
+    rewrite: Rewrite,
+    before: tuple[bytes, ...],
+    replies: tuple[bytes, ...],
+    froms: tuple[Field, ...],
+    senders: tuple[Field, ...],
+) -> _Authorship:
+    small = sum(map(len, before)) + sum(map(len, replies)) <= _CACHED and not senders
+    return (_remembered if small else _author)(rewrite, before, replies, froms, senders)
 
 
-def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, ...], one: bool) -> _Authorship:
-    """What `rewrite` makes of the From values `before`, in which every reader finds `one` author, and the Reply-To
-    values `replies`. Pure."""
-    written = authors_of(before)
+def _author(
+    rewrite: Rewrite,
+    before: tuple[bytes, ...],
+    replies: tuple[bytes, ...],
+    froms: tuple[Field, ...],
+    senders: tuple[Field, ...],
+    person: Author | None = None,
+) -> _Authorship:
+    """What `rewrite` makes of the From fields `froms` with the values `before`, the Reply-To values `replies` and the
+    Sender fields `senders`. `person`: who wrote, where no author has a usable address. Pure."""
+    written = (person,) if person is not None else authors_of(before)
     usable = _different([author for author in written if author.address])
     writer = usable[0] if usable else written[0] if written else Author("", None)
     new = Author(_display_name(rewrite.display_name or "{name}", writer), str(rewrite.address))
-    stays = one and _same(rewrite, writer, new)
+    stays = plain(froms) == 1 and _same(rewrite, writer, new)
+    theirs = [field for field in senders if not (plain([field]) == 1 and _only(parse(value(field)), rewrite.address))]
     # A Reply-To that is larger than what is read of a From stays as it is.
     readable = sum(map(len, replies)) <= LARGEST_FROM
     answered = _different([author for raw in replies for author in parse(raw) if author.address]) if readable else []
@@ -210,6 +246,8 @@ def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, .
     field = folded(b"Reply-To", _list([Author(_without_at(a.name), a.address) for a in reply_to])) if reply_to else None
     return _Authorship(
         author=author,
+        sender_goes=not stays or bool(theirs),
+        anonymous=not usable,
         originals=() if stays else tuple([_original(raw) for raw in before]),
         reply_to=field,
         receipts=tuple([author.address for author in answered if author.address]),
@@ -220,13 +258,30 @@ def _author(rewrite: Rewrite, before: tuple[bytes, ...], replies: tuple[bytes, .
 _remembered = lru_cache(maxsize=256)(_author)
 
 
+def _person(before: tuple[bytes, ...], senders: tuple[Field, ...], reverse_path: Address | None) -> Author | None:
+    """Who wrote a message whose From has no usable address: the name is that of From, if there is one, the address that
+    of Sender, else the reverse-path. None where nobody is named."""
+    named = [author.name for author in authors_of(before)]
+    found = [author for author in authors_of([value(field) for field in senders]) if author.address]
+    if reverse_path is not None:
+        found.append(Author("", str(reverse_path)))
+    return Author(named[0] if named else found[0].name, found[0].address) if found else None
+
+
 def _different(authors: list[Author]) -> list[Author]:
     """Each address once."""
     return list({author.address: author for author in reversed(authors)}.values())[::-1]
 
 
-def _only(authors: list[Author], address: Address) -> bool:
-    return len(authors) == 1 and lower(authors[0].address or "") == lower(str(address))
+def _only(authors: Sequence[Author], address: Address) -> bool:
+    return len(authors) == 1 and lower(_in_ascii(authors[0].address)) == lower(_in_ascii(str(address)))
+
+
+def _in_ascii(address: str | None) -> str:
+    """An address as it was written, its domain as A-labels where that is beyond ASCII and can be said so."""
+    if address is None or address.isascii():
+        return address or ""
+    return str(Address.of(address).in_ascii or address)
 
 
 def _same(rewrite: Rewrite, writer: Author, new: Author) -> bool:
@@ -265,7 +320,7 @@ def _list(authors: list[Author]) -> list[bytes]:
     """The words of an address list: ASCII, but for addresses that only SMTPUTF8 can carry."""
     words: list[bytes] = []
     for author in authors:
-        address = (author.address or "").encode()
+        address = _in_ascii(author.address).encode()
         phrase = encode_phrase(author.name)
         words += [phrase, b"<" + address + b">"] if phrase else [address]
         words[-1] += b","
@@ -275,14 +330,4 @@ def _list(authors: list[Author]) -> list[bytes]:
 
 def _original(raw: bytes) -> bytes:
     """X-Original-From: the value as it was, in one line; folded again only where no line could hold it."""
-    lines = []
-    if len(raw) > _LINE:
-        raw = re.sub(rb"[ \t]+", b" ", raw)
-        while len(raw) > _LINE:
-            cut = raw.rfind(b" ", 1, _LINE)
-            cut = cut if cut > 0 else raw.find(b" ", _LINE)
-            if cut < 0:
-                break
-            lines.append(raw[:cut])
-            raw = raw[cut:]
-    return b"X-Original-From: " + b"\r\n".join([*lines, raw, b""])
+    return in_short_lines(b"X-Original-From: " + raw + b"\r\n")

@@ -28,6 +28,7 @@ DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an
 Row = tuple[Any, ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _STATES = frozenset(state.value for state in State)
 
 
@@ -104,7 +105,7 @@ class HistoryRow(NamedTuple):
 
 
 def microseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def moment(microseconds: int) -> datetime:
@@ -187,7 +188,7 @@ def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
     path = envelope.reverse_path
     recipients = envelope.recipients
     fates = [
-        f'[{_json(str(recipients[result.index].address))},"{result.state.value}",'
+        f'[{_json(str(recipients[result.index].address))},"{result.state}",'
         f"{_ascii_json(result.reply)},{_ascii_json(result.upstream)},{ended_at}]"
         for result in settlement.results
     ]
@@ -204,7 +205,7 @@ def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
         entry.content.size,
         entry.attempts,
         entry.session_code,
-        entry.kind.value,
+        entry.kind,
         _because(entry.because),
         f"[{','.join(fates)}]",
     )

@@ -62,7 +62,8 @@ class Spool:
         return queue_id + _SUFFIX
 
     def names(self) -> set[str]:
-        return self.folder.names()
+        """The files here that are ours by their names: whatever else somebody put here stays."""
+        return {name for name in self.folder.names() if name.endswith((_SUFFIX, _TEMPORARY))}
 
     def require_folder(self) -> None:
         """OSError where its path leads elsewhere by now, for the next start would not find what is written here."""

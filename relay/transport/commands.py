@@ -11,30 +11,23 @@ from relay.transport.offers import Offers
 from relay.transport.port import DeliveryRequest
 
 WHOLE = 256 * 1024  # up to this size a message in memory is sent in one write
-NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer")
 NOT_A_COMMAND = Reply(553, "5.1.3", "an address of the envelope cannot be put into an SMTP command")
 
 
 def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
     """MAIL, then one RCPT for each recipient, each with its CRLF; or our own refusal, where this
     upstream cannot carry the message."""
-    if offers.size and request.size > offers.size:
-        text = f"the message has {request.size} octets, the upstream takes at most {offers.size}"
+    size = request.size
+    if offers.size and size > offers.size:
+        text = f"the message has {size} octets, the upstream takes at most {offers.size}"
         return Reply(552, "5.3.4", text)
     mail = f"MAIL FROM:<{request.reverse_path or ''}>"
     receivers = [f"RCPT TO:<{recipient.address}>" for recipient in request.recipients]
-    ascii_only = mail.isascii() and all(map(str.isascii, receivers))
-    utf8 = request.smtputf8 or not ascii_only
-    if utf8 and not offers.smtputf8:
-        # Who asked for SMTPUTF8 without need is sent on without it.
-        if not (ascii_only and request.head.isascii()):
-            return NEEDS_SMTPUTF8
-        utf8 = False
     if offers.size is not None:
-        mail += f" SIZE={request.size}"
+        mail += f" SIZE={size}"
     if offers.eightbit and _may_be_8bit(request):
         mail += " BODY=8BITMIME"
-    if utf8:
+    if request.smtputf8:
         mail += " SMTPUTF8"
     if offers.dsn:
         if request.ret:
@@ -42,11 +35,10 @@ def commands(request: DeliveryRequest, offers: Offers) -> list[bytes] | Reply:
         if request.envid:
             mail += f" ENVID={request.envid}"
         receivers = [line + _dsn(recipient) for line, recipient in zip(receivers, request.recipients, strict=True)]
-    receivers.insert(0, mail)
     # The grammar of paths lets none of these through; a command is the last place to be sure of it.
-    if not all(map(_fits_a_line, receivers)):
+    if not (_fits_a_line(mail) and all(map(_fits_a_line, receivers))):
         return NOT_A_COMMAND
-    return [line.encode() + b"\r\n" for line in receivers]
+    return [f"{line}\r\n".encode() for line in (mail, *receivers)]
 
 
 def reports(request: DeliveryRequest, offers: Offers) -> bool:

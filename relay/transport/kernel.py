@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import socket
-import sys
 import termios
+from array import array
 
 
 def unread(sock: socket.socket) -> int:
@@ -22,9 +22,9 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def _asked(sock: socket.socket, what: int) -> int:
-    found = bytearray(4)
+    found = array("i", (0,))
     try:
         fcntl.ioctl(sock.fileno(), what, found)
     except (OSError, ValueError):  # it is closed
         return 0
-    return int.from_bytes(found, sys.byteorder)
+    return found[0]

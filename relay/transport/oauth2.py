@@ -20,7 +20,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 from relay import figures
-from relay.durable import open_regular
+from relay.durable import read_regular
 from relay.errors import RelayError
 from relay.mail.reply import sanitise
 from relay.transport.token_http import TokenHttp, TokenTrouble
@@ -172,8 +172,7 @@ def _app(terms: OAuth2Terms, http: TokenHttp) -> Any:
 def _pem(path: str, kind: str) -> str:
     """The first block of that kind in a PEM file, which may hold others."""
     try:
-        with open_regular(path) as file:
-            text = file.read().decode("ascii")
+        text = read_regular(path).decode("ascii")
     except OSError as error:
         raise RelayError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -265,8 +264,7 @@ def _google(terms: OAuth2Terms, refresh_token: str, http: TokenHttp) -> Fetched:
 def _service_account(terms: OAuth2Terms) -> dict[str, Any]:
     """What stands in its key file; the token endpoint is that of the configuration."""
     try:
-        with open_regular(terms.key or "") as file:
-            info = figures.json_of(file.read())
+        info = figures.json_of(read_regular(terms.key or ""))
     except OSError as error:
         raise RelayError(f"{terms.key} cannot be read: {error.strerror}") from None
     if not isinstance(info, dict):

@@ -7,6 +7,7 @@ does. Cancelling either aborts the connection (nothing buffered may arrive later
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from relay.mail.address import Address
@@ -43,7 +44,7 @@ class DeliveryRequest:
     """One transaction: `head` (complete, with its empty line) goes first, then the octets of
     `content` from `body_offset` on.
 
-    `smtputf8`: the client asked for it, or the head needs it. Recipients are at least one and at
+    `smtputf8`: the client asked for it, or an address is beyond ASCII. Recipients are at least one and at
     most the upstream's `max_recipients`. `patience`: seconds that everything before the body may
     take, or None (session codes: 5); past it the connection is aborted and the outcome deferred.
     `session_code`: it may use what is kept for session codes. `encode_long_lines`: lines over 998 octets are not to go
@@ -97,13 +98,16 @@ class Reencoding:
 class Delivery:
     """The end of one transaction: one outcome for each recipient, in order.
 
-    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything;
-    the recipients' outcomes tell the same story. `reencoding`: what the message went through on its way.
+    `sick`: what went wrong at the upstream as a whole (421, connection lost, not SMTP), if anything; the recipients'
+    outcomes tell the same story, and `taken` says how many RCPT were answered with yes before that. `reencoding`: what
+    the message went through on its way. `room`: how many it would have taken, where somebody was one too many.
     """
 
     outcomes: tuple[Outcome, ...]
     sick: Deferred | None = None
     reencoding: Reencoding | None = None
+    taken: int = field(default=0, compare=False)  # it follows from the replies
+    room: int = 0
 
 
 class Connection(Protocol):

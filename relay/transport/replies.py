@@ -43,7 +43,7 @@ class ReplyReader:
     @property
     def in_step(self) -> bool:
         """False once anything came that is not owed, be it part of a reply."""
-        return not self.surplus and (self.owed > 0 or self.clean)
+        return not self.surplus and (self.owed > 0 or not (self._rest or self._lines or self.broken))
 
     @property
     def clean(self) -> bool:
@@ -53,10 +53,14 @@ class ReplyReader:
     def answers(self, received: bytes) -> list[bytes]:
         """The replies that `received` completes and that are owed; others are `surplus`."""
         replies = self.feed(received)
-        placed = replies[: self.owed]
-        self.surplus += replies[self.owed :]
-        self.owed -= len(placed)
-        return placed
+        surplus = len(replies) - self.owed
+        if surplus > 0:
+            self.surplus += replies[self.owed :]
+            del replies[self.owed :]
+            self.owed = 0
+        else:
+            self.owed = -surplus
+        return replies
 
     def feed(self, received: bytes) -> list[bytes]:
         """The replies that `received` completes, up to where the stream breaks."""

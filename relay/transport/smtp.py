@@ -5,18 +5,21 @@ Each step has its own deadline and its own stage, and ends in the next step or i
 - Nothing secret goes over a connection that was to be encrypted and is not. STARTTLS that is not offered, or
   refused, ends the connection; anything that came in the clear behind the answer to STARTTLS does too
   (RFC 3207, section 6).
-- AUTH is tried once, with one mechanism, so that an account is not locked by guessing; and by one connection at a
-  time: those that were begun together do not try a wrong password each. A login that had no answer says nothing of
-  the others.
+- What goes wrong before AUTH at one address of the host gives way to the next, up to three, within twice the time
+  for a greeting.
+- A password is tried once, so that an account is not locked by guessing; a second mechanism has its turn where the
+  first was refused for its own sake. One connection at a time does AUTH: those that were begun together do not try a
+  wrong password each. A login that had no answer says nothing of the others.
 - A connection that was not finished is dropped, also when `connect` is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import field, replace
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Literal, cast
@@ -29,8 +32,9 @@ from aiosmtplib.protocol import SMTPProtocol
 from relay.errors import RelayError
 from relay.events import ChunkingGivenUp, Observer, UpstreamConnected
 from relay.mail.outcome import Deferred, Stage, Trouble
-from relay.mail.reply import sanitise
+from relay.policy.login import refuses_mechanism
 from relay.transport import dial, xoauth2
+from relay.transport.addresses import Addresses, of_peer
 from relay.transport.chunking import Chunking
 from relay.transport.offers import Offers
 from relay.transport.replies import ReplyReader, code_of, reply_of
@@ -43,16 +47,18 @@ if TYPE_CHECKING:  # who logs in with a password needs none of it
     from relay.transport.tokens import Token, TokenSource
 
 MECHANISMS = ("plain", "login", "cram-md5")
+LONGEST_AUTH = 500  # octets of a line; with more, the response goes on a line of its own (RFC 4954, section 4)
+_NO_EHLO = (500, 502)
 
 
 @frozen
 class SmtpSettings:
     """One upstream. `password` reveals the secret, is asked at each connect, and may raise RelayError.
 
-    `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5; "xoauth2": a token. `cleartext_auth`:
-    AUTH may go unencrypted to a host other than this one. `hostname`: what EHLO says; without a dot, the address
-    literal. `max_message_size` is what is known of it before, and while EHLO does not say. `chunking`: a message may
-    leave in one write with its envelope, where that is offered.
+    `auth` "none": no AUTH; "auto": the first offered of PLAIN, LOGIN, CRAM-MD5, or the next; "xoauth2": a token.
+    `cleartext_auth`: AUTH may go unencrypted to a host other than this one. `tls_profile`: as in `tls.TlsTerms`.
+    `hostname`: what EHLO says; without a dot, the address literal. `max_message_size` is what is known of it before,
+    and while EHLO does not say. `chunking`: a message may leave in one write with its envelope, where that is offered.
     """
 
     name: str
@@ -64,6 +70,7 @@ class SmtpSettings:
     tls_ca: str | None
     tls_certificate: str | None
     tls_key: str | None
+    tls_profile: Literal["modern", "legacy"]
     auth: Literal["none", "auto", "plain", "login", "cram-md5", "xoauth2"]
     username: str | None = field(repr=False)
     password: Callable[[], str] | None = field(repr=False)
@@ -74,7 +81,7 @@ class SmtpSettings:
 
     @property
     def tls_terms(self) -> TlsTerms:
-        return TlsTerms(self.tls_verify, self.tls_ca, self.tls_certificate, self.tls_key)
+        return TlsTerms(self.tls_verify, self.tls_ca, self.tls_certificate, self.tls_key, self.tls_profile)
 
 
 @frozen
@@ -99,6 +106,7 @@ class SmtpTransport:
         self.heard: Heard | None = None  # by the last connection that came as far
         self.observer = observer
         self._dialer = dial.Dialer(settings.host, settings.port)
+        self._addresses = Addresses()
         self._tls = TlsContext(settings.tls_terms)
         self._size_limit = settings.max_message_size
         self._login = asyncio.Lock()
@@ -148,102 +156,167 @@ class SmtpTransport:
     async def _connect(self, token: Token | None) -> SmtpConnection | Deferred:
         try:
             return await self._open(token)
-        except _WrongName:
-            names = await self._names()
-            text = f"the upstream's certificate is for {names or 'another name'}, not for {self.settings.host}"
-            return Deferred(Stage.TLS, Trouble.TRANSIENT, sanitise(text), upstream_sick=True)
         except Stopped as stopped:
             return stopped.outcome
 
     async def _open(self, token: Token | None) -> SmtpConnection:
         refused_before = self._refused
-        opening = await self._secured(verify_name=True)
+        opening, heard, address = await self._reach()
         try:
-            extensions, mechanisms = await opening.ehlo(self.settings.hostname)
-            self.heard = Heard(opening.version(), opening.certificate(), extensions, tuple(mechanisms))
+            self.heard = heard
             if self.settings.auth != "none":
-                await self._log_in(opening, mechanisms, token, refused_before)
-            offers = Offers.of(extensions)
+                await self._log_in(opening, heard.mechanisms, token, refused_before)
+            offers = Offers.of(heard.extensions)
             self._size_limit = offers.size or self.settings.max_message_size
             certificate = opening.certificate()
             connection = opening.hand_over(offers, self._chunking)
         except BaseException:
             opening.drop()
             raise
+        self._addresses.took(address, connection)
         self.observer.observe(UpstreamConnected(self.name, end_of(certificate)))
         return connection
 
-    async def _secured(self, *, verify_name: bool) -> _Opening:
-        """A connection past the banner, and past TLS where TLS is asked for."""
-        settings = self.settings
-        context = None
-        if settings.tls != "none":
-            try:
-                context = await self._tls.get() if verify_name else await asyncio.to_thread(self._nameless)
-            except OSError as error:
-                stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
-        opening = await self._dial()
+    async def look_at_each(self) -> AsyncIterator[tuple[str, Heard | Deferred]]:
+        """Each address of a host that has several, and how far a connection to it comes, as far as EHLO."""
         try:
-            if settings.tls == "implicit":
-                assert context is not None
-                await opening.start_tls_now(context, settings.host)
-                await opening.banner()
+            context, found = await self._context(), await self._resolve()
+        except Stopped:
+            return  # a connection says so, too
+        for address in found if len(found) > 1 else ():
+            try:
+                opening, _ = await self._dial([address], math.inf)
+                heard = await self._greet(opening, address, context)
+            except Stopped as stopped:
+                yield str(address[4][0]), stopped.outcome
             else:
-                await opening.banner()
-            if settings.tls == "starttls":
-                assert context is not None
-                extensions, _ = await opening.ehlo(settings.hostname)
-                if "starttls" not in extensions:
-                    stop(Stage.STARTTLS, Trouble.TRANSIENT, "the upstream does not offer STARTTLS")
-                await opening.ask(Stage.STARTTLS, b"STARTTLS")
-                await opening.start_tls_now(context, settings.host)
+                opening.drop()
+                yield str(address[4][0]), heard
+
+    async def _reach(self) -> tuple[_Opening, Heard, dial.Address]:
+        """A connection past TLS and EHLO, with the first of the addresses that gets so far; else what the first said
+        that said anything."""
+        context = await self._context()
+        now = asyncio.get_running_loop().time
+        left = self._addresses.in_order(await self._resolve(), now())
+        end = now() + 2 * self.settings.timeouts.greeting if len(left) > 1 else math.inf
+        told: Stopped | None = None
+        while left and now() < end:
+            try:
+                opening, address = await self._dial(left, end)
+            except Stopped as stopped:
+                for address in left:
+                    self._addresses.failed(address, now())
+                raise told or stopped from None
+            try:
+                return opening, await self._greet(opening, address, context), address
+            except Stopped as stopped:
+                self._addresses.failed(address, now())
+                told = told or stopped
+                left.remove(address)
+            except BaseException:
+                self._addresses.given_up(address, now())
+                raise
+        assert told is not None
+        raise told
+
+    async def _greet(self, opening: _Opening, address: dial.Address, context: ssl.SSLContext | None) -> Heard:
+        """Past the banner, TLS where it is asked for, and EHLO; the connection is dropped where that fails."""
+        try:
+            await self._secure(opening, context)
+            plainly = self.settings.tls == "none" and self.settings.auth == "none"
+            extensions, mechanisms = await opening.ehlo(self.settings.hostname, or_helo=plainly)
+        except _WrongName:
+            opening.drop()
+            names = await self._names(address, opening.end)
+            text = f"the upstream's certificate is for {names or 'another name'}, not for {self.settings.host}"
+            stop(Stage.TLS, Trouble.TRANSIENT, text)
         except BaseException:
             opening.drop()
             raise
-        return opening
+        opening.end = math.inf
+        return Heard(opening.version(), opening.certificate(), extensions, tuple(mechanisms))
 
-    async def _dial(self) -> _Opening:
+    async def _secure(self, opening: _Opening, context: ssl.SSLContext | None) -> None:
+        """Past the banner, and past TLS where it is asked for."""
+        settings = self.settings
+        if settings.tls == "implicit":
+            assert context is not None
+            await opening.start_tls_now(context, settings.host)
+            await opening.banner()
+        else:
+            await opening.banner()
+        if settings.tls == "starttls":
+            assert context is not None
+            extensions, _ = await opening.ehlo(settings.hostname)
+            if "starttls" not in extensions:
+                stop(Stage.STARTTLS, Trouble.TRANSIENT, "the upstream does not offer STARTTLS")
+            await opening.ask(Stage.STARTTLS, b"STARTTLS")
+            await opening.start_tls_now(context, settings.host)
+
+    async def _context(self) -> ssl.SSLContext | None:
+        if self.settings.tls == "none":
+            return None
+        try:
+            return await self._tls.get()
+        except OSError as error:
+            stop(Stage.TLS, Trouble.TRANSIENT, f"the TLS files of {self.name} cannot be used: {error}")
+
+    async def _resolve(self) -> Sequence[dial.Address]:
         timeouts = self.settings.timeouts
         host = self.settings.host
         try:
-            addresses = await self._dialer.resolve(timeouts.connect)
+            return await self._dialer.resolve(timeouts.connect)
         except TimeoutError:
             stop(Stage.DNS, Trouble.TIMEOUT, f"the name {host} was not resolved within {timeouts.connect:g} s")
         except (OSError, UnicodeError) as error:
             stop(Stage.DNS, Trouble.TRANSIENT, f"the name {host} cannot be resolved: {reason(error)}")
-        where = f"{host} port {self.settings.port}"
+
+    async def _dial(self, addresses: Sequence[dial.Address], end: float) -> tuple[_Opening, dial.Address]:
+        """A connection to one of `addresses`, and which; what it is told until EHLO has to come before `end`."""
+        timeouts, loop = self.settings.timeouts, asyncio.get_running_loop()
+        where = f"{self.settings.host} port {self.settings.port}"
+        allowed = min(timeouts.connect, end - loop.time())
         try:
-            sock = await dial.connect(addresses, timeouts.connect)
+            sock = await dial.connect(addresses, allowed)
         except TimeoutError:
-            stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {timeouts.connect:g} s")
+            stop(Stage.CONNECT, Trouble.TIMEOUT, f"no connection to {where} within {_seconds(allowed)}")
         except OSError as error:
             stop(Stage.CONNECT, Trouble.TRANSIENT, f"no connection to {where}: {reason(error)}")
-        opening = _Opening(sock, timeouts)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: opening, sock=sock)
+            address = of_peer(sock.getpeername(), addresses)
+        except OSError:
+            address = addresses[0]  # it is gone again
+        opening = _Opening(sock, timeouts, end)
+        try:
+            await loop.create_connection(lambda: opening, sock=sock)
         except BaseException:
             sock.close()
             raise
-        return opening
+        return opening, address
 
     def _nameless(self) -> ssl.SSLContext:
         context = build(self.settings.tls_terms)
         context.check_hostname = False
         return context
 
-    async def _names(self) -> str:
+    async def _names(self, address: dial.Address, end: float) -> str:
         """The names in the certificate that failed for its name: a second look, as the first shows none."""
         try:
-            opening = await self._secured(verify_name=False)
-        except (Stopped, _WrongName):
+            context = await asyncio.to_thread(self._nameless)
+            opening, _ = await self._dial([address], end)
+        except (Stopped, OSError):
             return ""
         try:
+            await self._secure(opening, context)
             return names_of(opening.certificate())
+        except (Stopped, _WrongName):
+            return ""
         finally:
             opening.drop()
 
     async def _log_in(
-        self, opening: _Opening, offered: list[str], token: Token | None, refused_before: Deferred | None
+        self, opening: _Opening, offered: Sequence[str], token: Token | None, refused_before: Deferred | None
     ) -> None:
         """AUTH; where another was refused since this connection was begun, its answer is ours."""
         async with self._login:
@@ -256,13 +329,13 @@ class SmtpTransport:
                     self._refused = stopped.outcome
                 raise
 
-    async def _authenticate(self, opening: _Opening, offered: list[str], token: Token | None) -> None:
+    async def _authenticate(self, opening: _Opening, offered: Sequence[str], token: Token | None) -> None:
         settings = self.settings
         if not (opening.encrypted or opening.peer_is_here or settings.cleartext_auth):
             stop(Stage.AUTH, Trouble.TRANSIENT, "AUTH would go over an unencrypted connection")
         wanted = MECHANISMS if settings.auth == "auto" else (settings.auth,)
-        mechanism = next((one for one in wanted if one in offered), None)
-        if mechanism is None:
+        both = [one for one in wanted if one in offered]
+        if not both:
             words = " ".join(offered).upper() or "no AUTH"
             stop(Stage.AUTH, Trouble.TRANSIENT, f"the upstream offers {words}, not {' '.join(wanted).upper()}")
         if token is not None:
@@ -272,7 +345,26 @@ class SmtpTransport:
             password = settings.password() if settings.password is not None else ""
         except RelayError as error:
             stop(Stage.AUTH, Trouble.TRANSIENT, str(error))
-        await opening.authenticate(mechanism, settings.username or "", password)
+        username = settings.username or ""
+        try:
+            await opening.authenticate(both[0], username, password)
+        except Stopped as stopped:
+            if len(both) == 1 or not _of_the_mechanism(stopped.outcome):
+                raise
+            await self._authenticate_otherwise(opening, both[1], username, password, refused=stopped)
+
+    async def _authenticate_otherwise(
+        self, opening: _Opening, mechanism: str, username: str, password: str, *, refused: Stopped
+    ) -> None:
+        """By the next mechanism, once; the refusal of the first stands where that one has no answer."""
+        try:
+            await opening.authenticate(mechanism, username, password)
+        except Stopped as stopped:
+            raise refused if stopped.outcome.reply is None else stopped from None
+
+
+def _of_the_mechanism(outcome: Deferred) -> bool:
+    return outcome.reply is not None and refuses_mechanism(outcome.reply.code, outcome.reply.text)
 
 
 def _refused(outcome: SmtpConnection | Deferred) -> bool:
@@ -282,6 +374,10 @@ def _refused(outcome: SmtpConnection | Deferred) -> bool:
     return outcome.reply is not None and outcome.reply.code == 535
 
 
+def _seconds(allowed: float) -> str:
+    return f"{round(allowed, 1):g} s"
+
+
 class _WrongName(Exception):
     """The certificate is good, but for another name."""
 
@@ -289,11 +385,13 @@ class _WrongName(Exception):
 class _Opening(SMTPProtocol):
     """aiosmtplib's protocol, strict: a reply for each command, no more, and nothing that is no reply.
 
-    What breaks that drops the connection before aiosmtplib sees it.
+    What breaks that drops the connection before aiosmtplib sees it. Nothing takes longer than until `end`.
     """
 
-    def __init__(self, sock: socket.socket, timeouts: SmtpTimeouts) -> None:
+    def __init__(self, sock: socket.socket, timeouts: SmtpTimeouts, end: float) -> None:
+        self._clock = asyncio.get_running_loop().time
         super().__init__(loop=asyncio.get_running_loop())
+        self.end = end
         self._sock = sock
         self._timeouts = timeouts
         self._wire: asyncio.Transport | None = None
@@ -357,11 +455,27 @@ class _Opening(SMTPProtocol):
     async def banner(self) -> None:
         await self._reply(Stage.BANNER, None)
 
-    async def ehlo(self, hostname: str) -> tuple[dict[str, str], list[str]]:
-        """The keywords, in lower case, with their parameters; and the mechanisms of AUTH."""
+    @property
+    def _allowed(self) -> float:
+        """Seconds for the next step."""
+        return max(0.0, min(self._timeouts.greeting, self.end - self._clock()))
+
+    async def ehlo(self, hostname: str, *, or_helo: bool = False) -> tuple[dict[str, str], list[str]]:
+        """The keywords, in lower case, with their parameters; and the mechanisms of AUTH.
+
+        `or_helo`: a server that does not know EHLO gets HELO, which has neither (RFC 5321, section 3.2).
+        """
         name = hostname if "." in hostname or hostname.startswith("[") else self._literal()
         self._hello = b"EHLO %b\r\n" % name.encode("ascii", "replace")
-        raw = await self.ask(Stage.EHLO, *self._hello.split())
+        try:
+            raw = await self.ask(Stage.EHLO, *self._hello.split())
+        except Stopped as stopped:
+            reply = stopped.outcome.reply
+            if not or_helo or reply is None or reply.code not in _NO_EHLO:
+                raise
+            self._hello = b"HELO" + self._hello[4:]
+            await self.ask(Stage.EHLO, *self._hello.split())
+            return {}, []
         lines = [line[4:].decode("utf-8", "replace") for line in raw.split(b"\n")]
         return parse_esmtp_extensions("\n".join(lines))
 
@@ -375,7 +489,7 @@ class _Opening(SMTPProtocol):
 
     async def start_tls_now(self, context: ssl.SSLContext, host: str) -> None:
         """The handshake. `encrypted` afterwards."""
-        allowed = self._timeouts.greeting
+        allowed = self._allowed
         self._intact(Stage.STARTTLS if self._last else Stage.TLS)
         assert self._wire is not None
         try:
@@ -384,7 +498,7 @@ class _Opening(SMTPProtocol):
                     self._wire, self, context, server_hostname=host, ssl_handshake_timeout=allowed + 5
                 )
         except TimeoutError:
-            stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {allowed:g} s")
+            stop(Stage.TLS, Trouble.TIMEOUT, f"the TLS handshake was not done within {_seconds(allowed)}")
         except OSError as error:
             if is_wrong_name(error):
                 raise _WrongName from None
@@ -404,7 +518,7 @@ class _Opening(SMTPProtocol):
         match mechanism:
             case "plain":
                 encoded = auth_plain_encode(username, password)
-                await self.ask(Stage.AUTH, b"AUTH", b"PLAIN", encoded, secrets=(*secrets, encoded))
+                await self._respond(b"PLAIN", encoded, b"2", (*secrets, encoded))
             case "login":
                 for_name, for_password = auth_login_encode(username, password)
                 secrets.append(for_password)
@@ -424,7 +538,7 @@ class _Opening(SMTPProtocol):
         response, said = xoauth2.initial_response(username, token), ""
         secrets = (token.encode(), response)
         try:
-            raw = await self.ask(Stage.AUTH, b"AUTH", b"XOAUTH2", response, want=(b"2", b"3"), secrets=secrets)
+            raw = await self._respond(b"XOAUTH2", response, (b"2", b"3"), secrets)
             if raw.startswith(b"3"):
                 said = xoauth2.told(raw[4:], token)
                 await self.ask(Stage.AUTH, b"", secrets=secrets)
@@ -433,6 +547,15 @@ class _Opening(SMTPProtocol):
                 raise
             reply = xoauth2.marked(stopped.outcome.reply, said)
             raise Stopped(replace(stopped.outcome, text=reply.text, reply=reply)) from None
+
+    async def _respond(
+        self, mechanism: bytes, response: bytes, want: bytes | tuple[bytes, ...], secrets: tuple[bytes, ...]
+    ) -> bytes:
+        """AUTH with its response at once, or behind a 334 where the line would be longer than a command may be."""
+        if len(b"AUTH %b %b\r\n" % (mechanism, response)) <= LONGEST_AUTH:
+            return await self.ask(Stage.AUTH, b"AUTH", mechanism, response, want=want, secrets=secrets)
+        await self.ask(Stage.AUTH, b"AUTH", mechanism, want=b"3")
+        return await self.ask(Stage.AUTH, response, want=want, secrets=secrets)
 
     async def ask(
         self,
@@ -451,7 +574,7 @@ class _Opening(SMTPProtocol):
         want: bytes | tuple[bytes, ...] = b"2",
         secrets: tuple[bytes, ...] | list[bytes] = (),
     ) -> bytes:
-        allowed = self._timeouts.greeting
+        allowed = self._allowed
         try:
             # Not aiosmtplib's own timeout: its wait_for can lose a cancellation that meets a reply (Python 3.11).
             async with asyncio.timeout(allowed):
@@ -460,7 +583,7 @@ class _Opening(SMTPProtocol):
                 else:
                     await self.execute_command(*words)
         except TimeoutError:
-            stop(stage, Trouble.TIMEOUT, f"the upstream did not answer {stage} within {allowed:g} s")
+            stop(stage, Trouble.TIMEOUT, f"the upstream did not answer {stage} within {_seconds(allowed)}")
         except SMTPServerDisconnected:
             self._intact(stage)
             stop(stage, Trouble.DROPPED, f"the upstream closed the connection at {stage}")

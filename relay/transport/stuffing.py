@@ -14,7 +14,7 @@ def stuff(piece: bytes, before: bytes) -> bytes:
 
     `before` is the two octets sent ahead of the piece (fewer, if there were fewer); `START` at the start.
     """
-    stuffed = piece.replace(b"\r\n.", b"\r\n..") if b"\r\n." in piece else piece
+    stuffed = piece.replace(b"\r\n.", b"\r\n..")
     if before == b"\r\n" and piece[:1] == b".":
         return b"." + stuffed
     if before[-1:] == b"\r" and piece[:2] == b"\n.":

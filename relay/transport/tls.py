@@ -1,6 +1,7 @@
 """TLS towards an upstream: the context, kept because building one takes 33 to 87 ms, and what its errors mean.
 
-Certificates are verified, name included, unless the configuration says otherwise; TLS 1.2 at least.
+Certificates are verified, name included, unless the configuration says otherwise; TLS 1.2 at least, unless the
+profile is legacy.
 """
 
 from __future__ import annotations
@@ -9,24 +10,28 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
 
-from relay import figures
+from relay import figures, old_tls
 from relay.durable import require_regular
 from relay.values import frozen
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h; ssl has no names for them.
 _EXPIRED, _NOT_YET, _SELF_SIGNED, _WRONG_NAME, _WRONG_ADDRESS = 10, 9, 18, 62, 64
+_LEGACY_SERVER_CONNECT = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT: servers of before RFC 5746; `ssl` names it from 3.12 on
 _UNKNOWN_AUTHORITY = frozenset({2, 19, 20, 21})
 
 
 @frozen
 class TlsTerms:
-    """`ca` replaces the system's store; `certificate` and `key` are the client's own. Paths of PEM files."""
+    """`ca` replaces the system's store; `certificate` and `key` are the client's own. Paths of PEM files. `profile`
+    legacy: old versions and cipher suites as well."""
 
     verify: bool
     ca: str | None
     certificate: str | None
     key: str | None
+    profile: Literal["modern", "legacy"] = "modern"
 
 
 class TlsContext:
@@ -57,6 +62,9 @@ def trusting(ca: str | None) -> ssl.SSLContext:
 def build(terms: TlsTerms) -> ssl.SSLContext:
     context = trusting(terms.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if terms.profile == "legacy":
+        context.options |= _LEGACY_SERVER_CONNECT
+        old_tls.allow(context)
     if not terms.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

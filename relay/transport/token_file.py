@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 SHORTEST_KEY = 32
+_LARGEST = 1024 * 1024  # octets; no more of a file is read
 _TEXTS = ("identity", "access_token", "refresh_token", "origin", "error")
 
 
@@ -68,7 +69,7 @@ class TokenFile:
         """What is kept for `identity`, which may be nothing. Raises RelayError where it cannot be read."""
         try:
             with open(Directory(self.path.parent).open(self.path.name), "rb") as file:
-                octets = file.read()
+                octets = file.read(_LARGEST)
         except FileNotFoundError:
             return Kept(identity)
         except OSError as error:

@@ -28,7 +28,6 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
@@ -39,7 +38,7 @@ from relay.transport.commands import WHOLE, commands, reports
 from relay.transport.kernel import unacknowledged, unread
 from relay.transport.offers import Offers
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
-from relay.transport.reencode import acceptable
+from relay.transport.reencode import acceptable, goes_as_it_is
 from relay.transport.replies import ReplyReader, code_of, reply_of
 from relay.transport.stuffing import START, end_of_data, stuff
 from relay.values import frozen
@@ -52,6 +51,7 @@ AT_ONCE = 50  # replies that are read in one turn
 GOODBYE = 1.0  # seconds for the answer to QUIT
 REFRESH = 5.0  # seconds for the answer to NOOP
 _RSET = b"RSET\r\n"
+_DATA = b"DATA\r\n"
 _TOO_EARLY = "the upstream answered before the content was complete"
 _TOO_MANY = "the upstream sent more replies than it got commands"
 _RESET = struct.pack("ii", 1, 0)
@@ -126,6 +126,16 @@ class SmtpConnection(asyncio.Protocol):
         return self._usable
 
     @property
+    def well(self) -> bool:
+        """False once the upstream broke off a transaction."""
+        return self._sick is None
+
+    @property
+    def heard_at(self) -> float:
+        """When the upstream last said something, by the loop's clock."""
+        return self._heard
+
+    @property
     def past_dot(self) -> bool:
         """True while a message is out and its answer is not in."""
         return self._waiter is not None and self._in_content and self._dot_written
@@ -133,8 +143,8 @@ class SmtpConnection(asyncio.Protocol):
     async def deliver(self, request: DeliveryRequest) -> Delivery:
         """One transaction. Raises only OSError, where the content cannot be read; the connection is aborted then."""
         assert self._waiter is None, "one transaction at a time"
-        if self._offers.eightbit and not request.encode_long_lines:
-            return await self._deliver(request)
+        if goes_as_it_is(request, self._offers):
+            return await self._transact(request)
         try:
             fitting = await acceptable(request, self._offers)
         except BaseException:
@@ -142,10 +152,9 @@ class SmtpConnection(asyncio.Protocol):
             raise
         if isinstance(fitting, Reply):
             return _unable(request, fitting)
-        delivery = await self._deliver(fitting[0])
-        return delivery if fitting[1] is None else replace(delivery, reencoding=fitting[1])
+        return fitting.whole(await self._transact(fitting.request))
 
-    async def _deliver(self, request: DeliveryRequest) -> Delivery:
+    async def _transact(self, request: DeliveryRequest) -> Delivery:
         lines = commands(request, self._offers)
         if isinstance(lines, Reply):
             return _unable(request, lines)
@@ -187,9 +196,8 @@ class SmtpConnection(asyncio.Protocol):
         """What the upstream says to MAIL from `address`; RSET is behind it. Raises ConnectionError."""
         assert self._waiter is None, "one transaction at a time"
         self._sick = self._patience = None
-        parameters = b"" if address.isascii() else b" SMTPUTF8"
         try:
-            replies = await self._ask(b"MAIL FROM:<%b>%b\r\n" % (address.encode(), parameters), (Stage.MAIL,))
+            replies = await self._ask(b"MAIL FROM:<%b>\r\n" % address.encode(), (Stage.MAIL,))
             if self._sick is not None:
                 if self._sick.reply is not None:
                     return self._sick.reply
@@ -243,7 +251,7 @@ class SmtpConnection(asyncio.Protocol):
         if apart:
             replies = await self._ask(b"".join(lines), stages[:-1])
         else:
-            lines.append(b"DATA\r\n")
+            lines.append(_DATA)
             replies = await self._ask(b"".join(lines), stages)
         if rset and replies and not self._reset_is_good(replies.pop(0)):
             replies = []
@@ -294,7 +302,7 @@ class SmtpConnection(asyncio.Protocol):
             self._judge_chunk(request, outcomes, *self._replies[envelope:])
         elif self._sick is not None and self._sick.reply is None and self._dot_written and not self._chunking.proven:
             self._chunking.give_up("a message that was sent by BDAT was not answered, and none was taken before")
-        return self._delivery(outcomes)
+        return self._delivery(outcomes, self._replies)
 
     def _judge_chunk(
         self, request: DeliveryRequest, outcomes: list[Outcome | None], answer: bytes, hello: bytes | None = None
@@ -350,7 +358,7 @@ class SmtpConnection(asyncio.Protocol):
             return []
         if request.gate is not None and request.gate.contested and not await request.gate():
             return []
-        return await self._ask(b"DATA\r\n", (Stage.DATA,))
+        return await self._ask(_DATA, (Stage.DATA,))
 
     async def _judge(self, request: DeliveryRequest, replies: list[bytes]) -> Delivery:
         """The outcomes that follow from the replies to the envelope; sends the content if it is wanted.
@@ -361,7 +369,7 @@ class SmtpConnection(asyncio.Protocol):
         count = len(request.recipients)
         outcomes = await self._of_envelope(request, replies)
         if not replies:
-            return self._delivery(outcomes)
+            return self._delivery(outcomes, replies)
         answer = replies[count + 1] if len(replies) == count + 2 else None
         wanted = None in outcomes
         if self._sick is not None or answer is None:
@@ -384,7 +392,7 @@ class SmtpConnection(asyncio.Protocol):
             if self._sick is None:
                 final = self._after_content(request, self._replies[0])
                 outcomes = [outcome or final for outcome in outcomes]
-        return self._delivery(outcomes)
+        return self._delivery(outcomes, replies)
 
     async def _of_envelope(self, request: DeliveryRequest, replies: list[bytes]) -> list[Outcome | None]:
         """What the replies to MAIL and RCPT made of each recipient so far; None: nothing yet."""
@@ -415,7 +423,8 @@ class SmtpConnection(asyncio.Protocol):
 
     def _taken_back(self, raw: bytes) -> bool:
         """Whether what came behind the answer to a message says otherwise: which of them is meant, nobody knows."""
-        return any(_positive(more) is not _positive(raw) and not _goodbye(more) for more in self._reader.surplus)
+        surplus = self._reader.surplus
+        return bool(surplus) and any(_positive(more) is not _positive(raw) and not _goodbye(more) for more in surplus)
 
     def _refused(self, stage: Stage, raw: bytes) -> Outcome | None:
         """What a reply other than the one hoped for means; None, and `_sick`, where it means nothing."""
@@ -433,28 +442,30 @@ class SmtpConnection(asyncio.Protocol):
             self._break(Trouble.TRANSIENT, "the upstream refused RSET", at=Stage.MAIL)
         return _positive(raw)
 
-    def _delivery(self, outcomes: list[Outcome | None]) -> Delivery:
+    def _delivery(self, outcomes: list[Outcome | None], replies: list[bytes]) -> Delivery:
+        """`replies` are those to the envelope."""
         sick = self._sick
         if sick is None:
             return Delivery(cast("tuple[Outcome, ...]", tuple(outcomes)))
         if self._astray and self._stages[0] is not Stage.DOT:  # once there was a 354, all before it was in step
             return Delivery((sick,) * len(outcomes), sick)
-        return Delivery(tuple(outcome or sick for outcome in outcomes), sick)
+        taken = sum(map(_positive, replies[1 : len(outcomes) + 1]))
+        return Delivery(tuple(outcome or sick for outcome in outcomes), sick, taken=taken)
 
     # The content
 
     async def _send(self, request: DeliveryRequest) -> None:
         """Send the content, then wait for the reply: `_replies[0]`, unless `_sick`."""
-        await self._take_in()
+        if self._something_lies_here():
+            await self._take_in()
         self._in_content = True
-        waiter = self._expect((Stage.DOT,))
+        waiter = self._expect(_DOT)
         if self._sick is not None:
             return
         content = request.content
         if content.in_memory and request.size <= self._whole:
             data = request.head + content.read(request.body_offset, content.size)
-            stuffed = stuff(data, START)
-            self._write_end(stuffed + end_of_data(data[-2:] if data else START))
+            self._write_end(stuff(data, START) + end_of_data(data[-2:] if data else START))
         else:
             before = await self._send_pieces(request, waiter)
             await self._take_in()
@@ -463,7 +474,7 @@ class SmtpConnection(asyncio.Protocol):
             if waiter.done():
                 return
             self._write_end(end_of_data(before))
-        self._restart_clock()
+        self._begin_clock(Stage.DOT)
         await waiter
 
     async def _send_pieces(self, request: DeliveryRequest, waiter: asyncio.Future[None]) -> bytes:
@@ -513,13 +524,13 @@ class SmtpConnection(asyncio.Protocol):
 
     async def _ask(self, data: bytes, stages: tuple[Stage, ...]) -> list[bytes]:
         """Write, and wait for one reply for each stage. Fewer come back when the line broke (`_sick`)."""
-        if self._sick is None:
+        if self._sick is None and self._something_lies_here():
             await self._take_in()
         if self._sick is None:
             waiter = self._expect(stages)
             if self._sick is None:
                 self._transport.write(data)
-                self._restart_clock()
+                self._begin_clock(stages[0])
                 await waiter
         else:
             self._replies = []
@@ -535,9 +546,13 @@ class SmtpConnection(asyncio.Protocol):
             self._break(Trouble.DROPPED, "the upstream closed the connection")
         return self._waiter
 
+    def _something_lies_here(self) -> bool:
+        """Whether something came and was not read: it cannot be the answer to what is to be written next."""
+        return self._usable and unread(self._sock) > 0
+
     async def _take_in(self) -> None:
-        """Read what lies here: it came before what is to be written next, and cannot be the answer."""
-        while self._usable and unread(self._sock):  # noqa: ASYNC110  # the loop reads
+        """Read what lies here."""
+        while self._something_lies_here():  # noqa: ASYNC110  # the loop reads
             await asyncio.sleep(0)
 
     def _rest(self) -> None:
@@ -593,26 +608,27 @@ class SmtpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        placed = self._reader.answers(data)
+        reader = self._reader
+        placed = reader.answers(data)
         if self._waiter is None:  # between transactions: a goodbye, or out of step
             self.abort()
             return
         for raw in placed:
-            if _goodbye(raw):
+            if raw[:3] == b"421":
                 reply = reply_of(raw)
                 self._break(Trouble.TRANSIENT, reply.text, reply=reply)
                 return
             self._replies.append(raw)
-            if self._answered and not self._early:
+            if self._in_content and not self._early and self._answered:
                 self._early = self._is_early()
-        if not self._reader.in_step:
+        if not reader.in_step:
             self._too_much()
-        elif self._reader.owed == 0 or self._early:
+        elif reader.owed == 0 or self._early:
             self._wake()
-        elif self._reader.broken is not None and self._answered:
+        elif reader.broken is not None and self._answered:
             self._too_much()
-        elif self._reader.broken is not None:
-            self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {self._reader.broken}")
+        elif reader.broken is not None:
+            self._break(Trouble.TRANSIENT, f"the upstream does not speak SMTP: {reader.broken}")
         elif placed:
             self._restart_clock()
 
@@ -667,6 +683,14 @@ class SmtpConnection(asyncio.Protocol):
             self._drained.set_result(None)
 
     # Time
+
+    def _begin_clock(self, stage: Stage) -> None:
+        """All was written for that stage: the time for it begins."""
+        if self._paused or not self._usable:
+            self._restart_clock()
+        else:
+            self._still = 0
+            self._set_clock(stage)
 
     def _restart_clock(self) -> None:
         """Something moved: the time for the next step begins."""
@@ -759,6 +783,9 @@ class _Clock:
 
 def _unable(request: DeliveryRequest, reply: Reply) -> Delivery:
     return Delivery((Failed(Stage.MAIL, reply, unasked=True),) * len(request.recipients))
+
+
+_DOT = (Stage.DOT,)
 
 
 @lru_cache(maxsize=256)

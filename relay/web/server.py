@@ -255,7 +255,7 @@ class _Connection:
             raise too_long
         if self._http.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
-            self._writer.write(self._http.send(go_on))
+            self._say(self._http.send(go_on))
         body = bytearray()
         async with asyncio.timeout(self._limits.sending):
             while isinstance(event := await self._event(), h11.Data):
@@ -319,8 +319,12 @@ class _Connection:
             pass
         return self._http.their_state is h11.DONE
 
+    def _say(self, octets: bytes) -> None:
+        if not self._writer.is_closing():  # else it is a RuntimeError of uvloop
+            self._writer.write(octets)
+
     async def _write(self, octets: bytes) -> None:
-        self._writer.write(octets)
+        self._say(octets)
         try:
             async with asyncio.timeout(self._limits.taking):
                 await self._patiently(self._drain())

@@ -13,6 +13,7 @@ from relay.cli.doctor.of_domain import Dmarc, Spf, Way
 from relay.cli.doctor.prescriptions import PRESCRIPTIONS
 from relay.cli.doctor.see_domain import senders
 from relay.config.load import parse
+from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.transport.smtp import Heard
 from tests.kit import configured
@@ -179,3 +180,18 @@ def test_every_prescription_is_used_and_its_values_are_the_same_in_both_language
 )
 def test_a_nameserver_may_have_a_port(written: str, parts: tuple[str, int]) -> None:
     assert _parts(written) == parts
+
+
+def test_of_several_addresses_each_has_a_line_and_one_that_is_sick_is_a_warning() -> None:
+    well = Heard("TLSv1.3", None, {}, ())
+    sick = Deferred(Stage.BANNER, Trouble.TRANSIENT, "too busy", Reply(421, "4.3.2", "too busy"), upstream_sick=True)
+    away = Deferred(
+        Stage.CONNECT, Trouble.TRANSIENT, "no connection to mail.example.nl port 25: Network is unreachable"
+    )
+    found = [*of_upstream.of_addresses("own", [("192.0.2.1", sick), ("192.0.2.2", well), ("2001:db8::1", away)])]
+    assert [(one.mark, one.text) for one in found] == [
+        (Mark.WARNING, "192.0.2.1: banner: 421 4.3.2 too busy"),
+        (Mark.GOOD, "192.0.2.2"),
+        (Mark.UNTRIED, f"2001:db8::1: connect: {away.text}"),
+    ]
+    assert found[0].remedy is not None

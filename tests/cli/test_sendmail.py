@@ -33,6 +33,10 @@ HOST = socket.gethostname() if "." in socket.gethostname() else socket.getfqdn()
 ME = f"{getpass.getuser()}@{HOST}"
 
 
+def case(name: str) -> bytes:
+    return (Path(__file__).parent.parent / "cases" / name).read_bytes()
+
+
 @dataclass
 class Result:
     code: int
@@ -197,7 +201,7 @@ async def test_more_recipients_than_the_relay_takes_at_once_go_in_several_messag
         (("-R", "all", "x@example.org"), 64, "-R: full or hdrs"),
         (("piet@", "x@example.org"), 67, "no usable address: piet@"),
         (("-f", "@", "x@example.org"), 67, "no usable address: @"),
-        (("x" * 200 + "@example.org",), 67, "no usable address"),
+        (("x" * 300 + "@example.org",), 67, "no usable address"),
     ],
 )
 async def test_what_makes_no_sense_is_said_and_nothing_is_sent(
@@ -209,6 +213,31 @@ async def test_what_makes_no_sense_is_said_and_nothing_is_sent(
         assert result.err.startswith(f"relay sendmail: {says}")
         assert result.err.count("\n") == 1
         assert await relay.house.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("written", "recipients"),
+    [
+        (b"Bakker, Jan <a@example.org>", ["a@example.org"]),
+        (b"bakker, jan <a@example.org>", ["a@example.org"]),
+        (b"Jansen BV, Administratie <a@example.org>, Piet <b@example.org>", ["a@example.org", "b@example.org"]),
+        (b"&quot;Jan&quot; <a@example.org>", ["a@example.org"]),
+        (b"Jan <mailto:a@example.org>; 'b@example.org'", ["a@example.org", "b@example.org"]),
+        (b"a@example.org b@example.org", ["a@example.org", "b@example.org"]),
+        (b"<a@example.org> <b@example.org>", ["a@example.org", "b@example.org"]),
+        (b"root, a@example.org", [f"root@{HOST}", "a@example.org"]),
+        (b"Beheer <root>", [f"root@{HOST}"]),
+        (b"root (a@example.org)", [f"root@{HOST}"]),
+    ],
+)
+async def test_nobody_is_written_to_whom_the_message_does_not_name(
+    tmp_path: Path, written: bytes, recipients: list[str]
+) -> None:
+    message = case("author-with-a-comma/sendmail.eml").replace(b"Bakker, Jan <a@example.org>", written)
+    async with a_relay(tmp_path) as relay:
+        assert (await relay.run("-t", "-i", stdin=message)).code == 0
+        (entry,) = await relay.house.entries()
+        assert to(entry) == recipients
 
 
 @pytest.mark.parametrize("mail", [b"From: jan@example.nl\n\nx\n", b"To: Jan Jansen, piet@example.org\n\nx\n", b""])

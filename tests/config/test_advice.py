@@ -84,6 +84,10 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             "config.yaml:8: listeners[0].tls_profile: TLS 1.0 and 1.1 protect little",
         ),
         (
+            f"{NAMED}upstreams:\n  own:\n    host: a.nl\n    tls_profile: legacy\n",
+            "config.yaml:5: upstreams.own.tls_profile: old cipher suites protect little",
+        ),
+        (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners:\n  - proxy_protocol: 127.0.0.1\n",
             "config.yaml:5: listeners[0].allow: the client that a PROXY header names is judged by allow",
         ),

@@ -62,8 +62,14 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "tls_profile": "in tls_context",
         "users": "in verify",
         "reply": "patience is None unless it is direct",
+        "received": "in the policy",
+        "repair_duplicates": "in the policy",
     },
-    model.PickupListener: {"type": "which section this is"},
+    model.PickupListener: {
+        "type": "which section this is",
+        "received": "in the policy",
+        "repair_duplicates": "in the policy",
+    },
     upstreams.SmtpUpstream: {
         "type": "which section this is",
         "preset": "filled in; and in the table of refusals",

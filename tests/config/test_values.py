@@ -101,6 +101,28 @@ def test_a_bare_address_is_kept_as_it_is(text: str) -> None:
     assert str(values.address(text)) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("jan@example.nl", "jan@example.nl"),
+        ("jan@münchen.example", "jan@xn--mnchen-3ya.example"),
+        ("Jan@MU\u0308NCHEN.example", "Jan@xn--mnchen-3ya.example"),
+        ("jan@हिन्दी.example", "jan@xn--j2bd4cyah0f.example"),
+        ("é@example.nl", None),
+        ("é@münchen.example", None),
+        ("jan@☃.example", None),
+        ("jan@ｇmail.example", None),
+        ("Jan <jan@münchen.example>", None),
+    ],
+)
+def test_an_address_of_ours_is_one_that_every_provider_takes(text: str, plain: str | None) -> None:
+    if plain is None:
+        with pytest.raises(BadValue):
+            values.plain_address(text)
+    else:
+        assert str(values.plain_address(text)) == plain
+
+
 def test_the_domain_of_an_address_is_folded() -> None:
     assert values.address("Jan@Example.NL") == Address("Jan", "example.nl")
 

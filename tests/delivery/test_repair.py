@@ -490,6 +490,18 @@ async def test_a_fault_of_ours_in_the_second_try_takes_nothing_back_from_who_got
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("status", ["5.7.60", "5.2.252"])
+async def test_what_the_login_may_not_send_as_is_a_verdict_also_where_it_is_said_of_a_recipient(
+    house: DeliveryHouse, status: str
+) -> None:
+    refused = Failed(Stage.RCPT, Reply(550, status, "SMTP; Client does not have permissions to send as this sender"))
+    house.ways["own"].says = refusing(refused)
+    assert (await tried(house, leased())).outcomes == (TAKEN,)
+    assert paths(house)[-1] == ADDRESS
+    assert sum(house.verdicts.counts().values()) == 1
+
+
+@pytest.mark.asyncio
 async def test_one_recipient_that_does_not_want_a_sender_is_no_verdict_for_all(house: DeliveryHouse) -> None:
     unwanted = Failed(Stage.RCPT, Reply(550, "5.7.1", "<piet@example.com>: sender rejected by recipient policy"))
     house.ways["own"].says = refusing(unwanted)

@@ -25,6 +25,7 @@ from relay.policy.retry import Schedule
 from relay.transport.port import Delivery, DeliveryRequest
 from tests.delivery.ways import CLOSING, DOWN, LOCKED_OUT, STALE, TAKEN, Watch, Way, turns
 from tests.kit import configured, virtual_time
+from tests.kit.alone import forgetful
 
 LATE = Schedule((timedelta(hours=1),), timedelta(days=1))
 CODES = Schedule((timedelta(seconds=2), timedelta(seconds=5)), timedelta(minutes=10))
@@ -69,6 +70,7 @@ class Road:
             configured.upstream_limits(max_connections=connections),
             refusals=TABLE,
             account=account,
+            recipients=forgetful(self.watch),
             observer=self.watch,
             changed=self._changed,
             long_lines=None,

@@ -22,6 +22,7 @@ from relay.queue.writer import COMPANY
 from tests.delivery.house import DeliveryHouse, policy
 from tests.delivery.ways import TAKEN
 from tests.kit import configured, virtual_time
+from tests.kit.alone import forgetful
 from tests.queue.mail import NOON, an_entry
 
 TABLE = Table(
@@ -47,6 +48,7 @@ class PacedHouse(DeliveryHouse):
             configured.upstream_limits(max_connections=connections),
             refusals=TABLE,
             account=account,
+            recipients=forgetful(self.watch),
             observer=self.watch,
             changed=self.changed,
             long_lines=None,

@@ -80,7 +80,16 @@ is, and the first that goes through ends it (`message_blamed` in the log names t
 such messages delays others by less than a minute (`tests/delivery/test_bad_batch.py`).
 
 In a refusal, what speaks of the account (a quota, a login that is asked for) is no refusal of the message: that is
-deferred, and once a second message hears it, the upstream is set aside.
+deferred, and once a second message hears it, the upstream is set aside. A limit of the account is known by words of a
+limit with a period, a count or what is sent, at MAIL, RCPT, DATA and the dot, whatever the code says; those that were
+found, and what only looks like them, are rows in `tests/policy/wordings`.
+
+A limit of recipients in one transaction is no refusal of the recipients beyond it. Whatever code says it (452, 451,
+550, 552, 554, 503, 421) and wherever, at the recipient that is one too many, at DATA or at the final dot: who was taken
+gets the message, and the others go at once in further transactions (`tests/scenarios/test_recipients.py`). How many are
+taken is known where it is said at RCPT, or with a number; otherwise half of them are tried, and half of that. It is
+remembered for a day, over restarts (`recipients_limited` in the log, and in `relay status`). Whoever is refused for
+other reasons fails alone. Where even the first recipient is one too many, it is a limit over time: mail waits.
 """
 _OUT_OF_STEP = """\
 A reply counts for the command that it answers. One that nobody asked for, before, behind or between the others, or that

@@ -155,7 +155,7 @@ def test_envelopes_are_bounded_in_all_and_each_may_have_a_hundred_recipients_all
     many, few = Transaction(memory=memory), Transaction(memory=memory)
     argument = b"TO:<a-rather-long-local-part.%d@department.example.com>"
     for transaction in (many, few):
-        assert transaction.mail(b"FROM:<>", largest=1) == replies.SENDER_OK
+        assert transaction.mail(b"FROM:<>", largest=lambda: 1) == replies.SENDER_OK
     taken = 0
     while many.rcpt(argument % taken, most=1000) == replies.RECIPIENT_OK:
         taken += 1

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from relay.errors import RelayError, StoreUnavailable
 from relay.events import ExceptionCaught, MessageQueued, MessageRefused, QuirksTolerated, Warned
 from relay.ingress import pickup_file
+from relay.ingress.dots import Undoubling, doubled
 from relay.ingress.folder import Claimed, Folder
 from relay.ingress.pickup import Pickup
-from relay.ingress.pickup_file import Bounds, PickupFile
+from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
 from relay.mail.addressees import BadAddressees, recipients
 from relay.mail.content import normalise
 from relay.mail.header import Header
@@ -78,6 +80,18 @@ def read(folder: Path, content: bytes) -> PickupFile:
         os.close(descriptor)
 
 
+def whole(folder: Path, content: bytes, bounds: Bounds) -> bytes:
+    """What a file gives, piece by piece."""
+    path = folder / "one.eml"
+    path.write_bytes(content)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        file = PickupFile(descriptor, bounds)
+        return file.first + b"".join(iter(file.more, b""))
+    finally:
+        os.close(descriptor)
+
+
 def files(folder: Path) -> list[str]:
     """All files below, as paths."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
@@ -104,6 +118,16 @@ async def test_a_file_is_taken_kept_and_removed(house_of: HouseOf, folder: Path)
         assert entry.submission.head == AS_CONTENT[: AS_CONTENT.index(b"Hallo")]
         (tolerated,) = house.observed.of(QuirksTolerated)
         assert set(tolerated.quirks) == {Quirk.NO_DATE, Quirk.NO_MESSAGE_ID}
+
+
+@on_both_loops
+async def test_nul_octets_in_a_file_are_told_wherever_they_are(house_of: HouseOf, folder: Path) -> None:
+    for text in (b"Hallo\0\n", b"Hallo\n" * 200_000 + b"\0\n"):
+        async with house_of() as house:
+            async with at_work(a_pickup(house, folder)):
+                put(folder, "factuur.eml", AS_CONTENT + text)
+                (tolerated,) = await house.observed.until(QuirksTolerated)
+            assert Quirk.NUL in tolerated.quirks
 
 
 @on_both_loops
@@ -388,7 +412,9 @@ async def test_a_folder_is_made_for_its_owner_and_its_group(house_of: HouseOf, f
         (b"X-Sender: app@a.nl\nX-Receiver: p@b.nl\nX-Receiver: <q@b.nl>\nFrom: jan@a.nl\nTo: z@b.nl", "app@a.nl", "pq"),
         (b"x-sender: <>\nx-receiver: p@b.nl\nFrom: jan@a.nl", None, "p"),
         (b"X-Sender: app@a.nl\nFrom: jan@a.nl\nTo: p@b.nl", "app@a.nl", "p"),
-        (b"From: jan@a.nl\nX-Receiver: z@b.nl\nTo: p@b.nl", "jan@a.nl", "p"),  # further down it is just a field
+        (b"From: jan@a.nl\nX-Receiver: z@b.nl\nTo: p@b.nl\nX-Sender: <>", None, "z"),  # wherever they stand
+        (b"From: Bakker, Jan <jan@a.nl>\nTo: Bakker, Piet <p@b.nl>; Q, q <q@b.nl>", "jan@a.nl", "pq"),
+        (b"From: jan@a.nl\nTo: 'p@b.nl'; mailto:q@b.nl", "jan@a.nl", "pq"),
         (b"From: jan@a.nl\nTo: =?utf-8?q?z=40b=2Enl?= <p@b.nl>", "jan@a.nl", "p"),
     ],
 )
@@ -415,6 +441,87 @@ def test_fields_for_the_folder_are_no_part_of_the_message(tmp_path: Path) -> Non
     assert read(tmp_path, "To: jürgen@b.nl\n\n".encode()).envelope.smtputf8
 
 
+CASES = Path(__file__).parent.parent / "cases"
+
+
+def test_fields_for_the_folder_count_below_the_top_and_never_leave(tmp_path: Path) -> None:
+    one = read(tmp_path, (CASES / "x-receiver-below-the-top/message.eml").read_bytes())
+    assert str(one.envelope.reverse_path) == "bounce@example.nl"
+    assert [str(to.address) for to in one.envelope.recipients] == ["klant@example.org", "directie@example.nl"]
+    assert b"X-" not in one.first
+    assert one.first.startswith(one.head)
+    assert one.head.startswith(b"MIME-Version: 1.0\r\nFrom: Jan de Vries")
+
+
+def test_a_file_in_utf_16_is_set_aside_with_that_as_the_reason(tmp_path: Path) -> None:
+    for content in (
+        (CASES / "pickup-in-utf16/utf16.eml").read_bytes(),
+        MESSAGE.decode().encode("utf-16-le"),
+        MESSAGE.decode().encode("utf-16-be"),
+    ):
+        with pytest.raises(BadFile, match=r"the file is UTF-16; save it as UTF-8 or ASCII \(Out-File -Encoding utf8\)"):
+            read(tmp_path, content)
+
+
+@pytest.mark.parametrize("before", [b"\r\n", b"\n\n \t\r\n", b"\xef\xbb\xbf\r\n", b" "])
+def test_empty_lines_at_the_top_are_skipped(tmp_path: Path, before: bytes) -> None:
+    assert read(tmp_path, before + MESSAGE).first == AS_CONTENT
+    one = read(tmp_path, (CASES / "pickup-in-utf16/blank-first.eml").read_bytes())
+    assert [str(to.address) for to in one.envelope.recipients] == ["klant@example.org"]
+
+
+@pytest.mark.parametrize(
+    ("body", "auto", "undoubled"),
+    [
+        (b"a\r\n..nl\r\n..\r\n... en\r\n", b"a\r\n.nl\r\n.\r\n.. en\r\n", b"a\r\n.nl\r\n.\r\n.. en\r\n"),
+        (b"Dit is een proef.\r\n.\r\n", b"Dit is een proef.\r\n", b"Dit is een proef.\r\n"),
+        (b"..a\n.", b".a\r\n", b".a\r\n"),
+        (b"..\r\n.\r\n", b".\r\n", b".\r\n"),
+        (b"..a\r\n.b\r\n", b"..a\r\n.b\r\n", b".a\r\n.b\r\n"),
+        (b".b\r\n.\r\n", b".b\r\n.\r\n", b".b\r\n"),
+        (b"a\n.\n.\n", b"a\r\n.\r\n.\r\n", b"a\r\n.\r\n"),
+        (b"a..\r\n b.\r\n", b"a..\r\n b.\r\n", b"a..\r\n b.\r\n"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"x\r\n" * 200_000], ids=["small", "large"])
+def test_dots_that_were_doubled_at_the_beginning_of_a_line_are_single_again(
+    tmp_path: Path, before: bytes, body: bytes, auto: bytes, undoubled: bytes
+) -> None:
+    plain = body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n").removesuffix(b"\r\n") + b"\r\n"
+    head = AS_CONTENT.removesuffix(b"Hallo\r\n")
+    for dots, expected in (("auto", auto), ("doubled", undoubled), ("plain", plain)):
+        assert whole(tmp_path, head + before + body, replace(BOUNDS, dots=dots)) == head + before + expected
+
+
+def test_the_case_of_dotnet_framework_has_its_links_again(tmp_path: Path) -> None:
+    content = whole(tmp_path, (CASES / "pickup-with-doubled-dots/message.eml").read_bytes(), BOUNDS)
+    assert content.endswith(b"https://www.example=\r\n.nl/factuur\r\n.\r\n.. en verder\r\n")
+    content = whole(tmp_path, (CASES / "pickup-with-doubled-dots/iis.eml").read_bytes(), BOUNDS)
+    assert content.endswith(b"\r\n\r\nDit is een proef.\r\n")
+
+
+@given(st.lists(st.sampled_from([b".", b"\r\n", b"\n", b"a", b".."]), max_size=12).map(b"".join), st.integers(1, 5))
+def test_dots_are_undone_alike_however_the_content_is_cut(text: bytes, length: int) -> None:
+    content = normalise(text, header_first=False)
+    lines = content.split(b"\r\n")
+    cut = [content[at : at + length] for at in range(0, len(content), length)]
+    cut = [piece for piece in cut if piece] or [b""]
+    undoubling = Undoubling()
+    # The conversion gives no half line end.
+    pieces = b"\0".join(cut).replace(b"\r\0\n", b"\r\n\0").split(b"\0")
+    given_back = b"".join([undoubling.undouble(piece, last=False) for piece in pieces])
+    given_back += undoubling.undouble(b"", last=True)
+    if lines[-1] == b".":
+        del lines[-1]
+        lines.append(b"")
+    elif lines[-2:] == [b".", b""]:
+        del lines[-2]
+    assert given_back == b"\r\n".join([line[1:] if line.startswith(b"..") else line for line in lines])
+    dotted = [line for line in content.removesuffix(b"\r\n").removesuffix(b"\r\n.").split(b"\r\n") if line[:1] == b"."]
+    if dotted != [b"."] and not content.endswith(b"\r\n.\r\n.\r\n"):
+        assert doubled(cut) == all(line.startswith(b"..") for line in dotted)
+
+
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\r\n", b".", b"regel", b"x" * 50, b"\n.\n"]), max_size=60))
 def test_where_a_file_is_cut_makes_no_difference(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
     raw = b"To: p@b.nl\n\n" + b"".join(parts)
@@ -424,7 +531,7 @@ def test_where_a_file_is_cut_makes_no_difference(tmp_path_factory: pytest.TempPa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pickup_file, "PIECE", 16)
         try:
-            one = PickupFile(descriptor, Bounds(100_000, 16, 10))
+            one = PickupFile(descriptor, Bounds(100_000, 16, 10, "plain"))
             content = one.first
             while piece := one.more():
                 content += piece

@@ -37,6 +37,11 @@ def test_each_quirk_is_explained_in_one_sentence() -> None:
         (b"X: a\r\n from: b\r\n\tdate: c\r\n message-id: d\r\n", {"no-from", "no-date", "no-message-id"}),
         (b"", {"no-header", "no-from", "no-date", "no-message-id"}),
         (FROM + DATE + ID + b"Subject: caf\xe9\r\n\r\n", {Quirk.EIGHT_BIT_HEADER}),
+        (FROM + DATE + ID + b"Subject: a\r\nsubject : b\r\n\r\n", {Quirk.DUPLICATE_FIELD}),
+        (FROM + DATE + ID + ID, {Quirk.DUPLICATE_FIELD}),
+        (FROM + DATE + ID + b"Reply-To: a\r\nX: y\r\nREPLY-TO: b\r\n", {Quirk.DUPLICATE_FIELD}),
+        (FROM + DATE + ID + b"To: a\r\n To: b\r\nX-To: c\r\nResent-To: d\r\nResent-To: e\r\n", set()),
+        (FROM + DATE + ID + b"Received: a\r\nReceived: b\r\nX: y\r\nX: z\r\n", set()),
     ],
 )
 def test_quirks_of_a_header(head: bytes, found: set[str]) -> None:
@@ -122,6 +127,8 @@ CONTENT: dict[Quirk, bytes] = {
     Quirk.NO_DATE: FROM + ID + b"\r\n",
     Quirk.NO_MESSAGE_ID: FROM + DATE + b"\r\n",
     Quirk.EIGHT_BIT_HEADER: FROM + DATE + ID + b"Subject: caf\xe9\r\n\r\n",
+    Quirk.DUPLICATE_FIELD: FROM + DATE + ID + b"To: a@b.nl\r\nTo: c@d.nl\r\n\r\n",
+    Quirk.NUL: CLEAN + b"regel\r\n" * 60_000 + b"\0\r\n" + b"regel\r\n" * 60_000,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def transaction() -> Transaction:
 
 
 def mail(transaction: Transaction, argument: bytes = b"FROM:<jan@example.nl>") -> bytes:
-    return transaction.mail(argument, largest=LARGEST)
+    return transaction.mail(argument, largest=lambda: LARGEST)
 
 
 def rcpt(transaction: Transaction, argument: bytes = b"TO:<piet@example.com>", *, most: int = 3) -> bytes:
@@ -249,7 +249,7 @@ def test_no_octet_of_a_client_gets_into_a_reply(octet: bytes) -> None:
     transaction = Transaction()
     for argument in (b"FROM:<j%an@example.nl>", b"FROM:<> X=%", b"%", b"FROM:<jan@exa%mple.nl>"):
         for reply in (
-            transaction.mail(argument.replace(b"%", octet), largest=LARGEST),
+            transaction.mail(argument.replace(b"%", octet), largest=lambda: LARGEST),
             transaction.rcpt(argument.replace(b"%", octet).replace(b"FROM", b"TO"), most=3),
         ):
             assert reply.endswith(b"\r\n")

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, cast
 
 from relay.delivery.account import Account
 from relay.delivery.long_lines import LongLines
 from relay.delivery.pace import Pace
 from relay.delivery.places import Places
+from relay.delivery.recipients import MostRecipients
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.events import Observer
 from relay.policy.refusal import Table
+from relay.queue.store import QueueStore
 from relay.transport.port import Transport
+
+
+class _Nowhere:
+    """A store for what need not last."""
+
+    async def remember(self, *_: Any) -> None:
+        pass
+
+
+def forgetful(observer: Observer) -> MostRecipients:
+    """What is learnt of recipients lasts as long as this object."""
+    return MostRecipients(cast(QueueStore, _Nowhere()), observer=observer, now=lambda: datetime.now(UTC))
 
 
 def alone(
@@ -31,6 +46,7 @@ def alone(
         limits,
         refusals=refusals or Table(),
         account=account,
+        recipients=forgetful(observer),
         observer=observer,
         changed=changed,
         long_lines=long_lines,

@@ -57,6 +57,11 @@ class Certificates:
         return _of(authority().issue_cert("127.0.0.1", "localhost", "::1"))
 
     @cached_property
+    def rsa(self) -> Certificate:
+        """As good, with a key of the kind that old cipher suites need."""
+        return _of(authority().issue_cert("127.0.0.1", "localhost", "::1", key_type=trustme.KeyType.RSA))
+
+    @cached_property
     def expired(self) -> Certificate:
         yesterday = datetime.now(UTC) - timedelta(days=1)
         return _of(authority().issue_cert("127.0.0.1", "localhost", not_after=yesterday))

@@ -31,10 +31,13 @@ Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Asked:
+    """`connection`: its number, counted from 1."""
+
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    connection: int
 
     @property
     def json(self) -> Any:
@@ -56,6 +59,7 @@ class Endpoint:
         self._changed = asyncio.Event()
         self.requests: list[Asked] = []
         self.connections = 0
+        self._numbers: dict[asyncio.Protocol, int] = {}
         self.port = port_for(self)
 
     async def __aenter__(self) -> Endpoint:
@@ -71,6 +75,7 @@ class Endpoint:
         def counted() -> asyncio.Protocol:
             self.connections += 1
             protocol: asyncio.Protocol = server()
+            self._numbers[protocol] = self.connections
             return protocol
 
         self._listening = await loop.create_server(counted, "127.0.0.1", self.port, ssl=context)
@@ -112,7 +117,8 @@ class Endpoint:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.content.read()
-        self.requests.append(Asked(request.method, request.path_qs, dict(request.headers), body))
+        number = self._numbers[request.protocol]
+        self.requests.append(Asked(request.method, request.path_qs, dict(request.headers), body, number))
         self._changed.set()
         behaviour = self._script.pop(0) if self._script else self._otherwise
         return await behaviour(request)  # type: ignore[arg-type]

@@ -234,11 +234,15 @@ class Client:
         self.write(line.encode() + b"\r\n")
         return await self.reply()
 
-    async def begin(self, sender: str, recipients: Sequence[str]) -> None:
-        """Up to the 354."""
+    async def envelope(self, sender: str, recipients: Sequence[str]) -> None:
+        """Up to the content."""
         assert (await self.say(f"MAIL FROM:<{sender}>")).startswith("250")
         for recipient in recipients:
             assert (await self.say(f"RCPT TO:<{recipient}>")).startswith("250")
+
+    async def begin(self, sender: str, recipients: Sequence[str]) -> None:
+        """Up to the 354."""
+        await self.envelope(sender, recipients)
         assert (await self.say("DATA")).startswith("354")
 
     async def send(self, sender: str, recipients: Sequence[str], content: bytes) -> str:

@@ -14,6 +14,8 @@ A fault is a reply ("450 4.7.1 later", with or without CRLF; several lines joine
 but nothing more is read until `read_on`), or a callable `(Session) -> fault | None`, None meaning: go on as usual.
 
 `sender_allowed` sees each reverse-path ("" for <>), `content_allowed` each `Received`; a text they return is the reply.
+`host` and `port`: where it listens, by default somewhere on 127.0.0.1. `longest_line`: the octets of the longest
+command line that it takes, the response of AUTH aside.
 `tokens` judges (user, token) of XOAUTH2; `token_error` is the JSON of the 334 that a bad one gets first, as at Google
 (None: 535 at once, as at Microsoft).
 `connections`, `open`, `auth_tries`, `commands`, `messages` tell what happened; `until(...)` waits for it.
@@ -133,6 +135,9 @@ class ScriptedUpstream:
         sender_allowed: Callable[[str], str | None] | None = None,
         content_allowed: Callable[[Received], str | None] | None = None,
         receive_buffer: int | None = None,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        longest_line: int = 2**17,
     ) -> None:
         self.tls = tls
         self.keywords = keywords
@@ -151,8 +156,9 @@ class ScriptedUpstream:
         self.chunks = 0  # messages that came by BDAT to somebody, taken or not
         self.pause = 0.0  # seconds before each read, which then takes at most 64 KiB: a slow upstream
         self.rest = b""  # content of a transaction that never came to its dot
-        self.host = "127.0.0.1"
-        self.port = port_for(self)
+        self.host = host
+        self.port = port or port_for(self)
+        self.longest_line = longest_line
         self._context = certificate.server() if certificate is not None else None
         self._receive_buffer = receive_buffer
         self._scripts: dict[str, list[tuple[Fault, bool]]] = {}
@@ -171,7 +177,8 @@ class ScriptedUpstream:
 
     async def _listen(self) -> None:
         # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
@@ -277,7 +284,9 @@ class ScriptedUpstream:
             self.commands.append(line)
             await self._note()
             method = getattr(self, f"_on_{verb.lower()}", None)
-            if method is None:
+            if len(line) + 2 > self.longest_line:
+                await self._send(session, b"500 5.5.2 Line too long\r\n")
+            elif method is None:
                 await self._send(session, b"500 5.5.2 what?\r\n")
             else:
                 await method(session, argument)

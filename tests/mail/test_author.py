@@ -127,6 +127,13 @@ def test_reading_never_fails_and_an_address_never_holds_a_line_end(value: bytes)
         b"(\\" * 20_000,
         b"()" * 20_000,
         b"a@" * 20_000,
+        b"a," * 20_000 + b" <a@b.nl>",
+        b"a, " * 20_000,
+        b"<a@b.nl>" * 10_000,
+        b"<a> " * 10_000,
+        b"x" + b" " * 40_000 + b"y a@b.nl",
+        b"a@b.nl " * 10_000,
+        b"&lt;" * 10_000 + b"@",
     ],
     ids=lambda value: repr(value[:8]),
 )

@@ -395,6 +395,22 @@ def test_an_address_beyond_ascii_is_named_in_seven_bits_for_programs() -> None:
     assert block["Final-Recipient"] == "utf-8; j\\x{F6}rg@m\\x{FC}ller.example"
 
 
+def test_an_address_of_which_only_the_domain_is_beyond_ascii_is_named_by_its_a_labels() -> None:
+    head = "From: jan@bücher.example\r\nTo: jan@müller.example\r\n\r\n".encode()
+    original = dsn.Original("7QK3AAAAAAAA", Envelope(None, ()), ACCEPTED, 1, MemoryContent(head, len(head)))
+    data = build(original, fate("jan@müller.example"), reader="jan@bücher.example")
+    assert data.isascii()
+    assert b"\r\nTo: <jan@xn--bcher-kva.example>\r\n" in data
+    assert blocks(data)[1]["Final-Recipient"] == "rfc822; jan@xn--mller-kva.example"
+    assert "jan@müller.example" in words(data)
+    assert returned_header(data).startswith(head[:-2])
+
+
+def test_a_long_address_is_in_one_piece() -> None:
+    address = "x" * 256 + "@" + ".".join(["y" * 63] * 3 + ["z" * 63])
+    assert blocks(report(fate(address)))[1]["Final-Recipient"].split() == ["rfc822;", address]
+
+
 def test_a_reader_whose_address_needs_quotes_gets_them() -> None:
     original = dsn.Original("7QK3AAAAAAAA", Envelope(None, ()), ACCEPTED, 1, MemoryContent(HEAD, len(HEAD)))
     data = build(original, fate(), reader="a>b, <c@x.example")

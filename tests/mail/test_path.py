@@ -184,6 +184,7 @@ def test_the_null_reverse_path_is_none(argument: bytes) -> None:
 def test_the_longest_address_is_taken() -> None:
     local, domain = b"a" * LONGEST_LOCAL, b"b" * LONGEST_DOMAIN
     assert str(parse(b"TO:<" + local + b"@" + domain + b">").address) == (local + b"@" + domain).decode()
+    assert LONGEST_LOCAL >= 256  # as the addresses of Exchange (IMCEAEX-…) and SRS over VERP have it
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,21 @@ def test_the_received_field_says_who_brought_the_message_and_how(peer: Peer, exp
 
 
 @pytest.mark.parametrize(
+    ("peer", "middle"),
+    [
+        (Peer("192.168.1.20", "PC-VAN-JAN", "ESMTP"), b" with ESMTP id 7QK3ABCDEFGH\r\n"),
+        (Peer("2001:db8::1", "pc", "ESMTPS", "TLSv1.3 X"), b" with ESMTPS id 7QK3ABCDEFGH\r\n (using TLSv1.3 X)\r\n"),
+        (Peer("unix", "localhost"), b" with SMTP id 7QK3ABCDEFGH\r\n"),
+        (Peer("pickup"), b" id 7QK3ABCDEFGH\r\n"),
+    ],
+)
+def test_a_short_received_field_tells_nothing_of_the_client(peer: Peer, middle: bytes) -> None:
+    assert trace.received(submission(peer, "k@example.com"), "relay.example.nl", short=True) == (
+        b"Received: by relay.example.nl" + middle + b" for <k@example.com>; Mon, 23 Nov 2026 22:08:05 +0100\r\n"
+    )
+
+
+@pytest.mark.parametrize(
     "recipients", [(), ("a@x.nl", "b@y.nl"), ("büro@example.nl",), ('"a\r\nX: y"@x.nl',), ("postmaster",)]
 )
 def test_recipients_are_named_only_where_there_is_one_that_can_be_written(recipients: tuple[str, ...]) -> None:

@@ -82,6 +82,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.CommandRefused("legacy", CLIENT, "RCPT", 501, "5.1.3", "that is no address"),
     events.LoopDetected("legacy", CLIENT, "jan@example.nl"),
     events.SenderDecided("3V7QK2M9XTAB", "fallback", "rewritten", 1, 1),
+    events.DuplicatesRemoved("3V7QK2M9XTAB", "own", ("subject", "date"), 1),
     events.UpstreamRefused("3V7QK2M9XTAB", "default", "own", Stage.MAIL, Refusal.SENDER, 550, "5.7.60"),
     events.SenderJudged("own", "jan@example.nl", "jan@example.nl", 550, "5.7.60", LATER),
     events.SenderForgotten("own", "<>", "", "operator"),
@@ -105,6 +106,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.UpstreamRestored("own"),
     events.MessageBlamed("3V7QK2M9XTAB", "own", Stage.DOT, 421),
     events.ChunkingGivenUp("own", "it answered BDAT with 502"),
+    events.RecipientsLimited("own", 10),
     events.TokenFetched("own", LATER),
     events.TokenRefused(
         "own", True, "no token from login.microsoftonline.com: invalid_client: AADSTS7000222: expired."

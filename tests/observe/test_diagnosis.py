@@ -283,7 +283,7 @@ def test_a_refused_sender_is_told_for_an_hour(stage: Stage, code: int, status: s
         (Stage.RCPT, 550, "5.7.1", "Relaying denied"),
         (Stage.MAIL, 552, "5.3.4", "the message has 9 octets, the upstream takes at most 8"),
         (Stage.MAIL, 552, "", "Message size exceeds fixed limit"),
-        (Stage.MAIL, 550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer"),
+        (Stage.MAIL, 550, "5.6.7", "an address needs SMTPUTF8, which the upstream does not offer"),
         (Stage.MAIL, 554, "5.6.3", "the message may not be converted: it is signed"),
         (Stage.DOT, 554, "5.6.0", "content refused"),
     ],

@@ -53,3 +53,17 @@ def test_when_the_last_observer_falls_the_caller_notices_nothing() -> None:
     fan_out = FanOut([Clumsy()])
     fan_out.observe(QUEUED)
     fan_out.observe(ENDED)
+
+
+def test_an_observer_that_says_what_it_takes_gets_nothing_else() -> None:
+    class Picky(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.takes = {type(ENDED): self.observe}
+
+    picky, other = Picky(), Recorder()
+    fan_out = FanOut([picky, other])
+    fan_out.observe(QUEUED)
+    fan_out.observe(ENDED)
+    assert picky.events == [ENDED]
+    assert other.events == [QUEUED, ENDED]

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +17,11 @@ import pytest
 from relay.errors import RelayError
 from relay.mail.outcome import Deferred
 from relay.observe.reading import connection_remedy
+from relay.observe.remedies import REMEDIES
 from tests.kit.certificates import Certificates
 from tests.kit.house import free_port
 from tests.kit.upstream import ScriptedUpstream
-from tests.transport.parts import PATIENT, SOON, refused, transport_to
+from tests.transport.parts import PATIENT, SOON, connected, refused, request, transport_to
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +52,66 @@ async def remedy_for(certificates: Certificates, *, upstream: dict[str, Any], wa
 )
 async def test_a_bad_certificate(certificates: Certificates, kind: str, expected: str) -> None:
     assert await remedy_for(certificates, upstream={"certificate": getattr(certificates, kind)}, way={}) == expected
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("ciphers", "newest", "expected"),
+    [
+        ("AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "tls-ciphers"),  # case tls12-without-forward-secrecy
+        ("AES256-GCM-SHA384:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "tls-ciphers"),
+        ("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1_1, "tls"),
+    ],
+)
+async def test_an_old_server_and_what_takes_it(
+    certificates: Certificates, ciphers: str, newest: ssl.TLSVersion, expected: str
+) -> None:
+    context = certificates.rsa.server()
+    context.set_ciphers(ciphers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = newest
+    way = {"host": "localhost", "tls_ca": certificates.ca_path}
+    with _one_that_says_why(context) as port:
+        outcome = await transport_to(ScriptedUpstream(tls="starttls"), port=port, **way).connect()
+    assert isinstance(outcome, Deferred)
+    assert remedy(outcome) == expected, outcome.text
+    assert "tls_profile: legacy" in REMEDIES[expected].en
+    async with ScriptedUpstream(tls="starttls", certificate=certificates.rsa) as there:
+        there._context = context
+        connection = await connected(there, **way, tls_profile="legacy")
+        await connection.deliver(request())
+        assert (await there.message()).tls
+        await connection.close()
+
+
+@contextmanager
+def _one_that_says_why(context: ssl.SSLContext) -> Iterator[int]:
+    """The port of a server whose handshake fails with an alert (asyncio's own fails without)."""
+
+    def serve() -> None:
+        sock, _ = listening.accept()
+        with sock, suppress(OSError):
+            sock.sendall(b"220 old.example ESMTP\r\n")
+            for reply in (b"250-old.example\r\n250 STARTTLS\r\n", b"220 go on\r\n"):
+                sock.recv(1000)
+                sock.sendall(reply)
+            context.wrap_socket(sock, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.asyncio
+async def test_legacy_verifies_the_certificate_all_the_same(certificates: Certificates) -> None:
+    way = {"tls_profile": "legacy"}
+    assert await remedy_for(certificates, upstream={"certificate": certificates.expired}, way=way) == (
+        "certificate-expired"
+    )
 
 
 @pytest.mark.asyncio

@@ -61,6 +61,13 @@ DEVIATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "HELO and EHLO without a name are taken, as devices write them: it is a quirk.",
+        (
+            "test_smtp.py::TestSMTP::test_helo_no_hostname",
+            "test_smtp.py::TestSMTP::test_ehlo_no_hostname",
+        ),
+    ),
+    (
         "Arguments where none belong are ignored with QUIT and RSET.",
         (
             "test_smtp.py::TestSMTP::test_quit_with_args",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -87,6 +88,73 @@ def test_the_code_is_looked_for_in_the_html_where_there_is_no_text() -> None:
     assert fields(b"Content-Type: text/html\r\n\r\n<p>code 445566</p>")["code"] == "445566"
     assert fields(b"Subject: code 445566\r\n\r\nhoi")["code"] is None
     assert fields_of(b"\r\ncode 1", recipient="", queue_id="", code_pattern=None)["code"] is None
+
+
+SIX = code_pattern(r"/\b([0-9]{6})\b/")
+CASE = (Path(__file__).parent.parent / "cases/code-in-base64-with-a-blank/message.eml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [b"base64 ", b"BASE64", b"base64;", b"base64 (text)", b" (text) base64", b"base64; x=y", b"Base-64", b"\tbase64\t"],
+)  # fmt: skip
+def test_a_code_is_found_however_its_transfer_encoding_is_written(named: bytes) -> None:
+    message = CASE.replace(b"base64 \r\n", named + b"\r\n")
+    found = fields_of(message, recipient="", queue_id="", code_pattern=SIX)
+    assert (found["text"], found["code"]) == ("Uw code is 913557\n", "913557")
+
+
+@pytest.mark.parametrize(
+    ("named", "body", "text"),
+    [
+        (b"quoted-printable ", b"Uw code is 913=\r\n557\r\n", "Uw code is 913557\n"),
+        (b"Quoted-Printable;", b"Uw code is 913=  \r\n557=20\r\n", "Uw code is 913557 \n"),
+        (b"base64", b"VXcgY29kZSBpcyA5MTM1NTcNCg", "Uw code is 913557\n"),
+        (b"base64", b"VXcgY29k\r\n ZSBpcyA5 MTM1NTcNCg==\r\n-- \r\nDisclaimer\r\n", "Uw code is 913557\n"),
+        (b"base64", b"VXcgY29kZSBpcyA5MTM1NTcNCgAB\r\nA", "Uw code is 913557\n\x00\x01"),
+        (b"base64", b"VXcg\r\nY=29kZ", "Uw "),
+        (b"8bit (nothing)", b"Uw code is 913557\r\n", "Uw code is 913557\n"),
+        (b"x-own", b"Uw code is 913557\r\n", "Uw code is 913557\n"),
+    ],
+)
+def test_a_body_is_decoded_although_it_is_sloppy(named: bytes, body: bytes, text: str) -> None:
+    assert fields(b"Content-Transfer-Encoding: " + named + b"\r\n\r\n" + body)["text"] == text
+
+
+def both(text: bytes, html: bytes) -> bytes:
+    parts = b"--b\r\nContent-Type: text/plain\r\n\r\n%b\r\n--b\r\nContent-Type: text/html\r\n\r\n%b\r\n--b--\r\n"
+    return b"Content-Type: multipart/alternative; boundary=b\r\n\r\n" + parts % (text, html)
+
+
+STYLED = b"<style>p{color:#123456}</style><title>000000</title><p>Uw code:<br><b>913</b><i>557</i><!-- 222222 --></p>"
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b" \r\n", b"Your mail client does not show HTML.", b"Bekijk dit bericht in uw browser"]
+)
+def test_text_and_code_are_those_of_the_html_where_the_text_is_empty_or_a_notice(text: bytes) -> None:
+    for pattern in (SIX, None):
+        found = fields_of(both(text, STYLED), recipient="", queue_id="", code_pattern=pattern)
+        assert found["text"] == "Uw code:\n913557\n"
+        assert found["code"] == ("913557" if pattern else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [(b"Nieuwe aanmelding met uw browser. Code: 445566", "445566"), (b"Geen code hier, en geen notitie", None)],
+)
+def test_a_text_with_the_code_or_a_text_without_any_is_the_text(text: bytes, code: str | None) -> None:
+    html = STYLED if code else b"<p>niets</p>"
+    found = fields_of(both(text, html), recipient="", queue_id="", code_pattern=SIX)
+    assert (found["text"], found["code"]) == (text.decode(), code)
+
+
+def test_colours_and_links_hold_no_code() -> None:
+    html = b"Content-Type: text/html\r\n\r\n<a style='color:#123456' href='https://x.nl/654321'>Klik</a>"
+    assert fields_of(html, recipient="", queue_id="", code_pattern=SIX)["code"] is None
+    tagged = code_pattern(r"/<b>([0-9]{6})</")
+    html = b"Content-Type: text/html\r\n\r\n<p>111111 <b>913557</b>"
+    assert fields_of(html, recipient="", queue_id="", code_pattern=tagged)["code"] == "913557"
 
 
 def test_who_sends_is_the_first_author_with_an_address() -> None:

@@ -42,7 +42,7 @@ GMAIL = [
     (MAIL, 450, "4.2.1", "Peak SMTP relay limit exceeded for customer", Refusal.THROTTLED),
     (MAIL, 421, "4.7.0", "Try again later, closing connection", Refusal.THROTTLED),
     (MAIL, 421, "4.3.0", "Temporary System Problem", Refusal.TEMPORARY),
-    (RCPT, 452, "4.5.3", "Your message has too many recipients", Refusal.TEMPORARY),
+    (RCPT, 452, "4.5.3", "Your message has too many recipients", Refusal.TOO_MANY),
     (AUTH, 454, "4.7.0", "Cannot authenticate due to temporary system problem", Refusal.AUTH),
     (AUTH, 534, "5.7.9", "Application-specific password required", Refusal.AUTH),
     (AUTH, 535, "5.7.8", "Username and Password not accepted", Refusal.AUTH),
@@ -70,7 +70,7 @@ OTHERS = [
     (RCPT, 452, "4.2.2", "Over quota", Refusal.MAILBOX_FULL),
     (MAIL, 552, "5.3.4", "Message size exceeds fixed limit", Refusal.TOO_LARGE),
     (MAIL, 552, "5.3.4", "the message has 9 octets, the upstream takes at most 8", Refusal.TOO_LARGE),
-    (MAIL, 550, "5.6.7", "an address or a header field needs SMTPUTF8, which the upstream does not offer", Refusal.PERMANENT),
+    (MAIL, 550, "5.6.7", "an address needs SMTPUTF8, which the upstream does not offer", Refusal.PERMANENT),
     (DOT, 500, "5.5.2", "Line too long", Refusal.LINE_TOO_LONG),
     (DOT, 550, "", "maximum line length exceeded", Refusal.LINE_TOO_LONG),
     (DOT, 554, "5.7.1", "Spam message rejected", Refusal.CONTENT),
@@ -102,6 +102,22 @@ def test_what_microsoft_says_has_its_class(
     assert (told.refusal, told.confirm) == (refusal, confirm)
 
 
+@pytest.mark.parametrize(
+    ("stage", "code", "status", "text", "confirm"),
+    [
+        (DOT, 554, "5.2.0", f"{STOREDRV}SendAsDeniedException.MapiExceptionSendAsDenied", True),
+        (DOT, 554, "5.2.252", "not allowed to send as b@example.nl", True),
+        (RCPT, 550, "5.7.60", "SMTP; Client does not have permissions to send as this sender", False),
+        (MAIL, 553, "5.7.1", "Sender address rejected: not owned by user", False),
+    ],
+)
+def test_refusals_that_come_and_go_at_microsoft_are_confirmed_without_its_preset_as_well(
+    stage: Stage, code: int, status: str, text: str, confirm: bool
+) -> None:
+    told = table(None).tell(stage, Reply(code, status, text))
+    assert (told.refusal, told.confirm) == (Refusal.SENDER, confirm)
+
+
 @pytest.mark.parametrize(("stage", "code", "status", "text", "refusal"), GMAIL)
 def test_what_google_says_has_its_class(stage: Stage, code: int, status: str, text: str, refusal: Refusal) -> None:
     assert table("gmail").tell(stage, Reply(code, status, text)).refusal is refusal
@@ -115,8 +131,6 @@ def test_without_a_preset_the_table_for_all_knows_all_of_these(
 ) -> None:
     # Only Microsoft is known to mean the account by these.
     expected = {"5.7.64": Refusal.RECIPIENT, "5.7.68": Refusal.RECIPIENT}.get(status, refusal)
-    if stage is RCPT and refusal is Refusal.QUOTA:
-        expected = Refusal.RECIPIENT  # nor that a quota told at RCPT is not the recipient's
     assert table(None).tell(stage, Reply(code, status, text)).refusal is expected
 
 

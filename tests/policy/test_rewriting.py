@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+from dataclasses import replace
 from email.utils import getaddresses
 
 import pytest
@@ -86,12 +87,6 @@ def values(rendered: Rendered, name: bytes) -> list[bytes]:
         (b"Jan, piet@example.nl", b"piet <A>", b"piet@example.nl"),
         (b"administratie@example.nl, jan@example.nl", b"administratie <A>",
          b"administratie@example.nl, jan@example.nl"),
-        # No usable address: no Reply-To
-        (b"Jan", b"Jan <A>", None),
-        (b"Jan <jan>", b"Jan <A>", None),
-        (b"undisclosed-recipients:;", b"A", None),
-        (b"", b"A", None),
-        (b"b\xfcro@example.nl", b"=?utf-8?q?b=C3=BCro_at_example=2Enl?= <A>", None),
         # An obsolete route
         (b"<@een.nl,@twee.nl:jan@example.nl>", b"jan <A>", b"jan@example.nl"),
         # Nothing gets out of its line
@@ -113,6 +108,40 @@ def test_the_rules_address_becomes_the_one_author(raw: bytes, after: bytes, repl
     assert rendered.from_before == values(rendered, b"x-original-from")[0]
     assert rendered.reverse_path == ADMINISTRATIE
     assert not rendered.smtputf8
+
+
+@pytest.mark.parametrize(
+    ("raw", "after", "person"),
+    [
+        (b"Jan", b"Jan <A>", b"Jan <P>"),
+        (b"Jan <jan>", b"Jan <A>", b"Jan <P>"),
+        (b"undisclosed-recipients:;", b"A", b"P"),
+        (b"", b"A", b"P"),
+        (
+            b"b\xfcro@example.nl",
+            b"=?utf-8?q?b=C3=BCro_at_example=2Enl?= <A>",
+            b"=?utf-8?q?b=C3=BCro_at_example=2Enl?= <P>",
+        ),
+    ],
+)
+def test_where_from_has_no_usable_address_sender_says_who_wrote_else_the_reverse_path(
+    raw: bytes, after: bytes, person: bytes
+) -> None:
+    content = b"From: " + raw + b"\r\n" + DATED + b"\r\n"
+    nobody = leave(content, rewriting(), reverse_path=None)
+    assert values(nobody, b"from") == [
+        after.replace(b"<A>", b"<administratie@example.nl>").replace(b"A", b"administratie@example.nl", after == b"A")
+    ]
+    assert values(nobody, b"reply-to") == []
+    for sender, address in ((b"", b"piet@example.nl"), (b"Sender: klaas@example.nl\r\n", b"klaas@example.nl")):
+        rendered = leave(sender + content, rewriting(), reverse_path="piet@example.nl")
+        (reply_to,) = values(rendered, b"reply-to")
+        assert reply_to == person.replace(b"<P>", b"<" + address + b">").replace(b"P", address, person == b"P")
+        assert values(rendered, b"sender") == []
+        assert values(rendered, b"x-original-from") == [raw]
+        (author,) = parse(values(rendered, b"from")[0])
+        assert author.address == "administratie@example.nl"
+        assert author.name
 
 
 def test_all_else_is_not_touched_by_a_byte() -> None:
@@ -160,17 +189,29 @@ def test_an_original_value_too_long_for_a_line_is_folded_and_still_the_same() ->
     ],
 )
 def test_the_display_name_follows_the_template(template: str, raw: bytes, expected: str) -> None:
-    rendered = leave(b"From: " + raw + b"\r\n\r\n", rewriting(template))
+    rendered = leave(b"From: " + raw + b"\r\n\r\n", rewriting(template), reverse_path=None)
     (author,) = parse(values(rendered, b"from")[0])
     assert author == (expected, "administratie@example.nl")
     assert rendered.head.isascii()
 
 
 def test_a_message_without_from_gets_one() -> None:
-    rendered = leave(b"Subject: x\r\n" + DATED + b"\r\n", rewriting("{name}"))
+    rendered = leave(b"Subject: x\r\n" + DATED + b"\r\n", rewriting("{name}"), reverse_path=None)
     assert rendered.head == RECEIVED + b"From: administratie@example.nl\r\nSubject: x\r\n" + DATED + b"\r\n"
     assert (rendered.from_before, rendered.from_after) == (b"", b"administratie@example.nl")
     assert rendered.result == "rewritten"
+
+
+@pytest.mark.parametrize("rules", [KEEP, policy()], ids=["keep", "no rule"])
+@pytest.mark.parametrize("written", [b"", b"From:\r\n", b"From: \r\nfrom :\r\n"])
+def test_without_a_rule_the_reverse_path_is_the_author_of_a_message_without_from_else_who_writes_our_notifications(
+    rules: Policy, written: bytes
+) -> None:
+    for path, author in (("jan@example.nl", b"jan@example.nl"), (None, str(rules.bounces_from).encode())):
+        rendered = leave(written + b"Sender: piet@example.nl\r\n" + DATED + b"\r\n", rules, reverse_path=path)
+        kept = b"Sender: piet@example.nl\r\n" + DATED
+        assert rendered.head == RECEIVED + b"From: " + author + b"\r\n" + kept + b"\r\n"
+        assert rendered.from_after == author
 
 
 def test_two_from_fields_become_one_and_nobody_is_forgotten() -> None:
@@ -204,7 +245,8 @@ def test_two_from_fields_become_one_and_nobody_is_forgotten() -> None:
     ],
 )
 def test_from_stays_as_it_came_where_the_rule_would_say_the_same(raw: bytes, template: str | None) -> None:
-    kept = b"DKIM-Signature: v=1; h=from:sender; b=x\r\nSender: x@y.nl\r\nFrom: " + raw + b"\r\n" + DATED
+    kept = b"DKIM-Signature: v=1; h=from:sender; b=x\r\nSender: Administratie@example.nl\r\n"
+    kept += b"From: " + raw + b"\r\n" + DATED
     rendered = leave(kept + b"\r\n", rewriting(template))
     assert rendered.head == RECEIVED + kept + b"\r\n"
     assert rendered.reverse_path == ADMINISTRATIE
@@ -258,7 +300,7 @@ def test_an_author_whose_address_has_a_letter_like_one_of_the_rules_is_another()
 
 def test_a_from_beyond_its_bound_is_kept_as_it_was_and_names_nobody() -> None:
     raw = b"From: jan@x.nl" + b",\r\n u@x.nl" * 4000 + b"\r\n"
-    header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None)).head)
+    header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None), reverse_path=None).head)
     assert value(header.all(b"from")[0]) == b"administratie@example.nl"
     assert header.all(b"reply-to") == []
     assert b"".join(value(header.all(b"x-original-from")[0]).split()) == b"jan@x.nl" + b",u@x.nl" * 4000
@@ -341,6 +383,20 @@ def test_the_sender_field_goes_only_when_from_is_rewritten() -> None:
     assert values(leave(content, KEEP), b"sender") == [b"secretaris@example.nl"]
 
 
+@pytest.mark.parametrize(
+    "sender",
+    [b"root@e379890e3f75", b"Root <root@example.nl>", b"", b"administratie@example.nl, root@x.nl",
+     b"<root@x.nl> <administratie@example.nl>"],
+)  # fmt: skip
+def test_a_sender_with_another_address_goes_although_from_is_right_already(sender: bytes) -> None:
+    broken = b"DKIM-Signature: v=1; h=from:sender; b=1\r\n"
+    kept = b"DKIM-Signature: v=1; h=from:to; b=2\r\nFrom: Beheer <administratie@example.nl>\r\n" + DATED
+    content = broken + b"Sender: " + sender + b"\r\n" + kept + b"\r\n"
+    rendered = leave(content, rewriting(None), reverse_path=str(ADMINISTRATIE))
+    assert rendered.head == RECEIVED + kept + b"\r\n"
+    assert (rendered.result, rendered.signatures_removed) == ("rewritten", 1)
+
+
 # Signatures
 
 
@@ -397,7 +453,57 @@ def test_only_an_address_needs_smtputf8(content: bytes, rules: Policy, needed: b
     assert leave(content, rules, smtputf8=True).smtputf8
 
 
+@pytest.mark.parametrize("domain", ["münchen.example", "xn--mnchen-3ya.example", "MÜNCHEN.example"])
+def test_what_a_rule_writes_of_a_domain_beyond_ascii_are_its_a_labels(domain: str) -> None:
+    rendered = leave(f"From: Jan <jan@{domain}>\r\n{DATED.decode()}\r\n".encode(), rewriting())
+    assert values(rendered, b"reply-to") == [b"Jan <jan@xn--mnchen-3ya.example>"]
+    assert values(rendered, b"x-original-from") == [f"Jan <jan@{domain}>".encode()]
+    assert not rendered.smtputf8
+
+
+@pytest.mark.parametrize("author", ["Administratie <administratie@büro.example>", "administratie@XN--BRO-HOA.example"])
+def test_an_author_who_is_the_rules_address_in_other_letters_stays(author: str) -> None:
+    rules = rewriting(address=Address.of("administratie@xn--bro-hoa.example"))
+    rendered = leave(f"From: {author}\r\n{DATED.decode()}\r\n".encode(), rules)
+    assert values(rendered, b"from") == [author.encode()]
+    assert (rendered.reply_to, values(rendered, b"x-original-from")) == (None, [])
+
+
+def test_a_long_original_value_without_blanks_is_folded_behind_its_commas() -> None:
+    raw = b",".join(b"jan%d@example.nl" % number for number in range(100))
+    rendered = leave(b"From: " + raw + b"\r\n\r\n", rewriting())
+    assert all(len(line) <= 998 for line in rendered.head.split(b"\r\n"))
+    assert parse(values(rendered, b"x-original-from")[0]) == parse(raw)
+
+
 # With or without a rule
+
+
+TWICE = (
+    b"From: jan@example.nl\r\nFrom: piet@example.nl\r\nTo: a@b.nl\r\nSubject: 1\r\nTo: c@d.nl\r\nSubject: 2\r\n" + DATED
+)
+
+
+def test_fields_that_stand_twice_leave_once_where_the_listener_says_so_and_no_author_is_forgotten() -> None:
+    rules = replace(rewriting(), repair_duplicates=frozenset({"legacy"}))
+    rendered = leave(TWICE + b"\r\n", rules)
+    assert rendered.repeated == ("to", "subject")
+    assert values(rendered, b"to") == [b"a@b.nl, c@d.nl"]
+    assert values(rendered, b"subject") == [b"1"]
+    assert values(rendered, b"reply-to") == [b"jan@example.nl, piet@example.nl"]
+    unruled = leave(TWICE + b"\r\n", replace(policy(), repair_duplicates=frozenset({"legacy"})))
+    assert unruled.repeated == ("from", "to", "subject")
+    assert values(unruled, b"from") == [b"jan@example.nl"]
+    for others in (frozenset[str](), frozenset({"office"})):
+        assert leave(TWICE + b"\r\n", replace(policy(), repair_duplicates=others)).head == RECEIVED + TWICE + b"\r\n"
+
+
+def test_received_is_short_where_the_listener_says_so() -> None:
+    for short in (frozenset({"legacy"}), frozenset({"office"})):
+        (received,) = values(
+            leave(b"From: jan@example.nl\r\n\r\n", replace(policy(), short_received=short)), b"received"
+        )
+        assert received.startswith(b"by relay" if "legacy" in short else b"from pc")
 
 
 @pytest.mark.parametrize("rules", [KEEP, policy()], ids=["keep", "no rule"])
@@ -429,6 +535,7 @@ def test_what_must_not_leave_does_not_leave(rules: Policy) -> None:
     ],
 )
 def test_date_and_message_id_are_added_only_where_they_are_missing(fields: bytes, new: bytes) -> None:
+    fields += b"From: jan@example.nl\r\n"
     assert leave(fields + b"\r\n", policy()).head == RECEIVED + new + fields + b"\r\n"
 
 
@@ -436,7 +543,7 @@ def test_date_and_message_id_are_added_only_where_they_are_missing(fields: bytes
     "body", [b"From jan@x.nl Mon Nov 23\r\nSubject: x\r\n\r\n", b" a fold\r\n", b"plain text\r\n", b""]
 )
 def test_a_message_whose_first_line_is_no_field_gets_ours_and_an_empty_line(body: bytes) -> None:
-    rendered = leave(body, rewriting())
+    rendered = leave(body, rewriting(), reverse_path=None)
     assert rendered.body_offset == 0
     header = Header.parse(rendered.head)
     assert [name for name, _ in header.fields] == [b"received", b"date", b"message-id", b"from"]

@@ -22,6 +22,7 @@ from relay.queue.listing import Acted, Did, Place, Verb, Wanted
 from relay.queue.model import Ledger, Result, Settlement, State
 from relay.queue.sqlite.start import SqliteStore
 from relay.queue.sqlite.transaction import Transaction
+from tests.kit.files import contents
 from tests.kit.ledger import balanced
 from tests.kit.store import usual
 from tests.queue.house import FailingFile, SqliteHouse
@@ -439,9 +440,35 @@ async def test_a_backup_that_fails_or_is_stopped_leaves_nothing_behind(
 
 
 @pytest.mark.asyncio
+async def test_a_backup_removes_nothing_that_is_not_its_own(house: SqliteHouse, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    (folder / "copy.db.part.spool").mkdir(parents=True)
+    (folder / "copy.db.part.spool" / "precious").write_bytes(b"mine")
+    (folder / "copy.db.part").write_bytes(b"another")
+    was = dict(contents(folder))
+    await house.store.backup(folder / "copy.db")
+    (folder / "copy.db").unlink()
+    assert dict(contents(folder)) == was
+
+
+@pytest.mark.asyncio
+async def test_a_backup_that_is_refused_keeps_its_folder_from_nobody(house: SqliteHouse, tmp_path: Path) -> None:
+    """So that the disk that it is on can be unmounted, also while the exception is kept somewhere."""
+    (tmp_path / "copy.db").write_bytes(b"another")
+    (tmp_path / "long").mkdir()
+    kept = []
+    for name in ("copy.db", f"long/{'x' * 250}"):
+        with pytest.raises(RelayError) as refused:
+            await house.store.backup(tmp_path / name)
+        kept.append(refused)
+    there = {os.path.realpath(f"/proc/self/fd/{descriptor}") for descriptor in os.listdir("/proc/self/fd")}
+    assert there.isdisjoint({str(tmp_path), str(tmp_path / "long")})
+
+
+@pytest.mark.asyncio
 async def test_what_a_dead_backup_left_is_no_obstacle(house: SqliteHouse, tmp_path: Path) -> None:
-    (tmp_path / "copy.db.part").write_bytes(b"half")
-    (tmp_path / "copy.db.part.spool").mkdir()
+    (tmp_path / "copy.db.relay-part").write_bytes(b"half")
+    (tmp_path / "copy.db.relay-part.spool").mkdir()
     await house.store.backup(tmp_path / "copy.db")
     assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.db"]
     store = await SqliteStore.open(tmp_path / "copy.db", observer=Noted(), **usual())

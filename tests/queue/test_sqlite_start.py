@@ -243,15 +243,25 @@ async def test_an_entry_whose_spool_file_suffers_while_it_waits_is_set_aside(hou
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["queue.db.spool", "queue.db.lock"])
+async def test_what_lies_where_a_file_of_the_queue_belongs_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnavailable, match=rf"^{tmp_path / name}: "):
+        await SqliteStore.open(tmp_path / "queue.db", observer=Noted(), **usual())
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.asyncio
 async def test_orphans_in_the_spool_are_removed_at_the_start_and_only_they(house: SqliteHouse) -> None:
     content = await spooled(house, "7QK3")
     await house.store.put(an_entry(content=content), leased=True)
     await spooled(house, "0RPHAN")
     writer = house.store.spool.begin()
     await writer.write(b"half a message")
-    assert len(os.listdir(house.store.spool.directory)) == 3
+    await house.store.backup(house.store.spool.directory / "saved.db")  # where it does not belong
+    assert len(os.listdir(house.store.spool.directory)) == 5
     store = await house.crash()
-    assert os.listdir(store.spool.directory) == ["7QK3.eml"]
+    assert sorted(os.listdir(store.spool.directory)) == ["7QK3.eml", "saved.db", "saved.db.spool"]
     (lease,) = await store.lease("default", limit=9, now=NOON)
     kept = lease.entry.content
     assert (kept.size, kept.head) == (content.size, HEAD)

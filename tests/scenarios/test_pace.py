@@ -145,13 +145,23 @@ async def one(house: RunningHouse, content: bytes) -> str:
         return await client.send(JAN, [PIET], content)
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("dot", QUOTA),
+        ("dot", "554 5.7.1 The domain has gone over its 500 mails a day"),
+        ("data", "550 5.7.1 <DATA>: Data command rejected: 100 mails per hour were sent"),
+        ("rcpt", "550 Hourly limit of jan@example.nl is reached (101/100)"),
+        ("rcpt", "450 Sending limit reached"),
+    ],
+)
 def test_a_used_up_quota_holds_all_mail_over_a_restart_bounces_nothing_and_then_all_arrives(
-    site: Site, live: Callable[..., None]
+    site: Site, live: Callable[..., None], stage: str, said: str
 ) -> None:
     async def scene() -> None:
         async with site.upstream() as own:
-            own.script("dot", *[lambda _: None] * 3, QUOTA)
-            own.script("dot", QUOTA, times=None)
+            own.script(stage, *[lambda _: None] * 3, said)
+            own.script(stage, said, times=None)
             site.configure(upstreams={"own": site.way_to(own)}, routes={"default": {"retry": "1m"}})
             async with open_house(site) as house:
                 await hand_in(house, 10)
@@ -168,7 +178,7 @@ def test_a_used_up_quota_holds_all_mail_over_a_restart_bounces_nothing_and_then_
                 assert (await house.event(UpstreamSetAside)).refusal == "quota"
                 await asyncio.sleep(1800)
                 assert len([command for command in own.commands if command.startswith("MAIL")]) == tried
-                own.unscript("dot")
+                own.unscript(stage)
                 await until(lambda: not house.ledger.pending + house.ledger.deferred + house.ledger.active)
                 assert house.seen.all(NotificationQueued) == []
                 assert (await house.relay.snapshot()).troubles == ()

@@ -114,9 +114,9 @@ async def test_what_is_said_about_a_thousand_recipients_is_read_in_turns_and_tol
         turns[-1] += 1
         return read(raw)
 
-    def telling_apart(*arguments: Any) -> Any:
+    def telling_apart(*arguments: Any, **named: Any) -> Any:
         threads.add(threading.get_ident())
-        return told_apart(*arguments)
+        return told_apart(*arguments, **named)
 
     async with site.upstream() as own:
         own.script("rcpt", "550 5.1.1 " + "no such user " * 100, times=len(EVERYBODY))

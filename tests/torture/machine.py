@@ -23,6 +23,7 @@ from typing import Any
 from tests.kit.house import JAN, PATIENCE, PIET, Client, Site, free_port, mail
 from tests.kit.process import Process
 from tests.kit.upstream import Received, ScriptedUpstream
+from tests.scenarios.desk import reachable
 
 SMALL, LARGE = 2_000, 1_500_000  # octets: in the database, and in a spool file
 
@@ -85,6 +86,7 @@ class Machine:
             }
         )
         async with Process.serving(site, **(environment or {})) as relay:
+            await reachable(site)
             yield cls(relay, own, ledger or Ledger(), port, web)
 
     # Clients

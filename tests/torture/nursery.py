@@ -96,6 +96,7 @@ class Relay:
         self.code: int | None = None
         self.lines: list[str] = []
         self.tell: Callable[[dict[str, Any]], None] = lambda _: None  # called with each line of the log
+        self._documents: list[dict[str, Any]] = []
         self._changed = asyncio.Condition()
 
     async def said(self, line: str) -> None:
@@ -107,7 +108,8 @@ class Relay:
                 self.code = int(rest)
             elif line:
                 self.lines.append(line)
-                self.tell(_document(line))
+                self._documents.append(_document(line))
+                self.tell(self._documents[-1])
             self._changed.notify_all()
 
     async def born(self) -> int:
@@ -142,7 +144,7 @@ class Relay:
 
     def all(self, event: str, **fields: object) -> list[dict[str, Any]]:
         wanted = {"event": event, **fields}.items()
-        return [one for one in map(_document, self.lines) if wanted <= one.items()]
+        return [one for one in self._documents if wanted <= one.items()]
 
     def signal(self, number: signal.Signals) -> None:
         assert self.pid, "it is not born yet"

@@ -25,8 +25,9 @@ This page is made by `make torture` from `tests/torture/results.json`. What an u
 own, [faults](faults.md); how fast all this is stands in [benchmarks](benchmarks.md).
 
 What is not promised: that nothing arrives twice. Where the answer to the end of a message is lost, nobody can know
-whether it was taken, and it is sent again, with the same Message-ID (`in_doubt: hold` leaves that to a person). And a
-disk that says it has written what it has not, no program can see through.
+whether it was taken, and it is sent again, with the same Message-ID (`in_doubt: hold` leaves that to a person). A relay
+that dies sends again what it had not recorded as delivered: at most two messages of each connection. And a disk that
+says it has written what it has not, no program can see through.
 """
 
 

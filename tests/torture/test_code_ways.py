@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from tests.kit.endpoint import Asked, Endpoint
-from tests.kit.house import PIET, Site
-from tests.kit.upstream import Received, ScriptedUpstream
+from tests.kit.house import Site
 from tests.torture.conftest import LONG
 from tests.torture.nursery import Nursery
 from tests.torture.points import WAYS
-from tests.torture.traffic import CLIENTS, Books, endless, faults, send, waiting
+from tests.torture.traffic import CLIENTS, endless, faults, send, waiting
+from tests.torture.ways import Ways
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,64 +27,16 @@ BEFORE_THE_ANSWER = "the other way has the code, dot and all, and has not answer
 """Here it is the upstream that kills."""
 
 
-class Ways:
-    """A vendor whose `mood` says whether it wants a code now, and the own server; what each of them took, by number."""
-
-    def __init__(self, site: Site, own: ScriptedUpstream) -> None:
-        self.vendor = Endpoint(site.certificates.good)
-        self.own = own
-        self.books = Books(site.folder)
-        self.taken: dict[str, Counter[int]] = {"vendor": Counter(), "own": Counter()}
-        self.mood: Callable[[], bool] = lambda: True
-        self.content_there: Callable[[], None] = lambda: None
-        self.vendor.always(self._judge)
-        own.content_allowed = self._arrives
-        self.door = site.folder / "door"
-        site.configure(
-            upstreams={
-                "own": site.way_to(own),
-                "vendor": {
-                    "type": "https",
-                    "url": self.vendor.url,
-                    "format": "mime",
-                    "auth": "none",
-                    "tls_ca": site.certificates.ca_path,
-                },
-            },
-            listeners=[{"name": "legacy", "listen": f"unix:{self.door}"}],
-            routes={"default": {"retry": "1s"}, "session-codes": {"retry": "1s"}},
-            session_codes={"enabled": True, "match": [{"subject": "Factuur *"}]},
-            log={"format": "json"},
-        )
-
-    @classmethod
-    @asynccontextmanager
-    async def of(cls, site: Site) -> AsyncIterator[Ways]:
-        async with site.upstream(tls="none", users=None) as own:
-            ways = cls(site, own)
-            async with ways.vendor:
-                yield ways
-            ways.books.close()
-
-    async def _judge(self, _: web.Request) -> web.StreamResponse:
-        if not self.mood():
-            return web.Response(status=503)
-        asked: Asked = self.vendor.requests[-1]
-        self._note("vendor", Received("noreply@example.nl", (PIET,), asked.body))
-        return web.Response(status=202)
-
-    def _arrives(self, received: Received) -> str | None:
-        self._note("own", received)
-        self.content_there()
-        return None
-
-    def _note(self, way: str, received: Received) -> None:
-        self.books.arrive(received)
-        self.taken[way][self.books.arrivals[-1].number] += 1
-
-    @property
-    def by_both(self) -> set[int]:
-        return self.taken["vendor"].keys() & self.taken["own"].keys()
+@asynccontextmanager
+async def ways_of(site: Site) -> AsyncIterator[tuple[Ways, Path]]:
+    """All mail is a session code; the door that it comes by."""
+    door = site.folder / "door"
+    async with Ways.of(
+        site,
+        listeners=[{"name": "legacy", "listen": f"unix:{door}"}],
+        session_codes={"enabled": True, "match": [{"subject": "Factuur *"}]},
+    ) as ways:
+        yield ways, door
 
 
 @pytest.mark.promise("Wherever a relay dies while a session code changes its way, the code arrives, by one way only.")
@@ -94,13 +44,13 @@ class Ways:
 async def test_a_code_goes_by_one_way_after_sigkill_when(
     point: str, quick_site: Site, nursery: Nursery, figures: Callable[[str], None]
 ) -> None:
-    async with Ways.of(quick_site) as ways:
+    async with ways_of(quick_site) as (ways, door):
         ways.mood = lambda: False
         relay = nursery.birth(quick_site, point="" if point == BEFORE_THE_ANSWER else point)
         if point == BEFORE_THE_ANSWER:
             ways.content_there = lambda: relay.signal(signal.SIGKILL)
         assert await relay.started(), relay.lines
-        await send(ways.door, ways.books, [1])
+        await send(door, ways.books, [1])
         assert await relay.ended() == -signal.SIGKILL
         await ways.own.until(lambda: ways.own.open == 0)
         ways.mood, ways.content_there = lambda: True, lambda: None
@@ -122,13 +72,13 @@ async def test_no_code_goes_by_both_ways_after_sigkill_at_random_moments_under_l
 ) -> None:
     rounds = size(4, 100)
     chance = random.Random()
-    async with Ways.of(quick_site) as ways:
+    async with ways_of(quick_site) as (ways, door):
         ways.own.script("rcpt", lambda _: "450 4.2.0 later" if chance.random() < 0.2 else None, times=None)
         ways.mood = lambda: chance.random() < 0.5
         for _ in range(rounds):
             relay = nursery.birth(quick_site)
             assert await relay.started(), relay.lines
-            clients = [asyncio.create_task(send(ways.door, ways.books, endless(ways.books))) for _ in range(CLIENTS)]
+            clients = [asyncio.create_task(send(door, ways.books, endless(ways.books))) for _ in range(CLIENTS)]
             await ways.books.until(partial(ways.books.many, len(ways.books.acknowledged) + chance.randint(1, 40)))
             await relay.kill()
             await asyncio.gather(*clients)

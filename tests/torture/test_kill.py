@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from tests.kit.house import Site
 from tests.kit.upstream import KEYWORDS, ScriptedUpstream
+from tests.torture.faults import Faults
 from tests.torture.nursery import Nursery
 from tests.torture.traffic import CLIENTS, Books, endless, faults, send, twice, waiting
 
@@ -110,3 +112,43 @@ async def test_a_relay_killed_while_the_upstream_is_down_keeps_the_whole_queue(
     assert twice(books.arrivals, []).total() == 0
     assert faults(quick_site.queue_path) == []
     figures(f"{len(books.acknowledged)} acknowledged, {waited} found after the kill, each arrived once")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.promise(
+    "A relay that is killed while its disk is slow repeats at most two messages of each connection, however many "
+    "routes lead there."
+)
+async def test_a_kill_on_a_slow_disk_repeats_two_messages_of_a_connection_at_most(
+    site: Site, faults: Faults, size: Callable[..., Any], figures: Callable[[str], None]
+) -> None:
+    routes = [f"route-{number}" for number in range(size(6, 30))]
+    books = Books(site.folder)
+    async with site.upstream(tls="none", users=None) as own, Nursery.open(faults.environment) as nursery:
+        own.content_allowed = books.arrive
+        site.configure(
+            upstreams={"own": site.way_to(own, max_connections=1)},
+            listeners=[{"name": name, "listen": f"unix:{site.folder / name}"} for name in routes],
+            routes={name: {"retry": "1s"} for name in ("default", *routes)},
+            senders=[{"match": {"listener": name}, "keep": True, "route": name} for name in routes],
+            log={"format": "json"},
+        )
+        relay = nursery.birth(site)
+        assert await relay.started(), relay.lines
+        slow = faults.rule("sync", "*/queue.db*", delay=timedelta(milliseconds=300))
+        clients = [asyncio.create_task(send(site.folder / name, books, [books.next()])) for name in routes]
+        await books.until(lambda: len(books.arrivals) == len(routes))
+        await relay.kill()
+        await asyncio.gather(*clients)
+        slow.end()
+        await own.until(lambda: own.open == 0)
+        kill = len(books.arrivals), {line["queue_id"] for line in relay.all("delivered")}
+        relay = nursery.birth(site)
+        assert await relay.started(), relay.lines
+        await books.until(lambda: not books.missing())
+        await relay.until(lambda: waiting(site.queue_path), set())
+        await relay.stop()
+    books.close()
+    copies = twice(books.arrivals, [kill]).total()
+    assert copies <= 2
+    figures(f"{len(routes)} routes, one connection, 0.3 s for a sync: {copies} of {kill[0]} messages came twice")

@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, pairwise
@@ -47,18 +47,23 @@ class Acknowledged:
 
     @property
     def queue_id(self) -> str:
+        """ "" where there was no reply."""
         return self.reply.rpartition(" ")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """`number`: of the message, or of that which a bounce is about. `whole`: it is as it was sent."""
+    """`number`: of the message, or of that which a bounce is about. `whole`: it is as it was sent.
+
+    `connection`: the name of the one that it came over.
+    """
 
     number: int
     queue_id: str
     bounce: bool
     whole: bool
     mark: int
+    connection: str
 
 
 class Books:
@@ -82,16 +87,20 @@ class Books:
         self.acknowledged[number] = Acknowledged(number, reply, mark)
         self._changed.set()
 
-    def arrive(self, received: Received) -> str | None:
-        """For an upstream's `content_allowed`: it is called between the dot and the answer."""
+    def arrive(self, received: Received, connection: str = "") -> str | None:
+        """For an upstream's `content_allowed`: it is called between the dot and the answer.
+
+        `connection`: its name, where there are more than those of one upstream.
+        """
         mark = self._mark()
-        number, named = _NUMBER.search(received.content), _QUEUE_ID.search(received.content)
+        number = _NUMBER.search(received.content)
         arrival = Arrival(
             int(number[1]) if number else 0,
-            named[1].decode() if named else "",
+            entry_of(received.content),
             received.reverse_path == "",
             number is not None and received.content.endswith(b"\r\n\r\n" + body(int(number[1]))),
             mark,
+            connection or str(received.connection),
         )
         self._arrived.write(arrival.number, arrival.queue_id, arrival.bounce, mark)
         self.arrivals.append(arrival)
@@ -110,8 +119,15 @@ class Books:
                 async with asyncio.timeout(PATIENCE):
                     await self._changed.wait()
         except TimeoutError:
-            missing = sorted(self.acknowledged.keys() - self.arrived())
+            missing = self.missing()
             raise AssertionError(f"{len(missing)} acknowledged, and not arrived: {missing[:20]}") from None
+
+    def missing(self) -> list[int]:
+        """The numbers that were acknowledged, and have not arrived: not at all, or not as the entry of the reply."""
+        numbers = self.arrived()
+        entries = {"", *(arrival.queue_id for arrival in self.arrivals)}
+        there = {number for number, one in self.acknowledged.items() if number in numbers and one.queue_id in entries}
+        return sorted(self.acknowledged.keys() - there)
 
     def arrived(self, *, bounce: bool = False) -> set[int]:
         return {arrival.number for arrival in self.arrivals if arrival.bounce is bounce}
@@ -121,20 +137,51 @@ class Books:
         self._arrived.close()
 
 
+def entry_of(content: bytes) -> str:
+    """The queue ID that a message names, or ""."""
+    named = _QUEUE_ID.search(content)
+    return named[1].decode() if named else ""
+
+
 def body(number: int) -> bytes:
     """Every tenth message is so large that it lies in a spool file, however fast it comes."""
     size = 800_000 if number % 10 == 0 else 2_000
     return (b"%08d\r\n" % number) * (size // 10)
 
 
-async def send(where: Path, books: Books, numbers: Iterable[int], recipient: str = PIET) -> None:
+def message(number: int) -> bytes:
+    return mail(f"Factuur {number}", body=body(number))
+
+
+async def by_data(client: Client, recipient: str, content: bytes) -> str:
+    """Hand it over; the last reply."""
+    await client.begin(JAN, [recipient])
+    client.write(content + b".\r\n")
+    return await client.reply()
+
+
+async def by_bdat(client: Client, recipient: str, content: bytes) -> str:
+    """The same, in two chunks."""
+    await client.envelope(JAN, [recipient])
+    half = len(content) // 2
+    client.write(b"BDAT %d\r\n" % half + content[:half])
+    assert (await client.reply()).startswith("250")
+    client.write(b"BDAT %d LAST\r\n" % (len(content) - half) + content[half:])
+    return await client.reply()
+
+
+async def send(
+    where: Path,
+    books: Books,
+    numbers: Iterable[int],
+    recipient: str = PIET,
+    hand_over: Callable[[Client, str, bytes], Awaitable[str]] = by_data,
+) -> None:
     """One client: message after message, until the last number, or until the relay is gone."""
     try:
         async with Client.to(where) as client:
             for number in numbers:
-                await client.begin(JAN, [recipient])
-                client.write(mail(f"Factuur {number}", body=body(number)) + b".\r\n")
-                reply = await client.reply()
+                reply = await hand_over(client, recipient, message(number))
                 if not reply.startswith("250 "):
                     return
                 books.acknowledge(number, reply)
@@ -148,7 +195,15 @@ def endless(books: Books) -> Iterator[int]:
 
 
 def twice(arrivals: list[Arrival], kills: Iterable[tuple[int, set[str]]]) -> Counter[int]:
-    """How many arrived once more after each kill.
+    """How many arrived once more after each kill (`again`)."""
+    copies = again(arrivals, kills, lambda one: (one.number, one.bounce) if one.number else one.queue_id)
+    return Counter(kill for kill, _ in copies)
+
+
+def again(
+    arrivals: list[Arrival], kills: Iterable[tuple[int, set[str]]], name: Callable[[Arrival], object]
+) -> list[tuple[int, Arrival]]:
+    """What arrived once more under the same `name`: the kill between, and the arrival before it.
 
     A kill is how many had arrived by then, and the queue IDs of which the relay had said that they were delivered. It
     is wrong if a message comes twice without a kill between, or after the relay knew that it was delivered.
@@ -158,16 +213,15 @@ def twice(arrivals: list[Arrival], kills: Iterable[tuple[int, set[str]]]) -> Cou
         ended.setdefault(kill, set()).update(said)
     places: dict[object, list[int]] = {}
     for place, arrival in enumerate(arrivals):
-        name = (arrival.number, arrival.bounce) if arrival.number else arrival.queue_id
-        places.setdefault(name, []).append(place)
-    found = Counter[int]()
+        places.setdefault(name(arrival), []).append(place)
+    found = []
     for copies in places.values():
         for first, second in pairwise(copies):
             between = [kill for kill in ended if first < kill <= second]
             assert between, f"{arrivals[first]} came twice while the relay lived"
             settled = set[str]().union(*(ended[kill] for kill in between))
             assert arrivals[first].queue_id not in settled, f"{arrivals[first]} came again after it was settled"
-            found[between[0]] += 1
+            found.append((between[0], arrivals[first]))
     return found
 
 

@@ -101,3 +101,10 @@ def test_tokens_are_neither_read_from_nor_written_through_what_lies_there(
         file.write(Kept("app"))
         assert file.read("app") == Kept("app")
     assert untouched(precious)
+
+
+def test_a_token_file_larger_than_memory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own").touch(0o600)
+    os.truncate(tmp_path / "own", 2**42)
+    with pytest.raises(RelayError, match="encrypted"):
+        TokenFile(tmp_path / "own").read("app")

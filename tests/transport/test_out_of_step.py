@@ -311,15 +311,15 @@ def test_a_yes_that_was_there_before_the_message_left_is_no_answer_to_it(run: Ru
     talker = Talker(way, takes=False)
 
     async def play(connection: SmtpConnection) -> None:
-        take_in = connection._take_in
+        lies_here = connection._something_lies_here
 
-        async def late(*args: Any) -> None:
+        def late() -> bool:
             if connection._stages[-1].value == "data" and connection._replies[-1:] == [b"354 go ahead"]:
                 assert talker.writer is not None
                 talker.writer.write(b"250 2.0.0 well\r\n")
-            await take_in()
+            return lies_here()
 
-        connection._take_in = late  # type: ignore[method-assign]
+        connection._something_lies_here = late  # type: ignore[method-assign]
         (outcome,) = (await connection.deliver(request(PIET))).outcomes
         assert word(outcome) == "later"
         await nothing_more(talker, connection)

@@ -148,6 +148,24 @@ def test_a_long_line_goes_as_it_is_unless_that_is_not_wanted(run: Run) -> None:
     run(scene())
 
 
+def test_where_smtputf8_is_missing_and_lines_are_too_long_both_are_seen_to(run: Run) -> None:
+    async def scene() -> None:
+        keywords = tuple(word for word in KEYWORDS if word != "SMTPUTF8")
+        async with ScriptedUpstream(keywords=keywords) as upstream:
+            message = "To: Jörg <jan@münchen.example>\r\nSubject: é\r\n\r\n".encode() + b"woord \xe9 " * 400 + b"\r\n"
+            for asked, name in ((False, "Jörg".encode()), (True, b"=?utf-8?b?SsO2cmc=?=")):
+                delivery = await delivered(upstream, message=message, encode_long_lines=True, smtputf8=asked)
+                assert delivery.reencoding == Reencoding("no SMTPUTF8 and long lines", 1, 0)
+                got = (await upstream.message(1 + asked)).content
+                assert got.startswith(b"To: " + name + b" <jan@xn--mnchen-3ya.example>\r\n")
+                assert max(map(len, got.split(b"\r\n"))) <= 76
+                assert email.message_from_bytes(got).get_payload(decode=True) == message.partition(b"\r\n\r\n")[2]
+            small = await delivered(upstream, message=message[: message.index(b"woord")])
+            assert small.reencoding == Reencoding("no SMTPUTF8", 0, 0)
+
+    run(scene())
+
+
 def test_only_a_small_message_is_reencoded_on_the_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from relay.transport import reencode
 
@@ -209,6 +227,7 @@ def test_a_large_file_streams_in_bounded_memory_while_the_loop_goes_on(run: Run,
 
 @pytest.mark.asyncio
 async def test_the_memory_it_takes_does_not_grow_with_the_message(tmp_path: Path) -> None:
+    from relay.transport.letters import Fitting
     from relay.transport.offers import Offers
     from relay.transport.reencode import acceptable
 
@@ -217,8 +236,8 @@ async def test_the_memory_it_takes_does_not_grow_with_the_message(tmp_path: Path
         content = spooled(tmp_path, large(octets)[0])
         tracemalloc.start()
         fitting = await acceptable(request(content=content), Offers())
-        assert isinstance(fitting, tuple)
-        body, offset = fitting[0].content, 0
+        assert isinstance(fitting, Fitting)
+        body, offset = fitting.request.content, 0
         while offset < body.size:
             offset += len(body.read(offset, 256 * 1024))
         assert offset == body.size

@@ -338,19 +338,23 @@ def test_the_null_reverse_path_is_sent_as_such(run: Run) -> None:
 
 
 @pytest.mark.parametrize("offered", [True, False])
-@pytest.mark.parametrize("where", ["address", "head"])
+@pytest.mark.parametrize("where", ["recipient", "reverse-path", "head"])
 def test_mail_that_needs_smtputf8_goes_only_where_it_is_offered(run: Run, offered: bool, where: str) -> None:
     async def scene() -> None:
         keywords = tuple(word for word in KEYWORDS if offered or word != "SMTPUTF8")
         async with ScriptedUpstream(keywords=keywords) as upstream:
-            recipient = "jürgen@example.org" if where == "address" else PIET
+            recipient = "jürgen@example.org" if where == "recipient" else PIET
+            reverse_path = Address.of("jürgen@example.org" if where == "reverse-path" else "jan@example.nl")
             message = "Subject: é\r\n\r\n".encode() if where == "head" else MESSAGE
-            delivery = await delivered(upstream, recipient, message=message, smtputf8=True)
+            delivery = await delivered(upstream, recipient, message=message, smtputf8=True, reverse_path=reverse_path)
             if offered:
                 assert words(delivery.outcomes) == ["Delivered"]
                 got = await upstream.message()
                 assert "SMTPUTF8" in got.mail_parameters
                 assert got.recipients == (recipient,)
+            elif where == "head":  # a header can be said without
+                assert words(delivery.outcomes) == ["Delivered"]
+                assert (await upstream.message()).content == b"Subject: =?utf-8?b?w6k=?=\r\n\r\n"
             else:
                 (outcome,) = delivery.outcomes
                 assert isinstance(outcome, Failed)

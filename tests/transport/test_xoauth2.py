@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,10 +56,7 @@ def test_a_token_logs_in_and_mail_leaves(run: Run, certificates: Certificates, t
             await connection.close()
             (tried,) = upstream.auth_tries
             assert (tried.mechanism, tried.username, tried.encrypted) == ("XOAUTH2", MAILBOX, True)
-            assert [line for line in upstream.commands if line.startswith("AUTH")] == [
-                "AUTH XOAUTH2 "
-                + base64.b64encode(f"user={MAILBOX}\x01auth=Bearer {world.entra.tokens[0]}\x01\x01".encode()).decode()
-            ]
+            assert tried.password == world.entra.tokens[0]
 
     in_world(run, certificates, tmp_path, scene)
 
@@ -215,5 +211,38 @@ def test_a_connection_that_breaks_at_the_login_is_no_refusal_of_the_token(
                 assert isinstance(outcome, Deferred)
                 assert (outcome.stage, outcome.trouble) == (Stage.AUTH, trouble)
             assert len(world.entra.asked) == 1
+
+    in_world(run, certificates, tmp_path, scene)
+
+
+@pytest.mark.parametrize("longest", [512, 1024])
+def test_a_token_that_fits_no_command_line_goes_on_a_line_of_its_own(
+    run: Run, certificates: Certificates, tmp_path: Path, longest: int
+) -> None:
+    """Case token-longer-than-a-command."""
+
+    async def scene(world: World) -> None:
+        world.entra.longer = 700
+        async with strict(world, longest_line=longest) as upstream:
+            connection = await transport(world, upstream).connect()
+            assert isinstance(connection, SmtpConnection), connection
+            assert isinstance((await connection.deliver(request())).outcomes[0], Delivered)
+            await connection.close()
+            assert len(world.entra.tokens[0]) > 1900
+            assert [line for line in upstream.commands if line.startswith("AUTH")] == ["AUTH XOAUTH2"]
+
+    in_world(run, certificates, tmp_path, scene)
+
+
+def test_a_long_token_that_is_refused_after_a_334_ends_with_the_reply(
+    run: Run, certificates: Certificates, tmp_path: Path
+) -> None:
+    async def scene(world: World) -> None:
+        world.entra.longer = 700
+        async with strict(world, tokens=lambda *_: False, token_error=GOOGLE_ERROR) as upstream:
+            outcome = await transport(world, upstream).connect()
+            assert isinstance(outcome, Deferred)
+            assert "XOAUTH2: status 400" in outcome.text
+            assert world.entra.tokens[0] not in outcome.text
 
     in_world(run, certificates, tmp_path, scene)

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from relay.web.server import Limits, Request, Response, Server, TooLong, _Connection, serve
+from tests.ingress.house import on_both_loops
 
 CLOSE = b"Connection: close\r\n"
 LARGE = bytes(16 * 1024 * 1024)  # more than the kernel keeps for a peer that does not read
@@ -40,6 +41,10 @@ async def echo(request: Request) -> Response:
             return Response(200, "text/plain", lines())
         case "/broken":
             return Response(200, "text/plain", broken())
+        case "/later":
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return plainly(200, "later")
         case "/never":
             return plainly(405, "never")
         case "/bug":
@@ -342,6 +347,17 @@ async def test_a_peer_that_goes_away_leaves_nothing_behind(octets: bytes, caplog
         peer.writer.write_eof()
         await peer.end()
         await (await Peer.at(server)).say(octets).writer.drain()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@on_both_loops
+async def test_a_peer_may_go_away_at_any_moment_of_its_answers(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        for moment in range(100):
+            with socket.create_connection(("127.0.0.1", server.port)) as peer:
+                peer.sendall(asking("/later") * 40)
+                for _ in range(moment):
+                    await asyncio.sleep(0)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

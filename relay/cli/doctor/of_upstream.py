@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from relay.cli.doctor.findings import Finding, Mark, filled, good, untried, warning
@@ -48,6 +48,18 @@ def of_stop(name: str, outcome: Deferred, part: str = "") -> Finding:
     remedy = connection_remedy(outcome.stage, outcome.trouble, code, status, outcome.text)
     told = str(reply) if reply is not None else outcome.text
     return Finding(Mark.BAD, part or str(outcome.stage), told, filled(REMEDIES[remedy], name=name))
+
+
+def of_addresses(name: str, seen: Sequence[tuple[str, Heard | Deferred]]) -> Iterator[Finding]:
+    """Each address of a host that has several; one that is sick gives way to the others, and costs time."""
+    for address, came in seen:
+        if isinstance(came, Heard):
+            yield good("address", address)
+            continue
+        stop = of_stop(name, came)
+        told = f"{address}: {stop.part}: {stop.text}"
+        no_way = came.stage is Stage.CONNECT and "unreachable" in came.text  # IPv6 on a machine without it
+        yield untried("address", told) if no_way else Finding(Mark.WARNING, "address", told, stop.remedy)
 
 
 def of_certificate(settings: SmtpSettings, heard: Heard, now: datetime) -> Finding:

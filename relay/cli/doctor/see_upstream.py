@@ -75,6 +75,7 @@ async def _smtp(
     outcome = await way.connect()
     stopped = outcome if isinstance(outcome, Deferred) else None
     found += of_upstream.of_way(way.settings, way.heard, stopped, known)
+    found += of_upstream.of_addresses(name, [seen async for seen in way.look_at_each()])
     if isinstance(outcome, Deferred):
         return found
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,22 +39,22 @@ class Target:
 
     @property
     def made(self) -> Path:
-        return self._beside(".part")
+        return self._beside(".relay-part")  # a name that nobody else gives
 
     @property
     def made_spool(self) -> Path:
-        return self._beside(".part.spool")
+        return self._beside(".relay-part.spool")
 
     @contextmanager
     def begun(self) -> Iterator[None]:
         """An empty file, 0600, to make the copy in; nothing of it stays after an error."""
         try:
-            folder = Directory(self.path.parent.resolve())
-            for path in (self.path, self.spool):
-                if folder.has(path.name):
-                    raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
-            self._clear()  # what a dead process may have left
-            os.close(folder.create(self.made.name))
+            with closing(Directory(self.path.parent.resolve())) as folder:  # its disk can be taken off in any case
+                for path in (self.path, self.spool):
+                    if folder.has(path.name):
+                        raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
+                self._clear()  # what a dead process may have left
+                os.close(folder.create(self.made.name))
             try:
                 yield
             finally:
@@ -155,12 +155,12 @@ def _link(spool: Spool, directory: Path, names: list[str]) -> None:
     if not names:
         return
     directory.mkdir(mode=0o700)
-    made = Directory(directory)
-    for name in names:
-        try:
-            spool.folder.link(name, name, into=made)
-        except FileNotFoundError:
-            continue  # it was gone before: the entry is damaged there as here
-        except OSError:  # another file system, or one without links
-            with open(spool.folder.open(name), "rb") as file:
-                made.write_new(name, iter(partial(file.read, AT_ONCE), b""))
+    with closing(Directory(directory)) as made:
+        for name in names:
+            try:
+                spool.folder.link(name, name, into=made)
+            except FileNotFoundError:
+                continue  # it was gone before: the entry is damaged there as here
+            except OSError:  # another file system, or one without links
+                with open(spool.folder.open(name), "rb") as file:
+                    made.write_new(name, iter(partial(file.read, AT_ONCE), b""))

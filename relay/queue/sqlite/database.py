@@ -37,6 +37,7 @@ from relay.queue.spool import Spool
 from relay.queue.sqlite.backup import Target, copy
 from relay.queue.sqlite.damage import is_text, plain, set_aside_damaged
 from relay.queue.sqlite.lock import Lock
+from relay.queue.sqlite.marks import Marks
 from relay.queue.sqlite.statements import CACHED, read
 from relay.queue.sqlite.transaction import Transaction, Turns
 from relay.queue.sqlite.watch import Watch
@@ -78,7 +79,7 @@ class Database:
         self.path = path
         self._lock = lock
         self._watch = watch
-        self._number = 0  # in the head of its file; each database has its own
+        self._marks = Marks()
         self._moved: StoreUnavailable | None = None  # what the last look found
         self._look_again_at = 0.0
         self._turns: Turns = {}
@@ -114,6 +115,7 @@ class Database:
                     connection.close(True)
                     raise
             self._connection = connection
+            self._marks.begin(connection)
             self._watch.opened()
             self._doubted = False
             self._log_pages = 0
@@ -134,7 +136,8 @@ class Database:
                 mended = self._one_by_one(connection, carried_out, mend)
             connection.execute("COMMIT")
             if self._moved is None:
-                self._watch.wrote()
+                self._watch.wrote(self._log_is_ours)
+                self._marks.committed(connection)
             for operation in operations:
                 if isinstance(operation, Wipe):
                     operation.done = self._empty_log(connection)
@@ -160,30 +163,28 @@ class Database:
 
     def _look(self, *, everything: bool) -> None:
         try:
-            self._watch.look(self._is_ours, everything=everything)
+            self._watch.look(self._is_ours, self._log_is_ours, everything=everything)
         except StoreUnavailable as moved:
             self._moved = moved
         else:
             self._moved = None
 
     def know(self, connection: apsw.Connection) -> None:
-        """Its tables are there: by its number it is known again."""
+        """Its tables are there: by its marks it is known again."""
+        self._marks.know(connection)
         self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._number = cast("int", connection.pragma("application_id"))
 
     def _is_ours(self) -> bool:
-        """Whether the head of its file is that of this database."""
-        connection = self._connection
-        if connection is None:
-            return True  # it is looked at once it is open
-        try:
-            _, head = connection.read("main", 0, 0, 100)
-        except apsw.Error:
-            return False
-        return head.startswith(b"SQLite format 3\0") and head[68:72] == self._number.to_bytes(4, signed=True)
+        """Whether the file of the database is this one, and no older copy; where it is closed, it is looked at once it
+        is open."""
+        return self._connection is None or self._marks.are_in_database(self._connection)
+
+    def _log_is_ours(self) -> bool:
+        return self._connection is None or self._marks.are_in_log(self._connection)
 
     def _begin(self, connection: apsw.Connection, mend: Mend | None) -> Count | None:
         connection.execute("BEGIN IMMEDIATE")
+        self._marks.give(connection)
         return None if mend is None else Transaction(connection).mend(mend)
 
     def _one_by_one(
@@ -274,11 +275,13 @@ class Database:
     def _checkpoint(self, connection: apsw.Connection, mode: int) -> bool:
         """Copy the log to the database. A failing disk shows at the next commit, where somebody is told: it opens the
         database anew, and does this first."""
+        self._look(everything=False)
         if self._moved is not None:
             return False  # what is left of it stays as it is
         try:
             connection.wal_checkpoint(mode=mode)
-            self._watch.wrote()
+            self._marks.checkpointed(connection)
+            self._watch.wrote(self._log_is_ours)
         except StoreUnavailable:
             return False  # the next look says so
         except (apsw.BusyError, apsw.FullError):

@@ -90,7 +90,7 @@ def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Foun
             raise StoreUnavailable(reason, f"{path}: {error}{_REMEDIES.get(reason, '')}") from None
         except OSError as error:
             reason = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io"
-            raise StoreUnavailable(reason, f"{path}: {error.strerror}") from None
+            raise StoreUnavailable(reason, f"{error.filename or path}: {error.strerror}") from None
         undo.pop_all()
         return database, spool, found
 

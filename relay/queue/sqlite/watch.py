@@ -25,7 +25,7 @@ class Watch:
         self._database, self._log, self._index = (f"{database}{end}" for end in ("", "-wal", "-shm"))
         self._known = {str(path): _identity(found) for path, found in there.items()}
         self._known[self._folder] = _identity(os.stat(self._folder))
-        self._left = (0, 0, 0)  # size and time of the database, size of the log
+        self._left = (0, 0)  # sizes of database and log
         self._spoilt: StoreUnavailable | None = None
 
     def opened(self) -> None:
@@ -35,30 +35,32 @@ class Watch:
                 self._known[path] = _identity(os.stat(path))
             except OSError:
                 raise self._lost(path, GONE) from None
-        self.wrote()
+        self.wrote(lambda: True)
 
     def named(self) -> None:
         """The name of the database leads to what was opened."""
         self._at(self._database)
 
-    def wrote(self) -> None:
-        """We have written, and what we wrote into has its name."""
+    def wrote(self, log_is_ours: Callable[[], bool]) -> None:
+        """We have written, and what we wrote into has its name; in the log it stands behind what we wrote before."""
         database, log = self._at(self._database), self._at(self._log)
-        self._left = (database.st_size, database.st_mtime_ns, log.st_size)
+        if not log_is_ours():
+            self._spoilt = self._trouble(self._log, "was overwritten")
+            raise self._spoilt
+        self._left = (database.st_size, log.st_size)
 
-    def look(self, ours: Callable[[], bool], *, everything: bool = False) -> None:
-        """Before we write. `ours`: whether the file of the database is ours in what it holds; asked when others wrote
-        there."""
+    def look(self, is_ours: Callable[[], bool], log_is_ours: Callable[[], bool], *, everything: bool = False) -> None:
+        """Before we write. `is_ours` and `log_is_ours`: whether the files of database and log hold what we left."""
         if self._spoilt is not None:
             raise self._spoilt
         database, log = self._at(self._database), self._at(self._log)
-        size, time, logged = self._left
+        size, logged = self._left
         if log.st_size < logged:
             self._spoilt = self._trouble(self._log, "was cut")
-        elif (database.st_size, database.st_mtime_ns) != (size, time):
-            if database.st_size < size or not ours():
-                self._spoilt = self._trouble(self._database, "was overwritten")
-            self._left = (database.st_size, database.st_mtime_ns, logged)
+        elif not log_is_ours():
+            self._spoilt = self._trouble(self._log, "was overwritten")
+        elif database.st_size < size or not is_ours():
+            self._spoilt = self._trouble(self._database, "was overwritten")
         if self._spoilt is not None:
             raise self._spoilt
         if everything:
