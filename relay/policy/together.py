@@ -17,8 +17,8 @@ from relay.policy.pattern import LONGEST, Ending, Expression, Glob, Literal
 from relay.policy.rules import Pattern
 
 PROGRAM = 8 * 1024  # instructions of a set
-MEMORY = 64 * 1024 * 1024  # octets for all sets together
-_LEAST = 2 * 1024 * 1024  # octets for a set
+MEMORY = 64 * 1024 * 1024  # octets for all sets of a condition
+_LEAST = 2 * 1024 * 1024  # octets for a set, however many there are
 
 # How long one may take at worst for an octet, in instructions of a set (a nanosecond or so each).
 _BY_ITSELF = 8  # an expression outside of a set, for each instruction

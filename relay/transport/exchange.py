@@ -7,6 +7,8 @@ promises:
 - It is known whether the last octet of a request has been handed over. If no status came after that, delivery is in
   doubt; before that, it is not. A connection given up is aborted.
 - The status is the answer. What follows it is read up to 64 KiB and for some seconds, and can change nothing.
+- An answer counts for the request that it answers: what was here before that, or takes it before all of it has arrived
+  over there, delivers nothing.
 - An answer has 128 KiB at most, interim ones (1xx) and header included, and what comes unasked ends the connection.
 """
 
@@ -34,6 +36,7 @@ from relay.policy.fields import Template
 from relay.policy.pattern import CodePattern
 from relay.transport.answer import Answer, OnClientError, delivery
 from relay.transport.credentials import Credentials
+from relay.transport.kernel import unacknowledged, unread
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.tls import explain
 from relay.values import frozen
@@ -74,6 +77,17 @@ class Wire(ResponseHandler):
             self.set_exception(HttpProcessingError(message="the answer is too long"))
             if self.transport is not None:
                 self.transport.abort()
+
+    def unread(self) -> int:
+        """Octets that came and were not read."""
+        return 0 if self.transport is None else unread(self.transport.get_extra_info("socket"))
+
+    def has_unsent(self) -> bool:
+        """Whether a part of a request is not over there yet. The segment that brings an answer acknowledges what was
+        read before it."""
+        if self.transport is None:
+            return False
+        return self.transport.get_write_buffer_size() > 0 or unacknowledged(self.transport.get_extra_info("socket")) > 0
 
 
 class HttpsConnection:
@@ -208,6 +222,7 @@ class HttpsConnection:
         terms, loop = self._terms, asyncio.get_running_loop()
         end = loop.time() + terms.total
         patience = terms.total if request.patience is None else min(request.patience, terms.total)
+        await self._take_in()
         self._wire.octets_left = MOST_IN_ALL
         try:
             async with asyncio.timeout(patience) as self._limit:
@@ -226,15 +241,20 @@ class HttpsConnection:
             if self._unreadable is not None:
                 raise self._unreadable from None
             return self._failed(error)
-        sent, self._sent = self._sent, False
-        if not sent and response.status < 300:
+        if response.status < 300 and (not self._sent or self._wire.has_unsent()):
             response.close()
             return self._broken(Trouble.TRANSIENT, "the endpoint took the request before it had all of it")
+        sent, self._sent = self._sent, False
         self._answered = True
         answer = await self._read(response, end)
         if not sent:
             self.abort()  # it wants no more of it
         return delivery(answer, on_client_error=terms.on_client_error, now=datetime.now(UTC))
+
+    async def _take_in(self) -> None:
+        """Read what lies here: it came before the request, and is no answer to it, so it ends the connection."""
+        while self._wire.is_connected() and self._wire.unread():  # noqa: ASYNC110  # the loop reads
+            await asyncio.sleep(0)
 
     async def _sending(self, content: _Content, end: float) -> AsyncIterator[bytes]:
         """The body, for aiohttp; it asks for a piece when the one before has left."""

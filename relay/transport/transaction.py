@@ -25,11 +25,8 @@ Content is sent as it is, unless the upstream cannot take it so (`reencode`).
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import struct
-import termios
-from array import array
 from collections.abc import Callable
 from functools import lru_cache
 from typing import cast
@@ -38,6 +35,7 @@ from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Stage, Trou
 from relay.mail.reply import Reply
 from relay.transport.chunking import FRESH, Chunking, answers_hello, in_one_write
 from relay.transport.commands import WHOLE, commands, reports
+from relay.transport.kernel import unacknowledged, unread
 from relay.transport.offers import Offers
 from relay.transport.port import CALLED_OFF, PIECE, Delivery, DeliveryRequest
 from relay.transport.reencode import acceptable, goes_as_it_is
@@ -550,7 +548,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def _something_lies_here(self) -> bool:
         """Whether something came and was not read: it cannot be the answer to what is to be written next."""
-        return self._usable and _asked(self._sock, termios.FIONREAD) > 0
+        return self._usable and unread(self._sock) > 0
 
     async def _take_in(self) -> None:
         """Read what lies here."""
@@ -720,7 +718,7 @@ class SmtpConnection(asyncio.Protocol):
     def _octets_unsent(self) -> int:
         # The kernel asks for more only when a good part of its buffer is free: a slow reader takes long to bring that
         # about.
-        unsent = self._wire.get_write_buffer_size() + _asked(self._sock, termios.TIOCOUTQ)
+        unsent = self._wire.get_write_buffer_size() + unacknowledged(self._sock)
         return unsent if self._transport is self._wire else unsent + self._transport.get_write_buffer_size()
 
     def _look(self) -> None:
@@ -785,17 +783,6 @@ class _Clock:
 
 def _unable(request: DeliveryRequest, reply: Reply) -> Delivery:
     return Delivery((Failed(Stage.MAIL, reply, unasked=True),) * len(request.recipients))
-
-
-def _asked(sock: socket.socket, what: int) -> int:
-    """Octets that lie in the kernel: those that came and were not read (FIONREAD), or those that left this process and
-    that the other end has not taken (TIOCOUTQ)."""
-    found = array("i", (0,))
-    try:
-        fcntl.ioctl(sock.fileno(), what, found)
-    except (OSError, ValueError):  # it is closed
-        return 0
-    return found[0]
 
 
 _DOT = (Stage.DOT,)

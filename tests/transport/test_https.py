@@ -7,8 +7,10 @@ import base64
 import hashlib
 import hmac
 import logging
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -43,6 +45,7 @@ CODE_MAIL = (
     b"From: Inlog <noreply@example.nl>\r\nTo: piet@example.org\r\nSubject: =?utf-8?q?Uw_sessiecode_caf=C3=A9?=\r\n"
     b"Message-ID: <1@example.nl>\r\n\r\nDe code is " + CODE.encode() + b".\r\nDeel hem niet.\r\n"
 )
+_TAKEN = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 TERMS = {"url", "host", "method", "template", "code_pattern", "headers", "on_client_error", "total"}
 
 
@@ -773,6 +776,77 @@ def test_an_answer_before_the_whole_request_is_believed_if_it_refuses(run: Run, 
         assert not delivery.sick.in_doubt
         server.close()
         done.set()
+
+    run(scene())
+
+
+def test_a_request_that_is_taken_before_all_of_it_is_over_there_is_in_doubt(
+    run: Run, certificates: Certificates
+) -> None:
+    """It is one piece, which lies in buffers: whoever takes it has not read it."""
+
+    async def scene() -> None:
+        done = asyncio.Event()
+
+        async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+            try:
+                await done.wait()
+            finally:
+                writer.transport.abort()
+
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        context = certificates.good.server()
+        server = await asyncio.start_server(answer_early, sock=listening, ssl=context, limit=1024)
+        endpoint = Endpoint(certificates.good)
+        endpoint.port = listening.getsockname()[1]
+        message = b"From: a@b.nl\r\n\r\n" + b"x" * 200_000
+        (outcome,) = (await sent(endpoint, certificates, message, template=None)).outcomes
+        server.close()
+        done.set()
+        assert isinstance(outcome, Deferred)
+        assert outcome.in_doubt
+
+    run(scene())
+
+
+def test_an_answer_that_was_there_before_the_request_takes_nothing(run: Run, certificates: Certificates) -> None:
+    """The endpoint says 202 twice, the second time while the loop is busy with something else."""
+
+    async def scene() -> None:
+        taken, again = [], threading.Event()
+
+        def vendor() -> None:
+            wire = context.wrap_socket(listening.accept()[0], server_side=True)
+            with wire, wire.makefile("rb") as requests:
+                while head := requests.readline():
+                    while (line := requests.readline()) != b"\r\n":
+                        head += line
+                    taken.append(requests.read(int(head.lower().partition(b"content-length: ")[2].split()[0])))
+                    wire.sendall(_TAKEN)
+                    again.wait()
+                    wire.sendall(_TAKEN)
+
+        listening, context = socket.create_server(("127.0.0.1", 0)), certificates.good.server()
+        thread = threading.Thread(target=vendor, daemon=True)
+        thread.start()
+        endpoint = Endpoint(certificates.good)
+        endpoint.port = listening.getsockname()[1]
+        connection = await connected(endpoint, certificates, template=None)
+        assert isinstance((await connection.deliver(request(message=CODE_MAIL))).outcomes[0], Delivered)
+        again.set()
+        while not connection._wire.unread():  # the loop is busy
+            pass
+        (outcome,) = (await connection.deliver(request(message=CODE_MAIL, queue_id="7QK3Z0M5X2A2"))).outcomes
+        assert isinstance(outcome, Deferred)
+        assert not outcome.in_doubt
+        assert not connection.usable
+        await asyncio.to_thread(thread.join)
+        assert len(taken) == 1
+        listening.close()
 
     run(scene())
 
