@@ -115,7 +115,8 @@ def came_again(arrivals: list[Arrival], lives: list[Life]) -> list[tuple[int, Ar
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.promise(
     "A relay that is killed (SIGKILL) while mail comes by folder, BDAT and direct reply, with large attachments, and "
-    "session codes leave by HTTPS or SMTP, loses nothing that it had acknowledged, and repeats only what was in doubt."
+    "session codes leave by HTTPS or SMTP, loses nothing that it had acknowledged, and repeats two messages of a "
+    "connection at most."
 )
 async def test_mail_of_all_kinds_survives_sigkill_at_random_moments(
     quick_site: Site, tmp_path: Path, nursery: Nursery, size: Callable[..., Any], figures: Callable[[str], None]

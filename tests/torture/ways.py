@@ -65,7 +65,7 @@ class Ways:
             ways.books.close()
 
     async def _judge(self, _: web.Request) -> web.StreamResponse:
-        asked: Asked = self.vendor.requests[-1]
+        asked: Asked = self.vendor.requests.pop()  # there is no memory for all of them, nor for the messages below
         self.keys[entry_of(asked.body)].add(asked.key)
         if not self.mood():
             return web.Response(status=503)
@@ -73,6 +73,7 @@ class Ways:
         return web.Response(status=202)
 
     def _arrives(self, received: Received) -> str | None:
+        self.own.messages.clear()
         self._note("own", received)
         self.content_there()
         return None
