@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import uvloop
 
 from relay.events import Event
 from relay.ingress.accept import Acceptor, QueueIds
@@ -34,6 +33,7 @@ from relay.policy.rules import SenderRule
 from relay.queue.model import Entry, Lease
 from relay.queue.sqlite.start import SqliteStore
 from tests.kit import configured
+from tests.kit.loops import EACH_LOOP, LOOPS
 from tests.kit.store import usual
 
 E = TypeVar("E", bound=Event)
@@ -45,15 +45,11 @@ SETTINGS = configured.listener(allow=LOOPBACK, max_message_size=10 * 1024 * 1024
 SCHEDULE = Schedule((timedelta(minutes=5),), timedelta(days=5))
 ROUTES = {DEFAULT: configured.route(DEFAULT, ("own",), SCHEDULE)}
 POLICY = configured.policy(routes=ROUTES, bounces_from=Address("relay", "example.nl"))
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
 MESSAGE = b"From: jan@example.nl\r\nSubject: Factuur\r\n\r\nHallo\r\n"
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """The test, once on asyncio's own loop and once on uvloop."""
+    """The test, once on uvloop and once on asyncio's own loop."""
 
     @functools.wraps(test)
     def run(loop: str, **fixtures: Any) -> None:
@@ -63,7 +59,7 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     signature = inspect.signature(test)
     loop = inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     run.__signature__ = signature.replace(parameters=[loop, *signature.parameters.values()])  # type: ignore[attr-defined]
-    marked: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(run)
+    marked: Callable[..., None] = pytest.mark.parametrize("loop", EACH_LOOP)(run)
     return marked
 
 

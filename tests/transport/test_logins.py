@@ -78,7 +78,7 @@ def test_a_mechanism_that_the_configuration_names_gives_way_to_none(run: Run) ->
 def test_the_refusal_of_the_first_is_told_where_the_second_has_no_answer(run: Run) -> None:
     async def scene() -> None:
         async with ScriptedUpstream(users={"relay": "secret"}) as upstream:
-            upstream.script("auth", "504 5.7.4 Unrecognized authentication type", b"")
+            upstream.script("auth", "504 5.7.4 Unrecognized authentication type")
             upstream.script("auth", lambda session: session.writer.close())
             outcome = await refused(upstream, **TERMS)
             assert outcome.reply is not None
