@@ -45,6 +45,7 @@ from relay.observe.remedies import REMEDIES
 from relay.observe.sentences import SENTENCES, TITLES
 from relay.observe.trouble import Severity, Situation, Trouble
 from relay.policy.decide import SESSION_CODES
+from relay.values import frozen
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LESS_IS_LONG, LESS_IS_OVER = timedelta(minutes=10), timedelta(minutes=5)
@@ -59,7 +60,7 @@ _SAID = 300  # characters of what an upstream or a configuration check said
 _Value = str | int | timedelta | datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice."""
 

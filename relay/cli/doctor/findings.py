@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from relay.cli.doctor.prescriptions import PRESCRIPTIONS
 from relay.observe.sentences import Words
+from relay.values import frozen
 
 
 class Mark(StrEnum):
@@ -19,7 +19,7 @@ class Mark(StrEnum):
     UNTRIED = "untried"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """`part` is one word, as "tls"; `text` says how it is, `remedy` what to do, where there is something."""
 
@@ -29,7 +29,7 @@ class Finding:
     remedy: Words | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chapter:
     """What was found about one upstream, one domain, or this machine."""
 
