@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from relay.observe.trouble import Answer, Noted, Trouble
+from relay.observe.situation import Answer, Noted, Trouble
 from relay.values import frozen
 
 
