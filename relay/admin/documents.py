@@ -10,8 +10,8 @@ senders     {"version", "senders": [{reverse_path ("<>" is null), author, upstre
             those that are known to be refused, or that were just forgotten or pinned (`until` null)
 queue list  {"version", "entries": [ENTRY, …], "next": 4711 | null}
             oldest first; `next` is the `after` of the page that follows
-queue find  {"version", "entries": [ENTRY, …], "more": true | false}
-            newest first
+queue find  {"version", "entries": [ENTRY, …], "more": true | false, "whole": true | false}
+            newest first; `whole` false: the search for a subject ended before it had looked at everything
 queue show  {"version", "message": SHOWN}
 a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts": COUNTS, "results": [RESULT, …]}
             `of` entries were acted on; results in the order of the IDs
@@ -29,7 +29,9 @@ COUNTS: {"done": 1, "after-attempt": 0, "nothing": 0, "impossible": 1, "unknown"
 RESULT: {"queue_id", "did", "why"}, `why` a sentence or "".
 ENTRY: key, queue_id, place (pending deferred active held damaged finished), kind (mail bounce), route, size, attempts,
 received_at, next_attempt_at, expires_at, ended_at, listener, client, user, reverse_path ("" is `<>`), recipients
-[{address, state, reply, upstream, ended_at}], session_code, wish, damage.
+[{address, state, reply, upstream, ended_at}], session_code, wish, damage, left_as (null while nobody took it)
+{author, reverse_path, result ("rewritten" "repaired" "unchanged" null)}, message_id, subject (null where the history
+does not keep it, and always of a session code).
 SHOWN: listed (an ENTRY), because, helo, protocol, tls, envid, head (text, with \n between its lines; "" when it is
 not known any more), tries [{attempt, at, address, upstream, reply}].
 

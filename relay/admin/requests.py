@@ -20,7 +20,19 @@ from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
 from relay.admin.errors import Refused, status_of
 from relay.admin.house import House
-from relay.admin.parameters import CONDITIONS, VERB, WANTED, Parameter, number, optional, text, texts, values, wanted
+from relay.admin.parameters import (
+    CONDITIONS,
+    SUBJECT,
+    VERB,
+    WANTED,
+    Parameter,
+    number,
+    optional,
+    text,
+    texts,
+    values,
+    wanted,
+)
 from relay.admin.queue import Report
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.queue.listing import Did, Verb, Wanted
@@ -113,9 +125,9 @@ async def _list(house: House, *, after: int, limit: int, **conditions: Any) -> b
     return await documents.listing(page.entries, next=page.next)
 
 
-async def _find(house: House, *, limit: int, **conditions: Any) -> bytes:
-    found = await queue.find(house.store, wanted(conditions), limit=limit)
-    return await documents.listing(found.entries, more=found.more)
+async def _find(house: House, *, limit: int, subject: str, **conditions: Any) -> bytes:
+    found = await queue.find(house.store, replace(wanted(conditions), subject=subject), limit=limit)
+    return await documents.listing(found.entries, more=found.more, whole=found.whole)
 
 
 async def _show(house: House, *, prefix: str) -> bytes:
@@ -187,7 +199,7 @@ REQUESTS = (
     Request("GET", "/v1/clients", _clients),
     Request("POST", "/v1/reload", _reload),
     Request("GET", "/v1/queue", _list, {**CONDITIONS, "after": number(0), "limit": number(100)}),
-    Request("GET", "/v1/queue/find", _find, {**CONDITIONS, "limit": number(100)}),
+    Request("GET", "/v1/queue/find", _find, {**CONDITIONS, "subject": SUBJECT, "limit": number(100)}),
     Request("GET", "/v1/queue/*", _show, {"prefix": text()}),
     Request(
         "POST",

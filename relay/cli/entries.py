@@ -50,7 +50,8 @@ _LISTED = (
     _TO,
     _REPLY,
 )
-_FOUND = (_ID, Column("RECEIVED"), _STATE, _KIND, _SIZE, _ROUTE, _TRIES, _FROM, _TO, _REPLY)
+_SUBJECT = Column("SUBJECT", least=20, rank=1, glue="\\x20", ends=True)
+_FOUND = (_ID, Column("RECEIVED"), _STATE, _KIND, _SIZE, _ROUTE, _TRIES, _FROM, _TO, _SUBJECT, _REPLY)
 
 
 def listed(entries: Iterable[_Object], now: datetime, width: int | None) -> Iterator[Line]:
@@ -73,6 +74,7 @@ def _waiting(entry: _Object, now: datetime, width: int | None) -> Sequence[Part]
         *_middle(entry),
         (_next(entry, now), ""),
         *_people(entry, width),
+        (_reply(entry), "dim"),
     ]
 
 
@@ -84,6 +86,8 @@ def _searched(entry: _Object, now: datetime, width: int | None) -> Sequence[Part
         _kind(entry),
         *_middle(entry),
         *_people(entry, width),
+        (harmless(entry["subject"] or ""), ""),
+        (_reply(entry), "dim"),
     ]
 
 
@@ -122,7 +126,7 @@ def _people(entry: _Object, width: int | None) -> Sequence[Part]:
         recipients = ",".join(to)
     else:
         recipients = (to[0] if to else "") + (f" +{len(to) - 1}" if len(to) > 1 else "")
-    return (_path(entry["reverse_path"]), ""), (recipients, ""), (_reply(entry), "dim")
+    return (_path(entry["reverse_path"]), ""), (recipients, "")
 
 
 def _path(reverse_path: str) -> str:
@@ -194,6 +198,9 @@ def _facts(message: _Object, now: datetime, width: int | None) -> Iterator[Line]
     by += [f"user {entry['user']}"] if entry["user"] else []
     yield from _fact("from client", ", ".join(by), width)
     yield from _fact("reverse-path", _path(entry["reverse_path"]), width)
+    yield from _fact("left as", _left_as(entry["left_as"]), width)
+    yield from _fact("subject", entry["subject"] or "", width)
+    yield from _fact("Message-ID", entry["message_id"] or "", width)
     yield from _fact("size", octets(entry["size"]), width)
     yield from _fact("route", entry["route"], width)
     yield from _fact("because", ", ".join(message["because"]), width)
@@ -206,6 +213,20 @@ def _facts(message: _Object, now: datetime, width: int | None) -> Iterator[Line]
     if entry["wish"]:
         yield from _fact("then", f"{entry['wish']}, as soon as the attempt under way has ended", width)
     yield from _fact("damage", entry["damage"], width)
+
+
+_DID = {
+    "repaired": "; repaired, since the provider refused the original sender",
+    "rewritten": "; rewritten by its sender rule",
+}
+
+
+def _left_as(left: _Object | None) -> str:
+    if left is None:
+        return ""
+    author, path = harmless(left["author"]), _path(left["reverse_path"])
+    both = author if author == path else f"{author or 'nobody'}, with the reverse-path {path}"
+    return both + _DID.get(left["result"] or "", "")
 
 
 def _attempts(entry: _Object, now: datetime) -> str:

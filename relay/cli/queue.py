@@ -36,6 +36,9 @@ ToOption = Annotated[str, typer.Option(metavar="PATTERN", help="Only with such a
 FromOption = Annotated[
     str, typer.Option("--from", metavar="PATTERN", help='Only with such a reverse-path: jan@*, "<>" for the null one.')
 ]
+SubjectOption = Annotated[
+    str, typer.Option(metavar="WORDS", help="Only with these words in the subject, in any case: 'Invoice 123'.")
+]
 SinceOption = Annotated[
     str, typer.Option(metavar="TIME", help='Only what was accepted since: 90m, 2d, 2026-11-01, "2026-11-01 08:00".')
 ]
@@ -84,6 +87,7 @@ def _listed(desk: Desk, wanted: Conditions, limit: int) -> dict[str, Any]:
 
 @queue.command()
 def find(
+    subject: SubjectOption = "",
     to: ToOption = "",
     from_: FromOption = "",
     since: SinceOption = "",
@@ -92,20 +96,25 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Did it go out? Queue and history, newest first."""
-    wanted = _wanted("", "", to, from_, since)
+    wanted = _wanted("", "", to, from_, since) | ({"subject": subject} if subject else {})
     with at_desk(config) as desk:
         document = desk.get("/v1/queue/find", **wanted, limit=limit)
     if as_json:
         show_document(document)
         return
     from relay.cli import entries
+    from relay.config.load import load
 
-    if not document["entries"]:
+    if document["entries"]:
+        show(entries.found(document["entries"], datetime.now(UTC), width()))
+    else:
         complain("nothing found")
-        return
-    show(entries.found(document["entries"], datetime.now(UTC), width()))
     if document["more"]:
         complain(f"these are the {len(document['entries'])} newest; there are more (--limit, --since)")
+    if not document["whole"]:
+        complain("the search ended after two seconds, before it had looked at everything (--since)")
+    if subject and not load(config).queue.keeps_subject:
+        complain("finished mail is found by its subject only with queue.history: {keep: 14d, subject: true}")
 
 
 @queue.command("show")

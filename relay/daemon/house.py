@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,7 +311,7 @@ class House:
         """Forget of the history what is too old; all of it where none is kept."""
         while True:
             try:
-                await self.store.forget(before=wiring.now() - (self.config.queue.history or timedelta()))
+                await self.store.forget(before=wiring.now() - self.config.queue.remembered)
             except StoreUnavailable:
                 pass  # the store has told everybody
             await asyncio.sleep(TIDY_EVERY)
@@ -424,7 +424,7 @@ class House:
         self.credentials = credentials
         self.accounts.configure(terms)
         self.store.keep_free(config.queue.min_free)
-        self.store.keep_history(config.queue.history)
+        self.store.keep_history(wiring.recorded(config.queue))
         self.metrics.configure(wiring.names(config, policy))
         self.recent.configure(language=config.language)
         if self._log is not None:

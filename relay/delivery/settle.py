@@ -52,6 +52,7 @@ from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed
 from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.policy.refusal import OF_THE_ACCOUNT
+from relay.policy.rewriting import Rendered
 from relay.queue.model import Kind, Lease, Pending, Result, Settlement, State
 from relay.values import frozen
 
@@ -120,13 +121,15 @@ def settle(
     jitter: float,
     new_queue_ids: Sequence[str],
     asked: Sequence[str] = (),
+    left: Rendered | None = None,
     rule: str | None = None,
     may_expire: bool = True,
     audience: Audience = NOBODY,
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
 
-    Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked.
+    Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked. `left`: the
+    message as somebody took it.
 
     `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
     everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go by the
@@ -145,7 +148,7 @@ def settle(
     ]
     if next_attempt_at is not None and all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
-    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience)
+    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience, left)
 
 
 def expire(
@@ -193,6 +196,7 @@ def _settled(
     tried_at: datetime | None,
     new_queue_ids: Sequence[str],
     audience: Audience,
+    left: Rendered | None = None,
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
     lease, policy = attempt.lease, attempt.policy
@@ -229,6 +233,7 @@ def _settled(
         tried_at,
         notices.warned,
         notices.told,
+        left,
     )
     return Settled(settlement, tuple(events))
 

@@ -358,6 +358,7 @@ class Worker:
             policy=policy,
             upstream=attempted.upstream,
             asked=attempted.asked,
+            left=attempted.left,
             now=house.now(),
             jitter=random.random(),  # noqa: S311  # jitter, no secret
             new_queue_ids=() if quiet else self._new_queue_ids(policy),
@@ -393,7 +394,7 @@ class Worker:
                 for place, pending in enumerate(lease.pending)
             ]
         )
-        return Settled(Settlement(lease, results, at=self._house.now()), ())
+        return Settled(Settlement(lease, results, at=self._house.now(), left=attempted.left), ())
 
     def _new_queue_ids(self, policy: Policy) -> list[str]:
         return [self._house.new_queue_id() for _ in range(most_notices(policy))]
