@@ -28,7 +28,8 @@ SNAPSHOT: admin.snapshot.Snapshot. CLIENT: observe.clients.ClientSeen, with `qui
 COUNTS: {"done": 1, "after-attempt": 0, "nothing": 0, "impossible": 1, "unknown": 0}, every word of listing.Did.
 RESULT: {"queue_id", "did", "why"}, `why` a sentence or "".
 ENTRY: key, queue_id, place (pending deferred active held damaged finished), kind (mail bounce), route, size, attempts,
-received_at, next_attempt_at, expires_at, ended_at, listener, client, user, reverse_path ("" is `<>`), recipients
+received_at, next_attempt_at (not before an upstream may be asked), expires_at, ended_at, listener, client, user,
+reverse_path ("" is `<>`), recipients
 [{address, state, reply, upstream, ended_at}], session_code, wish, damage, left_as (null while nobody took it)
 {author, reverse_path, result ("rewritten" "repaired" "unchanged" null)}, message_id, subject (null where the history
 does not keep it, and always of a session code).
@@ -43,6 +44,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -144,7 +146,9 @@ def refusal(problem: str, sentence: str) -> Document:
 def plain(value: object) -> Any:
     """`value` as JSON has it."""
     match value:
-        case None | bool() | int() | float():
+        case float():
+            return value if math.isfinite(value) else None  # JSON has no Infinity
+        case None | bool() | int():
             return value
         case Enum():
             return plain(value.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from relay.admin.snapshot import Snapshot
@@ -29,6 +30,10 @@ class House(Protocol):
     @property
     def upstreams(self) -> Iterable[str]:
         """The names of the upstreams there are now."""
+        ...
+
+    def opens_at(self, route: str) -> datetime | None:
+        """Until when the upstreams of a route hold back what waits there; None: they do not, or are being tried now."""
         ...
 
     async def senders_changed(self) -> None:

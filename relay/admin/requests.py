@@ -8,11 +8,11 @@ not possible), 422 (bad input) or 503 (the store cannot), with {"version": 1, "e
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from relay.admin.parameters import (
 )
 from relay.admin.queue import Report
 from relay.errors import BadConfig, RelayError, StoreUnavailable
-from relay.queue.listing import Did, Verb, Wanted
+from relay.queue.listing import Did, Listed, Verb, Wanted
 
 Lines = AsyncGenerator[bytes, None]
 """A document of JSON each, as the work goes on."""
@@ -122,16 +122,29 @@ async def _reload(house: House) -> Document:
 
 async def _list(house: House, *, after: int, limit: int, **conditions: Any) -> bytes:
     page = await queue.list_(house.store, wanted(conditions), after=after, limit=limit)
-    return await documents.listing(page.entries, next=page.next)
+    return await documents.listing(_when(house, page.entries), next=page.next)
 
 
 async def _find(house: House, *, limit: int, subject: str, **conditions: Any) -> bytes:
     found = await queue.find(house.store, replace(wanted(conditions), subject=subject), limit=limit)
-    return await documents.listing(found.entries, more=found.more, whole=found.whole)
+    return await documents.listing(_when(house, found.entries), more=found.more, whole=found.whole)
 
 
 async def _show(house: House, *, prefix: str) -> bytes:
-    return await documents.made(partial(documents.message, await queue.show(house.store, prefix)))
+    shown = await queue.show(house.store, prefix)
+    [listed] = _when(house, [shown.listed])
+    return await documents.made(partial(documents.message, replace(shown, listed=listed)))
+
+
+def _when(house: House, entries: Iterable[Listed]) -> Iterator[Listed]:
+    """They go when they are due and an upstream may be asked: the later of both."""
+    opens_at = cache(house.opens_at)
+    for one in entries:
+        until = opens_at(one.route) if one.next_attempt_at is not None else None
+        if one.next_attempt_at is None or until is None or until <= one.next_attempt_at:
+            yield one
+        else:
+            yield replace(one, next_attempt_at=until)
 
 
 async def _act(

@@ -108,7 +108,7 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
     elif held is not None:
         state = (f"quota, until {moment(of_json(held), at)}", "bold red")
     else:
-        state = (f"down, tried in {age(now['opens_in'])}" if now["opens_in"] >= 1 else "down, tried now", "bold red")
+        state = (f"down, {_tried(now)}", "bold red")
     answer = now["answer"]
     return [
         (harmless(now["name"]), ""),
@@ -120,6 +120,12 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
         (", ".join([_pace(each) for each in now.get("pace", ())] + _at_most(now, at)) or "-", ""),
         (_answer(answer, at), "" if answer is None or answer["ok"] else "red"),
     ]
+
+
+def _tried(now: _Object) -> str:
+    if now["tried_now"]:
+        return "being tried now"
+    return f"tried in {age(now['opens_in'])}" if now["opens_in"] >= 1 else "tried with the next mail"
 
 
 def _pace(pace: _Object) -> str:

@@ -369,6 +369,10 @@ class House:
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()
 
+    def opens_at(self, route: str) -> datetime | None:
+        worker = self.workers.of(route)
+        return None if worker is None else worker.opens_at()
+
     async def senders_changed(self) -> None:
         await self.verdicts.reload()
 
@@ -426,7 +430,9 @@ class House:
         self.store.keep_free(config.queue.min_free)
         self.store.keep_history(wiring.recorded(config.queue))
         self.metrics.configure(wiring.names(config, policy))
-        self.recent.configure(language=config.language)
+        places = {name: settings.where for name, settings in config.upstreams.items()}
+        moved = [name for name, settings in old.upstreams.items() if places.get(name) != settings.where]
+        self.recent.configure(language=config.language, moved=moved)
         if self._log is not None:
             self._log.configure(level=config.log.level, format=config.log.format)
         self.workers.sync(self._group)

@@ -82,6 +82,7 @@ class Attempt:
     rule: str | None
     now: datetime
     may_expire: bool
+    opens_at: datetime | None = None
 
     @property
     def over(self) -> bool:
@@ -122,6 +123,7 @@ def settle(
     new_queue_ids: Sequence[str],
     asked: Sequence[str] = (),
     left: Rendered | None = None,
+    opens_at: datetime | None = None,
     rule: str | None = None,
     may_expire: bool = True,
     audience: Audience = NOBODY,
@@ -129,7 +131,7 @@ def settle(
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
 
     Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked. `left`: the
-    message as somebody took it.
+    message as somebody took it. Until `opens_at` the upstreams hold back whatever waits.
 
     `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
     everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go by the
@@ -137,11 +139,11 @@ def settle(
     interval, and the word that it waits. `audience` is who reads notifications now.
     Raises ValueError when the counts differ.
     """
-    attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire)
+    attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire, opens_at)
     next_attempt_at = _next_attempt(attempt, outcomes, jitter)
     attempts = [attempt] * len(lease.pending)
     if asked:
-        attempts = [Attempt(lease, policy, route, name, rule, now, may_expire) for name in asked]
+        attempts = [Attempt(lease, policy, route, name, rule, now, may_expire, opens_at) for name in asked]
     judgements = [
         _judge(one, pending, outcome, next_attempt_at)
         for one, pending, outcome in zip(attempts, lease.pending, outcomes, strict=True)
@@ -414,7 +416,7 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         reply.status,
         "" if entry.session_code else reply.text or outcome.text,
         outcome.in_doubt,
-        next_attempt_at,
+        _later(next_attempt_at, attempt.opens_at),
         entry.session_code,
     )
     fate = None
@@ -422,6 +424,11 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         until = entry.expires_at
         fate = Fate(pending.recipient, Action.DELAYED, attempt.upstream, outcome.reply, said, retry_until=until)
     return _Judgement(_result(attempt, pending, State.PENDING, said, outcome), event, fate, waits_for=outcome)
+
+
+def _later(at: datetime | None, opens_at: datetime | None) -> datetime | None:
+    """When the next attempt can be."""
+    return at if at is None or opens_at is None else max(at, opens_at)
 
 
 def _holds(attempt: Attempt, outcome: Deferred) -> bool:

@@ -2,7 +2,8 @@
 
 The causes, and how long each lasts:
 
-    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up
+    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up,
+                                 and for an hour where it took mail before: until then nobody is needed
     auth-refused:NAME            the same, because it refused the login
     certificate-bad:NAME         the same, because its certificate is not accepted
     quota:NAME                   the same, because it said that its quota is used up
@@ -32,8 +33,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside, UpstreamThrottled
 from relay.mail.dsn_text import duration
@@ -52,6 +53,9 @@ CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=1
 CERTIFICATE_URGENT = timedelta(days=7)
 CREDENTIAL_STEPS = (1, 7, 30)  # days
 TOKEN_LATE = timedelta(minutes=10)  # most that fails once works the next time
+_OF_THIS_MACHINE = frozenset({"dns", "no-network"})
+_OUTAGES = _OF_THIS_MACHINE | {"connection-refused", "connection-timeout", "port-and-tls", "upstream", "login-later"}
+"""Remedies for what comes and goes by itself at an upstream that took mail."""
 _STORE_REMEDIES = ("full", "busy", "corrupt", "moved")
 _MIB = 2**20
 _SAID = 300  # characters of what an upstream or a configuration check said
@@ -61,7 +65,8 @@ _Value = str | int | timedelta | datetime
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice."""
+    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice, and `again` the sentence
+    behind that: when an upstream is tried again."""
 
     cause: str
     severity: Severity
@@ -69,12 +74,16 @@ class Finding:
     kind: str
     remedy: str
     values: Mapping[str, _Value] = field(default_factory=dict)
+    again: str = ""
+    needs_a_person: bool = True
 
     def told(self, texts: Texts) -> Trouble:
         """It as a sentence, and what to do."""
         values = self._shown(texts)
         text, remedy = texts(f"trouble.{self.kind}", **values), texts(f"remedy.{self.remedy}", **values)
-        return Trouble(self.cause, self.severity, self.since, text, remedy)
+        if self.again:
+            remedy += " " + texts(f"again.{self.again}", **values)
+        return Trouble(self.cause, self.severity, self.since, text, remedy, self.needs_a_person)
 
     def title(self, texts: Texts) -> str:
         """It in a few words."""
@@ -113,7 +122,8 @@ class Refused:
 
 @dataclass(slots=True)
 class Known:
-    """What events told and what has not mended since; `recent` keeps it. `noticed`: when a cause was first found."""
+    """What events told and what has not mended since; `recent` keeps it. `delivered_at`: when an upstream last took
+    mail, in Unix time. `noticed`: when a cause was first found."""
 
     aside: dict[str, Aside] = field(default_factory=dict)
     throttled: dict[str, Throttled] = field(default_factory=dict)
@@ -123,6 +133,7 @@ class Known:
     refused: dict[str, Refused] = field(default_factory=dict)
     bugs: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=1000))
     tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
+    delivered_at: dict[str, float] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -140,7 +151,7 @@ def harmless_text(event: UpstreamSetAside | UpstreamThrottled) -> str:
 def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ...]:
     """What needs a person now, errors first, then what began first."""
     found = [
-        *_upstreams(known, situation),
+        *_upstreams(known, situation, now),
         *_throttled(known, situation, now),
         *_store(known),
         *_disk(situation, known, now),
@@ -159,7 +170,7 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
     return tuple(sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.since)))
 
 
-def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
+def _upstreams(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
     for name, aside in known.aside.items():
         if situation.up.get(name, True):
             continue  # a reload took it away, or made it anew
@@ -180,7 +191,25 @@ def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
             kind = "upstream-aside"
             if _others_are_up(name, situation):
                 severity = Severity.WARNING
-        yield Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+        finding = Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+        if kind == "upstream-aside" and name in known.delivered_at and remedy in _OUTAGES:
+            last = datetime.fromtimestamp(known.delivered_at[name], UTC)
+            finding = _outage(finding, last, aside.until, trying=name in situation.trying, now=now)
+        yield finding
+
+
+def _outage(finding: Finding, last: datetime, until: datetime, *, trying: bool, now: datetime) -> Finding:
+    """It took mail until `last`: the configuration is right, and most outages are over before long."""
+    fresh = now - finding.since < HOUR
+    waiting = "outage" if fresh else "outage-long"
+    return replace(
+        finding,
+        severity=Severity.WARNING if fresh else finding.severity,
+        remedy="outage-here" if finding.remedy in _OF_THIS_MACHINE else waiting,
+        values={**finding.values, "last": _clock(last, now), "at": f"{until.astimezone():%H:%M:%S}"},
+        again="now" if trying else "at" if until > now else "next",
+        needs_a_person=not fresh,
+    )
 
 
 def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:

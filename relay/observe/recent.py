@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -58,7 +58,6 @@ class Recent:
         self._warnings: deque[tuple[float, events.Event]] = deque(maxlen=MOST_NOTED // 2)
         self._accepted: dict[str, int] = {}
         self._said: dict[str, tuple[float, events.Event]] = {}
-        self._delivered_at: dict[str, float] = {}
         self._ends: dict[str, datetime] = {}
         self._known = Known()
         self.takes = self._takers()
@@ -98,9 +97,11 @@ class Recent:
 
         return both
 
-    def configure(self, *, language: str) -> None:
-        """Use another language, after a reload."""
+    def configure(self, *, language: str, moved: Iterable[str] = ()) -> None:
+        """After a reload: use another language; `moved` are upstreams that are somewhere else now, or gone."""
         self.language = language
+        for name in moved:
+            self._known.delivered_at.pop(name, None)
 
     def observe(self, event: events.Event) -> None:
         take = self.takes.get(type(event))
@@ -166,7 +167,7 @@ class Recent:
     def _recipient_delivered(self, event: events.RecipientDelivered) -> None:
         now = self._now()
         self._said[event.upstream] = (now, event)
-        self._delivered_at[event.upstream] = now
+        self._known.delivered_at[event.upstream] = now
         if event.session_code:
             self.session_codes.delivered += 1
 
@@ -201,7 +202,7 @@ class Recent:
         until = _moment(now + event.seconds)
         before = self._known.aside.get(event.upstream)
         # A reload makes an upstream anew without a word: what counts is whether anything got through since.
-        if before is not None and self._delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
+        if before is not None and self._known.delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
             before.why, before.until = event, until
         else:
             self._known.aside[event.upstream] = Aside(_moment(now), event, until)
