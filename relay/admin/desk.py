@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +55,7 @@ class Desk:
             [document] = documents
         return _checked(document)
 
-    def stream(self, path: str, **parameters: object) -> Iterator[Document]:
+    def stream(self, path: str, **parameters: object) -> Generator[Document]:
         """POST what may take long: progress documents while it is done, the last is the answer."""
         ended = False
         for document in self._carrier("POST", path, parameters, _PATIENCE):
@@ -111,6 +111,9 @@ class _NoRelay:
     async def senders_changed(self) -> None: ...
 
     def opens_at(self, route: str) -> None: ...
+
+    def lend(self, upstream: str) -> NoReturn:  # noqa: ARG002
+        self.clients()
 
     def wake(self) -> None: ...
 

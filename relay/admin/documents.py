@@ -20,6 +20,8 @@ a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts
 backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
 reload      {"version", "needs_restart": [KEY, …]}, or {"version", "problems": [SENTENCE, …]} when the file is bad and
             nothing was changed
+lend        progress: {"version", "progress": {"lent": true | false}}, one at once, then one each second while the place
+            among the connections of the upstream is there; then {"version", "lent": false}
 an error    {"version", "error": "One sentence", "problem": WORD}
             WORD: bad-input, no-such-entry, ambiguous-id, no-such-route, not-possible, store-unavailable,
             no-such-page, bug

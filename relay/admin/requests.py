@@ -7,9 +7,10 @@ not possible), 422 (bad input) or 503 (the store cannot), with {"version": 1, "e
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -34,12 +35,14 @@ from relay.admin.parameters import (
     wanted,
 )
 from relay.admin.queue import Report
+from relay.config.problems import quoted
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.queue.listing import Did, Listed, Verb, Wanted
 
 Lines = AsyncGenerator[bytes, None]
 """A document of JSON each, as the work goes on."""
 
+_LENT = 180  # seconds that a place is lent at most
 _LATER = "it will be returned to its sender when the relay runs"
 
 
@@ -115,6 +118,21 @@ async def _reload(house: House) -> Document:
     except RelayError as error:
         problems = error.problems if isinstance(error, BadConfig) else (error,)
         return documents.document(problems=[str(problem) for problem in problems])
+
+
+async def _lend(house: House, *, upstream: str) -> Lines:
+    if upstream not in house.upstreams:
+        raise Refused(f"there is no upstream {quoted(upstream)}")
+    return _lent(house.lend(upstream))
+
+
+async def _lent(lending: AbstractAsyncContextManager[bool]) -> Lines:
+    """A line at once, and while there is a place one each second, until whoever borrowed it reads no more."""
+    async with lending as place:
+        for _ in range(_LENT if place else 1):
+            yield _line(documents.document(progress={"lent": place}))
+            await asyncio.sleep(1.0 if place else 0.0)
+    yield _line(documents.document(lent=False))
 
 
 # The queue
@@ -211,6 +229,7 @@ REQUESTS = (
     Request("GET", "/v1/status", _status),
     Request("GET", "/v1/clients", _clients),
     Request("POST", "/v1/reload", _reload),
+    Request("POST", "/v1/lend", _lend, {"upstream": text()}),
     Request("GET", "/v1/queue", _list, {**CONDITIONS, "after": number(0), "limit": number(100)}),
     Request("GET", "/v1/queue/find", _find, {**CONDITIONS, "subject": SUBJECT, "limit": number(100)}),
     Request("GET", "/v1/queue/*", _show, {"prefix": text()}),

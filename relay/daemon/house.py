@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from relay.daemon.workers import Workers
 from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
 from relay.delivery.direct import Direct
+from relay.delivery.lend import lent
 from relay.delivery.recipients import MostRecipients
 from relay.delivery.steady import Steady, WentBack
 from relay.delivery.summaries import Summaries
@@ -368,6 +370,9 @@ class House:
 
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()
+
+    def lend(self, upstream: str) -> AbstractAsyncContextManager[bool]:
+        return lent(self.upstreams[upstream])
 
     def opens_at(self, route: str) -> datetime | None:
         worker = self.workers.of(route)

@@ -58,15 +58,18 @@ def doctor(
 
 
 async def _examined(config: Config, auth: bool, nameserver: str | None, state_key: str | None) -> list[Chapter]:
+    from relay.admin.desk import at_socket
     from relay.cli.doctor import see_domain, see_machine, see_upstream
     from relay.cli.doctor.names import Names
 
     snapshot, silent = await asyncio.to_thread(_running, config)
     senders = see_domain.senders(config)
+    running = {one["name"] for one in snapshot["upstreams"]} if snapshot is not None else set()
 
     def upstream(name: str) -> Coroutine[Any, Any, Chapter]:
         aside = None if auth else _aside(name, snapshot)
-        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key)
+        lender = at_socket(config.admin.socket) if name in running else None
+        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key, lender=lender)
 
     machine, domains, upstreams = await asyncio.gather(
         see_machine.look(config, snapshot, silent),
