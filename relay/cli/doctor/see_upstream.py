@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from relay import wiring
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
+from relay.cli.language import say
 from relay.config import outside
 from relay.config.model import Config
 from relay.errors import RelayError
@@ -28,9 +29,9 @@ async def look(
     tried again."""
     settings = config.upstreams[name]
     if settings.server is None:
-        return Chapter(name, (untried("upstream", f"type: {settings.type} is not looked at"),))
+        return Chapter(name, (untried("upstream", say("finding.not-looked", type=settings.type)),))
     host, port = settings.server
-    title, certificate = f"{name}: {host} port {port}", _Certificate()
+    title, certificate = say("finding.upstream", name=name, host=host, port=port), _Certificate()
     try:
         way = wiring.transport(name, config, observer=certificate, state_key=state_key)
         if isinstance(way, SmtpTransport):
@@ -85,7 +86,7 @@ async def _smtp(
         elif aside is not None:
             found.append(of_upstream.of_login_aside(name, aside))
         else:
-            found.append(untried("auth", "not tried without a token"))
+            found.append(untried("auth", say("finding.auth-no-token")))
     finally:
         await outcome.close()
     return found
@@ -99,7 +100,7 @@ async def _senders(name: str, connection: SmtpConnection, senders: Iterable[str]
         except ConnectionError as error:
             found.append(untried("sender", f"{address}: {error}"))
             break
-    return found or [untried("sender", "no sender rule names an address")]
+    return found or [untried("sender", say("finding.sender-none"))]
 
 
 def _ends(name: str, config: Config) -> list[Finding]:
