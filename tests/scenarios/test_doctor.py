@@ -113,7 +113,7 @@ async def test_a_sender_that_is_not_permitted_is_named_and_no_mail_is_sent(site:
         )
         async with NameServer({}) as names:
             answer = await the_first_is(site, f"sender   {JAN}: {NOT_PERMITTED}", "--nameserver", names.address)
-        assert f"✓ sender   {ACCOUNT} is taken at MAIL" in answer.out
+        assert f"✓ sender   {ACCOUNT} is accepted at MAIL" in answer.out
         assert own.messages == []
         assert own.resets == 2
 
@@ -176,7 +176,7 @@ async def test_where_all_is_well_each_thing_has_a_line_and_the_exit_code_is_0(si
             "✓ clock    as that of 127.0.0.1, within 30 s",
             "✓ ehlo     AUTH LOGIN XOAUTH2, SIZE 50 MiB",
             f"✓ auth     logged in as {ACCOUNT}",
-            f"✓ sender   {ACCOUNT} is taken at MAIL; some providers judge later (relay test)",
+            f"✓ sender   {ACCOUNT} is accepted at MAIL; some providers check later (relay test)",
             "✓ spf      v=spf1 include:mail.example.nl -all",
             "✓ dkim     selector1 (own)",
             "✓ dmarc    p=reject",
