@@ -69,7 +69,8 @@ def test_both_languages_have_the_same_values_in_their_braces(table: str) -> None
 
 def test_every_sentence_that_is_said_is_there() -> None:
     assert HEADINGS <= KEYS
-    assert {word for word in LITERALS if _KEY.fullmatch(word) and not word.endswith((".", "-"))} <= KEYS
+    said = {word for word in LITERALS if _KEY.fullmatch(word) and not word.endswith((".", "-"))}
+    assert said - {"queue.store"} <= KEYS  # that one is a key of the configuration
 
 
 def test_every_sentence_that_is_there_is_said() -> None:
