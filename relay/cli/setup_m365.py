@@ -74,7 +74,7 @@ upstreams:
       client_secret: {{credential: own-secret}}
       secret_expires: $($Ends.ToString('yyyy-MM-dd'))
 
-Then, on the relay: pip install 'relay[microsoft]', relay check, systemctl restart relay, relay auth test own.
+Then, on the relay: relay check, systemctl daemon-reload, systemctl restart relay, relay auth test own.
 Microsoft needs up to half an hour until the rights are known everywhere: 535 5.7.3 until then is no mistake of yours.
 "@
 """

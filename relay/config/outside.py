@@ -6,7 +6,6 @@ service's environment are not to be had (`service` knows what is installed); `re
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -54,7 +53,6 @@ def problems(config: Config, *, serving: bool) -> list[ConfigError]:
         *_bad_listener_files(config, serving=serving),
         *_bad_folders(config, serving=serving),
         *_bad_upstream_files(config, serving=serving),
-        *_bad_oauth2(config),
     ]
     return [config.source.error(finding) for finding in found]
 
@@ -172,24 +170,6 @@ def _bad_upstream_files(config: Config, *, serving: bool) -> Iterator[Finding]:
     for path, file in files(config):
         if path[0] == "upstreams" and (serving or not _to_come(*(each for _, each in file.read))):
             yield from below(path, file.problems())
-
-
-def _bad_oauth2(config: Config) -> Iterator[Finding]:
-    """What tokens are to be had with: a library."""
-    for name, upstream in config.upstreams.items():
-        terms = upstream.oauth2
-        module, package = (terms.library if terms is not None else None) or ("", "")
-        if terms is not None and module and not _installed(module):
-            problem = f"{terms.provider} needs the package {package}, which is not installed"
-            hint = f"pip install 'relay[{terms.provider}]'"
-            yield Finding(("upstreams", name, "oauth2", "provider"), problem, hint)
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def credentials(config: Config) -> dict[str, datetime]:

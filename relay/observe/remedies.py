@@ -262,10 +262,6 @@ REMEDIES: dict[str, Words] = {
         "De client mag dit niet: sta voor een serviceaccount de client-id het bereik https://mail.google.com/ toe bij "
         "domeinbrede delegatie in de Google Beheerdersconsole.",
     ),
-    "token-package": Words(
-        "Install the package that it names into the relay's virtual environment, and restart the relay.",
-        "Installeer het genoemde pakket in de virtuele omgeving van de relay, en herstart de relay.",
-    ),
     "token-key": Words(
         "Give the relay the credential state-key that the kept login was encrypted with, or log in again with "
         "`relay auth login {name}`.",
