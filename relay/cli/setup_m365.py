@@ -6,7 +6,7 @@ from relay.cli.language import say
 from relay.config.values import BadValue, address
 from relay.errors import RelayError
 
-_STEPS = "pip install 'relay[microsoft]', relay check, systemctl restart relay, relay auth test own"
+_STEPS = "relay check, systemctl daemon-reload, systemctl restart relay, relay auth test own"
 _TOLD = ("app", "consent", "secret", "principal", "smtp", "relay", "put", "unit", "configuration", "wait")
 _GUIDE = """\
 {head}

@@ -222,19 +222,6 @@ async def test_domains_that_are_not_in_order_are_named_by_record(site: Site) -> 
             assert "✓ aligned  by DKIM (own); SPF lacks include:_spf.transip.email" in better.lines
 
 
-@pytest.mark.asyncio
-async def test_without_dnspython_the_rest_is_looked_at(site: Site) -> None:
-    async with site.upstream() as own:
-        site.configure(upstreams={"own": site.way_to(own)}, senders=[{"address": ACCOUNT}])
-        (site.folder / "dns").mkdir()
-        (site.folder / "dns" / "__init__.py").write_text("raise ImportError")
-        answer = await relay(site, "doctor", PYTHONPATH=str(site.folder))
-        assert (answer.code, answer.err) == (0, "")
-        assert line_of(answer, "dns") is not None
-        assert "– dns      not looked at: needs dnspython (pip install 'relay[doctor]')" in answer.lines
-        assert f"✓ auth     logged in as {ACCOUNT}" in answer.lines
-
-
 # Beside a running relay
 
 

@@ -16,12 +16,10 @@ class Names:
     """`nameserver`: "ADDRESS" or "ADDRESS:PORT" of one to ask instead of this machine's. Raises RelayError."""
 
     def __init__(self, nameserver: str | None = None) -> None:
-        try:
-            import dns.asyncresolver
-            import dns.exception
-            import dns.resolver
-        except ImportError:
-            raise RelayError("not looked at: needs dnspython (pip install 'relay[doctor]')") from None
+        import dns.asyncresolver
+        import dns.exception
+        import dns.resolver
+
         self._exception, self._resolver = dns.exception, dns.resolver
         try:
             self._asking = dns.asyncresolver.Resolver(configure=nameserver is None)
