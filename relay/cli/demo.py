@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """Show the relay at work: mails of legacy software in, mails that a strict provider takes out."""
     if importlib.util.find_spec("trustme") is None:
-        typer.echo("The demo makes certificates with trustme: pip install 'relay[demo]'", err=True)
+        typer.echo("The demo makes certificates with trustme, which is not installed: use `make demo`", err=True)
         raise typer.Exit(1)
     from rich.console import Console
 

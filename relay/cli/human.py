@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from relay.cli.language import say
 from relay.config.values import BadValue, duration
 from relay.errors import RelayError
 from relay.mail.trace import MONTHS
@@ -63,6 +64,11 @@ def octets(number: int) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """ "1 entry", "3 entries"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def counted(number: int, key: str) -> str:
+    """The sentence `key` for one, `key` with an "s" behind it for more: "1 error", "3 errors"."""
+    return say(key if number == 1 else f"{key}s", count=number)
 
 
 def since(text: str, now: datetime) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from relay.cli.desk import at_relay
+from relay.cli.language import say
 from relay.cli.options import ConfigOption
 from relay.cli.serve import DEFAULT_CONFIG
 
@@ -17,6 +18,6 @@ def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
         for problem in answer["problems"]:
             typer.echo(problem, err=True)
         raise typer.Exit(1)
-    typer.echo("reloaded")
+    typer.echo(say("reload.done"))
     for key in answer["needs_restart"]:
-        typer.echo(f"{key}: changed, but needs a restart")
+        typer.echo(say("reload.restart", key=key))

@@ -13,6 +13,7 @@ import typer
 from relay.admin.client import NoRunningRelay, NotAllowed, ours
 from relay.admin.desk import at_socket
 from relay.cli.desk import look
+from relay.cli.language import choose, say
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, show, show_document, styled, width
 from relay.cli.serve import DEFAULT_CONFIG
@@ -70,7 +71,7 @@ def _show(file: Path, socket: Path, loaded: Config | None, bad: BadConfig | None
         _tell_of_none(str(error), file, loaded, bad or _refused(loaded), as_json)
         raise typer.Exit(3 if isinstance(error, NoRunningRelay) else 1) from None
     if bad is not None:
-        complain(f"{_badness(bad)}\nThe relay runs with the configuration that it read before.")
+        complain(f"{_badness(bad)}\n{say('status.earlier')}")
     if as_json:
         show_document(document)
     else:
@@ -132,7 +133,9 @@ def _load(file: Path) -> tuple[Config | None, BadConfig | None]:
     from relay.config.load import load
 
     try:
-        return load(file), None
+        loaded = load(file)
+        choose(loaded.language)
+        return loaded, None
     except BadConfig as error:
         return None, error
 
@@ -154,7 +157,7 @@ def _usual_socket() -> Path:
 
 def _badness(bad: BadConfig) -> str:
     first, more = bad.problems[0], len(bad.problems) - 1
-    return f"the configuration is bad: {first}" + (f" (and {more} more: relay check)" if more else "")
+    return say("status.bad-more" if more else "status.bad", problem=first, count=more)
 
 
 # No relay runs
@@ -181,30 +184,29 @@ def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig 
     if bad is not None:
         told.append(line(harmless(_badness(bad)), "red"))
     else:
-        told.append(line(f"the configuration {harmless(str(file))} is good"))
+        told.append(line(say("status.good", file=harmless(str(file)))))
     told.append(line(harmless(_queue(waiting, unknown))))
     show(told)
 
 
 def _queue(waiting: dict[str, Any] | None, unknown: str | None) -> str:
-    from relay.cli.human import age, count, of_json
+    from relay.cli.human import age, of_json
 
     if waiting is None:
-        return f"the queue: {unknown}"
+        return say("status.queue-unknown", why=unknown)
     if not waiting["waiting"] and not waiting["held"]:
-        return "nothing waits in the queue"
-    oldest = age((datetime.now(UTC) - of_json(waiting["oldest"])).total_seconds()) if waiting["oldest"] else ""
-    return (
-        f"{count(waiting['waiting'], 'message')} in the queue"
-        + (f", the oldest for {oldest}" if oldest else "")
-        + f"; {waiting['held']} held"
-    )
+        return say("status.queue-empty")
+    told = say("status.queue-one" if waiting["waiting"] == 1 else "status.queue", count=waiting["waiting"])
+    if waiting["oldest"]:
+        oldest = age((datetime.now(UTC) - of_json(waiting["oldest"])).total_seconds())
+        told = say("status.queue-oldest", queue=told, age=oldest)
+    return say("status.queue-held", queue=told, held=waiting["held"])
 
 
 def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
     """How much mail waits, or why that cannot be known."""
     if config is None:
-        return None, "cannot be known without the configuration"
+        return None, say("status.queue-no-configuration")
     import asyncio
 
     try:
@@ -212,7 +214,7 @@ def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
     except RelayError as error:
         return None, str(error)
     if view is None:
-        return None, f"there is none at {config.queue.store}"
+        return None, say("status.queue-none", store=config.queue.store)
     oldest = min(view.oldest.values()).isoformat() if view.oldest else None
     return {"waiting": sum(view.messages.values()), "held": sum(view.held.values()), "oldest": oldest}, None
 

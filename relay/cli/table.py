@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
+
+from relay.cli.language import say
 
 Part = tuple[str, str]
 """Text and its style, "" for none. The text is printed as it is: no markup, and it must be harmless."""
@@ -26,7 +28,8 @@ _PADDED = 40  # one very long value does not move all lines of a pipe apart
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`least`: the width to which it may be cut, 0: not at all. `rank`: the highest is left out first, 0: never.
+    """`title` names a sentence of the table `heading`. `least`: the width to which it may be cut, 0: not at all.
+    `rank`: the highest is left out first, 0: never.
 
     `folds`: it goes below its row where it does not fit, in so many lines at most (0: not at all). `ends`: what is
     cut loses its end, not its middle. `glue` stands for the blanks in a value where each field has to be one word.
@@ -72,6 +75,7 @@ def table(
     columns: Sequence[Column], rows: Iterable[Sequence[Part]], *, width: int | None, indent: int = 0
 ) -> Iterator[Line]:
     """The title line and the rows, for a terminal of `width`, or for a pipe (None)."""
+    columns = [replace(column, title=say(f"heading.{column.title.lower().replace(' ', '-')}")) for column in columns]
     cells = [list(row) for row in rows]
     titles = [(column.title, "bold") for column in columns]
     if width is None:

@@ -28,7 +28,6 @@ _TOKEN_TEXTS = (
     ("invalid_scope", "token-scope"),
     ("aadsts", "token-login"),  # all others of a login: 70043, 700082, 50173, 50076 and more
     ("log in once", "token-login"),
-    ("is not installed", "token-package"),
     ("state-key", "token-key"),
     ("clock of this machine", "token-clock"),
     ("invalid jwt", "token-clock"),

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay import events
+from relay.observe.fan_out import Taking
 from relay.observe.log_lines import details
 from relay.observe.needs_a_person import (
     HOUR,
@@ -29,7 +30,7 @@ from relay.observe.needs_a_person import (
     is_about_sender,
 )
 from relay.observe.situation import Answer, Noted, Situation, Trouble
-from relay.observe.wording import WORDINGS, Level
+from relay.observe.table import ROWS, Level
 from relay.texts.language import texts_in
 
 MOST_NOTED = 50
@@ -47,7 +48,7 @@ class CodeCounts:
     expired: int = 0
 
 
-class Recent:
+class Recent(Taking):
     """An observer that remembers. `language` is that of the troubles: en or nl."""
 
     def __init__(self, *, language: str, now: Callable[[], float] = time.time) -> None:
@@ -62,9 +63,9 @@ class Recent:
         self._known = Known()
         self.takes = self._takers()
 
-    def _takers(self) -> dict[type[events.Event], Callable[[Any], None]]:
+    def _takers(self) -> dict[type[events.Event], tuple[Callable[[Any], None], ...]]:
         """Who takes events of which class; what the log calls an error or a warning is noted besides."""
-        taken: dict[type[events.Event], Callable[[Any], None]] = {
+        own: dict[type[events.Event], Callable[[Any], None]] = {
             events.ConnectionAccepted: self._connection_accepted,
             events.RecipientDelivered: self._recipient_delivered,
             events.RecipientDeferred: self._upstream_said,
@@ -82,20 +83,12 @@ class Recent:
             events.ReloadRefused: self._reload_refused,
             events.ExceptionCaught: self._exception_caught,
         }
-        for kind, wording in WORDINGS.items():
-            if wording.loudest <= Level.WARNING:
-                taken[kind] = self._noting(taken.get(kind))
-        return taken
-
-    def _noting(self, then: Callable[[Any], None] | None) -> Callable[[Any], None]:
-        if then is None:
-            return self._note
-
-        def both(event: events.Event) -> None:
-            self._note(event)
-            then(event)
-
-        return both
+        takers = {}
+        for kind, row in ROWS.items():
+            noting = (self._note,) if row.remembered else ()
+            if taken := (*noting, *([own[kind]] if kind in own else ())):
+                takers[kind] = taken
+        return takers
 
     def configure(self, *, language: str, moved: Iterable[str] = ()) -> None:
         """After a reload: use another language; `moved` are upstreams that are somewhere else now, or gone."""
@@ -103,18 +96,13 @@ class Recent:
         for name in moved:
             self._known.delivered_at.pop(name, None)
 
-    def observe(self, event: events.Event) -> None:
-        take = self.takes.get(type(event))
-        if take is not None:
-            take(event)
-
     # What is asked
 
     def noted(self) -> tuple[Noted, ...]:
         """The last errors and warnings of the log, the latest first."""
         latest = sorted((*self._errors, *self._warnings), key=lambda one: one[0], reverse=True)
         return tuple(
-            Noted(_moment(at), WORDINGS[type(event)].level_of(event).word, WORDINGS[type(event)].word, details(event))
+            Noted(_moment(at), ROWS[type(event)].level_of(event).word, ROWS[type(event)].word, details(event))
             for at, event in latest
         )
 
@@ -155,7 +143,7 @@ class Recent:
     # What is told
 
     def _note(self, event: events.Event) -> None:
-        level = WORDINGS[type(event)].level_of(event)
+        level = ROWS[type(event)].level_of(event)
         if level is Level.ERROR:
             self._errors.append((self._now(), event))
         elif level is Level.WARNING:

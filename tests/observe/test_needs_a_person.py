@@ -74,7 +74,7 @@ def test_what_lies_in_a_pickup_folder_is_an_error_until_it_is_removed_and_so_is_
     watch = Watch()
     (trouble,) = watch.troubles(replace(GOOD, lying={"files": 3, "other": 0}))
     assert (trouble.cause, trouble.severity, trouble.since) == ("pickup-refused:files", Severity.ERROR, START)
-    assert trouble.text == "What the listener files could not take from its folder, and nobody got: 3."
+    assert trouble.text == "Files in the folder of the listener files that could not be sent to anybody: 3."
     (trouble,) = watch.troubles(replace(GOOD, lying={"files": 4}), after=HOUR)
     assert trouble.since == START
     assert watch.causes() == []

@@ -43,12 +43,6 @@ UNSUCCESSFUL = "Authentication unsuccessful"
         (Stage.AUTH, Trouble.PERMANENT, (0, "", "there is no refresh token of a@b.nl: log in once"), "token-login"),
         (
             Stage.AUTH,
-            Trouble.PERMANENT,
-            (0, "", "tokens of google need the package google-auth, which is not installed"),
-            "token-package",
-        ),
-        (
-            Stage.AUTH,
             Trouble.TIMEOUT,
             (0, "", "no token within 30 s: the token endpoint does not answer"),
             "token-endpoint",

@@ -64,9 +64,7 @@ async def test_without_the_wish_no_subject_is_kept_and_who_asks_for_one_is_told_
             found = await relay(site, "queue", "find", "--subject", "factuur 123")
             (entry,) = (await relay(site, "queue", "find", "--json")).document["entries"]
     assert (found.code, found.out) == (0, "")
-    assert found.err == (
-        "nothing found\nfinished mail is found by its subject only with queue.history: {keep: 14d, subject: true}\n"
-    )
+    assert found.err == ("nothing found\nfinished mail is found by its subject only with queue.history.subject: true\n")
     assert (entry["subject"], entry["left_as"]["author"]) == (None, JAN)
     with contextlib.closing(sqlite3.connect(site.queue_path)) as queue:
         assert queue.execute("SELECT queue_id, subject FROM history").fetchall() == [(queue_id, None)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from relay import wiring
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
+from relay.cli.language import say
 from relay.config import outside
 from relay.config.model import Config
 from relay.errors import RelayError
@@ -40,7 +41,7 @@ async def look(
     tried again. `lender`: the running relay, which lends one of its connections there."""
     settings = config.upstreams[name]
     if settings.server is None:
-        return Chapter(name, (untried("upstream", f"type: {settings.type} is not looked at"),))
+        return Chapter(name, (untried("upstream", say("finding.not-looked", type=settings.type)),))
     if lender is None:
         return await _look(name, config, senders, aside=aside, state_key=state_key)
     async with _borrowed(lender, name) as refusal:
@@ -64,9 +65,9 @@ def _refusal(told: Iterator[Document]) -> str:
     try:
         if next(told)["progress"]["lent"]:
             return ""
-        return "not looked at: the running relay uses all of its connections there, so mail is leaving"
+        return say("finding.none-lent")
     except RelayError as error:
-        return f"not looked at: the running relay lends no connection: {error}"
+        return say("finding.not-lent", why=error)
 
 
 async def _look(
@@ -75,7 +76,7 @@ async def _look(
     settings = config.upstreams[name]
     assert settings.server is not None
     host, port = settings.server
-    title, certificate = f"{name}: {host} port {port}", _Certificate()
+    title, certificate = say("finding.upstream", name=name, host=host, port=port), _Certificate()
     try:
         way = wiring.transport(name, config, observer=certificate, state_key=state_key)
         if isinstance(way, SmtpTransport):
@@ -128,7 +129,7 @@ async def _smtp(
             elif aside is not None:
                 inside = [of_upstream.of_login_aside(name, aside)]
             else:
-                inside = [untried("auth", "not tried without a token")]
+                inside = [untried("auth", say("finding.auth-no-token"))]
         finally:
             await outcome.close()
     # After that, as there is one connection at a time.
@@ -143,7 +144,7 @@ async def _senders(name: str, connection: SmtpConnection, senders: Iterable[str]
         except ConnectionError as error:
             found.append(untried("sender", f"{address}: {error}"))
             break
-    return found or [untried("sender", "no sender rule names an address")]
+    return found or [untried("sender", say("finding.sender-none"))]
 
 
 def _ends(name: str, config: Config) -> list[Finding]:

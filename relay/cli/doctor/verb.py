@@ -10,18 +10,17 @@ import typer
 
 from relay.cli.auth import KeyOption, key_of
 from relay.cli.desk import load_as_service
+from relay.cli.language import choose, say, texts
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
-from relay.texts.language import texts_in
 
 if TYPE_CHECKING:
     from relay.cli.doctor.findings import Chapter
     from relay.cli.table import Line
     from relay.config.model import Config
     from relay.observe.situation import Answer
-    from relay.texts.language import Texts
 
 _MARKS = {"good": ("✓", ""), "bad": ("✗", "bold red"), "warning": ("!", "yellow"), "untried": ("–", "dim")}
 _PART = 9  # the width of a part
@@ -46,14 +45,16 @@ def doctor(
 
     try:
         loaded = load_as_service(config)
-        with progress("Looking at this machine, the upstreams and DNS"):
+        if as_json:
+            choose("en")
+        with progress(say("finding.looking")):
             chapters = asyncio.run(_examined(loaded, auth, nameserver, key_of(state_key)))
     except RelayError as error:
         refuse(sentence(error))
     if as_json:
-        show_document(_document(chapters, texts_in(loaded.language)))
+        show_document(_document(chapters))
     else:
-        show(_lines(chapters, texts_in(loaded.language), width()))
+        show(_lines(chapters, width()))
     raise typer.Exit(0 if is_good(chapters) else 1)
 
 
@@ -107,7 +108,7 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
 # What is shown
 
 
-def _lines(chapters: Iterable[Chapter], texts: Texts, width: int | None) -> Iterator[Line]:
+def _lines(chapters: Iterable[Chapter], width: int | None) -> Iterator[Line]:
     from relay.cli.layout import labelled
     from relay.cli.table import line
     from relay.observe.log_lines import harmless
@@ -121,11 +122,11 @@ def _lines(chapters: Iterable[Chapter], texts: Texts, width: int | None) -> Iter
             before = f"{mark} {finding.part:{_PART}}"
             yield from labelled(before, harmless(finding.text), width, label=style, style=style)
             if finding.remedy is not None:
-                words = harmless(finding.remedy.told(texts))
+                words = harmless(finding.remedy.told(texts()))
                 yield from labelled(f"  {'':{_PART}}-> ", words, width, label="cyan", style="cyan")
 
 
-def _document(chapters: Iterable[Chapter], texts: Texts) -> dict[str, Any]:
+def _document(chapters: Iterable[Chapter]) -> dict[str, Any]:
     from relay.cli.doctor.findings import is_good
     from relay.observe.log_lines import harmless
 
@@ -141,7 +142,7 @@ def _document(chapters: Iterable[Chapter], texts: Texts) -> dict[str, Any]:
                         "mark": finding.mark.value,
                         "part": finding.part,
                         "text": harmless(finding.text),
-                        "remedy": harmless(finding.remedy.told(texts)) if finding.remedy is not None else "",
+                        "remedy": harmless(finding.remedy.told(texts())) if finding.remedy is not None else "",
                     }
                     for finding in chapter.findings
                 ],
