@@ -99,7 +99,7 @@ _UPSTREAMS = (
     Column("BUSY", right=True, rank=2),
     Column("IDLE", right=True, rank=3),
     Column("MOST", right=True, rank=4),
-    Column("PACE", rank=5, glue="-"),
+    Column("PACE", rank=5, glue="_"),
     Column("LAST ANSWER", folds=4),
 )
 

@@ -182,7 +182,7 @@ def reroute(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Move it to another route: --route NAME ID..."""
+    """Move it to another route."""
     _act(Verb.REROUTE, ids, everything, yes, _wanted(state, from_route, to, from_, since), config, as_json, route)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from relay.admin.client import NoRunningRelay, NotAllowed, ours
 from relay.admin.desk import at_socket
-from relay.cli.desk import look
+from relay.cli.desk import look, usual_socket
 from relay.cli.language import choose, say
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, show, show_document, styled, width
@@ -48,7 +48,7 @@ def status(
     if watch and not sys.stdout.isatty():
         raise typer.BadParameter("--watch needs a terminal")
     loaded, bad = _load(config)
-    socket = loaded.admin.socket if loaded is not None else _usual_socket()
+    socket = loaded.admin.socket if loaded is not None else usual_socket()
     if watch:
         _watch(socket)
     elif nagios:
@@ -146,13 +146,6 @@ def _refused(config: Config | None) -> BadConfig | None:
 
     problems = outside.problems(config, serving=False) if config is not None else []
     return BadConfig(problems) if problems else None
-
-
-def _usual_socket() -> Path:
-    """Where the relay listens if its configuration, which cannot be read, does not say otherwise."""
-    from relay.config.model import Admin
-
-    return Path(Admin().socket)
 
 
 def _badness(bad: BadConfig) -> str:

@@ -23,7 +23,7 @@ The causes, and how long each lasts:
     entries-in-doubt             while any is held that may have been delivered
     entries-held                 while any other is held
     queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
-    sender-refused:UPSTREAM      an hour from the last refusal
+    sender-refused:UPSTREAM      an hour from the last refusal, and until the next good reload at most
     exceptions                   a day from the last bug that was caught
 
 Nothing here holds a subject, a body or a text about a session code.
@@ -57,7 +57,7 @@ _OF_THIS_MACHINE = frozenset({"dns", "no-network"})
 _OUTAGES = _OF_THIS_MACHINE | {"connection-refused", "connection-timeout", "port-and-tls", "upstream", "login-later"}
 """Remedies for what comes and goes by itself at an upstream that took mail."""
 _STORE_REMEDIES = ("full", "busy", "corrupt", "moved")
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
 _SAID = 300  # characters of what an upstream or a configuration check said
 
 _Value = str | int | timedelta | datetime
@@ -240,7 +240,7 @@ def _disk(situation: Situation, known: Known, now: datetime) -> Iterator[Finding
     free, least = situation.disk_free, situation.min_free
     if free is not None and free < 2 * least:
         kind, severity = ("disk-full", Severity.ERROR) if free < least else ("disk-low", Severity.WARNING)
-        values: dict[str, _Value] = {"free": f"{free // _MIB} MiB", "least": f"{least // _MIB} MiB"}
+        values: dict[str, _Value] = {"free": _size(free), "least": _size(least)}
         yield Finding("disk-low", severity, known.noticed.setdefault("disk-low", now), kind, "disk", values)
 
 
@@ -335,7 +335,8 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
         if now - refused.last < HOUR and name in situation.up:
             why = refused.why
             remedy = sender_remedy(why.code, why.status, why.text)
-            values = {"name": name, "said": _reply(why.code, why.status, why.text)}
+            until = _clock(refused.last + HOUR, now)
+            values = {"name": name, "said": _reply(why.code, why.status, why.text), "until": until}
             cause = f"sender-refused:{name}"
             yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values)
 
@@ -345,6 +346,10 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
 
 def _reply(code: int, status: str, text: str) -> str:
     return _said(" ".join(part for part in (str(code or ""), status, text) if part))
+
+
+def _size(octets: int) -> str:
+    return f"{octets / _GIB:.0f} GiB" if octets >= 10 * _GIB else f"{octets // _MIB} MiB"
 
 
 def _clock(at: datetime, since: datetime) -> str:

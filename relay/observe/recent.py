@@ -147,6 +147,9 @@ class Recent(Taking):
         if level is Level.ERROR:
             self._errors.append((self._now(), event))
         elif level is Level.WARNING:
+            if type(event) is events.Warned:  # about the file, at each reload: once, and as the latest
+                kept = [noted for noted in self._warnings if noted[1] != event]
+                self._warnings = deque(kept, maxlen=MOST_NOTED // 2)
             self._warnings.append((self._now(), event))
 
     def _connection_accepted(self, event: events.ConnectionAccepted) -> None:
@@ -220,6 +223,7 @@ class Recent(Taking):
 
     def _config_reloaded(self, _: events.ConfigReloaded) -> None:
         self._known.reload = None
+        self._known.refused.clear()  # the rule may be right now; if it is not, the next refusal says so
 
     def _reload_refused(self, event: events.ReloadRefused) -> None:
         more = f" (and {len(event.problems) - 1} more)" if len(event.problems) > 1 else ""

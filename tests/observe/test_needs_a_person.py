@@ -124,6 +124,15 @@ def test_an_outage_of_a_provider_that_took_mail_needs_nobody_for_an_hour_and_say
     assert late.remedy.startswith("own took mail until ")
 
 
+def test_a_refused_sender_is_shown_for_an_hour_or_until_a_reload_and_says_so() -> None:
+    watch = Watch().tell(refused := refusal(Stage.MAIL, 553, "", "sender rejected"))
+    (trouble,) = watch.troubles()
+    assert f"shown until {(START + HOUR).astimezone():%H:%M}, or until the next reload." in trouble.text
+    assert watch.tell(events.ConfigReloaded()).causes() == []
+    assert watch.tell(refused).causes() == ["sender-refused:own"]
+    assert watch.causes(after=HOUR) == []
+
+
 def test_an_outage_is_told_in_dutch() -> None:
     watch = Watch("nl").tell(DELIVERED).tell(REFUSED_CONNECTION)
     (trouble,) = watch.troubles(DOWN)

@@ -37,9 +37,10 @@ def doctor(
     ] = None,
     state_key: KeyOption = None,
 ) -> None:
-    """Look at everything that mail needs: this machine, each upstream, the domains in DNS. Exit code 1: it is bad.
+    """Look at everything that mail needs.
 
-    No mail is sent, and each upstream is logged in to once at most.
+    That is this machine, each upstream and the domains in DNS. Exit code 1: something is bad. No mail is sent, and
+    each upstream is logged in to once at most.
     """
     from relay.cli.doctor.findings import is_good
 
