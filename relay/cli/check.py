@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import typer
 
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.serve import DEFAULT_CONFIG
-from relay.config import advice, outside
+from relay.config import advice, outside, service
 from relay.config.load import load
 from relay.errors import BadConfig, ConfigError
 
@@ -30,12 +31,21 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 
 def judge(file: Path) -> tuple[Sequence[ConfigError], Sequence[ConfigError]]:
-    """Errors and warnings of a configuration file, as seen outside the service."""
+    """Errors and warnings of a configuration file, as seen outside the service.
+
+    What the installed service would lack is an error where it starts with this file.
+    """
     try:
         config = load(file)
     except BadConfig as bad:
         return bad.problems, ()
-    return outside.problems(config, serving=False), [*outside.absent(config), *advice.warnings(config)]
+    errors, warnings = outside.problems(config, serving=False), advice.warnings(config)
+    installed = service.service() if "CREDENTIALS_DIRECTORY" not in os.environ else None
+    if installed is None:
+        return errors, [*outside.absent(config), *warnings]
+    lacks = [config.source.error(each) for each in installed.lacks(config, file)]
+    warnings += [config.source.error(each) for each in installed.exposes(config)]
+    return ([*errors, *lacks], warnings) if installed.serves(file) else (errors, [*lacks, *warnings])
 
 
 def _verdict(errors: int, warnings: int) -> str:

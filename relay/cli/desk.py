@@ -70,7 +70,16 @@ def load_as_service(file: Path) -> Config:
 
     if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(_OF_THE_SERVICE, os.R_OK | os.X_OK):
         os.environ["CREDENTIALS_DIRECTORY"] = str(_OF_THE_SERVICE)
-    return load(file)
+    loaded = load(file)
+    choose(loaded.language)
+    return loaded
+
+
+def usual_socket() -> Path:
+    """Where the relay listens if its configuration, which cannot be read, does not say otherwise."""
+    from relay.config.model import Admin
+
+    return Path(Admin().socket)
 
 
 async def look(config: Config) -> QueueView | None:
