@@ -80,7 +80,7 @@ def test_a_login_at_google_shows_the_address_and_refuses_what_is_not_its_end(tmp
 def test_who_logs_in_with_a_password_loads_nothing_of_tokens_or_pins() -> None:
     code = (
         "import sys, relay.daemon.main, relay.wiring\n"
-        "names = ('msal', 'google.auth', 'cryptography', 'aiohappyeyeballs', 'relay.transport.oauth2')\n"
+        "names = ('msal', 'google.auth', 'dns', 'cryptography', 'aiohappyeyeballs', 'relay.transport.oauth2')\n"
         "print([name for name in names if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
