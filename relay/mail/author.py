@@ -21,6 +21,7 @@ from relay.mail.header import Field, unfold, value
 LIMIT = 10_240  # mailboxes of one value
 MOST_AUTHORS = 100  # of a message, in all its From fields
 LARGEST_FROM = 16 * 1024  # octets of them
+_MOST_SEPARATORS = 1_000  # commas and semicolons of them, those in names included
 _CACHED = 1024  # octets; longer values are rare and would only fill the cache
 
 # What nearly all software writes, in one match: "Jan" <jan@example.nl>, Jan <jan@example.nl>, jan@example.nl.
@@ -96,15 +97,24 @@ def authors_of(values: Sequence[bytes]) -> tuple[Author, ...]:
     """The mailboxes of all From `values` of a message, in order.
 
     Where none of them has a usable address, those that a reader of the message would see in them: within encoded
-    words, quotes, or what was escaped for HTML. There are none where they take more than `LARGEST_FROM` octets or are
-    more than `MOST_AUTHORS`: nobody writes that, and reading it for each rule would keep others waiting.
+    words, quotes, or what was escaped for HTML. There are none where they are more than `MOST_AUTHORS`, or cannot be
+    `read_at_once`.
     """
-    if sum(map(len, values)) > LARGEST_FROM:
+    if not read_at_once(values):
         return ()
     found = tuple([author for value in values for author in parse(value)])
     if found and not (found[0].address or any(author.address for author in found)):
         found = tuple([author for value in values for author in _seen(unescape(decode(value)))]) or found
     return found if len(found) <= MOST_AUTHORS else ()
+
+
+def read_at_once(values: Sequence[bytes]) -> bool:
+    """Whether others have to wait no longer than they should while these values are read. Nobody writes larger ones, or
+    more commas."""
+    octets = sum(map(len, values))
+    return octets <= _MOST_SEPARATORS or (
+        octets <= LARGEST_FROM and sum([one.count(b",") + one.count(b";") for one in values]) <= _MOST_SEPARATORS
+    )
 
 
 def _seen(shown: str) -> list[Author]:

@@ -219,3 +219,5 @@ def test_a_from_that_nobody_writes_has_no_authors() -> None:
     assert len(authors_of([b"a@x.nl, " * 49 + b"a@x.nl", b"b@x.nl, " * 49 + b"b@x.nl"])) == MOST_AUTHORS
     assert authors_of([b"a@x.nl, " * 100 + b"a@x.nl"]) == ()
     assert authors_of([b"," * LARGEST_FROM, b"a@x.nl"]) == ()
+    assert authors_of([b"," * 999 + b"a@x.nl"]) == authors_of([b"," * 500, b"a@x.nl," + b";" * 499]) != ()
+    assert authors_of([b"," * 500, b"a@x.nl," + b";" * 500]) == ()

@@ -311,6 +311,11 @@ def test_a_reply_to_beyond_the_bound_stays_as_it_came() -> None:
     assert replies in leave(b"From: jan@x.nl\r\n" + replies + DATED + b"\r\n", rewriting(None)).head
 
 
+def test_a_reply_to_of_commas_beyond_the_bound_stays_as_it_came() -> None:
+    replies = b"Reply-To: " + b"@," * 1001 + b"\r\n"
+    assert replies in leave(b"From: jan@x.nl\r\n" + replies + DATED + b"\r\n", rewriting(None)).head
+
+
 @pytest.mark.parametrize(
     ("raw", "template", "expected"),
     [
