@@ -12,10 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from html import unescape
 from typing import NamedTuple
 
-from relay.mail.encoding import decode, text, unquoted
+from relay.mail.encoding import decode, text, unescaped, unquoted
 from relay.mail.header import Field, unfold, value
 
 LIMIT = 10_240  # mailboxes of one value
@@ -104,7 +103,7 @@ def authors_of(values: Sequence[bytes]) -> tuple[Author, ...]:
         return ()
     found = tuple([author for value in values for author in parse(value)])
     if found and not (found[0].address or any(author.address for author in found)):
-        found = tuple([author for value in values for author in _seen(unescape(decode(value)))]) or found
+        found = tuple([author for value in values for author in _seen(unescaped(decode(value)))]) or found
     return found if len(found) <= MOST_AUTHORS else ()
 
 

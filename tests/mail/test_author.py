@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.author import LARGEST_FROM, LIMIT, MOST_AUTHORS, authors_of, parse, unambiguous
+from relay.mail.author import LARGEST_FROM, LIMIT, MOST_AUTHORS, Author, authors_of, parse, unambiguous
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,12 @@ def test_reading_never_fails_and_an_address_never_holds_a_line_end(value: bytes)
 )
 def test_hostile_values_are_read_in_linear_time_and_without_recursion(value: bytes) -> None:
     assert isinstance(parse(value), tuple)
+
+
+def test_a_number_that_is_no_character_hides_no_address_and_stops_nobody() -> None:
+    digits = b"9" * 5_000
+    assert authors_of([b"&#" + digits + b";"]) == (Author(f"&#{digits.decode()}", None),)
+    assert authors_of([b"&#" + digits + b"; &lt;jan&#64;x.nl&gt;"]) == (Author("\ufffd", "jan@x.nl"),)
 
 
 def test_there_is_an_end_to_the_addresses_of_one_value() -> None:
