@@ -49,8 +49,8 @@ _LINK = re.compile(r"(?:mailto|smtp):", re.IGNORECASE)  # a link, and the type o
 _BETWEEN = " \t,;:|/<>[(\"'-"  # a name and its address
 _LOOSE = re.compile(r'[^\s"(),:;<>\[\]?]++')
 
-# What RFC 5322, section 3.4, calls a mailbox, and nothing that another reader could take for another one: no comment
-# in a comment, no bracket or @ in it, no route, no group. Dots in a name and octets beyond ASCII are read alike by all.
+# What RFC 5322, section 3.4, calls a mailbox, and nothing that another reader could take for another one: no comment in
+# a comment, no bracket or @ in it, no route, no group. Dots in a name and letters beyond ASCII are read alike by all.
 _COMMENTS = rb"(?:[ \t]|\((?:[^()\\<>@\x00-\x08\x0a-\x1f\x7f]|\\[ -;=?A-~])*+\))*+"
 _NAME_WORD = rb'(?:[\w!#$%&\'*+/=?^`{|}~.\x80-\xff-]++|"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+")'
 _ATOM = rb"[\w!#$%&'*+/=?^`{|}~\x80-\xff-]++"
@@ -59,7 +59,16 @@ _ADDR_SPEC = (
     rb"@(?:" + _ATOM + rb"(?:\." + _ATOM + rb")*+|\[[0-9A-Za-z:.-]++\])"
 )
 _MAILBOX = re.compile(
-    _COMMENTS + rb"(?:" + _ADDR_SPEC + rb"|(?:" + _NAME_WORD + _COMMENTS + rb")*+<" + _ADDR_SPEC + rb">)" + _COMMENTS
+    _COMMENTS
+    + rb"(?:(?P<bare>"
+    + _ADDR_SPEC
+    + rb")|(?:"
+    + _NAME_WORD
+    + _COMMENTS
+    + rb")*+<(?P<angle>"
+    + _ADDR_SPEC
+    + rb")>)"
+    + _COMMENTS
 )
 
 
@@ -146,7 +155,7 @@ def unambiguous(value: bytes) -> int:
         return 0
     value = unfold(value)
     position = count = 0
-    while mailbox := _MAILBOX.match(value, position):
+    while (mailbox := _MAILBOX.match(value, position)) and _is_read_alike(mailbox["bare"] or mailbox["angle"]):
         count += 1
         position = mailbox.end()
         if position == len(value):
@@ -155,6 +164,14 @@ def unambiguous(value: bytes) -> int:
             break
         position += 1
     return 0
+
+
+def _is_read_alike(address: bytes) -> bool:
+    """Whether nothing in it is invisible, and nothing may be decoded."""
+    try:
+        return b"=?" not in address and _ADDRESS.match(address.decode()) is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def plain(fields: Sequence[Field]) -> int:
