@@ -48,7 +48,7 @@ def follow(
     Exit code 0: delivered; 1: refused, failed, or it still waits; 3: no relay is running.
     """
     from relay.config import compile as compiled
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     try:
         patience = _duration(timeout)
@@ -153,7 +153,7 @@ def _watched(
 ) -> int:
     """`say` prints a line that stays; `live` changes the one that does not."""
     from relay.admin.errors import NoSuchEntry
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     desk, told, begun = at_socket(config.admin.socket), 0, time.monotonic()
     while True:
@@ -182,7 +182,7 @@ def _watched(
 
 def _end(listed: dict[str, Any], say: Callable[[str], None]) -> int | None:
     """The exit code, where it goes no further by itself."""
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     addressee = listed["recipients"][0]
     if addressee["state"] in _ENDS:

@@ -24,11 +24,12 @@ from relay.delivery.rounds import rounds
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmRaised, NotificationQueued, Observer
 from relay.mail import notice
-from relay.observe.diagnosis import Finding
-from relay.observe.trouble import Severity
+from relay.observe.needs_a_person import Finding
+from relay.observe.situation import Severity
 from relay.policy.decide import DEFAULT, Policy
 from relay.queue.model import Entry
 from relay.queue.store import QueueStore
+from relay.texts.language import BOTH, Texts
 
 EVERY = 30.0  # seconds between two looks
 TOPIC = "alarm"
@@ -52,24 +53,6 @@ MAILED_AFTER = {
 """By the first word of a cause; what is not named is not mailed."""
 _ONCE = timedelta(days=25)  # longer than a step of these lasts, shorter than any secret does
 _IN_STEPS = frozenset({"secret-ends", "login-certificate-ends"})
-
-_TEXT = """\
-De mailrelay op {hostname} vraagt om aandacht.
-
-Wat er is: {nl.text}
-Sinds: {since}
-Wat u kunt doen: {nl.remedy}
-Zelf kijken: `relay status` op {hostname}
-
-----
-
-The mail relay on {hostname} needs attention.
-
-What is wrong: {en.text}
-Since: {since}
-What you can do: {en.remedy}
-Look for yourself: `relay status` on {hostname}
-"""
 
 
 class Alarms:
@@ -118,13 +101,13 @@ class Alarms:
                     await self._mail(finding)
 
     def _tell(self, findings: Sequence[Finding]) -> None:
-        now, language = self._now(), self._language()
+        now = self._now()
         there: set[str] = set()
         for finding in findings:
             if now - finding.since >= RAISED_AFTER.get(_kind(finding), _AT_ONCE):
                 there.add(finding.cause)
                 if finding.cause not in self._raised:
-                    told = finding.told(language)
+                    told = finding.told(self._policy().languages(self._language()))
                     self._observer.observe(AlarmRaised(finding.cause, finding.severity, f"{told.text} {told.remedy}"))
         for cause in sorted(self._raised - there):
             self._observer.observe(AlarmCleared(cause))
@@ -171,14 +154,10 @@ def _kind(finding: Finding) -> str:
 def _entry(finding: Finding, policy: Policy, queue_id: str, now: datetime) -> Entry:
     """The alarm mail, as a new entry."""
     readers, author, route = policy.bounces_also, policy.bounces_from, policy.routes[DEFAULT]
+    both = [policy.languages(each) for each in BOTH]
     data = notice.build(
-        f"[relay {policy.hostname}] {finding.title('nl')} / {finding.title('en')}",
-        _TEXT.format(
-            hostname=policy.hostname,
-            since=f"{finding.since.astimezone():%d-%m-%Y %H:%M:%S %z}",
-            nl=finding.told("nl"),
-            en=finding.told("en"),
-        ),
+        f"[relay {policy.hostname}] {' / '.join([finding.title(texts) for texts in both])}",
+        "\n----\n\n".join([_text(finding, policy.hostname, texts) for texts in both]),
         queue_id=queue_id,
         hostname=policy.hostname,
         author=author,
@@ -186,3 +165,9 @@ def _entry(finding: Finding, policy: Policy, queue_id: str, now: datetime) -> En
         now=now,
     )
     return own_entry(data, readers, author=author, queue_id=queue_id, route=route, because="alarm", now=now)
+
+
+def _text(finding: Finding, hostname: str, texts: Texts) -> str:
+    trouble = finding.told(texts)
+    since = f"{finding.since.astimezone():%d-%m-%Y %H:%M:%S %z}"
+    return texts("alarm.text", hostname=hostname, since=since, text=trouble.text, remedy=trouble.remedy)

@@ -18,8 +18,8 @@ from relay.delivery.alarm import Alarms
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmRaised, Event, NotificationQueued
 from relay.mail.address import Address
-from relay.observe.diagnosis import Finding
-from relay.observe.trouble import Severity
+from relay.observe.needs_a_person import Finding
+from relay.observe.situation import Severity
 from relay.policy.decide import Policy
 from relay.queue.model import Entry, Kind
 from relay.queue.sqlite.start import SqliteStore
