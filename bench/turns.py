@@ -144,6 +144,12 @@ SCENES = (
         "From and Sender of brackets within what is read",
         lambda: folded("From", "((@ ", 16_000) + folded("Sender", "((@ ", 15_000),
     ),
+    Scene(
+        "a refused sender in 1 990 Resent-From fields",
+        lambda: FROM + b"".join(b"Resent-From: " + b'"a" ' * 20 + b"%d <jan@x.nl>\r\n" % n for n in range(1990)),
+        lambda: [ADDRESS | {"when": "refused"}],
+        upstream={"dot": "550 5.7.60 SMTP; Client does not have permissions to send as this sender"},
+    ),
     Scene("receipts in 32 kB", lambda: FROM + many(b"Disposition-Notification-To: " + b"a@x.nl, " * 11 + b"\r\n", 270)),
     Scene(
         "encoded words in 32 kB",
