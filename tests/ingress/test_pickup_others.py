@@ -11,6 +11,7 @@ import fcntl
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import pytest
 from relay.durable import Directory
 from relay.events import ExceptionCaught, MessageQueued, MessageRefused, Warned
 from relay.ingress.folder import Claimed, Folder
+from relay.ingress.pickup import AT_ONCE, READ_AT_ONCE
+from relay.ingress.pickup_file import Bounds, PickupFile
 from tests.ingress.house import PATIENCE, House, HouseOf, on_both_loops
 from tests.ingress.test_pickup import AS_CONTENT, MESSAGE, a_pickup, at_work, files, put
 from tests.kit.odd import ODD
@@ -109,6 +112,34 @@ async def test_nothing_outside_is_touched_and_other_files_go_on(
         beside = [path for path in folder.glob("bad/bad*.reason*") if path.is_file() and not path.is_symlink()]
         assert any("nobody is named" in path.read_text() for path in beside)
         assert not house.observed.of(ExceptionCaught)
+
+
+@on_both_loops
+async def test_files_that_take_long_to_read_leave_threads_for_others(
+    house_of: HouseOf, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+
+    def read(descriptor: int, bounds: Bounds) -> PickupFile:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        try:
+            return PickupFile(descriptor, bounds)
+        finally:
+            with lock:
+                reading -= 1
+
+    monkeypatch.setattr("relay.ingress.pickup.PickupFile", read)
+    async with house_of() as house:
+        pickup = a_pickup(house, folder)
+        await pickup.open()
+        for number in range(AT_ONCE):
+            put(folder, f"{number}.eml", b"To: " + b";" * 20_000 + b"\n\n")
+        await pickup._look()
+        assert len(house.observed.of(MessageRefused)) == AT_ONCE
+    assert most <= READ_AT_ONCE
 
 
 @pytest.mark.parametrize("place", [".taken", "bad", "bad/bad.eml.reason.txt"])
