@@ -138,6 +138,18 @@ SCENES = (
     Scene("Reply-To within what is read", lambda: FROM + folded("Reply-To", "a@x.nl,", 16_000)),
     Scene("From of quotes within what is read", lambda: folded("From", '"\\" ', 16_000)),
     Scene("From of comments within what is read", lambda: folded("From", "(a) ", 16_000)),
+    Scene("From of @ and commas within what is read", lambda: folded("From", "@,", 16_000)),
+    Scene("Reply-To of @ and commas within what is read", lambda: FROM + folded("Reply-To", "@,", 16_000)),
+    Scene(
+        "From and Sender of brackets within what is read",
+        lambda: folded("From", "((@ ", 16_000) + folded("Sender", "((@ ", 15_000),
+    ),
+    Scene(
+        "a refused sender in 1 990 Resent-From fields",
+        lambda: FROM + b"".join(b"Resent-From: " + b'"a" ' * 20 + b"%d <jan@x.nl>\r\n" % n for n in range(1990)),
+        lambda: [ADDRESS | {"when": "refused"}],
+        upstream={"dot": "550 5.7.60 SMTP; Client does not have permissions to send as this sender"},
+    ),
     Scene("receipts in 32 kB", lambda: FROM + many(b"Disposition-Notification-To: " + b"a@x.nl, " * 11 + b"\r\n", 270)),
     Scene(
         "encoded words in 32 kB",

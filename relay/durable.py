@@ -92,6 +92,9 @@ class Directory:
     @property
     def is_usable(self) -> bool:
         """Whether we may list it, and make and remove names in it."""
+        found = os.fstat(self._descriptor)
+        if found.st_mode & stat.S_ISVTX and found.st_uid != os.geteuid():
+            return False  # nobody but the owner of a file removes it there
         return os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=self._descriptor, effective_ids=True)
 
     def stat(self, name: str) -> os.stat_result:

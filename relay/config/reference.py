@@ -37,8 +37,8 @@ KINDS = {
     "path": "the path of a file or a folder; a relative one counts from the folder of the configuration file",
     "pattern": "a glob (`*`, `?`) for the whole value in any case, or `/…/`: an RE2 expression, searched, in this case"
     " unless it begins with `(?i)`. At most 2 000 characters of a value are looked at, 100 fields of one name in a"
-    " header, and 100 authors and 16 KiB of From; a larger From has no usable author. There can be 1 000 rules and"
-    " 4 000 patterns (networks count), and as many in `session_codes.match`",
+    " header, and 100 authors, 16 KiB and 1 000 commas of From; a larger From has no usable author. There can be 1 000"
+    " rules and 4 000 patterns (networks count), and as many in `session_codes.match`",
     "place to listen": "`127.0.0.1:25`, `[::1]:25`, `unix:/run/relay/smtp.sock`, or `systemd:NAME` (all sockets of that"
     " name)",
     "preset": "the name of a provider that is known: " + ", ".join(f"`{name}`" for name in preset.names()),

@@ -218,14 +218,18 @@ class Folder:
             except FileExistsError:
                 if os.path.samestat(folder.stat(name), self._taken.stat(one.kept_as)):
                     break  # a crash came between the two steps
-                number += 1
-                name = f"{stem}-{number}{dot}{ending}"
+                number += 1  # somebody may have taken thousands of them
+                name = f"{stem}-{number if number < 10 else token_hex(4)}{dot}{ending}"
             except OSError:  # a file of another user, a folder, or a file system without links
                 self._taken.rename(one.kept_as, name, into=folder)
                 return name
             else:
                 break
-        self._taken.remove(one.kept_as)
+        try:
+            self.remove(one)
+        except OSError:  # it would be taken again under each of them
+            folder.remove(name)
+            raise
         return name
 
 

@@ -43,6 +43,7 @@ from relay.values import frozen
 PEER = Peer("pickup")
 LISTED = 1_000  # files looked at before the folder is listed again
 AT_ONCE = 32  # files on their way at the same time
+READ_AT_ONCE = 2  # of them; a header that is made to be hard keeps a thread busy, and others need threads as well
 EVERY = 1.0  # seconds between two looks
 NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENOENT})
 """No fault of the file: the machine lacks something, another program has a lease on it, or it is gone."""
@@ -100,6 +101,7 @@ class Pickup:
         self._settle_at = 0.0  # when to look at what is ours and lies where it should not
         self._told = ""
         self.problem = ""  # what is in the way of taking files from it, as a sentence
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._stop = asyncio.Event()
 
     @property
@@ -251,7 +253,8 @@ class Pickup:
         descriptor = -1
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)
-            file = await asyncio.to_thread(PickupFile, descriptor, bounds)
+            async with self._reading:
+                file = await asyncio.to_thread(PickupFile, descriptor, bounds)
             if file.whole:
                 return file, MemoryContent(file.first, len(file.head))
             return file, await self._spooled(one, file)

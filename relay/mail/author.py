@@ -12,15 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from html import unescape
 from typing import NamedTuple
 
-from relay.mail.encoding import decode, text, unquoted
+from relay.mail.encoding import decode, text, unescaped, unquoted
 from relay.mail.header import Field, unfold, value
 
 LIMIT = 10_240  # mailboxes of one value
 MOST_AUTHORS = 100  # of a message, in all its From fields
 LARGEST_FROM = 16 * 1024  # octets of them
+_MOST_SEPARATORS = 1_000  # commas and semicolons of them, those in names included
 _CACHED = 1024  # octets; longer values are rare and would only fill the cache
 
 # What nearly all software writes, in one match: "Jan" <jan@example.nl>, Jan <jan@example.nl>, jan@example.nl.
@@ -49,8 +49,8 @@ _LINK = re.compile(r"(?:mailto|smtp):", re.IGNORECASE)  # a link, and the type o
 _BETWEEN = " \t,;:|/<>[(\"'-"  # a name and its address
 _LOOSE = re.compile(r'[^\s"(),:;<>\[\]?]++')
 
-# What RFC 5322, section 3.4, calls a mailbox, and nothing that another reader could take for another one: no comment
-# in a comment, no bracket or @ in it, no route, no group. Dots in a name and octets beyond ASCII are read alike by all.
+# What RFC 5322, section 3.4, calls a mailbox, and nothing that another reader could take for another one: no comment in
+# a comment, no bracket or @ in it, no route, no group. Dots in a name and letters beyond ASCII are read alike by all.
 _COMMENTS = rb"(?:[ \t]|\((?:[^()\\<>@\x00-\x08\x0a-\x1f\x7f]|\\[ -;=?A-~])*+\))*+"
 _NAME_WORD = rb'(?:[\w!#$%&\'*+/=?^`{|}~.\x80-\xff-]++|"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+")'
 _ATOM = rb"[\w!#$%&'*+/=?^`{|}~\x80-\xff-]++"
@@ -59,7 +59,16 @@ _ADDR_SPEC = (
     rb"@(?:" + _ATOM + rb"(?:\." + _ATOM + rb")*+|\[[0-9A-Za-z:.-]++\])"
 )
 _MAILBOX = re.compile(
-    _COMMENTS + rb"(?:" + _ADDR_SPEC + rb"|(?:" + _NAME_WORD + _COMMENTS + rb")*+<" + _ADDR_SPEC + rb">)" + _COMMENTS
+    _COMMENTS
+    + rb"(?:(?P<bare>"
+    + _ADDR_SPEC
+    + rb")|(?:"
+    + _NAME_WORD
+    + _COMMENTS
+    + rb")*+<(?P<angle>"
+    + _ADDR_SPEC
+    + rb")>)"
+    + _COMMENTS
 )
 
 
@@ -96,15 +105,24 @@ def authors_of(values: Sequence[bytes]) -> tuple[Author, ...]:
     """The mailboxes of all From `values` of a message, in order.
 
     Where none of them has a usable address, those that a reader of the message would see in them: within encoded
-    words, quotes, or what was escaped for HTML. There are none where they take more than `LARGEST_FROM` octets or are
-    more than `MOST_AUTHORS`: nobody writes that, and reading it for each rule would keep others waiting.
+    words, quotes, or what was escaped for HTML. There are none where they are more than `MOST_AUTHORS`, or cannot be
+    `read_at_once`.
     """
-    if sum(map(len, values)) > LARGEST_FROM:
+    if not read_at_once(values):
         return ()
     found = tuple([author for value in values for author in parse(value)])
     if found and not (found[0].address or any(author.address for author in found)):
-        found = tuple([author for value in values for author in _seen(unescape(decode(value)))]) or found
+        found = tuple([author for value in values for author in _seen(unescaped(decode(value)))]) or found
     return found if len(found) <= MOST_AUTHORS else ()
+
+
+def read_at_once(values: Sequence[bytes]) -> bool:
+    """Whether others have to wait no longer than they should while these values are read. Nobody writes larger ones, or
+    more commas."""
+    octets = sum(map(len, values))
+    return octets <= _MOST_SEPARATORS or (
+        octets <= LARGEST_FROM and sum([one.count(b",") + one.count(b";") for one in values]) <= _MOST_SEPARATORS
+    )
 
 
 def _seen(shown: str) -> list[Author]:
@@ -137,7 +155,7 @@ def unambiguous(value: bytes) -> int:
         return 0
     value = unfold(value)
     position = count = 0
-    while mailbox := _MAILBOX.match(value, position):
+    while (mailbox := _MAILBOX.match(value, position)) and _is_read_alike(mailbox["bare"] or mailbox["angle"]):
         count += 1
         position = mailbox.end()
         if position == len(value):
@@ -146,6 +164,14 @@ def unambiguous(value: bytes) -> int:
             break
         position += 1
     return 0
+
+
+def _is_read_alike(address: bytes) -> bool:
+    """Whether nothing in it is invisible, and nothing may be decoded."""
+    try:
+        return b"=?" not in address and _ADDRESS.match(address.decode()) is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def plain(fields: Sequence[Field]) -> int:

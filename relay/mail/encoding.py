@@ -8,6 +8,7 @@ software writes). Encoding gives ASCII that cannot end its field, whatever the t
 from __future__ import annotations
 
 import binascii
+import html
 import re
 
 from relay.mail.header import unfold
@@ -15,6 +16,7 @@ from relay.mail.header import unfold
 _WORD = re.compile(rb"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*+)\?=")
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _BLANK = re.compile(rb"[ \t]*+\Z")
+_NO_CHARACTER = re.compile(r"&#[0-9]{8,}+;?", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
 _Q_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
@@ -106,6 +108,11 @@ def decode(value: bytes) -> str:
         pending += octets
         end = word.end()
     return "".join([*parts, _chars(pending, charset), text(value[end:])])
+
+
+def unescaped(written: str) -> str:
+    """Text of HTML without its character references. A number of a thousand digits is refused by Python itself."""
+    return html.unescape(_NO_CHARACTER.sub("\ufffd", written))
 
 
 def _chars(octets: bytearray, charset: str) -> str:

@@ -21,7 +21,7 @@ SESSION_CODES = "session-codes"  # the route of session codes
 RECEIVED_LIMIT = 50  # Received fields that mean a loop (RFC 5321, section 6.3)
 DELAY_WARNING = timedelta(hours=4)
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
-LARGE_HEAD = 32 * 1024  # octets of a header; what is done with a larger one is done on a thread
+LARGE_HEAD = 16 * 1024  # octets of a header; what is done with a larger one is done on a thread
 LONG = 32_000_000  # instructions of an RE2 set, a nanosecond or so each at worst
 _LONGEST_ADDRESS = 512
 

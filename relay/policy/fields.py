@@ -19,7 +19,10 @@ from relay.mail.shown import text_of
 from relay.policy.pattern import CodePattern
 
 LARGEST = 50 * 1024
-_MOST_NESTED = 100  # the package's time grows with the square of the depth
+# The package's time grows with the square of the depth, and of the parameters of a part.
+_MOST_NESTED = 100
+_LONGEST_FIELD = 4 * 1024  # octets
+_FIELDS = re.compile(rb"^content-(?:type|disposition)[ \t]*+:.*+(?:\n[ \t].*+)*", re.IGNORECASE | re.MULTILINE)
 
 PLACEHOLDERS = ("recipient", "sender", "subject", "text", "html", "code", "message_id", "queue_id")
 DEFAULT: Mapping[str, str] = {name: "{" + name + "}" for name in PLACEHOLDERS}
@@ -81,6 +84,8 @@ def fields_of(
     Raises Unfit.
     """
     if len(message) > LARGEST or message.lower().count(b"multipart/") > _MOST_NESTED:
+        raise Unfit
+    if any(len(field) > _LONGEST_FIELD for field in _FIELDS.findall(message)):
         raise Unfit
     header = Header.parse(message)
     try:

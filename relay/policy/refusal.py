@@ -27,8 +27,12 @@ OF_THE_ACCOUNT = frozenset({Refusal.THROTTLED, Refusal.QUOTA, Refusal.AUTH})
 """Classes that say nothing about the message: who sends it is not to send now."""
 
 
-_NAMES = re.compile(r'<[^<>]*+>|"[^"]*+"|(?<![^\s<>"])[^\s<>"@]*+@\S*+')
-"""Addresses, and what is quoted: anybody can choose such words, so they tell nothing about a reply."""
+_NAMES = re.compile(
+    r'<[^<>]*+>|(?<!\\)"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?<![^\s<>"])[^\s<>"@]*+@\S*+'
+    r"|(?<![\w.-])(?:\w++://|(?:[\w-]++\.)++[a-z])\S*+"
+)
+"""Addresses, domains, links, names of files, and what is quoted: anybody can choose such words, so they tell nothing
+about a reply. (A capital behind a dot begins a sentence, or goes on with the provider's own name of a fault.)"""
 
 _LISTENED = 400  # characters of a reply in which words are looked for
 
@@ -85,7 +89,7 @@ class Table:
     def tell(self, stage: Stage, reply: Reply, *, split: bool = True) -> Told:
         """What `reply`, which is no success, speaks of. `split` False: not of too many recipients, since there are too
         few for that."""
-        text = _NAMES.sub(" ", reply.text.lower())
+        text = _NAMES.sub(" ", reply.text).lower()
         says = cache(lambda name: re.search(self.words[name], text[:_LISTENED]) is not None)
         for line in self.lines:
             if (split or line.refusal is not Refusal.TOO_MANY) and line.fits(stage, reply, text, says):
@@ -144,7 +148,7 @@ _FORM = re.compile(
 
 def speaks_of_form(reply: Reply) -> bool:
     """Whether a reply about a sender minds how a field is written, which says nothing about who may send."""
-    return _FORM.search(_NAMES.sub(" ", reply.text.lower())) is not None
+    return _FORM.search(_NAMES.sub(" ", reply.text).lower()) is not None
 
 
 def _by_code(stage: Stage, reply: Reply) -> Refusal:

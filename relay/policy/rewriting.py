@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from relay.mail import trace
 from relay.mail.address import Address, lower
-from relay.mail.author import LARGEST_FROM, Author, authors_of, parse, plain
+from relay.mail.author import Author, authors_of, parse, plain, read_at_once
 from relay.mail.encoding import encode_phrase
 from relay.mail.header import Field, Header, folded, unfold, value
 from relay.mail.narrow import in_short_lines
@@ -244,7 +244,7 @@ def _author(
     stays = plain(froms) == 1 and _same(rewrite, writer, new)
     theirs = [field for field in senders if not (plain([field]) == 1 and _only(parse(value(field)), rewrite.address))]
     # A Reply-To that is larger than what is read of a From stays as it is.
-    readable = sum(map(len, replies)) <= LARGEST_FROM
+    readable = read_at_once(replies)
     answered = _different([author for raw in replies for author in parse(raw) if author.address]) if readable else []
 
     reply_to: list[Author] = []

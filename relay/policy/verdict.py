@@ -13,7 +13,7 @@ from datetime import datetime
 from relay.mail.address import lower
 from relay.mail.author import parse, plain
 from relay.mail.header import value
-from relay.policy.match import View
+from relay.policy.match import MOST_FIELDS, View
 from relay.values import frozen
 
 TOPIC = "sender"  # of the store's memory
@@ -43,11 +43,14 @@ def names_nobody_else(view: View) -> bool:
     """Whether a refusal of this message's sender can be about its author alone.
 
     From names one mailbox that every reader finds, and no Sender, Resent-Sender or Resent-From names another.
+    Where there are more than `MOST_FIELDS` of these, nobody looks.
     """
     if len(view.from_) != 1 or not view.is_plain:
         return False
     others = [field for field in view.header.fields if field[0] in _OTHERS]
-    return all(plain([other]) == 1 and _is(parse(value(other))[0].address, view.from_[0]) for other in others)
+    return len(others) <= MOST_FIELDS and all(
+        plain([other]) == 1 and _is(parse(value(other))[0].address, view.from_[0]) for other in others
+    )
 
 
 def _is(address: str | None, author: str) -> bool:

@@ -27,8 +27,10 @@ class GroupCommit(Generic[Item, Context, Report, Notice]):
     """Runs `commit(items)` on the thread, then `apply(report)` on the loop, then `afterwards()` on the thread.
 
     `afterwards` is called once a second at least; what it returns goes to `noticed`, on the loop, when it is another
-    than before. `prepare` is called on the loop at each hand-over; what it returns goes to `commit` as well.
-    `more_to_come` says whether it is worth while to wait for company. `commit` must not raise.
+    than before. What it raises goes to the loop's exception handler, once until all is well again: the thread goes on,
+    since without it nobody would be answered any more. `prepare` is called on the loop at each hand-over; what it
+    returns goes to `commit` as well. `more_to_come` says whether it is worth while to wait for company. `commit` must
+    not raise.
     """
 
     def __init__(
@@ -102,8 +104,12 @@ class GroupCommit(Generic[Item, Context, Report, Notice]):
                     self._idle.set_result(None)
                     self._idle = None
 
+    def _report(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "queue: behind a commit", "exception": error})
+
     def _run(self) -> None:
         before: Notice | None = None
+        failed = ""
         try:
             while True:
                 try:
@@ -115,7 +121,14 @@ class GroupCommit(Generic[Item, Context, Report, Notice]):
                     del work, report  # an idle thread must not keep the last batch's content in memory
                 except Empty:
                     pass
-                notice = self._afterwards()
+                try:
+                    notice = self._afterwards()
+                except Exception as error:  # noqa: BLE001  # bulkhead
+                    if repr(error) != failed:
+                        failed = repr(error)
+                        self._loop.call_soon_threadsafe(self._report, error)
+                    continue
+                failed = ""
                 if notice != before:
                     self._loop.call_soon_threadsafe(self._noticed, notice)
                     before = notice

@@ -527,6 +527,7 @@ async def test_one_recipient_that_does_not_want_a_sender_is_no_verdict_for_all(h
         b"From: evil@other.example!\r\n",
         b"From: jan@example.nl\r\nSender : jan@example.nl\r\n",
         "From: kees@example.nl\r\nSender: \u212aees@example.nl\r\n".encode(),
+        b"From: jan@example.nl\r\n" + b"Resent-From: jan@example.nl\r\n" * 101,
     ],
 )
 async def test_a_message_in_which_another_could_be_meant_says_nothing_about_its_author(

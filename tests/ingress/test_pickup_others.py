@@ -6,17 +6,22 @@ What is in the way is put there by the test itself, or by a process of another u
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from relay.durable import Directory
 from relay.events import ExceptionCaught, MessageQueued, MessageRefused, Warned
 from relay.ingress.folder import Claimed, Folder
+from relay.ingress.pickup import AT_ONCE, READ_AT_ONCE
+from relay.ingress.pickup_file import Bounds, PickupFile
 from tests.ingress.house import PATIENCE, House, HouseOf, on_both_loops
 from tests.ingress.test_pickup import AS_CONTENT, MESSAGE, a_pickup, at_work, files, put
 from tests.kit.odd import ODD
@@ -107,6 +112,34 @@ async def test_nothing_outside_is_touched_and_other_files_go_on(
         beside = [path for path in folder.glob("bad/bad*.reason*") if path.is_file() and not path.is_symlink()]
         assert any("nobody is named" in path.read_text() for path in beside)
         assert not house.observed.of(ExceptionCaught)
+
+
+@on_both_loops
+async def test_files_that_take_long_to_read_leave_threads_for_others(
+    house_of: HouseOf, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+
+    def read(descriptor: int, bounds: Bounds) -> PickupFile:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        try:
+            return PickupFile(descriptor, bounds)
+        finally:
+            with lock:
+                reading -= 1
+
+    monkeypatch.setattr("relay.ingress.pickup.PickupFile", read)
+    async with house_of() as house:
+        pickup = a_pickup(house, folder)
+        await pickup.open()
+        for number in range(AT_ONCE):
+            put(folder, f"{number}.eml", b"To: " + b";" * 20_000 + b"\n\n")
+        await pickup._look()
+        assert len(house.observed.of(MessageRefused)) == AT_ONCE
+    assert most <= READ_AT_ONCE
 
 
 @pytest.mark.parametrize("place", [".taken", "bad", "bad/bad.eml.reason.txt"])
@@ -322,6 +355,48 @@ async def test_names_that_change_between_look_and_use_lead_nowhere(house_of: Hou
         outside.check()
         assert not any(b"sesame" in content for content in await house.contents())
         assert not house.observed.of(ExceptionCaught)
+
+
+@on_both_loops
+async def test_where_nobody_but_the_owner_removes_files_nothing_is_claimed(house_of: HouseOf, shared: Path) -> None:
+    script = 'cd "$1"; mkdir .taken bad; chmod 1777 .taken bad'
+    assert as_a_stranger(script, shared).wait() == 0
+    async with house_of() as house:
+        async with at_work(a_pickup(house, shared)):
+            await good_and_bad(house, shared)
+        assert {(shared / name).stat().st_uid for name in (".taken", "bad")} == {os.geteuid()}
+        assert len(files(shared / "bad")) == 2
+        assert len(await house.contents()) == 1
+
+
+def test_a_file_that_cannot_be_taken_out_of_taken_has_no_second_name(folder: Path) -> None:
+    ours = Folder(folder)
+    ours.make()
+    put(folder, "stuk.eml")
+    (one,), _ = ours.claim([Claimed("0K0000000000", "stuk.eml")])
+    remove = Directory.remove
+
+    def no_longer(directory: Directory, name: str) -> None:
+        if name == one.kept_as:
+            raise PermissionError(errno.EPERM, "no longer")
+        remove(directory, name)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Directory, "remove", no_longer)
+        with pytest.raises(PermissionError):
+            ours.give_back(one)
+    assert files(folder) == [".taken/0K0000000000.stuk.eml"]
+
+
+def test_thousands_of_names_that_are_in_use_are_not_tried(folder: Path) -> None:
+    ours = Folder(folder)
+    ours.make()
+    for name in ("stuk.eml", *(f"stuk-{number}.eml" for number in range(2, 10))):
+        put(folder / "bad", name)
+    put(folder, "stuk.eml")
+    (one,), _ = ours.claim([Claimed("0K0000000000", "stuk.eml")])
+    assert ours.set_aside(one, "why")
+    assert len(list((folder / "bad").glob("stuk-????????.eml"))) == 1
 
 
 @on_both_loops

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.author import LARGEST_FROM, LIMIT, MOST_AUTHORS, authors_of, parse, unambiguous
+from relay.mail.author import LARGEST_FROM, LIMIT, MOST_AUTHORS, Author, authors_of, parse, unambiguous
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,12 @@ def test_hostile_values_are_read_in_linear_time_and_without_recursion(value: byt
     assert isinstance(parse(value), tuple)
 
 
+def test_a_number_that_is_no_character_hides_no_address_and_stops_nobody() -> None:
+    digits = b"9" * 5_000
+    assert authors_of([b"&#" + digits + b";"]) == (Author(f"&#{digits.decode()}", None),)
+    assert authors_of([b"&#" + digits + b"; &lt;jan&#64;x.nl&gt;"]) == (Author("\ufffd", "jan@x.nl"),)
+
+
 def test_there_is_an_end_to_the_addresses_of_one_value() -> None:
     assert len(parse(b"a@b.nl, " * 8_000)) == 8_000
     assert len(parse(b"a@b.nl, " * 20_000)) == LIMIT
@@ -180,6 +186,12 @@ def test_there_is_an_end_to_the_addresses_of_one_value() -> None:
         (b"=?utf-8?Q?Hof,_Jan?= <jan@example.nl>", 0),
         (b"jan@example.nl\x00", 0),
         (b"Jan\x00 <jan@example.nl>", 0),
+        (b"jan@example.nl=?utf-8?q?=3Cceo=40victim.nl=3E?=", 0),
+        (b"=?utf-8?q?ceo=40victim.nl=3C?=@example.nl", 0),
+        ("\u202ejan@example.nl".encode(), 0),
+        ("Jan <jan@example.nl\u200b>".encode(), 0),
+        ("jan@example.nl\u2028".encode(), 0),
+        (b"<jan@example.nl\xa0>", 0),
         (b"Jan", 0),
         (b"", 0),
     ],
@@ -219,3 +231,5 @@ def test_a_from_that_nobody_writes_has_no_authors() -> None:
     assert len(authors_of([b"a@x.nl, " * 49 + b"a@x.nl", b"b@x.nl, " * 49 + b"b@x.nl"])) == MOST_AUTHORS
     assert authors_of([b"a@x.nl, " * 100 + b"a@x.nl"]) == ()
     assert authors_of([b"," * LARGEST_FROM, b"a@x.nl"]) == ()
+    assert authors_of([b"," * 999 + b"a@x.nl"]) == authors_of([b"," * 500, b"a@x.nl," + b";" * 499]) != ()
+    assert authors_of([b"," * 500, b"a@x.nl," + b";" * 500]) == ()

@@ -167,6 +167,8 @@ def test_who_sends_is_the_first_author_with_an_address() -> None:
     [
         b"Subject: x\r\n\r\n" + b"x" * LARGEST,
         b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(200)),
+        b'content-type : text/plain; x="\r\n ' + b";" * 5_000 + b"\r\n\r\n",
+        b"Subject: x\r\nContent-Disposition: inline" + b";\r\n x" * 1_000 + b"\r\n\r\n",
     ],
 )
 def test_a_message_that_is_too_large_or_too_deep_is_unfit(message: bytes) -> None:

@@ -193,7 +193,7 @@ def test_answers_of_an_endpoint_are_read_by_their_status_alone(stage: Stage, rep
     assert HTTP.tell(stage, reply).refusal is refusal
 
 
-@pytest.mark.parametrize("piece", ["x", "<a", "<", '"', '">', "a@", ">a", "é"])
+@pytest.mark.parametrize("piece", ["x", "<a", "<", '"', '">', "a@", ">a", "é", '"\\', "a.", "a-", "a:/"])
 def test_words_that_upstreams_do_not_say_are_told_apart_in_linear_time(piece: str) -> None:
     assert table(None).tell(DOT, Reply(451, "4.7.1", piece * 400_000)).refusal is Refusal.TEMPORARY
 
@@ -207,6 +207,11 @@ def test_words_that_upstreams_do_not_say_are_told_apart_in_linear_time(piece: st
         '"a b"@SendAsDenied.example',
         '"a"SendAsDenied@example.nl',
         "to:<SendAsDenied>",
+        '"a\\" SendAsDenied b"@example.nl',
+        "SendAsDenied.example.nl",
+        "SendAsDenied.exe",
+        "https://example.nl/SendAsDenied",
+        "example.nl/SendAsDenied",
     ],
 )
 def test_names_and_what_is_quoted_tell_nothing_about_a_reply(words: str) -> None:

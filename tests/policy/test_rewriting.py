@@ -316,6 +316,19 @@ def test_an_author_whose_address_has_a_letter_like_one_of_the_rules_is_another()
     assert [value(field) for field in Header.parse(rendered.head).all(b"x-original-from")] == [raw]
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"administratie@example.nl=?utf-8?q?=3Cceo=40victim.nl=3E?=",
+        "administratie@example.nl\u200b".encode(),
+        "\u202e<administratie@example.nl\u2028>".encode(),
+    ],
+)
+def test_the_rules_own_address_with_something_hidden_in_it_is_rewritten(raw: bytes) -> None:
+    rendered = leave(b"From: " + raw + b"\r\n" + DATED + b"\r\n", rewriting(None))
+    assert values(rendered, b"x-original-from") == [raw]
+
+
 def test_a_from_beyond_its_bound_is_kept_as_it_was_and_names_nobody() -> None:
     raw = b"From: jan@x.nl" + b",\r\n u@x.nl" * 4000 + b"\r\n"
     header = Header.parse(leave(raw + DATED + b"\r\n", rewriting(None), reverse_path=None).head)
@@ -326,6 +339,11 @@ def test_a_from_beyond_its_bound_is_kept_as_it_was_and_names_nobody() -> None:
 
 def test_a_reply_to_beyond_the_bound_stays_as_it_came() -> None:
     replies = b"Reply-To: a@x.nl" + b",\r\n b@x.nl" * 4000 + b"\r\n"
+    assert replies in leave(b"From: jan@x.nl\r\n" + replies + DATED + b"\r\n", rewriting(None)).head
+
+
+def test_a_reply_to_of_commas_beyond_the_bound_stays_as_it_came() -> None:
+    replies = b"Reply-To: " + b"@," * 1001 + b"\r\n"
     assert replies in leave(b"From: jan@x.nl\r\n" + replies + DATED + b"\r\n", rewriting(None)).head
 
 

@@ -99,6 +99,22 @@ async def test_an_io_error_keeps_nothing_and_the_database_is_opened_anew(house: 
     assert (await house.crash()).ledger == Ledger()
 
 
+@pytest.mark.asyncio
+async def test_a_fault_of_our_own_fails_the_batch_and_the_next_one_is_kept(house: SqliteHouse) -> None:
+    disk: Any = house.store._disk
+    possible = disk._possible
+
+    def fail_once(operations: object) -> object:
+        disk._possible = possible
+        raise KeyError("nobody thought of it")
+
+    disk._possible = fail_once
+    with pytest.raises(StoreUnavailable, match="nobody thought of it"):
+        await house.store.put(an_entry(), leased=True)
+    await house.store.put(an_entry(), leased=False)
+    assert (await house.crash()).ledger == Ledger(found=1, pending=1)
+
+
 @pytest.fixture
 def failing_disk() -> Iterator[type[FailingFile]]:
     disk = FailingDisk()

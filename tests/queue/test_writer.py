@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -16,14 +17,14 @@ pytestmark = pytest.mark.asyncio
 class Commits:
     """A group commit whose thread only notes what it was given."""
 
-    def __init__(self, *, more_to_come: bool) -> None:
+    def __init__(self, *, more_to_come: bool, afterwards: Callable[[], None] = lambda: None) -> None:
         self.batches: list[list[str]] = []
         self.came = asyncio.Event()
         self.group: GroupCommit[str, None, list[str], None] = GroupCommit(
             commit=lambda items, _: items,
             prepare=lambda: None,
             apply=self._apply,
-            afterwards=lambda: None,
+            afterwards=afterwards,
             noticed=lambda _: None,
             more_to_come=lambda: more_to_come,
         )
@@ -79,3 +80,19 @@ async def test_closing_commits_what_still_waits_for_company() -> None:
     commits = Commits(more_to_come=True)
     commits.group.submit("settle 1", patient=True)
     assert await commits.close() == [["settle 1"]]
+
+
+async def test_what_fails_behind_a_commit_is_reported_once_and_the_next_commits_are_answered() -> None:
+    def fail() -> None:
+        raise OSError("the disk is gone")
+
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+    commits = Commits(more_to_come=False, afterwards=fail)
+    for item in ("put 1", "put 2", "put 3"):
+        commits.came.clear()
+        commits.group.submit(item)
+        async with asyncio.timeout(60):
+            await commits.came.wait()
+    assert await commits.close() == [["put 1"], ["put 2"], ["put 3"]]
+    assert reported == ["the disk is gone"]

@@ -132,7 +132,7 @@ class Database:
             mended = self._begin(connection, mend)
             try:
                 run_all(carried_out, Transaction(connection, self._turns))
-            except Exception as error:  # a dead thread would leave every caller waiting
+            except Exception as error:
                 if isinstance(error, apsw.Error) and reason_of(error, connection.system_errno) is not None:
                     raise
                 mended = self._one_by_one(connection, carried_out, mend)
@@ -146,9 +146,9 @@ class Database:
         except StoreUnavailable as moved:
             self._look_again_at = 0.0
             return Report(operations, time.perf_counter() - start, None, (moved.reason, str(moved)), sure=False)
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001  # a dead thread would leave every caller waiting
             reason, sure = self._give_up(error)
-            text = f"{self.path.name}: {error}"
+            text = f"{self.path.name}: {error if isinstance(error, apsw.Error) else repr(error)}"
             return Report(operations, time.perf_counter() - start, None, (reason, text), sure)
         return Report(operations, time.perf_counter() - start, mended)
 
@@ -211,7 +211,7 @@ class Database:
         failed: Exception | None = None
         try:
             run_all([operation], Transaction(connection, self._turns))
-        except Exception as error:  # as above
+        except Exception as error:
             if isinstance(error, apsw.Error) and reason_of(error, connection.system_errno) is not None:
                 raise
             connection.execute("ROLLBACK TO one")
@@ -219,14 +219,15 @@ class Database:
         connection.execute("RELEASE one")
         return failed
 
-    def _give_up(self, error: apsw.Error) -> tuple[str, bool]:
+    def _give_up(self, error: Exception) -> tuple[str, bool]:
         """Roll back; after anything but a full disk or a locked database, close as well.
 
         What it is called, and whether nothing of the transaction is on the disk for sure: also the sync of a commit may
         fail for want of room.
         """
         connection = self._connection
-        reason = reason_of(error, 0 if connection is None else connection.system_errno) or "other"
+        system_error = 0 if connection is None else connection.system_errno
+        reason = (reason_of(error, system_error) if isinstance(error, apsw.Error) else None) or "other"
         sure = isinstance(error, apsw.FullError | apsw.BusyError | apsw.LockedError)
         if connection is not None:
             try:
