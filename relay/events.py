@@ -208,7 +208,7 @@ class SenderJudged(Event):
 @frozen
 class SenderForgotten(Event):
     """The upstream took the sender unchanged again (`why` "taken"), it refused what the rule makes of it as well ("in
-    vain"), or a person wants it asked anew ("operator")."""
+    vain"), a person wants it asked anew ("operator"), or it is the oldest of too many ("too many")."""
 
     upstream: str
     reverse_path: str

@@ -75,7 +75,9 @@ class Request:
 async def answer(house: House, method: str, path: str, given: Callable[[], Awaitable[Mapping[str, object]]]) -> Answer:
     """Do what is asked for. `given` has the parameters by name, and may raise Refused."""
     folder, _, name = path.rpartition("/")
-    request = _BY_PLACE.get((method, path)) or _BY_PLACE.get((method, f"{folder}/*"))
+    request = _BY_PLACE.get((method, path))
+    if request is None and name == name.upper():  # as IDs are; other names are those of pages
+        request = _BY_PLACE.get((method, f"{folder}/*"))
     if request is None:
         return _nowhere(path)
     parameters = request.parameters

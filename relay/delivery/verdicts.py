@@ -24,7 +24,7 @@ from relay.policy.verdict import TOPIC, Sender, Verdict, key_of, value_of, verdi
 from relay.queue.model import Memory
 from relay.queue.store import QueueStore
 
-MOST_TAKEN = 10_000  # pairs that are known to be taken; beyond, the oldest is asked anew
+MOST = 10_000  # pairs that are known to be taken, and to be refused; beyond, the oldest is asked anew
 # Seconds from its beginning for which others wait for an answer. Most come sooner; an upstream that is silent about
 # one sender may be so for ten minutes, and whoever waits keeps a connection from all others.
 PATIENCE = 10.0
@@ -55,11 +55,13 @@ class Verdicts:
         """Read what the store remembers; what is over is forgotten. Raises StoreUnavailable."""
         now = self._now()
         verdicts: dict[_Pair, Verdict] = {}
+        over: list[str] = []
         for memory, verdict in await aside(_read, await self._store.memories(TOPIC)):
             if verdict is None or not verdict.holds(now):
-                await self._store.forget_memory(TOPIC, memory.key)
+                over.append(memory.key)
             else:
                 verdicts[verdict.upstream, verdict.sender] = verdict
+        await asyncio.gather(*[self._store.forget_memory(TOPIC, key) for key in over])  # in one commit
         self._verdicts = verdicts
         self._taken.clear()
 
@@ -116,7 +118,7 @@ class Verdicts:
         pair = (upstream, sender)
         if pair in self._taken:
             return
-        if len(self._taken) >= MOST_TAKEN:
+        if len(self._taken) >= MOST:
             del self._taken[next(iter(self._taken))]
         self._taken[pair] = None
         if pair in self._verdicts and not self.refuses(upstream, sender):
@@ -132,11 +134,17 @@ class Verdicts:
             return  # a person's word stays
         since = now if before is None else before.since
         verdict = Verdict(upstream, sender, since, now + remember, reply.code, reply.status)
+        self._verdicts.pop(pair, None)  # the latest is the last
         self._verdicts[pair] = verdict
         path, author = sender.reverse_path, sender.author
         self._observer.observe(SenderJudged(upstream, path, author, reply.code, reply.status, now + remember))
         with suppress(StoreUnavailable):  # it has told everybody
             await self._store.remember(TOPIC, key_of(upstream, sender), now + remember, value_of(verdict))
+        if len(self._verdicts) > MOST:
+            # A person's word stays; whoever writes under ten thousand names loses what is known of them.
+            oldest = next((one for one, known in self._verdicts.items() if known.until is not None), None)
+            if oldest is not None:
+                await self._forget(oldest, "too many")
 
     async def withdraw(self, upstream: str, sender: Sender) -> None:
         """What the rule makes of `sender` is refused as well: the verdict says nothing. A person's word stays."""

@@ -546,3 +546,22 @@ async def test_a_sender_field_with_the_author_in_it_names_nobody_else(house: Del
     head = b"From: Jan <jan@example.nl>\r\nSender: JAN@example.NL\r\n\r\n"
     await tried(house, headed(head))
     assert house.verdicts.counts() == {"own": 1}
+
+
+@pytest.mark.asyncio
+async def test_of_too_many_verdicts_the_oldest_is_asked_anew_and_a_persons_word_stays(
+    house: DeliveryHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "MOST", 3)
+    known, no = house.verdicts, Reply(550, "5.7.60", "no")
+    pinned, *others = [Sender("<>", f"u{number}@example.nl") for number in range(5)]
+    await house.store.remember(TOPIC, key_of("own", pinned), NOON, value_of(Verdict("own", pinned, NOON, None)))
+    await known.load()
+    for sender in (*others, others[2], others[0]):
+        await known.refused("own", sender, no, remember=timedelta(days=1))
+    for _ in range(2):  # in memory, and in the store
+        assert [known.refuses("own", sender) for sender in (pinned, *others)] == [True, True, False, True, False]
+        await known.load()
+    house.now += timedelta(days=2)
+    await known.load()
+    assert [memory.key for memory in await house.store.memories(TOPIC)] == [key_of("own", pinned)]

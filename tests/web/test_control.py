@@ -183,6 +183,8 @@ async def test_there_are_no_other_pages_and_no_other_ways(path: Path, house: Fak
         ("GET", "/v2/status", 404),
         ("GET", "/v1/queue/A/B", 404),
         ("POST", "/v1/queue/A", 404),
+        ("GET", "/v1/queue/later", 404),
+        ("GET", "/v1/queue/act", 405),
         ("POST", "/v1/status", 405),
         ("DELETE", "/v1/queue", 405),
         ("GET", "/v1/reload", 405),
