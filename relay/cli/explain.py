@@ -176,9 +176,9 @@ def _lines(submission: Submission, told: Explanation, patience: float | None) ->
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
     yield from _row("reply", _reply(told, patience))
-    for tried in told.rules:
-        if tried.spoke and tried.rule.hold:
-            yield from _row("hold", f"held for a person by rule {tried.rule.name}, until it is released")
+    if told.held_by:
+        yield from _row("hold", f"held for a person by rule {told.held_by}, until it is released")
+        yield from _row("", "then it goes as it says here")
     yield from _row("because", ", ".join(told.because) or "nothing else is said: the default")
     if told.rendered is not None:
         yield from _sender(submission, told)
@@ -244,13 +244,9 @@ def conditions(tried: tuple[Condition, ...]) -> Iterator[Line]:
         yield from labelled(before, sanitise(text), _WIDTH, label=style, style=style)
 
 
-def _is_held(told: Explanation) -> bool:
-    return any(tried.spoke and tried.rule.hold for tried in told.rules)
-
-
 def _reply(told: Explanation, patience: float | None) -> str:
     """What the application hears, and when."""
-    if patience is None or _is_held(told):
+    if patience is None or told.held_by:
         return "queued: 250 as soon as it is kept"
     return (
         f"direct: the application hears the upstream's verdict, at most {patience:g} s; "
@@ -278,7 +274,7 @@ def _value(value: bytes) -> str:
 
 def _document(submission: Submission, told: Explanation, patience: float | None) -> dict[str, Any]:
     """The answer as one JSON document. Text, so octets that are no UTF-8 are shown as Windows-1252."""
-    direct = patience is not None and told.rejected is None and not _is_held(told)
+    direct = patience is not None and told.rejected is None and not told.held_by
     return {
         "version": 1,
         "accepted": told.rejected is None,

@@ -149,7 +149,8 @@ def _senders(config: Config) -> Iterator[Finding]:
         if rule.hold and rule.match.session_code:
             problem = "a session code that waits for a person expires before"
             yield Finding(("senders", number, "hold"), problem, "write session_code: false")
-        if not rule.match.model_fields_set and number + 1 < len(config.senders):
+        is_gate = rule.hold and not rule.keep and rule.address is None
+        if not rule.match.model_fields_set and not is_gate and number + 1 < len(config.senders):
             hint = "put it last, or give it a match"
             yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)
 

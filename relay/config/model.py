@@ -263,7 +263,11 @@ class SenderRuleSection(Section):
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
     match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
     keep: bool = setting(False, description="The sender stays as it is; match.from must hold for all authors.")
-    hold: bool = setting(False, description="What matches is kept in the queue until a person releases it.")
+    hold: bool = setting(
+        False,
+        description="What matches is kept in the queue until a person releases it; then the rules below apply "
+        "(or this one, with an address or keep).",
+    )
     address: MailAddress | None = setting(None, description="The address that becomes the author.")
     when: Literal["always", "refused"] = setting(
         "always", description="always, or refused: only after the upstream refused the original sender."

@@ -136,6 +136,12 @@ def test_a_folder_to_take_files_from_can_be_named_in_rules() -> None:
     assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{folder}{rule}") == []
 
 
+def test_a_rule_that_only_holds_may_stand_before_the_others() -> None:
+    rules = "senders:\n  - {hold: true}\n  - {address: info@example.nl}\n"
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{rules}") == []
+    assert len(warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{rules.replace('true', 'true, keep: true')}")) == 1
+
+
 def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("geheim")
