@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from relay.config import model, password, tls, upstreams
+from relay.config import compile, model, password, tls, upstreams
 from relay.config.secrets import Secret, SecretMissing
 from relay.config.settings import of
 from relay.config.upstreams import CaptureUpstream, HttpsUpstream, SmtpUpstream
@@ -195,18 +195,20 @@ def listener_settings(index: int, config: model.Config) -> ListenerSettings:
         tls_context=context,
         verify=partial(_verify, {user.name: user.password for user in listener.users}),
         certificate_ends=tls.certificate_end(context, certificate) if context and certificate else None,
+        aliases=compile.aliases(config),
         patience=listener.patience.total_seconds() if listener.reply == "direct" else None,
         limits=of(listener.limits, ListenerLimits),
     )
 
 
-def pickup_settings(listener: model.PickupListener) -> PickupSettings:
+def pickup_settings(listener: model.PickupListener, config: model.Config) -> PickupSettings:
     """A folder has no limits of its own: a header may be as large as it may be at a door that says nothing of it."""
     usual = of(model.Limits(), ListenerLimits)
     return of(
         listener,
         PickupSettings,
         directory=listener.directory,
+        aliases=compile.aliases(config),
         header_size=usual.header_size,
         header_fields=usual.header_fields,
     )

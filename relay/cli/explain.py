@@ -63,7 +63,7 @@ def explain(
         now = datetime.now(UTC).astimezone()
         submission = Submission(
             queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
-            envelope=_envelope(message, to or (), envelope_from),
+            envelope=_envelope(loaded, message, to or (), envelope_from),
             head=message.head,
             size=len(message.content),
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
@@ -105,15 +105,19 @@ def _message(from_: str | None, subject: str | None, eml: Path | None) -> Parcel
     return Parcel(head + b"\r\n")
 
 
-def _envelope(message: Parcel, to: Sequence[str], envelope_from: str | None) -> Envelope:
+def _envelope(config: Config, message: Parcel, to: Sequence[str], envelope_from: str | None) -> Envelope:
+    from relay.config.compile import aliases
+
+    known = aliases(config)
     try:
-        recipients = [address("--to", text) for text in to] or message.recipients()
+        recipients = [address("--to", text) for text in to] or message.recipients(known)
         reverse_path = message.reverse_path() if envelope_from is None else _reverse_path(envelope_from)
     except BadAddressees as error:
         raise Usage(f"the envelope cannot be taken from the header: {error} (give --to and --envelope-from)") from None
     if not recipients:
         raise Usage("who is the recipient? Give --to ADDRESS")
-    return Envelope.of(reverse_path, recipients)
+    envelope = Envelope.of(reverse_path, recipients)
+    return envelope if known is None else known.applied(envelope)
 
 
 def _reverse_path(text: str) -> Address | None:

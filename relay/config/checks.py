@@ -32,6 +32,7 @@ def findings(config: Config) -> list[Finding]:
         _session_codes,
         _matching,
         _bounces,
+        _aliases,
     )
     return [finding for part in parts for finding in part(config)]
 
@@ -202,6 +203,10 @@ def _bounces(config: Config) -> Iterator[Finding]:
     for number, address in enumerate(also):
         if address in also[:number]:
             yield Finding(("bounces", "also", number), "this address stands here twice", "remove one")
+
+
+def _aliases(config: Config) -> Iterator[Finding]:
+    yield from _twice(((("aliases", name), name.lower()) for name in config.aliases), "alias")
 
 
 def _session_codes(config: Config) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from relay.config.model import Conditions, Config, RouteSection, SenderRuleSecti
 from relay.config.settings import of
 from relay.config.values import BadValue, plain_address
 from relay.mail.address import Address
+from relay.mail.aliases import Aliases
 from relay.policy.decide import DEFAULT, PRIORITIES, SESSION_CODES, Policy, Route
 from relay.policy.retry import Schedule
 from relay.policy.rules import Match, Rewrite, SenderRule
@@ -38,6 +39,13 @@ def policy(config: Config) -> Policy:
         short_received=frozenset(one.name for one in config.listeners if one.received == "short"),
         repair_duplicates=frozenset(one.name for one in config.listeners if one.repair_duplicates),
     )
+
+
+def aliases(config: Config) -> Aliases | None:
+    """Who stands for whom, None where nobody does."""
+    if not config.aliases:
+        return None
+    return Aliases(config.hostname, {name.lower(): targets for name, targets in config.aliases.items()})
 
 
 def session_codes(config: Config) -> SessionCodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -227,6 +228,16 @@ def _header_name(text: str) -> str:
     return text.lower()
 
 
+def _alias(text: str) -> str:
+    """The name of an alias: the local part of an address at the relay's own hostname."""
+    how = "write the name alone, as in root: admin@example.nl"
+    if "@" in text:
+        raise values.BadValue("an address stands here: an alias is a name at the relay's own hostname", how)
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}", text):
+        raise values.BadValue("not a good name", how)
+    return text
+
+
 def _name(text: str) -> str:
     good = text.isascii() and text.replace(".", "").replace("_", "").replace("-", "").isalnum() and text[0].isalnum()
     if not good or len(text) > 64:
@@ -354,6 +365,7 @@ EnvelopeSender = Annotated[
 Day = Annotated[date, PlainValidator(_day), _text(format="date"), Kind("date")]
 Https = Annotated[str, _written(_https), _text(pattern="^https://"), Kind("https URL", "https://sample.invalid")]
 HeaderName = Annotated[str, _written(_header_name)]
+AliasName = Annotated[str, _written(_alias)]
 Password = Annotated[
     Secret,
     PlainValidator(_secret),

@@ -17,6 +17,7 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from relay.config import values
 from relay.config.fields import (
+    AliasName,
     Count,
     Duration,
     EnvelopeSender,
@@ -377,6 +378,11 @@ class Config(Section):
     session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
+    aliases: dict[AliasName, Annotated[MailAddresses, Field(min_length=1)]] = setting(
+        {},
+        description="Recipients without a domain, or at the hostname, and who gets their mail instead: an address or "
+        "several, one step. ORCPT keeps the original.",
+    )
     admin: Admin = setting(Admin, description="Metrics, health and commands.")
     log: Log = setting(Log, description="What is logged, and how.")
 

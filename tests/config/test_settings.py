@@ -98,7 +98,7 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "lifetime": "in the schedule",
         "in_doubt": "hold_in_doubt",
     },
-    model.SenderRuleSection: {"when": "when_refused", "keep": "that there is no address, as checks sees to"},
+    model.SenderRuleSection: {"when": "when_refused"},
     model.SessionCodesSection: {
         "enabled": "whether there are any",
         "via_own_smtp": "the upstreams of their route",
@@ -114,6 +114,7 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "upstreams": "a section",
         "queue": "a section",
         "bounces": "a section",
+        "aliases": "at the listeners",
         "admin": "a section",
         "log": "a section",
     },
@@ -168,7 +169,8 @@ def test_a_setting_that_nobody_gives_is_a_mistake() -> None:
 
 def test_the_header_of_a_file_that_is_picked_up_may_be_as_large_as_at_a_door(tmp_path: Path) -> None:
     folder = f"listeners: [{{type: pickup, directory: {tmp_path}}}]\nupstreams: {{own: {{host: a.nl}}}}\n"
-    (listener,) = parse(folder).pickup_listeners.values()
-    made, usual = wiring.pickup_settings(listener), model.Limits()
+    config = parse(folder)
+    (listener,) = config.pickup_listeners.values()
+    made, usual = wiring.pickup_settings(listener, config), model.Limits()
     assert (made.header_size, made.header_fields) == (usual.header_size, usual.header_fields)
     assert made.directory == tmp_path
