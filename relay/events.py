@@ -367,7 +367,7 @@ class EntryChanged(Event):
 
 @frozen
 class NotificationQueued(Event):
-    """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
+    """A message of our own about `about`. `kind`: failure, delay, relayed or summary (of many of them)."""
 
     queue_id: str
     about: str
@@ -538,6 +538,24 @@ class AlarmRaised(Event):
 @frozen
 class AlarmCleared(Event):
     cause: str
+
+
+@frozen
+class AlarmSent(Event):
+    """An alarm left by `way`: mail, command or webhook. `reader`: who or what got it."""
+
+    cause: str
+    way: str
+    reader: str
+
+
+@frozen
+class AlarmNotSent(Event):
+    """An alarm could not leave by `way`: `text` says why. It is tried again."""
+
+    cause: str
+    way: str
+    text: str
 
 
 # The house

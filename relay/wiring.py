@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -20,9 +20,14 @@ from relay.config.secrets import Secret, SecretMissing
 from relay.config.settings import of
 from relay.config.upstreams import CaptureUpstream, HttpsUpstream, SmtpUpstream
 from relay.delivery.account import Accounts, Terms
+from relay.delivery.alarm_command import ByCommand
+from relay.delivery.alarm_mail import ByMail
+from relay.delivery.alarm_way import Way
+from relay.delivery.alarm_webhook import ByWebhook, WebhookTerms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.recipients import MostRecipients
 from relay.delivery.upstream import Upstream, UpstreamLimits
+from relay.delivery.worker import House
 from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
 from relay.events import Observer
 from relay.ingress.pickup import PickupSettings
@@ -118,6 +123,19 @@ def hurried(way: SmtpTransport, patience: float, *, login: bool) -> SmtpTranspor
     if login:
         return SmtpTransport(settings, observer=way.observer, tokens=way.tokens)
     return SmtpTransport(replace(settings, auth="none", username=None, password=None), observer=way.observer)
+
+
+def alarm_ways(config: model.Config, house: House) -> Sequence[Way]:
+    """Those by which alarms leave: all that the configuration gives."""
+    alarms, mail = config.alarms, compile.alarm_mail(config)
+    ways: list[Way] = []
+    if mail is not None:
+        ways.append(ByMail(mail, house))
+    if alarms.command:
+        ways.append(ByCommand(alarms.command))
+    if alarms.webhook is not None:
+        ways.append(ByWebhook(of(alarms.webhook, WebhookTerms)))
+    return ways
 
 
 def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:

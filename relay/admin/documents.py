@@ -20,6 +20,7 @@ a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts
 backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
 reload      {"version", "needs_restart": [KEY, …]}, or {"version", "problems": [SENTENCE, …]} when the file is bad and
             nothing was changed
+test --alarm  {"version", "ways": [{"way", "sent": true | false, "text"}]}, who got it, or why nobody did
 an error    {"version", "error": "One sentence", "problem": WORD}
             WORD: bad-input, no-such-entry, ambiguous-id, no-such-route, not-possible, store-unavailable,
             no-such-page, bug

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from relay.admin.snapshot import Snapshot
+from relay.admin.snapshot import Snapshot, WayTried
 from relay.observe.clients import ClientSeen
 from relay.queue.store import QueueStore
 
@@ -44,6 +44,10 @@ class House(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """The relay as it is now. When the queue cannot be read, there are no routes, and a trouble says so."""
+        ...
+
+    async def try_alarms(self) -> Sequence[WayTried]:
+        """Send a test by every way that alarms leave by."""
         ...
 
     def clients(self) -> Sequence[ClientSeen]:

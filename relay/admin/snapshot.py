@@ -70,6 +70,15 @@ class RouteNow:
 
 
 @dataclass(frozen=True, slots=True)
+class WayTried:
+    """One way of alarms that was tried with a test: who got it, or why nobody did."""
+
+    way: str
+    sent: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CodesNow:
     """Session codes: recipients since the start, and messages that wait."""
 

@@ -55,7 +55,8 @@ def status(
         from relay.cli.overview import overview
 
         show(overview(document["status"], width()))
-    raise typer.Exit(1 if bad is not None or document["status"]["troubles"] else 0)
+    troubles = document["status"]["troubles"]
+    raise typer.Exit(1 if bad is not None or not all(trouble["passes"] for trouble in troubles) else 0)
 
 
 def _load(file: Path) -> tuple[Config | None, BadConfig | None]:

@@ -139,6 +139,14 @@ def _secret(value: object, info: ValidationInfo) -> Secret:
     return found.below((info.context or {}).get("folder", pathlib.Path()))
 
 
+def _webhook_url(value: object, info: ValidationInfo) -> Secret:
+    """The address of a webhook, which nobody else is to know: written as it is, or as a reference."""
+    found = _secret(value, info)
+    if found.kind == "plain":
+        values.url(found.reference)
+    return found
+
+
 def _template(text: str) -> str:
     """A display name with placeholders; anything else in braces is a mistake."""
     rest = text
@@ -391,5 +399,12 @@ Password = Annotated[
         }
     ),
     Kind("secret"),
+]
+WebhookUrl = Annotated[
+    Secret,
+    PlainValidator(_webhook_url),
+    PlainSerializer(repr),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^https://"}, {"type": "object", "minProperties": 1}]}),
+    Kind("`https://HOST/PATH`, or a secret", "https://sample.invalid/"),
 ]
 Count = Annotated[int, Field(ge=1, le=1_000_000), Kind("number")]

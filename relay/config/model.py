@@ -41,9 +41,10 @@ from relay.config.fields import (
     SocketPath,
     Store,
     Template,
+    WebhookUrl,
     setting,
 )
-from relay.config.files import Pair
+from relay.config.files import File, Pair, of_tls
 from relay.config.preset import filled_in
 from relay.config.problems import Path, Source
 from relay.config.section import Section, type_of
@@ -329,7 +330,9 @@ class Bounces(Section):
         description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
         "else the sender) or both; nobody where the reverse-path is null.",
     )
-    also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
+    also: MailAddresses = setting(
+        (), description="Who else is told, and gets the alarms unless alarms.to says who: addresses, one or a list."
+    )
     from_: MailAddress | None = setting(
         None,
         alias="from",
@@ -338,6 +341,42 @@ class Bounces(Section):
     delay_warning: Duration | None = setting(
         None, description="How long mail waits before its sender is told so; null: only who asked for it (after 4h)."
     )
+
+
+class Webhook(Section):
+    """Where alarms are posted to, by HTTPS."""
+
+    url: WebhookUrl = Field(
+        description="Its address, which is a secret: https://…, {credential: NAME} or {file: PATH}."
+    )
+    format: Literal["json", "slack", "teams", "ntfy"] = setting(
+        "json", description="What is posted: json (our own), or what slack, teams (a workflow) or ntfy want."
+    )
+    tls_ca: FilePath | None = setting(
+        None, description="A PEM file that replaces the system's certification authorities for it."
+    )
+
+    @property
+    def files(self) -> Iterator[File]:
+        return of_tls(self.tls_ca, None, None)
+
+
+class Alarms(Section):
+    """Who is informed when something needs a person; all ways that are given are used."""
+
+    to: MailAddresses | None = setting(
+        None, description="Who gets them by mail: addresses, one or a list; [] is nobody. Default: bounces.also."
+    )
+    upstream: str | None = setting(
+        None,
+        description="The upstream that carries them first; by default one that works, and is not what it is about.",
+    )
+    command: tuple[str, ...] = setting(
+        (),
+        description="A program with its arguments, run without a shell; the text is on stdin, RELAY_CAUSE and "
+        "RELAY_SEVERITY are set.",
+    )
+    webhook: Webhook | None = setting(None, description="A service that shows them.")
 
 
 class Admin(Section):
@@ -378,6 +417,7 @@ class Config(Section):
     session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
+    alarms: Alarms = setting(Alarms, description="Who is informed when something needs a person.")
     aliases: dict[AliasName, Annotated[MailAddresses, Field(min_length=1)]] = setting(
         {},
         description="Recipients without a domain, or at the hostname, and who gets their mail instead: an address or "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay import __version__, wiring
-from relay.admin.snapshot import Snapshot
+from relay.admin.snapshot import Snapshot, WayTried
 from relay.config import advice, compile, load, model, outside
 from relay.daemon import look
 from relay.daemon.doors import Doors
@@ -48,6 +48,7 @@ from relay.observe.metrics import Gauges
 from relay.observe.recent import Recent
 from relay.policy.decide import SESSION_CODES, Policy, Route
 from relay.policy.size import largest
+from relay.queue.listing import Standing
 
 if TYPE_CHECKING:
     from relay.transport.tokens import TokenSource
@@ -88,6 +89,7 @@ class House:
         self._auth_tries = AuthTries()
         self._memory = Memory()
         self.pages = Pages(self)
+        self.standing: Sequence[Standing] = ()  # of the queue, as it could be read last
         self._changing = asyncio.Lock()
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
@@ -126,6 +128,7 @@ class House:
                 ),
                 self._runners,
             )
+            self.alarms = self._alarms()
             self._direct = Direct(self.workers.shared, self.workers.of, self._spawn)
             self._acceptor = Acceptor(
                 store=self.store,
@@ -251,7 +254,7 @@ class House:
                     group.create_task(lag.measure(self.metrics.observe_lag)),
                     group.create_task(self.pages.watchdog()),
                     group.create_task(self.pages.open()),
-                    group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self.alarms.run(self._stop)),
                     group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
                     group.create_task(self._keep_tokens()),
@@ -284,13 +287,12 @@ class House:
     def _alarms(self) -> Alarms:
         return Alarms(
             findings=self._findings,
+            ways=lambda: wiring.alarm_ways(self.config, self.workers.shared),
             store=self.store,
-            policy=lambda: self.policy,
+            hostname=lambda: self.config.hostname,
             language=lambda: self.config.language,
             observer=self.observer,
             now=wiring.now,
-            new_queue_id=self._new_queue_id,
-            ring=self.workers.ring,
         )
 
     def _summaries(self) -> Summaries:
@@ -365,6 +367,9 @@ class House:
 
     async def snapshot(self) -> Snapshot:
         return await look.snapshot(self)
+
+    async def try_alarms(self) -> Sequence[WayTried]:
+        return await self.alarms.trial()
 
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()

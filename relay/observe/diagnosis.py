@@ -2,7 +2,8 @@
 
 The causes, and how long each lasts:
 
-    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up
+    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up,
+                                 and for the first hour where it has delivered before: most end by themselves
     auth-refused:NAME            the same, because it refused the login
     certificate-bad:NAME         the same, because its certificate is not accepted
     quota:NAME                   the same, because it said that its quota is used up
@@ -24,6 +25,7 @@ The causes, and how long each lasts:
     queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
     sender-refused:UPSTREAM      an hour from the last refusal
     exceptions                   a day from the last bug that was caught
+    alarm-failed:WAY             a command or webhook that could not send an alarm: until it can, a day at most
 
 Nothing here holds a subject, a body or a text about a session code.
 """
@@ -61,7 +63,11 @@ _Value = str | int | timedelta | datetime
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice."""
+    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice.
+
+    `about` names the upstreams that it is about; `blocked`: nothing leaves by them now. `way` is the way of alarms that
+    it is about. `passes`: it is expected to end by itself.
+    """
 
     cause: str
     severity: Severity
@@ -69,13 +75,17 @@ class Finding:
     kind: str
     remedy: str
     values: Mapping[str, _Value] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
+    blocked: bool = False
+    way: str = ""
+    passes: bool = False
 
     def told(self, language: str) -> Trouble:
         """It in words of `language`, en or nl."""
         values = self._shown(language)
         text = getattr(SENTENCES[self.kind], language).format_map(values)
         remedy = getattr(REMEDIES[self.remedy], language).format_map(values)
-        return Trouble(self.cause, self.severity, self.since, text, remedy)
+        return Trouble(self.cause, self.severity, self.since, text, remedy, self.passes)
 
     def title(self, language: str) -> str:
         """It in a few words."""
@@ -88,11 +98,14 @@ class Finding:
 
 @dataclass(slots=True)
 class Aside:
-    """An upstream through which nothing goes since `since`, and why; it is tried again at `until`."""
+    """An upstream through which nothing goes since `since`, and why; it is tried again at `until`.
+
+    `worked`: it had delivered before."""
 
     since: datetime
     why: UpstreamSetAside
     until: datetime
+    worked: bool
 
 
 @dataclass(slots=True)
@@ -126,6 +139,9 @@ class Known:
     bugs: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=1000))
     tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
+    unsent: dict[str, tuple[datetime, str]] = field(
+        default_factory=dict
+    )  # by way of alarms: when it failed last, and why
 
 
 def is_about_sender(event: RecipientFailed) -> bool:
@@ -142,7 +158,7 @@ def harmless_text(event: UpstreamSetAside | UpstreamThrottled) -> str:
 def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ...]:
     """What needs a person now, errors first, then what began first."""
     found = [
-        *_upstreams(known, situation),
+        *_upstreams(known, situation, now),
         *_throttled(known, situation, now),
         *_store(known),
         *_disk(situation, known, now),
@@ -154,6 +170,7 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
         *_folders(known, situation, now),
         *_queue(situation, now),
         *_senders(known, situation, now),
+        *_alarms(known, now),
     ]
     there = {finding.cause for finding in found}
     for cause in known.noticed.keys() - there:
@@ -161,13 +178,13 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
     return tuple(sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.since)))
 
 
-def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
+def _upstreams(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
     for name, aside in known.aside.items():
         if situation.up.get(name, True):
             continue  # a reload took it away, or made it anew
         why = aside.why
         remedy = connection_remedy(why.stage, why.trouble, why.code, why.status, why.text)
-        severity = Severity.ERROR
+        severity, passes = Severity.ERROR, False
         values: dict[str, _Value] = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
         if why.refusal is Refusal.QUOTA:
             kind = remedy = "quota"
@@ -179,10 +196,11 @@ def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
         elif why.stage is Stage.TLS and certificate_remedy(why.text):
             kind = "certificate-bad"
         else:
-            kind = "upstream-aside"
-            if _others_are_up(name, situation):
+            kind, passes = "upstream-aside", aside.worked and now - aside.since < HOUR
+            if passes or _others_are_up(name, situation):
                 severity = Severity.WARNING
-        yield Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+        cause = f"{kind}:{name}"
+        yield Finding(cause, severity, aside.since, kind, remedy, values, about=(name,), blocked=True, passes=passes)
 
 
 def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -191,7 +209,7 @@ def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Fi
             why = throttled.why
             values: dict[str, _Value] = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
             cause = f"throttled:{name}"
-            yield Finding(cause, Severity.WARNING, throttled.since, "throttled", "throttled", values)
+            yield Finding(cause, Severity.WARNING, throttled.since, "throttled", "throttled", values, about=(name,))
 
 
 def _others_are_up(name: str, situation: Situation) -> bool:
@@ -228,7 +246,8 @@ def _certificates(situation: Situation, now: datetime) -> Iterator[Finding]:
             kind = "certificate-ended" if end <= now else "certificate-ends"
             values: dict[str, _Value] = {"what": what, "name": name, "day": end}
             cause = f"certificate-ends:{what_and_name}"
-            yield Finding(cause, severity, end - early, kind, f"{what}-certificate", values)
+            about = (name,) if what == "upstream" else ()
+            yield Finding(cause, severity, end - early, kind, f"{what}-certificate", values, about=about)
 
 
 def _credentials(situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -242,7 +261,8 @@ def _credentials(situation: Situation, now: datetime) -> Iterator[Finding]:
         kind = "secret" if what == "secret" else "login-certificate"
         told = f"{kind}-ended" if end <= now else f"{kind}-ends"
         values: dict[str, _Value] = {"name": name, "day": end}
-        yield Finding(f"{kind}-ends:{name}:{step}", severity, end - step * DAY, told, f"{kind}-end", values)
+        cause = f"{kind}-ends:{name}:{step}"
+        yield Finding(cause, severity, end - step * DAY, told, f"{kind}-end", values, about=(name,))
 
 
 def _tokens(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -252,18 +272,20 @@ def _tokens(known: Known, situation: Situation, now: datetime) -> Iterator[Findi
         if why.permanent or now - since >= TOKEN_LATE:
             remedy = connection_remedy(Stage.AUTH, Failure.TRANSIENT, 0, "", why.text)
             values: dict[str, _Value] = {"name": name, "said": _said(why.text)}
-            yield Finding(f"token-refused:{name}", Severity.WARNING, since, "token-refused", remedy, values)
+            cause = f"token-refused:{name}"
+            yield Finding(cause, Severity.WARNING, since, "token-refused", remedy, values, about=(name,))
 
 
 def _session_codes(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    ways = situation.routes.get(SESSION_CODES, ())
     expired = [at for at in known.expired_codes if now - at < HOUR]
     if expired:
         cause, values = "session-codes-expired", {"count": len(expired)}
-        yield Finding(cause, Severity.ERROR, expired[0], cause, "codes-expired", values)
+        yield Finding(cause, Severity.ERROR, expired[0], cause, "codes-expired", values, about=ways)
     oldest = situation.oldest.get(SESSION_CODES)
     if oldest is not None and now - oldest > CODE_STUCK:
         cause = "session-codes-waiting"
-        yield Finding(cause, Severity.ERROR, oldest, cause, "codes-waiting", {"age": now - oldest})
+        yield Finding(cause, Severity.ERROR, oldest, cause, "codes-waiting", {"age": now - oldest}, about=ways)
 
 
 def _house(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -297,10 +319,12 @@ def _folders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
 
 def _queue(situation: Situation, now: datetime) -> Iterator[Finding]:
     for name, oldest in situation.oldest.items():
-        told_already = any(not situation.up.get(way, True) for way in situation.routes.get(name, ()))
+        ways = situation.routes.get(name, ())
+        told_already = any(not situation.up.get(way, True) for way in ways)
         if name != SESSION_CODES and now - oldest > HOUR and not told_already:
             values: dict[str, _Value] = {"name": name, "age": now - oldest}
-            yield Finding(f"queue-old:{name}", Severity.WARNING, oldest + HOUR, "queue-old", "old", values)
+            cause = f"queue-old:{name}"
+            yield Finding(cause, Severity.WARNING, oldest + HOUR, "queue-old", "old", values, about=ways)
 
 
 def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -310,7 +334,16 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
             remedy = sender_remedy(why.code, why.status, why.text)
             values = {"name": name, "said": _reply(why.code, why.status, why.text)}
             cause = f"sender-refused:{name}"
-            yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values)
+            yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values, about=(name,))
+
+
+def _alarms(known: Known, now: datetime) -> Iterator[Finding]:
+    for way, (at, said) in known.unsent.items():
+        if now - at < DAY:
+            values: dict[str, _Value] = {"name": way, "said": _said(said)}
+            cause = f"alarm-failed:{way}"
+            since = known.noticed.setdefault(cause, at)
+            yield Finding(cause, Severity.WARNING, since, "alarm-failed", "alarm-failed", values, way=way)
 
 
 # Words

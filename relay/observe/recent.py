@@ -81,6 +81,8 @@ class Recent:
             events.ConfigReloaded: self._config_reloaded,
             events.ReloadRefused: self._reload_refused,
             events.ExceptionCaught: self._exception_caught,
+            events.AlarmSent: self._alarm_sent,
+            events.AlarmNotSent: self._alarm_not_sent,
         }
         for kind, wording in WORDINGS.items():
             if wording.loudest <= Level.WARNING:
@@ -202,7 +204,8 @@ class Recent:
         if before is not None and self._delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
             before.why, before.until = event, until
         else:
-            self._known.aside[event.upstream] = Aside(_moment(now), event, until)
+            worked = event.upstream in self._delivered_at
+            self._known.aside[event.upstream] = Aside(_moment(now), event, until, worked)
 
     def _upstream_throttled(self, event: events.UpstreamThrottled) -> None:
         now = _moment(self._now())
@@ -229,6 +232,7 @@ class Recent:
 
     def _config_reloaded(self, _: events.ConfigReloaded) -> None:
         self._known.reload = None
+        self._known.unsent.clear()  # they may be others now
 
     def _reload_refused(self, event: events.ReloadRefused) -> None:
         more = f" (and {len(event.problems) - 1} more)" if len(event.problems) > 1 else ""
@@ -236,6 +240,13 @@ class Recent:
 
     def _exception_caught(self, event: events.ExceptionCaught) -> None:
         self._known.bugs.append((_moment(self._now()), event.component))
+
+    def _alarm_sent(self, event: events.AlarmSent) -> None:
+        self._known.unsent.pop(event.way, None)
+
+    def _alarm_not_sent(self, event: events.AlarmNotSent) -> None:
+        if event.way != "mail":  # whose upstreams are troubles of their own
+            self._known.unsent[event.way] = (_moment(self._now()), event.text)
 
 
 def _moment(at: float) -> datetime:

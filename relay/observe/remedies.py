@@ -403,6 +403,11 @@ REMEDIES: dict[str, Words] = {
         "Correct the file until `relay check` finds nothing, then run `relay reload`.",
         "Verbeter het bestand tot `relay check` niets meer vindt, en geef dan `relay reload`.",
     ),
+    "alarm-failed": Words(
+        "Correct alarms.{name} and run `relay reload`; `relay test --alarm` tries every way.",
+        "Verbeter alarms.{name} en geef `relay reload`; `relay test --alarm` probeert elke weg.",
+    ),
+    "test": Words("Nothing.", "Niets."),
     "damaged": Words(
         "`relay queue list --state damaged` names them; make a copy of the queue before you touch it, check the disk, "
         "and ask the senders to send again.",

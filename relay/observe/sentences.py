@@ -47,6 +47,8 @@ TITLES: dict[str, Words] = {
     "queue-old": Words("Mail waits for long", "Mail wacht al lang"),
     "sender-refused": Words("Sender refused by {name}", "Afzender geweigerd door {name}"),
     "exceptions": Words("Fault in the relay", "Fout in de relay"),
+    "alarm-failed": Words("Alarms do not leave by {name}", "Alarmen gaan niet weg via {name}"),
+    "test": Words("Test of the alarms", "Test van de alarmen"),
 }
 
 SENTENCES: dict[str, Words] = {
@@ -157,6 +159,14 @@ SENTENCES: dict[str, Words] = {
     "sender-refused": Words(
         "The upstream {name} refused the sender of a message: {said}.",
         "Upstream {name} weigerde de afzender van een bericht: {said}.",
+    ),
+    "alarm-failed": Words(
+        "An alarm could not be sent by alarms.{name}: {said}.",
+        "Een alarm kon niet worden verstuurd via alarms.{name}: {said}.",
+    ),
+    "test": Words(
+        "Nothing: this is a test of the alarms.",
+        "Niets: dit is een test van de alarmen.",
     ),
     "exceptions": Words(
         "The relay caught faults of its own in the last 24 hours: {count}, the last one in {where}.",

@@ -155,6 +155,7 @@ class Tally:
             events.RecipientExpired: self._recipient_expired,
             events.NotificationQueued: self._notification_queued,
             events.NotificationSuppressed: self._notification_suppressed,
+            events.AlarmSent: self._alarm_sent,
             events.UpstreamConnected: self._upstream_connected,
             events.TokenFetched: self._token_fetched,
             events.TokenRefused: self._token_refused,
@@ -252,6 +253,10 @@ class Tally:
     def _notification_queued(self, event: events.NotificationQueued) -> None:
         self._notifications.add("failure" if event.kind == "summary" else event.kind)
 
+    def _alarm_sent(self, event: events.AlarmSent) -> None:
+        if event.way == "mail":
+            self._notifications.add("alarm")
+
     def _notification_suppressed(self, _: events.NotificationSuppressed) -> None:
         self._notifications.add("suppressed")
 
@@ -308,6 +313,7 @@ FEEDS: Mapping[type[events.Event], tuple[str, ...]] = {
     events.RecipientExpired: ("relay_expired_total",),
     events.NotificationQueued: ("relay_notifications_total",),
     events.NotificationSuppressed: ("relay_notifications_total",),
+    events.AlarmSent: ("relay_notifications_total",),
     events.UpstreamConnected: ("relay_upstream_certificate_expiry_timestamp_seconds",),
     events.TokenFetched: ("relay_oauth_refresh_total",),
     events.TokenRefused: ("relay_oauth_refresh_total",),

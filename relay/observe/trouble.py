@@ -19,6 +19,7 @@ class Trouble:
     """Something that needs a person. `cause` names it for good and holds nothing of a message (upstream-aside:own).
 
     `text` is one sentence on what is wrong, `remedy` one on what to do, both in the language of the configuration.
+    `passes`: it is expected to end by itself, so that nobody is needed yet.
     """
 
     cause: str
@@ -26,6 +27,7 @@ class Trouble:
     since: datetime
     text: str
     remedy: str
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

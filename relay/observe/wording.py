@@ -440,6 +440,8 @@ _line(
     raised=(Level.ERROR, "mail suffers now", lambda e: e.severity == "error"),
 )
 _line(events.AlarmCleared, "alarm_cleared", Level.INFO, text=lambda e: e.cause)
+_line(events.AlarmSent, "alarm_sent", Level.INFO, text=lambda e: f"{e.cause}, by {e.way}: {e.reader}")
+_line(events.AlarmNotSent, "alarm_not_sent", Level.WARNING, text=lambda e: f"{e.cause}, by {e.way}: {e.text}")
 
 _line(
     events.RelayStarted,

@@ -118,6 +118,8 @@ SAMPLES: tuple[events.Event, ...] = (
     events.EntriesFound(3, 4, 1),
     events.AlarmRaised("auth-refused:own", "error", "The upstream own refused the login: 535 5.7.3 no."),
     events.AlarmCleared("auth-refused:own"),
+    events.AlarmSent("auth-refused:own", "mail", "admin@example.nl by vendor"),
+    events.AlarmNotSent("auth-refused:own", "webhook", "it answered 403: invalid_token"),
     events.RelayStarted("0.1.0", ("legacy",)),
     events.RelayStopping(),
     events.RelayStopped(),
