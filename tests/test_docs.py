@@ -14,10 +14,10 @@ import yaml
 
 from relay.cli.main import VERBS
 from relay.config.load import load
-from relay.observe import diagnosis
-from relay.observe.sentences import SENTENCES
+from relay.observe import needs_a_person
 from relay.observe.wording import WORDINGS
 from relay.transport.credentials import SIGNATURE, Credentials
+from tests.kit.sentences import EN
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
@@ -29,7 +29,7 @@ GROUPS = {
 }
 """Verbs that have verbs of their own."""
 WORDS = {wording.word for wording in WORDINGS.values()}
-CAUSES = set(re.findall(r"^    ([a-z-]+)", diagnosis.__doc__ or "", re.MULTILINE))
+CAUSES = set(re.findall(r"^    ([a-z-]+)", needs_a_person.__doc__ or "", re.MULTILINE))
 
 _FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
@@ -191,7 +191,7 @@ def test_every_log_line_that_a_document_names_exists(document: str) -> None:
 
 def test_the_causes_of_troubles_are_those_of_the_code() -> None:
     assert len(CAUSES) > 10
-    assert SENTENCES.keys() >= CAUSES
+    assert EN["trouble"].keys() >= CAUSES
 
 
 def test_every_cause_that_relay_status_can_tell_is_explained_and_no_other() -> None:

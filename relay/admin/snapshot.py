@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay.observe.trouble import Answer, Noted, Trouble
+from relay.observe.situation import Answer, Noted, Trouble
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 from relay.config import preset
 from relay.mail.outcome import Refusal, Stage
 from relay.mail.reply import Reply
-from relay.observe.remedies import OF_REFUSALS
+from relay.texts.language import texts_in
 
 if TYPE_CHECKING:
     from relay.config.model import Config
 
 _REPLY = re.compile(r"([45]\d\d)(?: ([45]\.\d{1,3}\.\d{1,3}))?(?: (.*))?", re.DOTALL)
+_ALSO_ELSEWHERE = {Refusal.SENDER: "remedy.sender", Refusal.THROTTLED: "remedy.throttled"}
 _WAITS_OR_FAILED = frozenset({"pending", "deferred", "active", "held", "failed", "expired"})
 
 
 def remedies(recipients: Iterable[dict[str, Any]], config: Config) -> Iterator[str]:
     """A sentence for each upstream and thing it spoke of, about those who did not get the message."""
+    texts = texts_in(config.language)
     told: set[tuple[str, Refusal]] = set()
     for recipient in recipients:
         name, found = recipient["upstream"], _REPLY.fullmatch(recipient["reply"])
@@ -32,5 +34,9 @@ def remedies(recipients: Iterable[dict[str, Any]], config: Config) -> Iterator[s
         refusal = table.tell(Stage.DOT, reply).refusal
         if (name, refusal) not in told:
             told.add((name, refusal))
-            sentence: str = getattr(OF_REFUSALS[refusal], config.language)
-            yield sentence.format(name=name)
+            yield texts(key_of(refusal), name=name)
+
+
+def key_of(refusal: Refusal) -> str:
+    """The sentence on what to do about a reply of that class."""
+    return _ALSO_ELSEWHERE.get(refusal, f"refusal.{refusal}")

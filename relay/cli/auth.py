@@ -109,7 +109,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False, s
 
 def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
     from relay.config import outside
-    from relay.observe.diagnosis import CREDENTIAL_STEPS, DAY
+    from relay.observe.needs_a_person import CREDENTIAL_STEPS, DAY
 
     config, now = load_as_service(file), datetime.now(UTC)
     ends = outside.oauth2_ends(config, outside.credentials(config))
@@ -146,7 +146,7 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
 def _lines(told: list[dict[str, Any]]) -> Iterator[Line]:
     from relay.cli.human import age, moment, of_json
     from relay.cli.table import line
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     now = datetime.now(UTC)
     for each in told:
@@ -194,7 +194,7 @@ def try_(
 
 def _step_lines(steps: list[dict[str, Any]]) -> Iterator[Line]:
     from relay.cli.table import line
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     for step in steps:
         mark, style = ("✓", "green") if step["ok"] else ("✗", "bold red")
@@ -233,14 +233,14 @@ def _step(
 ) -> dict[str, Any]:
     remedy = ""
     if outcome is not None and config is not None:
-        from relay.observe.reading import connection_remedy
-        from relay.observe.remedies import REMEDIES
+        from relay.observe.provider_texts import connection_remedy
+        from relay.texts.language import texts_in
 
         reply = outcome.reply
         text = str(reply) if reply is not None else outcome.text
         code, status = (reply.code, reply.status) if reply is not None else (0, "")
         found = connection_remedy(outcome.stage, outcome.trouble, code, status, outcome.text)
-        remedy = getattr(REMEDIES[found], config.language).format_map({"name": name})
+        remedy = texts_in(config.language)(f"remedy.{found}", name=name)
     return {"step": step, "ok": outcome is None, "text": text, "remedy": remedy}
 
 

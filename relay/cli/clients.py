@@ -11,12 +11,13 @@ import typer
 
 from relay.cli.desk import at_relay
 from relay.cli.human import age, of_json
+from relay.cli.language import say
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Column, Line, Part, table
-from relay.mail.quirk import MEANING, Quirk
-from relay.observe.lines import harmless
+from relay.mail.quirk import HARMFUL, Quirk
+from relay.observe.log_lines import harmless
 
 
 def clients(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
@@ -89,6 +90,7 @@ def _meanings(quirks: Iterable[str], width: int | None) -> Iterator[Line]:
 
 def _means(word: str) -> tuple[str, bool]:
     try:
-        return MEANING[Quirk(word)]
+        quirk = Quirk(word)
     except ValueError:
-        return "A newer relay knows what this is.", False
+        return say("quirk.newer"), False
+    return say(f"quirk.{quirk}"), quirk in HARMFUL

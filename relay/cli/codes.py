@@ -30,7 +30,7 @@ from relay.mail.addressees import BadAddressees
 from relay.mail.envelope import Envelope
 from relay.mail.parcel import Parcel, converted
 from relay.mail.submission import Peer, Submission
-from relay.observe.lines import harmless
+from relay.observe.log_lines import harmless
 from relay.policy.match import Condition, View
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relay.cli.language import choose
 from relay.cli.screen import refuse
 from relay.cli.serve import sentence
 from relay.errors import RelayError
@@ -38,6 +39,7 @@ def at_desk(config: Path) -> Iterator[Desk]:
 
     try:
         loaded = load(config)
+        choose(loaded.language)
         routes = compiled.policy(loaded).routes
         with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), routes, loaded.upstreams) as opened:
             yield opened
@@ -52,7 +54,9 @@ def at_relay(config: Path) -> Iterator[Desk]:
     from relay.config.load import load
 
     try:
-        yield desk.at_socket(load(config).admin.socket)
+        loaded = load(config)
+        choose(loaded.language)
+        yield desk.at_socket(loaded.admin.socket)
     except RelayError as error:
         refuse(sentence(error), 3 if isinstance(error, client.NoRunningRelay) else 1)
 

@@ -12,7 +12,7 @@ from typing import Any
 from relay.cli.human import age, count, moment, octets, of_json, stamp
 from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, line, table
-from relay.observe.lines import harmless
+from relay.observe.log_lines import harmless
 
 _STYLES = {
     "deferred": "yellow",

@@ -54,7 +54,7 @@ def follow(
     if to is None:
         raise typer.Exit(_alarmed(config))
     from relay.config import compile as compiled
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     try:
         patience = _duration(timeout)
@@ -79,7 +79,7 @@ def follow(
 def _alarmed(config: Path) -> int:
     """Try every way of alarms, and report each; the exit code."""
     from relay.cli.desk import at_relay
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     with at_relay(config) as desk:
         [document] = desk.stream("/v1/alarms/test")
@@ -174,7 +174,7 @@ def _watched(
 ) -> int:
     """`say` prints a line that stays; `live` changes the one that does not."""
     from relay.admin.errors import NoSuchEntry
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     desk, told, begun = at_socket(config.admin.socket), 0, time.monotonic()
     while True:
@@ -203,7 +203,7 @@ def _watched(
 
 def _end(listed: dict[str, Any], say: Callable[[str], None]) -> int | None:
     """The exit code, where it goes no further by itself."""
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     addressee = listed["recipients"][0]
     if addressee["state"] in _ENDS:

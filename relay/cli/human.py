@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from relay.config.values import BadValue, duration
 from relay.errors import RelayError
 from relay.mail.trace import MONTHS
-from relay.observe.lines import harmless
+from relay.observe.log_lines import harmless
 
 _LONG_AGO = timedelta(days=180)
 _UNITS = ("KiB", "MiB", "GiB", "TiB")

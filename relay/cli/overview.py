@@ -12,7 +12,7 @@ from typing import Any
 from relay.cli.human import age, count, moment, octets, of_json, stamp
 from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, table
-from relay.observe.lines import harmless
+from relay.observe.log_lines import harmless
 
 _ERRORS_SHOWN = 5
 _STYLES = {"error": "bold red", "warning": "yellow"}

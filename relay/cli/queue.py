@@ -192,7 +192,7 @@ def backup(
         show_document(document)
         return
     from relay.cli.human import count, octets
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     saved = document["backup"]
     left_out = f"; {count(saved['left_out'], 'session code')} left out" if saved["left_out"] else ""

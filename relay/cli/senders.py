@@ -14,7 +14,7 @@ from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Column, Line, Part, table
-from relay.observe.lines import harmless
+from relay.observe.log_lines import harmless
 
 senders = typer.Typer(no_args_is_help=True, help="Who is refused by an upstream, and what to do about it.")
 

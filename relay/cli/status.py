@@ -106,7 +106,7 @@ def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig 
         )
         return
     from relay.cli.table import line
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     told = [line(harmless(error), "bold red")]
     if bad is not None:
@@ -168,7 +168,7 @@ def _watch(socket: Path) -> None:
 def _now(socket: Path) -> Iterator[Line]:
     from relay.cli.overview import overview
     from relay.cli.table import line
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     try:
         yield from overview(at_socket(socket).get("/v1/status")["status"], width())

@@ -14,6 +14,7 @@ from relay.policy.decide import DEFAULT, PRIORITIES, SESSION_CODES, Policy, Rout
 from relay.policy.retry import Schedule
 from relay.policy.rules import Match, Rewrite, SenderRule
 from relay.policy.session_code import SessionCodes
+from relay.texts.language import texts_in
 
 
 def policy(config: Config) -> Policy:
@@ -39,6 +40,7 @@ def policy(config: Config) -> Policy:
         delay_warning=config.bounces.delay_warning,
         short_received=frozenset(one.name for one in config.listeners if one.received == "short"),
         repair_duplicates=frozenset(one.name for one in config.listeners if one.repair_duplicates),
+        languages=texts_in,
     )
 
 

@@ -143,7 +143,10 @@ def _webhook_url(value: object, info: ValidationInfo) -> Secret:
     """The address of a webhook, which nobody else is to know: written as it is, or as a reference."""
     found = _secret(value, info)
     if found.kind == "plain":
-        values.url(found.reference)
+        try:
+            values.url(found.reference)
+        except values.BadValue:
+            raise values.BadValue("not an https URL", "write it as the service gives it, https://…") from None
     return found
 
 

@@ -41,10 +41,10 @@ from relay.ingress.pickup import Pickup, PickupSettings
 from relay.ingress.settings import ListenerSettings
 from relay.observe import lag, systemd
 from relay.observe.clients import Clients, ClientSeen
-from relay.observe.diagnosis import Finding
 from relay.observe.fan_out import FanOut
 from relay.observe.log import LogWriter
 from relay.observe.metrics import Gauges
+from relay.observe.needs_a_person import Finding
 from relay.observe.recent import Recent
 from relay.policy.decide import SESSION_CODES, Policy, Route
 from relay.policy.size import largest
@@ -289,7 +289,7 @@ class House:
             findings=self._findings,
             ways=lambda: wiring.alarm_ways(self.config, self.workers.shared),
             store=self.store,
-            hostname=lambda: self.config.hostname,
+            policy=lambda: self.policy,
             language=lambda: self.config.language,
             observer=self.observer,
             now=wiring.now,

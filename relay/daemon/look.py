@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from relay import __version__, wiring
 from relay.admin.snapshot import CodesNow, ListenerNow, PaceNow, RouteNow, Snapshot, UpstreamNow
 from relay.errors import StoreUnavailable
-from relay.observe.trouble import Situation
+from relay.observe.situation import Situation
 from relay.policy.decide import SESSION_CODES
 from relay.queue.listing import Place, Standing
 

@@ -23,9 +23,11 @@ from relay.delivery.alarm_way import Alarm, NotSent, Way
 from relay.delivery.rounds import rounds
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmNotSent, AlarmRaised, AlarmSent, ExceptionCaught, Observer
-from relay.observe.diagnosis import Finding
-from relay.observe.trouble import Severity
+from relay.observe.needs_a_person import Finding
+from relay.observe.situation import Severity
+from relay.policy.decide import Policy
 from relay.queue.store import QueueStore
+from relay.texts.language import BOTH, Texts
 
 EVERY = 30.0  # seconds between two looks
 TOPIC = "alarm"
@@ -50,26 +52,6 @@ FOUND_FOR = {"queue-old": timedelta(minutes=10)}
 _ONCE = timedelta(days=25)  # longer than a step of these lasts, shorter than any secret does
 _IN_STEPS = frozenset({"secret-ends", "login-certificate-ends"})
 
-_TEXT = {
-    "nl": """\
-De mailrelay op {hostname} vraagt om aandacht.
-
-Wat er is: {told.text}
-Sinds: {since}
-Wat u kunt doen: {told.remedy}
-Zelf kijken: `relay status` op {hostname}
-""",
-    "en": """\
-The mail relay on {hostname} needs attention.
-
-What is wrong: {told.text}
-Since: {since}
-What you can do: {told.remedy}
-Look for yourself: `relay status` on {hostname}
-""",
-}
-_BOTH = ("nl", "en")
-
 
 @dataclass(slots=True)
 class _Failing:
@@ -93,7 +75,7 @@ class Alarms:
         findings: Callable[[], Awaitable[Sequence[Finding]]],
         ways: Callable[[], Sequence[Way]],
         store: QueueStore,
-        hostname: Callable[[], str],
+        policy: Callable[[], Policy],
         language: Callable[[], str],
         observer: Observer,
         now: Callable[[], datetime],
@@ -101,7 +83,7 @@ class Alarms:
         self._findings = findings
         self._ways = ways
         self._store = store
-        self._hostname = hostname
+        self._policy = policy
         self._language = language
         self._observer = observer
         self._now = now
@@ -146,13 +128,13 @@ class Alarms:
         return found
 
     def _tell(self, findings: Sequence[Finding]) -> None:
-        now, language = self._now(), self._language()
+        now = self._now()
         there: set[str] = set()
         for finding in findings:
             if now - finding.since >= RAISED_AFTER.get(_kind(finding), _AT_ONCE):
                 there.add(finding.cause)
                 if finding.cause not in self._raised:
-                    told = finding.told(language)
+                    told = finding.told(self._policy().languages(self._language()))
                     self._observer.observe(AlarmRaised(finding.cause, finding.severity, f"{told.text} {told.remedy}"))
         for cause in sorted(self._raised - there):
             self._observer.observe(AlarmCleared(cause))
@@ -223,24 +205,27 @@ class Alarms:
     # Words
 
     def _alarm(self, finding: Finding) -> Alarm:
-        hostname, language = self._hostname(), self._language()
+        policy = self._policy()
+        hostname, both = policy.hostname, [policy.languages(each) for each in BOTH]
+        texts = policy.languages(self._language())
         return Alarm(
             cause=finding.cause,
             severity=finding.severity,
             since=finding.since,
             hostname=hostname,
-            title=f"[relay {hostname}] {finding.title(language)}",
-            text=_text(finding, hostname, language),
-            subject=f"[relay {hostname}] {' / '.join([finding.title(each) for each in _BOTH])}",
-            letter="\n----\n\n".join([_text(finding, hostname, each) for each in _BOTH]),
+            title=f"[relay {hostname}] {finding.title(texts)}",
+            text=_text(finding, hostname, texts),
+            subject=f"[relay {hostname}] {' / '.join([finding.title(each) for each in both])}",
+            letter="\n----\n\n".join([_text(finding, hostname, each) for each in both]),
             about=finding.about,
             blocked=finding.blocked,
         )
 
 
-def _text(finding: Finding, hostname: str, language: str) -> str:
+def _text(finding: Finding, hostname: str, texts: Texts) -> str:
+    trouble = finding.told(texts)
     since = f"{finding.since.astimezone():%d-%m-%Y %H:%M:%S %z}"
-    return _TEXT[language].format(hostname=hostname, since=since, told=finding.told(language))
+    return texts("alarm.text", hostname=hostname, since=since, text=trouble.text, remedy=trouble.remedy)
 
 
 def _written(key: _Key) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from relay.observe.trouble import Severity
+from relay.observe.situation import Severity
 from relay.values import frozen
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from relay.delivery.alarm_way import Alarm, NotSent
 from relay.errors import RelayError
-from relay.observe.trouble import Severity
+from relay.observe.situation import Severity
 from relay.values import frozen
 
 Format = Literal["json", "slack", "teams", "ntfy"]

@@ -197,6 +197,7 @@ class _Reports:
             author=policy.bounces_from,
             readers=readers,
             now=now,
+            languages=policy.languages,
             to_sender=to_sender,
             stands_in=stands_in,
         )

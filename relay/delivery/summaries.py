@@ -81,6 +81,7 @@ class Summaries:
                 author=author,
                 reader=reader,
                 now=now,
+                languages=policy.languages,
             )
         )
         entry = own_entry(data, (reader,), author=author, queue_id=queue_id, route=route, because="summary", now=now)

@@ -20,12 +20,13 @@ from email.utils import format_datetime
 
 from relay.mail.address import Address
 from relay.mail.content import Content
-from relay.mail.dsn_text import TITLES, Action, Fate, Telling, diagnosis, explain
+from relay.mail.dsn_text import Action, Fate, Telling, diagnosis, explain
 from relay.mail.encoding import decode
 from relay.mail.envelope import Envelope
 from relay.mail.header import Header, value
 from relay.mail.notice import addr_spec, encoded, quoted_printable
 from relay.mail.reply import sanitise
+from relay.texts.language import Languages, in_both
 from relay.values import frozen
 
 RETURNED = "5.7.0"
@@ -62,6 +63,7 @@ def build(
     author: Address,
     readers: Sequence[Address],
     now: datetime,
+    languages: Languages,
     to_sender: bool = True,
     stands_in: bool = False,
 ) -> bytes:
@@ -86,7 +88,7 @@ def build(
         sender="" if to_sender and not stands_in else str(original.envelope.reverse_path or "<>"),
         for_operator=not to_sender,
     )
-    words = explain(fates, telling)
+    words = explain(fates, telling, languages)
     text = quoted_printable(words)
     parts = [
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + text,
@@ -95,11 +97,12 @@ def build(
         _returned(original, whole=to_sender and not stands_in and action is Action.FAILED),
     ]
     mark = boundary(queue_id, parts)
+    title = in_both(languages, f"bounce.title-{action}")
     eight_bit = parts[2].startswith(_EIGHT_BIT)
     fields = [
         f"From: Mail Delivery System <{addr_spec(author)}>",
         "To: " + ",\r\n ".join(f"<{addr_spec(reader)}>" for reader in readers),
-        encoded("Subject", f"{TITLES[action]}: {subject}" if subject else TITLES[action]),
+        encoded("Subject", f"{title}: {subject}" if subject else title),
         f"Date: {format_datetime(now)}",
         f"Message-ID: <{queue_id}.report@{hostname}>",
         *_thread(head),

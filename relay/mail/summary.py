@@ -13,50 +13,29 @@ from email.utils import format_datetime
 
 from relay.mail.address import Address
 from relay.mail.dsn import boundary, folded, joined, recipient_block
-from relay.mail.dsn_text import DUTCH, ENGLISH, TITLES, Action, Fate, diagnosis, moment
+from relay.mail.dsn_text import Action, Fate, diagnosis, moment
 from relay.mail.notice import addr_spec, encoded, quoted_printable
 from relay.mail.reply import sanitise
 from relay.mail.summary_line import Line
-
-_FAILED = ("niet bezorgd", "not delivered")
-_DELAYED = ("nog niet bezorgd", "not yet delivered")
-_BOTH = ("niet of nog niet bezorgd", "not or not yet delivered")
-
-_WHAT = (
-    "Berichten die {state} zijn: {count}. Omdat het er veel zijn, staan ze samen in dit overzicht.\n",
-    "Messages that were {state}: {count}. As they are many, they stand together in this summary.\n",
-)
-_AGAIN = (
-    "Wat niet bezorgd is, wordt niet nog eens geprobeerd: verstuur het opnieuw als de oorzaak weg is.\n",
-    "What was not delivered will not be tried again: send it again when the cause is gone.\n",
-)
-_WAITS = (
-    "Wat nog niet bezorgd is, wordt vanzelf opnieuw geprobeerd.\n",
-    "What has not yet been delivered will be tried again.\n",
-)
-_ASK = (
-    "Vragen? Stuur dit overzicht door naar de beheerder van {hostname}; de kenmerken zeggen alles.\n",
-    "Questions? Forward this summary to the administrator of {hostname}; the references tell everything.\n",
-)
+from relay.texts.language import BOTH, Languages, Texts, in_both
 
 
 def build(
-    lines: Sequence[Line], *, queue_id: str, hostname: str, author: Address, reader: Address, now: datetime
+    lines: Sequence[Line],
+    *,
+    queue_id: str,
+    hostname: str,
+    author: Address,
+    reader: Address,
+    now: datetime,
+    languages: Languages,
 ) -> bytes:
     """The summary of `lines` (one at least) as complete content with CRLF line ends; `queue_id` is its own."""
     lines = sorted(lines, key=lambda line: (line.at, line.queue_id))
     actions = {fate.action for line in lines for fate in line.fates}
-    states = _FAILED if Action.DELAYED not in actions else _BOTH if Action.FAILED in actions else _DELAYED
-    count = len(lines)
-    titles = (
-        f"Overzicht: {count} {'bericht' if count == 1 else 'berichten'} {states[0]}",
-        f"Summary: {count} {'message' if count == 1 else 'messages'} {states[1]}",
-    )
-    openings = [
-        _WHAT[language].format(state=states[language], count=count) + _advice(language, actions, hostname)
-        for language in (0, 1)
-    ]
-    items = ["\n".join(_item(number, line)) + "\n" for number, line in enumerate(lines, 1)]
+    state = "failed" if Action.DELAYED not in actions else "both" if Action.FAILED in actions else "delayed"
+    openings = [_opening(languages(each), len(lines), state, actions, hostname) for each in BOTH]
+    items = ["\n".join(_item(number, line, languages)) + "\n" for number, line in enumerate(lines, 1)]
     words = "\n----\n\n".join((*openings, "\n".join(items)))
     parts = [
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
@@ -67,7 +46,7 @@ def build(
     fields = [
         f"From: Mail Delivery System <{addr_spec(author)}>",
         f"To: <{addr_spec(reader)}>",
-        encoded("Subject", " / ".join(titles)),
+        encoded("Subject", " / ".join([_title(languages(each), len(lines), state) for each in BOTH])),
         f"Date: {format_datetime(now)}",
         f"Message-ID: <{queue_id}.summary@{hostname}>",
         "Auto-Submitted: auto-replied",
@@ -78,42 +57,47 @@ def build(
     return "\r\n".join([*fields, "", ""]).encode() + joined(parts, mark)
 
 
-def _advice(language: int, actions: set[Action], hostname: str) -> str:
-    """What to do, in one language."""
-    told = []
+def _title(texts: Texts, count: int, state: str) -> str:
+    messages = texts("summary.message" if count == 1 else "summary.messages")
+    return texts("summary.title", count=count, messages=messages, state=texts(f"summary.{state}"))
+
+
+def _opening(texts: Texts, count: int, state: str, actions: set[Action], hostname: str) -> str:
+    """What it is about and what to do, in one language."""
+    told = [texts("summary.what", count=count, state=texts(f"summary.{state}"))]
     if Action.FAILED in actions:
-        told.append(_AGAIN[language])
+        told.append(texts("summary.again"))
     if Action.DELAYED in actions:
-        told.append(_WAITS[language])
-    return "".join((*told, _ASK[language].format(hostname=sanitise(hostname))))
+        told.append(texts("summary.waits"))
+    return "\n".join((*told, texts("summary.ask", hostname=sanitise(hostname)), ""))
 
 
-def _item(number: int, line: Line) -> Iterator[str]:
+def _item(number: int, line: Line, languages: Languages) -> Iterator[str]:
     """One message."""
     lead = f"{number}."
     if line.subject:
-        yield f"{lead:4} {DUTCH.subject} / {ENGLISH.subject}: {sanitise(line.subject)}"
+        yield f"{lead:4} {in_both(languages, 'bounce.subject')}: {sanitise(line.subject)}"
         lead = ""
-    yield f"{lead:4} {DUTCH.accepted} / {ENGLISH.accepted}: {moment(line.received_at)}"
+    yield f"{lead:4} {in_both(languages, 'bounce.accepted')}: {moment(line.received_at)}"
     if line.sender:
-        yield f"     Afzender / Sender: {sanitise(line.sender)}"
+        yield f"     {in_both(languages, 'bounce.sender')}: {sanitise(line.sender)}"
     for fate in line.fates:
-        yield f"     {TITLES[fate.action]}: {sanitise(str(fate.recipient.address))}"
-        yield from _said(fate, line.session_code)
-    yield f"     Kenmerk / Reference: {sanitise(line.queue_id)}"
+        yield f"     {in_both(languages, f'bounce.title-{fate.action}')}: {sanitise(str(fate.recipient.address))}"
+        yield from _said(fate, line.session_code, languages)
+    yield f"     {in_both(languages, 'bounce.reference')}: {sanitise(line.queue_id)}"
 
 
-def _said(fate: Fate, session_code: bool) -> Iterator[str]:
+def _said(fate: Fate, session_code: bool, languages: Languages) -> Iterator[str]:
     said = diagnosis(fate, codes_only=session_code)
     if fate.returned:
-        yield f"       {DUTCH.returned} / {ENGLISH.returned}"
+        yield f"       {in_both(languages, 'bounce.returned')}"
     elif fate.reply is not None:
-        yield f"       {DUTCH.answer} / {ENGLISH.answer} ({fate.upstream or '-'}): {said}"
+        yield f"       {in_both(languages, 'bounce.answer')} ({fate.upstream or '-'}): {said}"
     elif fate.action is not Action.RELAYED:
-        none = f"{DUTCH.none} / {ENGLISH.none}"
-        yield f"       {DUTCH.silence} / {ENGLISH.silence} ({fate.upstream or '-'}): {said or none}"
+        said = said or in_both(languages, "bounce.none")
+        yield f"       {in_both(languages, 'bounce.silence')} ({fate.upstream or '-'}): {said}"
     if fate.retry_until is not None:
-        yield f"       {DUTCH.until} / {ENGLISH.until}: {moment(fate.retry_until)}"
+        yield f"       {in_both(languages, 'bounce.until')}: {moment(fate.retry_until)}"
 
 
 def _status_fields(lines: Sequence[Line], queue_id: str, hostname: str) -> bytes:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from relay.events import Event, ExceptionCaught, Warned
-from relay.observe.lines import Lines
+from relay.observe.log_lines import Lines
 from relay.observe.wording import WORDINGS, Level
 
 MOST_WAITING = 100_000

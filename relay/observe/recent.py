@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay import events
-from relay.observe.diagnosis import (
+from relay.observe.log_lines import details
+from relay.observe.needs_a_person import (
     HOUR,
     LESS_IS_OVER,
     Aside,
@@ -27,9 +28,9 @@ from relay.observe.diagnosis import (
     harmless_text,
     is_about_sender,
 )
-from relay.observe.lines import details
-from relay.observe.trouble import Answer, Noted, Situation, Trouble
+from relay.observe.situation import Answer, Noted, Situation, Trouble
 from relay.observe.wording import WORDINGS, Level
+from relay.texts.language import texts_in
 
 MOST_NOTED = 50
 """Errors and warnings that are kept: half of the places are for errors, so that warnings do not crowd them out."""
@@ -149,7 +150,8 @@ class Recent:
 
     def troubles(self, situation: Situation, now: datetime) -> tuple[Trouble, ...]:
         """What needs a person, worst first."""
-        return tuple(finding.told(self.language) for finding in self.findings(situation, now))
+        texts = texts_in(self.language)
+        return tuple(finding.told(texts) for finding in self.findings(situation, now))
 
     # What is told
 

@@ -3,7 +3,7 @@
 One line for each event, from one table: the word that names it, its level, and its fields. Levels:
 info is the life of mail, warning is to be looked at soon, error now (or it is a bug), debug is what
 only a search for a fault wants to see. Nothing here holds a subject, a body or a password, because no
-event does. Values are raw here; `observe.lines` makes them harmless.
+event does. Values are raw here; `observe.log_lines` makes them harmless.
 """
 
 from __future__ import annotations

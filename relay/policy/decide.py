@@ -13,6 +13,7 @@ from relay.policy.match import Matches, View
 from relay.policy.retry import Schedule
 from relay.policy.rules import SenderRule
 from relay.policy.session_code import SessionCodes
+from relay.texts.language import Languages
 from relay.values import frozen
 
 DEFAULT = "default"  # the route that always exists
@@ -48,6 +49,7 @@ class Policy:
     them: "sender", "address" (of the sender rule that spoke, where it has one) or "both".
     `delay_warning`: how long a message waits before its sender is told so; None: only who asked for it
     (NOTIFY=DELAY) is told, after `DELAY_WARNING`.
+    `languages` gives the words of what is sent to people.
     `short_received` and `repair_duplicates` name the listeners whose mail leaves with a Received that does not tell of
     the client, and with each field once that may stand once.
     """
@@ -62,6 +64,7 @@ class Policy:
     bounces_to: str
     short_received: frozenset[str]
     repair_duplicates: frozenset[str]
+    languages: Languages
     matches: Matches = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

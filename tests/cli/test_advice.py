@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from relay.cli.advice import remedies
+from relay.cli.advice import key_of, remedies
 from relay.config.load import parse
 from relay.config.model import Config
 from relay.mail.outcome import Refusal
-from relay.observe.remedies import OF_REFUSALS
+from relay.texts.language import texts_in
 
 DENIED = "554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException"
 
@@ -25,8 +25,8 @@ def to(reply: str, state: str = "failed", upstream: str = "own") -> dict[str, An
 
 @pytest.mark.parametrize("refusal", Refusal)
 def test_every_class_of_refusal_has_a_remedy_in_both_languages(refusal: Refusal) -> None:
-    words = OF_REFUSALS[refusal]
-    assert words.en.format(name="own") != words.nl.format(name="own")
+    english, dutch = (texts_in(language)(key_of(refusal), name="own") for language in ("en", "nl"))
+    assert english != dutch
 
 
 @pytest.mark.parametrize("language", ["en", "nl"])
@@ -41,8 +41,8 @@ def test_each_thing_an_upstream_spoke_of_is_advised_about_once(language: str) ->
         to("550 5.1.1 no such user", upstream=""),
     ]
     found = list(remedies(recipients, config(language)))
-    expected = (Refusal.SENDER, Refusal.TEMPORARY, Refusal.RECIPIENT)
-    assert found == [getattr(OF_REFUSALS[refusal], language).format(name="own") for refusal in expected]
+    expected = ("remedy.sender", "refusal.temporary", "refusal.recipient-refused")
+    assert found == [texts_in(language)(key, name="own") for key in expected]
 
 
 def test_codes_alone_and_upstreams_that_are_gone_are_advised_about_as_well() -> None:

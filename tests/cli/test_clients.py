@@ -13,10 +13,11 @@ from rich.cells import cell_len
 from relay.admin import documents
 from relay.cli.clients import lines
 from relay.cli.table import text
-from relay.mail.quirk import MEANING, Quirk
+from relay.mail.quirk import Quirk
 from relay.observe.clients import ClientSeen
 from tests.admin.house import CLIENT, answering, ask, open_store
 from tests.cli.desk import EVIL, NOW, configuration, run, unescaped
+from tests.kit.sentences import EN
 
 SEEN = (
     replace(
@@ -38,7 +39,7 @@ def test_the_quirks_to_care_about_come_first_with_a_sentence_each() -> None:
     assert "long-line 4, bare-lf 1203, no-date 7" in told[1]
     meanings = told[told.index("") + 2 :]
     assert [line.split()[:2] for line in meanings] == [["long-line", "yes"], ["bare-lf", "no"], ["no-date", "no"]]
-    assert meanings[0].endswith(MEANING[Quirk.LONG_LINE][0])
+    assert meanings[0].endswith(EN["quirk"]["long-line"])
 
 
 @pytest.mark.parametrize("width", [80, 160])

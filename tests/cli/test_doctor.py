@@ -10,7 +10,6 @@ from relay.cli.doctor import of_domain, of_machine, of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, Mark, is_good
 from relay.cli.doctor.names import _parts
 from relay.cli.doctor.of_domain import Dmarc, Spf, Way
-from relay.cli.doctor.prescriptions import PRESCRIPTIONS
 from relay.cli.doctor.see_domain import senders
 from relay.config.load import parse
 from relay.mail.outcome import Deferred, Stage, Trouble
@@ -156,16 +155,6 @@ def test_a_clock_that_nobody_can_judge_is_unknown() -> None:
 def test_only_what_is_bad_is_no_good() -> None:
     for mark in Mark:
         assert is_good([Chapter("x", (Finding(mark, "dns", "y"),))]) is (mark is not Mark.BAD)
-
-
-def test_every_prescription_is_used_and_its_values_are_the_same_in_both_languages() -> None:
-    import re
-    from pathlib import Path
-
-    source = "".join(path.read_text() for path in Path(of_domain.__file__).parent.glob("[!p]*.py"))
-    for name, words in PRESCRIPTIONS.items():
-        assert f'"{name}"' in source, name
-        assert set(re.findall(r"{\w+}", words.en)) == set(re.findall(r"{\w+}", words.nl)), name
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from relay.admin import documents
 from relay.admin.snapshot import CodesNow, ListenerNow, RouteNow, Snapshot, UpstreamNow
 from relay.cli.overview import overview
 from relay.cli.table import text
-from relay.observe.trouble import Answer, Noted, Severity, Trouble
+from relay.observe.situation import Answer, Noted, Severity, Trouble
 from tests.admin.house import SNAPSHOT, FakeHouse, answering, ask, open_store
 from tests.cli.desk import EVIL, NOW, configuration, run, unescaped
 from tests.kit import machine

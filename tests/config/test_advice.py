@@ -114,6 +114,23 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             "config.yaml:4: admin.allow: only this machine itself may scrape",
         ),
         (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nbounces: {{also: a@b.nl}}\n",
+            "config.yaml:4: bounces.also: an alarm about upstream own (its login, its certificate, an outage) has no",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl, username: a, {A}}}\n  b: {{host: a.nl, username: a, {A}}}\n"
+            "alarms: {to: a@b.nl}\n",
+            "config.yaml:5: alarms.to: an alarm about upstream own (its login, its certificate, an outage) has no",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nalarms: {{to: [], upstream: own}}\n",
+            "config.yaml:4: alarms.upstream: no effect, as alarms.to is empty",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nalarms: {{command: [/nothing/there]}}\n",
+            "config.yaml:4: alarms.command: there is no such program here",
+        ),
+        (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners: [{{reply: direct, patience: 101s}}]\n",
             "config.yaml:4: listeners[0].patience: most software gives up before, sends again",
         ),
@@ -123,6 +140,23 @@ def test_what_is_unwise_is_warned_of_with_its_place(text: str, warning: str) -> 
     (told,) = warned(text)
     assert told.startswith(warning)
     assert "geheim" not in told
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "alarms: {to: a@b.nl, command: [cat]}\n",
+        "alarms: {to: a@b.nl, webhook: {url: 'https://hooks.example.nl/geheim'}}\n",
+        "bounces: {also: a@b.nl}\nalarms: {to: []}\n",
+        "",
+    ],
+)
+def test_alarms_that_have_a_way_of_their_own_or_no_reader_are_not_warned_of(more: str) -> None:
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{more}") == []
+
+
+def test_alarms_that_have_another_upstream_are_not_warned_of() -> None:
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n  b: {{host: b.nl}}\nbounces: {{also: a@b.nl}}\n") == []
 
 
 def test_a_load_balancer_with_its_clients_named_is_not_warned_of() -> None:

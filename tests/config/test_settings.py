@@ -16,6 +16,7 @@ from relay.config.load import parse
 from relay.config.reference import parts
 from relay.config.section import Section
 from relay.config.settings import of
+from relay.delivery.alarm_webhook import WebhookTerms
 from relay.delivery.upstream import UpstreamLimits
 from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import ListenerLimits, ListenerSettings
@@ -46,11 +47,12 @@ FOLLOWED: Mapping[type[Section], tuple[type[Any], ...]] = {
     model.SessionCodeMatch: (Match,),
     model.SenderRuleSection: (SenderRule, Rewrite),
     model.SessionCodesSection: (SessionCodes,),
+    model.Webhook: (WebhookTerms,),
     model.Config: (Policy,),
 }
 """The settings that a section becomes."""
 
-READ_AS_THEY_ARE = {model.User, model.Queue, model.Bounces, model.Admin, model.Log}
+READ_AS_THEY_ARE = {model.User, model.Queue, model.Bounces, model.Alarms, model.Admin, model.Log}
 """Sections of which nobody has settings: `wiring`, `compile` and `daemon` read them key by key."""
 
 ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
@@ -115,6 +117,7 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "queue": "a section",
         "bounces": "a section",
         "aliases": "at the listeners",
+        "alarms": "a section",
         "admin": "a section",
         "log": "a section",
     },

@@ -17,9 +17,10 @@ from relay.delivery.alarm import Alarms
 from relay.delivery.alarm_way import Alarm, NotSent, Way
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmNotSent, AlarmRaised, AlarmSent, Event, ExceptionCaught
-from relay.observe.diagnosis import Finding
-from relay.observe.trouble import Severity
+from relay.observe.needs_a_person import Finding
+from relay.observe.situation import Severity
 from relay.queue.sqlite.start import SqliteStore
+from tests.delivery import house
 from tests.delivery.ways import Watch
 from tests.kit.store import usual
 from tests.queue.mail import NOON
@@ -110,7 +111,7 @@ class AlarmHouse:
             findings=self._findings,
             ways=lambda: self.ways,
             store=self.store,
-            hostname=lambda: "relay.example.nl",
+            policy=house.policy,
             language=lambda: self.language,
             observer=self.watch,
             now=lambda: self.now,

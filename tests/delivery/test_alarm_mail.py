@@ -15,7 +15,7 @@ from relay.delivery.alarm_way import Alarm, NotSent
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Failed, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.observe.trouble import Severity
+from relay.observe.situation import Severity
 from relay.policy.alarms import AlarmMail
 from relay.transport.port import Delivery
 from tests.delivery import house

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from relay.delivery.alarm_way import Alarm, NotSent
 from relay.delivery.alarm_webhook import ByWebhook, WebhookTerms, posted
-from relay.observe.trouble import Severity
+from relay.observe.situation import Severity
 from relay.transport import webhook
 from tests.delivery.test_alarm_mail import ALARM
 from tests.kit.certificates import Certificates

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from relay.events import CommandRefused, ConnectionDenied
-from relay.observe.lines import Lines
+from relay.observe.log_lines import Lines
 from relay.observe.wording import Level
 from tests.ingress.house import HouseOf, on_both_loops
 from tests.kit.certificates import Certificates

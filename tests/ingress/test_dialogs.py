@@ -22,7 +22,7 @@ from relay.events import (
 )
 from relay.ingress import secure
 from relay.ingress.settings import ListenerLimits
-from relay.mail.quirk import MEANING, Quirk
+from relay.mail.quirk import HARMFUL, Quirk
 from relay.policy.rate import Rate
 from relay.queue.model import Entry
 from tests.dialogs.script import Dialog, all_of_them
@@ -30,6 +30,7 @@ from tests.ingress.house import LOOPBACK, PATIENCE, Client, House, HouseOf, hard
 from tests.kit import configured
 from tests.kit.certificates import Certificates
 from tests.kit.house import Site
+from tests.kit.sentences import EN
 
 DIALOGS = {dialog.name: dialog for dialog in all_of_them()}
 # What the configuration calls as the door does, so that the whole relay can be asked too.
@@ -255,7 +256,7 @@ async def test_what_a_dialogue_hands_in_reaches_the_upstream_and_nothing_else_do
 
 def test_every_quirk_has_a_dialogue_that_shows_it() -> None:
     shown = {word for dialog in DIALOGS.values() for word in dialog.quirks}
-    assert shown == {str(quirk) for quirk in MEANING}
+    assert shown == {str(quirk) for quirk in Quirk}
 
 
 # The page for network people
@@ -265,7 +266,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "door.md").read_text(encoding="utf-
 
 def test_the_page_about_the_door_has_every_quirk_with_its_meaning() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \| (.+) \| (yes|no) \|$", PAGE, re.MULTILINE)
-    assert rows == [(str(quirk), text, "yes" if care else "no") for quirk, (text, care) in MEANING.items()]
+    assert rows == [(str(quirk), EN["quirk"][quirk], "yes" if quirk in HARMFUL else "no") for quirk in Quirk]
 
 
 def test_the_page_about_the_door_names_replies_that_a_dialogue_shows() -> None:

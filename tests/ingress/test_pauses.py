@@ -9,7 +9,7 @@ import pytest
 
 from relay.events import MessageRefused, SessionEnded
 from relay.ingress import replies
-from relay.observe.lines import details
+from relay.observe.log_lines import details
 from tests.ingress.house import Client, House, HouseOf
 from tests.kit import configured, virtual_time
 

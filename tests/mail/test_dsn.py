@@ -16,10 +16,11 @@ from relay.durable import Directory
 from relay.mail import dsn
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
-from relay.mail.dsn_text import DUTCH, ENGLISH, Action, Fate, duration
+from relay.mail.dsn_text import Action, Fate, duration
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.queue.content import FileContent
+from relay.texts.language import BOTH, texts_in
 from tests.kit.extent import examples
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
@@ -65,6 +66,7 @@ def build(original: dsn.Original, *fates: Fate, reader: str = "jan@klant.example
         author=Address.of("administratie@example.nl"),
         readers=more.pop("readers", [Address.of(reader)]),
         now=NOW,
+        languages=texts_in,
         **more,
     )
 
@@ -419,9 +421,9 @@ def test_a_reader_whose_address_needs_quotes_gets_them() -> None:
 
 def test_durations_are_said_in_their_largest_unit() -> None:
     said = [
-        duration(time, words)
+        duration(time, texts_in(language))
         for time in (timedelta(0), timedelta(minutes=1), timedelta(hours=30))
-        for words in (DUTCH, ENGLISH)
+        for language in BOTH
     ]
     assert said == ["0 seconden", "0 seconds", "1 minuut", "1 minute", "1 dag", "1 day"]
 

@@ -17,6 +17,7 @@ from relay.mail.dsn_text import Action, Fate
 from relay.mail.envelope import Recipient
 from relay.mail.reply import Reply
 from relay.mail.summary_line import Line, of_text, to_text
+from relay.texts.language import texts_in
 
 ACCEPTED = datetime(2026, 11, 23, 21, 0, 0, tzinfo=UTC)
 NOW = ACCEPTED + timedelta(hours=1)
@@ -34,6 +35,7 @@ def built(*lines: Line) -> EmailMessage:
         author=Address.of("administratie@example.nl"),
         reader=Address.of("jan@example.nl"),
         now=NOW,
+        languages=texts_in,
     )
     assert data.isascii()
     assert max(map(len, data.split(b"\r\n"))) <= 998

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from relay import events
 from relay.mail.outcome import Stage, Trouble
 from relay.observe.recent import MOST_NOTED, Recent
-from relay.observe.trouble import Answer, Noted
+from relay.observe.situation import Answer, Noted
 from tests.observe.samples import CLIENT, COMMITTED, DEFERRED, DELIVERED, ENDED, FAILED, LATER, QUEUED, SAMPLES
 
 START = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)

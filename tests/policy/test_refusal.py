@@ -8,11 +8,12 @@ import pytest
 
 from relay.config.preset import table
 from relay.mail.address import Address
-from relay.mail.dsn_text import DUTCH, ENGLISH, Action, Fate, _kind
+from relay.mail.dsn_text import Action, Fate, _kind
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
 from relay.policy.refusal import HTTP, Line, Table, Told
+from tests.kit.sentences import EN, NL
 
 MAIL, RCPT, DATA, DOT, AUTH = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT, Stage.AUTH
 STOREDRV = "STOREDRV.Submission.Exception:"
@@ -171,8 +172,8 @@ def test_the_first_line_that_fits_speaks_and_all_of_a_line_must_fit() -> None:
 @pytest.mark.parametrize("refusal", Refusal)
 def test_every_class_comes_back_to_its_sender_with_advice_in_both_languages(refusal: Refusal) -> None:
     fate = Fate(Recipient(Address.of("piet@example.com")), Action.FAILED, "own", Reply(550, "", "no"), refusal=refusal)
-    for words in (DUTCH, ENGLISH):
-        assert words.advice[_kind(fate)]
+    for tables in (EN, NL):
+        assert tables["bounce"][f"advice-{_kind(fate)}"]
 
 
 @pytest.mark.parametrize(

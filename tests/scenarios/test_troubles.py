@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import BadConfig
 from relay.events import RecipientExpired, RecipientFailed, UpstreamSetAside
-from relay.observe import diagnosis
+from relay.observe import needs_a_person
 from tests.kit.certificates import Certificates
 from tests.kit.house import JAN, PIET, Site, free_port, mail
 from tests.kit.process import Process
@@ -181,7 +181,7 @@ async def test_a_file_that_has_gone_bad_is_said_before_anything_else_and_the_rel
 async def test_session_codes_that_are_stuck_and_then_expired_are_named_first(
     site: Site, language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "CODE_STUCK", timedelta(0))
+    monkeypatch.setattr(needs_a_person, "CODE_STUCK", timedelta(0))
     codes = {
         "enabled": True,
         "via_own_smtp": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.mail.outcome import Delivered, Stage, Trouble
-from relay.observe.reading import connection_remedy
+from relay.observe.provider_texts import connection_remedy
 from relay.transport.replies import reply_of
 from tests.kit.upstream import ScriptedUpstream
 from tests.transport.conftest import Run

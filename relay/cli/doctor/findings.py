@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.cli.doctor.prescriptions import PRESCRIPTIONS
-from relay.observe.sentences import Words
+from relay.texts.language import Sentence
 
 
 class Mark(StrEnum):
@@ -26,7 +25,7 @@ class Finding:
     mark: Mark
     part: str
     text: str
-    remedy: Words | None = None
+    remedy: Sentence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +50,9 @@ def untried(part: str, text: str) -> Finding:
 
 
 def bad(part: str, text: str, remedy: str, **values: str) -> Finding:
-    """`remedy` is the name of one in `prescriptions`; `values` stand in its braces."""
-    return Finding(Mark.BAD, part, text, prescribed(remedy, **values))
+    """`remedy` is the name of one in the table `doctor`; `values` stand in its braces."""
+    return Finding(Mark.BAD, part, text, Sentence(f"doctor.{remedy}", values))
 
 
 def warning(part: str, text: str, remedy: str, **values: str) -> Finding:
-    return Finding(Mark.WARNING, part, text, prescribed(remedy, **values))
-
-
-def prescribed(remedy: str, **values: str) -> Words:
-    return filled(PRESCRIPTIONS[remedy], **values)
-
-
-def filled(words: Words, **values: str) -> Words:
-    """`words` with values in their braces."""
-    return Words(words.en.format_map(values), words.nl.format_map(values))
+    return Finding(Mark.WARNING, part, text, Sentence(f"doctor.{remedy}", values))

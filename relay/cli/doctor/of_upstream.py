@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from relay.cli.doctor.findings import Finding, Mark, filled, good, untried, warning
+from relay.cli.doctor.findings import Finding, Mark, good, untried, warning
 from relay.cli.human import octets
 from relay.config.preset import preset
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
-from relay.observe.diagnosis import CERTIFICATE_ENDS, CREDENTIAL_STEPS, DAY
-from relay.observe.reading import connection_remedy, sender_remedy
-from relay.observe.remedies import REMEDIES
-from relay.observe.trouble import Answer
+from relay.observe.needs_a_person import CERTIFICATE_ENDS, CREDENTIAL_STEPS, DAY
+from relay.observe.provider_texts import connection_remedy, sender_remedy
+from relay.observe.situation import Answer
+from relay.texts.language import Sentence
 from relay.transport.offers import Offers
 from relay.transport.smtp import Heard, SmtpSettings
 from relay.transport.tls import end_of, names_of
@@ -47,7 +47,7 @@ def of_stop(name: str, outcome: Deferred, part: str = "") -> Finding:
     code, status = (reply.code, reply.status) if reply is not None else (0, "")
     remedy = connection_remedy(outcome.stage, outcome.trouble, code, status, outcome.text)
     told = str(reply) if reply is not None else outcome.text
-    return Finding(Mark.BAD, part or str(outcome.stage), told, filled(REMEDIES[remedy], name=name))
+    return Finding(Mark.BAD, part or str(outcome.stage), told, Sentence(f"remedy.{remedy}", {"name": name}))
 
 
 def of_addresses(name: str, seen: Sequence[tuple[str, Heard | Deferred]]) -> Iterator[Finding]:
@@ -133,13 +133,13 @@ def of_sender(name: str, address: str, said: Reply) -> Finding:
     if said.code < 500:
         return warning("sender", told, "sender-later")
     remedy = sender_remedy(said.code, said.status, said.text)
-    return Finding(Mark.BAD, "sender", told, filled(REMEDIES[remedy], name=name))
+    return Finding(Mark.BAD, "sender", told, Sentence(f"remedy.{remedy}", {"name": name}))
 
 
 def of_end(name: str, what: str, end: datetime, now: datetime) -> Finding:
     """The end of a client secret or of a client certificate."""
     part, remedy = ("secret", "secret-end") if what == "secret" else ("cert", "login-certificate-end")
-    words = filled(REMEDIES[remedy], name=name)
+    words = Sentence(f"remedy.{remedy}", {"name": name})
     kind = "the client secret" if what == "secret" else "the client certificate"
     if end <= now:
         return Finding(Mark.BAD, part, f"{kind} has expired on {end:%Y-%m-%d}", words)

@@ -14,7 +14,7 @@ from relay.config.model import Config
 from relay.errors import RelayError
 from relay.events import Event, UpstreamConnected
 from relay.mail.outcome import Deferred
-from relay.observe.trouble import Answer
+from relay.observe.situation import Answer
 from relay.transport.smtp import SmtpTransport
 from relay.transport.transaction import SmtpConnection
 

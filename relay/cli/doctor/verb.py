@@ -14,12 +14,14 @@ from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG, sentence
 from relay.errors import RelayError
+from relay.texts.language import texts_in
 
 if TYPE_CHECKING:
     from relay.cli.doctor.findings import Chapter
     from relay.cli.table import Line
     from relay.config.model import Config
-    from relay.observe.trouble import Answer
+    from relay.observe.situation import Answer
+    from relay.texts.language import Texts
 
 _MARKS = {"good": ("✓", ""), "bad": ("✗", "bold red"), "warning": ("!", "yellow"), "untried": ("–", "dim")}
 _PART = 9  # the width of a part
@@ -49,9 +51,9 @@ def doctor(
     except RelayError as error:
         refuse(sentence(error))
     if as_json:
-        show_document(_document(chapters, loaded.language))
+        show_document(_document(chapters, texts_in(loaded.language)))
     else:
-        show(_lines(chapters, loaded.language, width()))
+        show(_lines(chapters, texts_in(loaded.language), width()))
     raise typer.Exit(0 if is_good(chapters) else 1)
 
 
@@ -90,7 +92,7 @@ def _running(config: Config) -> tuple[dict[str, Any] | None, str]:
 def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
     """What the running relay was told at AUTH, where it has set the upstream aside for that."""
     from relay.cli.human import of_json
-    from relay.observe.trouble import Answer
+    from relay.observe.situation import Answer
 
     for one in snapshot["upstreams"] if snapshot is not None else ():
         answer = one["answer"]
@@ -102,10 +104,10 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
 # What is shown
 
 
-def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Iterator[Line]:
+def _lines(chapters: Iterable[Chapter], texts: Texts, width: int | None) -> Iterator[Line]:
     from relay.cli.layout import labelled
     from relay.cli.table import line
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     for number, chapter in enumerate(chapters):
         if number:
@@ -116,13 +118,13 @@ def _lines(chapters: Iterable[Chapter], language: str, width: int | None) -> Ite
             before = f"{mark} {finding.part:{_PART}}"
             yield from labelled(before, harmless(finding.text), width, label=style, style=style)
             if finding.remedy is not None:
-                words = harmless(getattr(finding.remedy, language))
+                words = harmless(finding.remedy.told(texts))
                 yield from labelled(f"  {'':{_PART}}-> ", words, width, label="cyan", style="cyan")
 
 
-def _document(chapters: Iterable[Chapter], language: str) -> dict[str, Any]:
+def _document(chapters: Iterable[Chapter], texts: Texts) -> dict[str, Any]:
     from relay.cli.doctor.findings import is_good
-    from relay.observe.lines import harmless
+    from relay.observe.log_lines import harmless
 
     told = [*chapters]
     return {
@@ -136,7 +138,7 @@ def _document(chapters: Iterable[Chapter], language: str) -> dict[str, Any]:
                         "mark": finding.mark.value,
                         "part": finding.part,
                         "text": harmless(finding.text),
-                        "remedy": harmless(getattr(finding.remedy, language)) if finding.remedy is not None else "",
+                        "remedy": harmless(finding.remedy.told(texts)) if finding.remedy is not None else "",
                     }
                     for finding in chapter.findings
                 ],

@@ -1,4 +1,4 @@
-"""Reading what an upstream said: which of the `remedies` fits.
+"""Reading what an upstream said: which sentence of the table `remedy` fits.
 
 The texts of providers are those of their own documentation (as far as it has them), the others are ours; where
 none is known, stage and code tell enough.

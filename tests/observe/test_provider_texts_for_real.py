@@ -16,10 +16,10 @@ import pytest
 
 from relay.errors import RelayError
 from relay.mail.outcome import Deferred
-from relay.observe.reading import connection_remedy
-from relay.observe.remedies import REMEDIES
+from relay.observe.provider_texts import connection_remedy
 from tests.kit.certificates import Certificates
 from tests.kit.house import free_port
+from tests.kit.sentences import EN
 from tests.kit.upstream import ScriptedUpstream
 from tests.transport.parts import PATIENT, SOON, connected, refused, request, transport_to
 
@@ -77,7 +77,7 @@ async def test_an_old_server_and_what_takes_it(
         outcome = await transport_to(ScriptedUpstream(tls="starttls"), port=port, **way).connect()
     assert isinstance(outcome, Deferred)
     assert remedy(outcome) == expected, outcome.text
-    assert "tls_profile: legacy" in REMEDIES[expected].en
+    assert "tls_profile: legacy" in EN["remedy"][expected]
     async with ScriptedUpstream(tls="starttls", certificate=certificates.rsa) as there:
         there._context = context
         connection = await connected(there, **way, tls_profile="legacy")

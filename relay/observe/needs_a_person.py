@@ -38,15 +38,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside, UpstreamThrottled
-from relay.mail.dsn_text import DUTCH, ENGLISH, duration
+from relay.mail.dsn_text import duration
 from relay.mail.outcome import BEFORE_A_TRANSACTION, Refusal, Stage
 from relay.mail.outcome import Trouble as Failure
 from relay.mail.reply import sanitise
-from relay.observe.reading import certificate_remedy, connection_remedy, sender_remedy
-from relay.observe.remedies import REMEDIES
-from relay.observe.sentences import SENTENCES, TITLES
-from relay.observe.trouble import Severity, Situation, Trouble
+from relay.observe.provider_texts import certificate_remedy, connection_remedy, sender_remedy
+from relay.observe.situation import Severity, Situation, Trouble
 from relay.policy.decide import SESSION_CODES
+from relay.texts.language import Texts
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LESS_IS_LONG, LESS_IS_OVER = timedelta(minutes=10), timedelta(minutes=5)
@@ -55,6 +54,7 @@ CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=1
 CERTIFICATE_URGENT = timedelta(days=7)
 CREDENTIAL_STEPS = (1, 7, 30)  # days
 TOKEN_LATE = timedelta(minutes=10)  # most that fails once works the next time
+_STORE_REMEDIES = ("full", "busy", "corrupt", "moved")
 _MIB = 2**20
 _SAID = 300  # characters of what an upstream or a configuration check said
 
@@ -80,20 +80,18 @@ class Finding:
     way: str = ""
     passes: bool = False
 
-    def told(self, language: str) -> Trouble:
-        """It in words of `language`, en or nl."""
-        values = self._shown(language)
-        text = getattr(SENTENCES[self.kind], language).format_map(values)
-        remedy = getattr(REMEDIES[self.remedy], language).format_map(values)
+    def told(self, texts: Texts) -> Trouble:
+        """It as a sentence, and what to do."""
+        values = self._shown(texts)
+        text, remedy = texts(f"trouble.{self.kind}", **values), texts(f"remedy.{self.remedy}", **values)
         return Trouble(self.cause, self.severity, self.since, text, remedy, self.passes)
 
-    def title(self, language: str) -> str:
+    def title(self, texts: Texts) -> str:
         """It in a few words."""
-        title: str = getattr(TITLES[self.kind], language).format_map(self._shown(language))
-        return title
+        return texts(f"title.{self.kind}", **self._shown(texts))
 
-    def _shown(self, language: str) -> dict[str, str]:
-        return {name: _in_words(value, language) for name, value in self.values.items()}
+    def _shown(self, texts: Texts) -> dict[str, str]:
+        return {name: _in_words(value, texts) for name, value in self.values.items()}
 
 
 @dataclass(slots=True)
@@ -220,7 +218,7 @@ def _others_are_up(name: str, situation: Situation) -> bool:
 def _store(known: Known) -> Iterator[Finding]:
     if known.store is not None:
         since, reason, text = known.store
-        remedy = f"store-{reason}" if f"store-{reason}" in REMEDIES else "store"
+        remedy = f"store-{reason}" if reason in _STORE_REMEDIES else "store"
         kind, said = "store-failed", text or reason
         if reason == "moved":
             kind, said = "store-moved", text.partition(": ")[0]  # what is to be done says the remedy
@@ -364,10 +362,10 @@ def _said(text: str) -> str:
     return sanitise(text, _SAID).rstrip(" .") or "?"
 
 
-def _in_words(value: _Value, language: str) -> str:
+def _in_words(value: _Value, texts: Texts) -> str:
     match value:
         case timedelta():
-            return duration(value, DUTCH if language == "nl" else ENGLISH)
+            return duration(value, texts)
         case datetime():
             return f"{value:%Y-%m-%d}"
         case _:

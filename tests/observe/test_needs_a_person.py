@@ -14,7 +14,7 @@ from relay.mail.outcome import Stage
 from relay.mail.outcome import Trouble as Failure
 from relay.mail.reply import Reply
 from relay.observe.recent import Recent
-from relay.observe.trouble import Severity, Situation, Trouble
+from relay.observe.situation import Severity, Situation, Trouble
 from tests.observe.samples import DELIVERED, FAILED
 
 START = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import string
-
 import pytest
 
 from relay.mail.outcome import Stage, Trouble
-from relay.observe.reading import certificate_remedy, connection_remedy, sender_remedy
-from relay.observe.remedies import REMEDIES
-from relay.observe.sentences import SENTENCES, TITLES
+from relay.observe.provider_texts import certificate_remedy, connection_remedy, sender_remedy
+from tests.kit.sentences import EN, NL, braces
 
 UNSUCCESSFUL = "Authentication unsuccessful"
 
@@ -165,7 +162,7 @@ def test_the_remedy_fits_the_stage_and_the_reply(
     stage: Stage, trouble: Trouble, reply: tuple[int, str, str], remedy: str
 ) -> None:
     assert connection_remedy(stage, trouble, *reply) == remedy
-    assert remedy in REMEDIES
+    assert remedy in EN["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +183,7 @@ def test_the_remedy_fits_the_stage_and_the_reply(
 )
 def test_the_remedy_for_a_refused_sender_fits_the_reply(reply: tuple[int, str, str], remedy: str) -> None:
     assert sender_remedy(*reply) == remedy
-    assert remedy in REMEDIES
+    assert remedy in EN["remedy"]
 
 
 def test_trouble_with_tls_that_is_not_the_certificate_is_not_blamed_on_it() -> None:
@@ -194,18 +191,16 @@ def test_trouble_with_tls_that_is_not_the_certificate_is_not_blamed_on_it() -> N
     assert certificate_remedy("the TLS files of own cannot be used: tls_certificate: No such file") == ""
 
 
-@pytest.mark.parametrize("table", [REMEDIES, SENTENCES, TITLES], ids=["remedies", "sentences", "titles"])
-def test_both_languages_say_something_of_their_own_with_the_same_values(table: dict[str, tuple[str, str]]) -> None:
-    for key, (english, dutch) in table.items():
-        assert english != dutch, key
-        assert _values(english) == _values(dutch), key
+@pytest.mark.parametrize("table", ["remedy", "trouble", "title"])
+def test_both_languages_say_something_of_their_own_with_the_same_values(table: str) -> None:
+    for key, english in EN[table].items():
+        assert english != NL[table][key], key
+        assert braces(english) == braces(NL[table][key]), key
 
 
 def test_every_kind_of_trouble_has_a_title_and_a_sentence() -> None:
-    assert TITLES.keys() == SENTENCES.keys()
-    for kind, words in SENTENCES.items():
-        assert all(text.endswith(".") and text[0].isupper() for text in words), kind
-
-
-def _values(template: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+    assert EN["title"].keys() == EN["trouble"].keys()
+    for kind in EN["trouble"]:
+        assert all(text.endswith(".") and text[0].isupper() for text in (EN["trouble"][kind], NL["trouble"][kind])), (
+            kind
+        )

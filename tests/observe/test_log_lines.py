@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import events
-from relay.observe.lines import LONGEST, Lines
+from relay.observe.log_lines import LONGEST, Lines
 from relay.observe.wording import FIELDS, WORDINGS, Level
 from tests.observe.samples import DEFERRED, DELIVERED, FAILED, QUEUED, SAMPLES
 
