@@ -28,7 +28,7 @@ from relay.delivery.long_lines import LongLines
 from relay.delivery.recipients import MostRecipients
 from relay.delivery.upstream import Upstream, UpstreamLimits
 from relay.delivery.worker import House
-from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
+from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse, StoreUnavailable
 from relay.events import Observer
 from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import ListenerLimits, ListenerSettings
@@ -56,7 +56,7 @@ def now() -> datetime:
 
 
 async def open_store(config: model.Config, observer: Observer) -> QueueStore:
-    """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable.
+    """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable, which names the key.
 
     A command that looks into the queue while no relay runs holds it for a moment, and that is waited for.
     """
@@ -71,6 +71,8 @@ async def open_store(config: model.Config, observer: Observer) -> QueueStore:
             if tries == LOCK_TRIES:
                 raise
             await asyncio.sleep(0.1)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(error.reason, f"queue.store: {error}") from None
 
 
 def token_source(name: str, config: model.Config, *, observer: Observer, state_key: str | None = None) -> TokenSource:
