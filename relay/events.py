@@ -79,6 +79,15 @@ class ClientDescribed(Event):
 
 
 @frozen
+class ClientLeft(Event):
+    """A client said EHLO, handed in nothing and left, for the first time; `text`: what it may have missed."""
+
+    listener: str
+    client: str
+    text: str
+
+
+@frozen
 class QuirksTolerated(Event):
     """A command, a message or the end of a session deviated from the standards, and was taken all the same."""
 

@@ -44,6 +44,7 @@ class Transaction:
         "_ret",
         "_reverse_path",
         "_smtputf8",
+        "begun",
         "open",
         "quirks",
         "recipients",
@@ -66,6 +67,7 @@ class Transaction:
         self._auth = auth
         self.recipients: list[Recipient] = []
         self.quirks = set[Quirk]()
+        self.begun = False  # once at least
         self.reset()
 
     def reset(self) -> None:
@@ -107,7 +109,7 @@ class Transaction:
         if quirks:
             self.quirks |= quirks
         self._reverse_path = address
-        self.open = True
+        self.open = self.begun = True
         return replies.SENDER_OK
 
     def _take_parameters(

@@ -207,6 +207,7 @@ _line(
     "listener client",
     text=lambda e: _joined((f"helo {e.helo}" if e.helo else "", e.software)),
 )
+_line(events.ClientLeft, "client_left", Level.INFO, "listener client text")
 _line(events.QuirksTolerated, "tolerated", Level.DEBUG, "listener client", text=lambda e: ",".join(e.quirks))
 _line(
     events.MessageQueued,

@@ -66,6 +66,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.SessionEnded("legacy", CLIENT, "quit", 3),
     events.AuthenticationJudged("legacy", CLIENT, "imuis", "PLAIN", "bad"),
     events.ClientDescribed("legacy", CLIENT, "werkplek-7", "iMUIS 12"),
+    events.ClientLeft("legacy", CLIENT, "it greeted and left without handing in mail"),
     events.QuirksTolerated("legacy", CLIENT, (Quirk.BARE_LF, Quirk.NO_DATE)),
     QUEUED,
     events.MessageRefused(

@@ -41,6 +41,6 @@ async def test_a_queue_that_cannot_be_made_is_one_sentence_that_names_the_key(si
     site.queue_path = site.folder / "state" / "relay" / "queue.db"
     async with site.upstream() as own:
         site.configure(upstreams={"own": site.way_to(own)})
-        with pytest.raises(StoreUnavailable, match="^queue.store: .*: Not a directory$"):
+        with pytest.raises(StoreUnavailable, match=r"^queue\.store: .*: Not a directory$"):
             async with site.house():
                 raise AssertionError
