@@ -52,9 +52,9 @@ class Pages:
             admin.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._control = await control.start(admin.socket, house)
         except OSError as error:
-            where = error.filename or admin.socket
+            named = error.filename or admin.socket
             self._warn(
-                f"admin.socket: {where}: {error.strerror}; mail goes on, but the commands do not reach the relay: name "
+                f"admin.socket: {named}: {error.strerror}; mail goes on, but the commands do not reach the relay: name "
                 "a path in a folder of its own user"
             )
         self.opened.set()

@@ -163,7 +163,9 @@ class Transaction:
         if quirks:
             self.quirks |= quirks
         self.recipients.append(recipient)
-        self._hold(_RECIPIENT + 2 * len(argument))
+        octets = _RECIPIENT + 2 * len(argument)
+        self._held += octets
+        self._memory.envelopes += octets
         return replies.RECIPIENT_OK
 
     def _lead_to(self, instead: Sequence[Recipient], quirks: frozenset[Quirk], most: int) -> bytes:
@@ -175,12 +177,10 @@ class Transaction:
         self.quirks |= quirks
         self.recipients += new
         self._smtputf8 |= not all(recipient.address.is_ascii for recipient in new)
-        self._hold(sum(_RECIPIENT + 2 * len(str(recipient.address)) for recipient in new))
-        return replies.RECIPIENT_OK
-
-    def _hold(self, octets: int) -> None:
+        octets = sum(_RECIPIENT + 2 * len(str(recipient.address)) for recipient in new)
         self._held += octets
         self._memory.envelopes += octets
+        return replies.RECIPIENT_OK
 
     def _beyond_ascii(self) -> None:
         """An address that only SMTPUTF8 can carry, whether it was asked for or not."""
