@@ -15,6 +15,7 @@ import yaml
 
 from relay.config.problems import Path, Source, key
 from relay.errors import ConfigError
+from relay.values import frozen
 
 _DEEPEST = 24
 _MOST_NODES = 20_000
@@ -24,7 +25,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,17}\.[0-9]{1,17}")
 _ODDITIES = {"int": "a number", "float": "a number", "timestamp": "a date"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Oddity:
     """A scalar that YAML 1.1 turns into something else than what stands there: 0123, 1:30, 2024-01-01."""
 
@@ -43,7 +44,7 @@ class _Node:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     """The file: values (lists as tuples), the line of each key, and scalars as they stand there.
 
