@@ -56,7 +56,7 @@ def status(
 
         show(overview(document["status"], width()))
     troubles = document["status"]["troubles"]
-    raise typer.Exit(1 if bad is not None or not all(trouble["passes"] for trouble in troubles) else 0)
+    raise typer.Exit(1 if bad is not None or not all(trouble.get("passes") for trouble in troubles) else 0)
 
 
 def _load(file: Path) -> tuple[Config | None, BadConfig | None]:

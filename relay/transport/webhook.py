@@ -24,6 +24,8 @@ _SHOWN = 200  # octets of an answer that refuses
 
 async def post(url: str, document: object, *, ca: str | None) -> None:
     """`document` is what JSON has. Raises RelayError, with one sentence, when the service did not take it."""
+    if not url.startswith("https://"):  # one that was kept elsewhere than in the configuration
+        raise RelayError("its address is no https URL")
     try:
         async with asyncio.timeout(PATIENCE):
             context = await _context(ca)

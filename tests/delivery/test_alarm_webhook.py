@@ -204,3 +204,5 @@ async def test_an_address_that_cannot_be_read_is_said() -> None:
 
     way = ByWebhook(WebhookTerms(Secret("env", "NOBODY_SET_THIS").reveal, "json", None))
     assert await why(way) == "environment variable NOBODY_SET_THIS is not set"
+    way = ByWebhook(WebhookTerms(lambda: "http://hooks.example.nl/geheim", "json", None))
+    assert await why(way) == "its address is no https URL"

@@ -320,6 +320,8 @@ async def test_every_way_of_alarms_can_be_tried(site: Site) -> None:
             site.write()
             assert (await relay(site, "reload")).code == 0
             bad = await relay(site, "test", "--alarm")
+            assert (await relay(site, "test")).code == 2
+        assert (await relay(site, "test", "--alarm")).code == 3
     assert (good.code, good.lines) == (
         0,
         [
