@@ -22,7 +22,7 @@ from relay.config.upstreams import CaptureUpstream, HttpsUpstream, SmtpUpstream
 from relay.delivery.account import Accounts, Terms
 from relay.delivery.alarm_command import ByCommand
 from relay.delivery.alarm_mail import ByMail
-from relay.delivery.alarm_way import Way
+from relay.delivery.alarm_way import AlarmWay
 from relay.delivery.alarm_webhook import ByWebhook, WebhookTerms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.recipients import MostRecipients
@@ -127,10 +127,10 @@ def hurried(way: SmtpTransport, patience: float, *, login: bool) -> SmtpTranspor
     return SmtpTransport(replace(settings, auth="none", username=None, password=None), observer=way.observer)
 
 
-def alarm_ways(config: model.Config, house: House) -> Sequence[Way]:
+def alarm_ways(config: model.Config, house: House) -> Sequence[AlarmWay]:
     """Those by which alarms leave: all that the configuration gives."""
     alarms, mail = config.alarms, compile.alarm_mail(config)
-    ways: list[Way] = []
+    ways: list[AlarmWay] = []
     if mail is not None:
         ways.append(ByMail(mail, house))
     if alarms.command:

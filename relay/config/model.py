@@ -361,7 +361,7 @@ class Webhook(Section):
         return of_tls(self.tls_ca, None, None)
 
 
-class Alarms(Section):
+class AlarmsSection(Section):
     """Who is informed when something needs a person; all ways that are given are used."""
 
     to: MailAddresses | None = setting(
@@ -417,7 +417,7 @@ class Config(Section):
     session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
-    alarms: Alarms = setting(Alarms, description="Who is informed when something needs a person.")
+    alarms: AlarmsSection = setting(AlarmsSection, description="Who is informed when something needs a person.")
     aliases: dict[AliasName, Annotated[MailAddresses, Field(min_length=1)]] = setting(
         {},
         description="Recipients without a domain, or at the hostname, and who gets their mail instead: an address or "

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from traceback import format_exception
 
 from relay.admin.snapshot import WayTried
-from relay.delivery.alarm_way import Alarm, NotSent, Way
+from relay.delivery.alarm_way import Alarm, AlarmWay, NotSent
 from relay.delivery.rounds import rounds
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmNotSent, AlarmRaised, AlarmSent, ExceptionCaught, Observer
@@ -73,7 +73,7 @@ class Alarms:
         self,
         *,
         findings: Callable[[], Awaitable[Sequence[Finding]]],
-        ways: Callable[[], Sequence[Way]],
+        ways: Callable[[], Sequence[AlarmWay]],
         store: QueueStore,
         policy: Callable[[], Policy],
         language: Callable[[], str],
@@ -142,7 +142,7 @@ class Alarms:
 
     # One way
 
-    async def _send_all(self, findings: Sequence[Finding], way: Way) -> None:
+    async def _send_all(self, findings: Sequence[Finding], way: AlarmWay) -> None:
         """Send what is due by `way`, one after the other."""
         for finding in findings:
             if not await self._is_due(finding, way.name):
@@ -179,7 +179,7 @@ class Alarms:
         in_steps = kind in _IN_STEPS and finding.severity is Severity.WARNING
         return abs(now - last) >= (_ONCE if in_steps else PAUSES[finding.severity])
 
-    async def _attempt(self, alarm: Alarm, way: Way, before: _Failing | None = None) -> tuple[str, bool]:
+    async def _attempt(self, alarm: Alarm, way: AlarmWay, before: _Failing | None = None) -> tuple[str, bool]:
         """Send it: who got it, or why nobody did, and whether that failed. The same failure is told once."""
         try:
             text = await way.send(alarm)

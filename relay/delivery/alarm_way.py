@@ -33,7 +33,7 @@ class NotSent(Exception):
     """Nobody got the alarm by this way; the text is one sentence without its full stop."""
 
 
-class Way(Protocol):
+class AlarmWay(Protocol):
     """One way: "mail", "command" or "webhook"."""
 
     @property
@@ -43,6 +43,6 @@ class Way(Protocol):
         """Who or what got it, for the log. Raises NotSent."""
         ...
 
-    def parts(self) -> Sequence[Way]:
+    def parts(self) -> Sequence[AlarmWay]:
         """What it is made of, where an alarm takes the first that works: all of them are to be tried in a test."""
         ...

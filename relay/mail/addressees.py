@@ -32,7 +32,7 @@ class BadAddressees(ValueError):
 
 
 @frozen
-class Names:
+class LocalNames:
     """What a name without a domain is: it is at `domain`; where `known` is given, only one of those (in lower case)."""
 
     domain: str
@@ -42,7 +42,7 @@ class Names:
         return self.known is None or name.lower() in self.known
 
 
-def recipients(header: Header, names: Names | None = None) -> tuple[Address, ...]:
+def recipients(header: Header, names: LocalNames | None = None) -> tuple[Address, ...]:
     """Whom the header names, each once, in order; without `names`, a name without a domain is no address.
 
     Raises BadAddressees; that nobody is named is no error here.
@@ -63,7 +63,7 @@ def recipients(header: Header, names: Names | None = None) -> tuple[Address, ...
     return tuple(found)
 
 
-def reverse_path(header: Header, names: Names | None = None) -> Address | None:
+def reverse_path(header: Header, names: LocalNames | None = None) -> Address | None:
     """Who hears if it cannot be delivered; None (the null reverse-path) where `Return-Path: <>` or nobody is named."""
     for name in (*_WHO_RESENT, *_WHO_SENT) if _is_resent(header) else _WHO_SENT:
         field = header.first(name)
@@ -77,7 +77,7 @@ def reverse_path(header: Header, names: Names | None = None) -> Address | None:
     return None
 
 
-def usable(mailbox: author.Author, names: Names | None = None) -> Address | None:
+def usable(mailbox: author.Author, names: LocalNames | None = None) -> Address | None:
     """The address of a mailbox as MAIL and RCPT would take it, or None."""
     written, name = mailbox.address, mailbox.name
     if (
@@ -97,7 +97,7 @@ def usable(mailbox: author.Author, names: Names | None = None) -> Address | None
     return address if address is not None and address.domain else None
 
 
-def one(written: bytes, names: Names | None = None) -> Address | None:
+def one(written: bytes, names: LocalNames | None = None) -> Address | None:
     """The usable address of what names one mailbox; None where it names none or several."""
     mailboxes = author.parse(written, local=names is not None)
     return usable(mailboxes[0], names) if len(mailboxes) == 1 else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from relay.mail import addressees
 from relay.mail.address import Address
-from relay.mail.addressees import BadAddressees, Names
+from relay.mail.addressees import BadAddressees, LocalNames
 from relay.mail.aliases import Aliases
 from relay.mail.content import LONGEST_CR_RUN, normalise
 from relay.mail.envelope import Envelope
@@ -76,7 +76,7 @@ class Parcel:
 
         A name without a domain that is one of `aliases` is at the hostname.
         """
-        names = Names(aliases.hostname, aliases.targets) if aliases is not None else None
+        names = LocalNames(aliases.hostname, aliases.targets) if aliases is not None else None
         return tuple(dict.fromkeys([_one(written, names) for written in self._values(b"x-receiver")])) or (
             addressees.recipients(self.header, names)
         )
@@ -100,7 +100,7 @@ class Parcel:
         return [value(field) for field in self.header.all(name)]
 
 
-def _one(written: bytes, names: Names | None = None) -> Address:
+def _one(written: bytes, names: LocalNames | None = None) -> Address:
     address = addressees.one(written, names)
     if address is None:
         raise BadAddressees("X-Sender or X-Receiver: not one address")

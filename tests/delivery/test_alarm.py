@@ -14,7 +14,7 @@ import pytest_asyncio
 from relay.admin.snapshot import WayTried
 from relay.delivery import alarm
 from relay.delivery.alarm import Alarms
-from relay.delivery.alarm_way import Alarm, NotSent, Way
+from relay.delivery.alarm_way import Alarm, AlarmWay, NotSent
 from relay.errors import StoreUnavailable
 from relay.events import AlarmCleared, AlarmNotSent, AlarmRaised, AlarmSent, Event, ExceptionCaught
 from relay.observe.needs_a_person import Finding
@@ -89,7 +89,7 @@ class Through:
         self.got.append(alarm)
         return "somebody"
 
-    def parts(self) -> Sequence[Way]:
+    def parts(self) -> Sequence[AlarmWay]:
         return (self,)
 
 
