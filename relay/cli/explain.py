@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli.language import sentence
 from relay.cli.layout import labelled
 from relay.cli.options import ConfigOption, JsonOption, Usage, address
 from relay.cli.screen import console, styled
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Line, line
 from relay.durable import read_regular
 from relay.errors import RelayError

@@ -14,10 +14,10 @@ import typer
 from relay.admin.client import NoRunningRelay
 from relay.admin.desk import at_socket
 from relay.cli.desk import load_as_service
-from relay.cli.language import say
+from relay.cli.language import say, sentence
 from relay.cli.options import ConfigOption, Usage, address
 from relay.cli.screen import console, refuse
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 
 if TYPE_CHECKING:

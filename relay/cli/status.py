@@ -13,10 +13,10 @@ import typer
 from relay.admin.client import NoRunningRelay
 from relay.admin.desk import at_socket
 from relay.cli.desk import look
-from relay.cli.language import choose, say
+from relay.cli.language import choose_of, said, say, sentence, told
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, refuse, show, show_document, styled, width
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import BadConfig, RelayError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def status(
     try:
         document = at_socket(socket).get("/v1/status")
     except NoRunningRelay as error:
-        _tell_of_none(str(error), config, loaded, bad or _refused(loaded), as_json)
+        _tell_of_none(error, config, loaded, bad or _refused(loaded), as_json)
         raise typer.Exit(3) from None
     except RelayError as error:
         refuse(sentence(error))
@@ -62,10 +62,9 @@ def status(
 def _load(file: Path) -> tuple[Config | None, BadConfig | None]:
     from relay.config.load import load
 
+    choose_of(file)
     try:
-        loaded = load(file)
-        choose(loaded.language)
-        return loaded, None
+        return load(file), None
     except BadConfig as error:
         return None, error
 
@@ -87,20 +86,20 @@ def _usual_socket() -> Path:
 
 def _badness(bad: BadConfig) -> str:
     first, more = bad.problems[0], len(bad.problems) - 1
-    return say("status.bad-more" if more else "status.bad", problem=first, count=more)
+    return say("status.bad-more" if more else "status.bad", problem=told(first), count=more)
 
 
 # No relay runs
 
 
-def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig | None, as_json: bool) -> None:
+def _tell_of_none(error: RelayError, file: Path, config: Config | None, bad: BadConfig | None, as_json: bool) -> None:
     waiting, unknown = _waiting(config)
     if as_json:
         show_document(
             {
                 "version": 1,
                 "status": None,
-                "error": error,
+                "error": str(error),
                 "configuration": {"file": str(file), "problems": [str(each) for each in bad.problems] if bad else []},
                 "queue": waiting,
                 "queue_error": unknown,
@@ -110,13 +109,13 @@ def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig 
     from relay.cli.table import line
     from relay.observe.log_lines import harmless
 
-    told = [line(harmless(error), "bold red")]
+    shown = [line(harmless(said(error)), "bold red")]
     if bad is not None:
-        told.append(line(harmless(_badness(bad)), "red"))
+        shown.append(line(harmless(_badness(bad)), "red"))
     else:
-        told.append(line(say("status.good", file=harmless(str(file)))))
-    told.append(line(harmless(_queue(waiting, unknown))))
-    show(told)
+        shown.append(line(say("status.good", file=harmless(str(file)))))
+    shown.append(line(harmless(_queue(waiting, unknown))))
+    show(shown)
 
 
 def _queue(waiting: dict[str, Any] | None, unknown: str | None) -> str:
@@ -126,11 +125,11 @@ def _queue(waiting: dict[str, Any] | None, unknown: str | None) -> str:
         return say("status.queue-unknown", why=unknown)
     if not waiting["waiting"] and not waiting["held"]:
         return say("status.queue-empty")
-    told = say("status.queue-one" if waiting["waiting"] == 1 else "status.queue", count=waiting["waiting"])
+    words = say("status.queue-one" if waiting["waiting"] == 1 else "status.queue", count=waiting["waiting"])
     if waiting["oldest"]:
         oldest = age((datetime.now(UTC) - of_json(waiting["oldest"])).total_seconds())
-        told = say("status.queue-oldest", queue=told, age=oldest)
-    return say("status.queue-held", queue=told, held=waiting["held"])
+        words = say("status.queue-oldest", queue=words, age=oldest)
+    return say("status.queue-held", queue=words, held=waiting["held"])
 
 
 def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -142,7 +141,7 @@ def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
     try:
         view = asyncio.run(look(config))
     except RelayError as error:
-        return None, str(error)
+        return None, said(error)
     if view is None:
         return None, say("status.queue-none", store=config.queue.store)
     oldest = min(view.oldest.values()).isoformat() if view.oldest else None
@@ -174,4 +173,4 @@ def _now(socket: Path) -> Iterator[Line]:
     try:
         yield from overview(at_socket(socket).get("/v1/status")["status"], width())
     except RelayError as error:
-        yield line(harmless(str(error)), "bold red")
+        yield line(harmless(said(error)), "bold red")
