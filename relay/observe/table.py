@@ -12,7 +12,6 @@ in the row of each event that moves it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from relay import events
 from relay.mail.outcome import Refusal, Stage, Trouble
 from relay.mail.quirk import Quirk
 from relay.observe.counting import OTHER, Count, CountEach, Latest, Metric, Moves, Observe
+from relay.values import frozen
 
 FIELDS = (
     "queue_id",
@@ -69,7 +69,7 @@ _WORDS = {level: level.name.lower() for level in Level}
 E = TypeVar("E", bound=events.Event)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Raised:
     """A louder level for some events of a class; `when` says in words which."""
 
@@ -78,7 +78,7 @@ class Raised:
     applies: Callable[[Any], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One class of events. A field whose value is None or "" is left out of the line."""
 
