@@ -261,7 +261,7 @@ class SenderRuleSection(Section):
     """A sender rule; the first that matches speaks."""
 
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
-    match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
+    match: SenderMatch = setting(SenderMatch, description="Conditions; without any, the rule applies to all mail.")
     keep: bool = setting(False, description="The sender stays as it is; match.from must hold for all authors.")
     hold: bool = setting(False, description="What matches is kept in the queue until a person releases it.")
     address: MailAddress | None = setting(None, description="The address that becomes the author.")
@@ -321,14 +321,17 @@ class Bounces(Section):
 
     to: Literal["sender", "address", "both"] = setting(
         "sender",
-        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        description="Who receives bounces: sender (the reverse-path), address (of the sender rule that applied, "
         "else the sender) or both; nobody where the reverse-path is null.",
     )
-    also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
+    also: MailAddresses = setting(
+        (), description="Who else receives bounces, and the alarms: addresses, one or a list."
+    )
     from_: MailAddress | None = setting(
         None,
         alias="from",
-        description="Who tells; by default the address of the first sender rule, else the account, else postmaster.",
+        description="The From address of bounces; by default the address of the first sender rule, else the account, "
+        "else postmaster.",
     )
     delay_warning: Duration | None = setting(
         None, description="How long mail waits before its sender is told so; null: only who asked for it (after 4h)."
@@ -362,14 +365,15 @@ class Config(Section):
         _fqdn, description="The relay's name in EHLO, Received and Message-ID; by default the FQDN."
     )
     language: Literal["en", "nl"] = setting(
-        "en", description="The language of remedies in commands and log: en or nl; bounces always say both."
+        "en",
+        description="The language of all that commands, page and alarms say to people: en or nl; bounces have both.",
     )
     listeners: tuple[Listener, ...] = setting(
         lambda: (SmtpListener(),), min_length=1, description="The doors for applications."
     )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
     routes: dict[Name, RouteSection] = setting({}, description="Names that lead to upstreams, with a schedule each.")
-    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches speaks.")
+    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches applies.")
     session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")

@@ -12,6 +12,7 @@ in the row of each event that moves it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -172,6 +173,10 @@ def _certificate_end(event: events.UpstreamConnected) -> float | None:
 
 def _failed(event: events.RecipientFailed) -> str:
     return _joined(("in doubt, may have been delivered" if event.in_doubt else "", event.text))
+
+
+def _minute(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _sender(event: events.SenderDecided) -> str:
@@ -389,7 +394,7 @@ _row(
     "sender_refused",
     Level.INFO,
     "upstream reverse_path code status",
-    text=lambda e: f"From {e.author or '(none)'} goes as its rule says until {e.until.astimezone():%Y-%m-%d %H:%M}",
+    text=lambda e: f"refuses From {e.author or '(none)'}; leaves as its rule says until {_minute(e.until)}",
 )
 _row(
     events.SenderForgotten,
@@ -403,7 +408,7 @@ _row(
     "sender_pinned",
     Level.INFO,
     "upstream reverse_path",
-    text=lambda e: f"From {e.author or '(none)'} goes as its rule says from now on",
+    text=lambda e: f"From {e.author or '(none)'} leaves as its rule says from now on",
 )
 _row(
     events.AttemptEnded,
