@@ -45,9 +45,10 @@ class Guide(StrEnum):
 
 @auth.command()
 def login(upstream: UpstreamArgument, config: ConfigOption = DEFAULT_CONFIG, state_key: KeyOption = None) -> None:
-    """Log in once, in a browser anywhere: by device code at Microsoft, with a pasted address at Google.
+    """Log in once, in a browser anywhere.
 
-    A running relay takes the login up by itself within half a minute.
+    By device code at Microsoft, with a pasted address at Google. A running relay takes the login up by itself within
+    half a minute.
     """
     try:
         source = _source(config, upstream, state_key)
@@ -95,7 +96,10 @@ def _by_browser(source: TokenSource) -> None:
 
 @auth.command()
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False, state_key: KeyOption = None) -> None:
-    """Show tokens, secrets and the last error of each upstream with OAuth2. Exit code 1: something needs a person."""
+    """Show tokens, secrets and errors of each upstream with OAuth2.
+
+    Exit code 1: something needs a person.
+    """
     try:
         told = _standing(config, state_key)
     except RelayError as error:
@@ -111,13 +115,13 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False, s
 
 def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
     from relay.config import outside
-    from relay.observe.needs_a_person import CREDENTIAL_STEPS, DAY
+    from relay.observe.needs_a_person import CREDENTIAL_STEPS, DAY, TOKEN_LATE
 
     config, now = load_as_service(file), datetime.now(UTC)
     ends = outside.oauth2_ends(config, outside.credentials(config))
     told = []
     for name in _names(config):
-        kept, error, error_at = None, "", None
+        kept, error, error_at, valid = None, "", None, False
         try:
             kept = _source_of(config, name, state_key).kept()
         except RelayError as trouble:
@@ -125,11 +129,13 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
         token_ends = None
         if kept is not None:
             token_ends = datetime.fromtimestamp(kept.expires_at, UTC) if kept.access_token else None
-            error = error or kept.error
-            error_at = datetime.fromtimestamp(kept.error_at, UTC) if kept.error else None
+            valid = token_ends is not None and token_ends > now
+            # One that persisted would have been met again by now.
+            old = valid and now.timestamp() - kept.error_at > TOKEN_LATE.total_seconds()
+            if kept.error and not error and not old:
+                error, error_at = kept.error, datetime.fromtimestamp(kept.error_at, UTC)
         secret_ends = ends.get(name)
         soon = secret_ends is not None and secret_ends - now <= max(CREDENTIAL_STEPS) * DAY
-        valid = token_ends is not None and token_ends > now
         told.append(
             {
                 "name": name,
@@ -146,7 +152,7 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
 
 
 def _lines(told: list[dict[str, Any]]) -> Iterator[Line]:
-    from relay.cli.human import age, moment, of_json
+    from relay.cli.human import age, days_until, moment, of_json
     from relay.cli.table import line
     from relay.observe.log_lines import harmless
 
@@ -164,9 +170,9 @@ def _lines(told: list[dict[str, Any]]) -> Iterator[Line]:
                 yield _labelled("token", say("auth.token-ended", moment=moment(ends, now)), "red")
         if each["secret_expires"] is not None:
             ends = of_json(each["secret_expires"])
-            days = (ends - now).days
+            days = days_until(ends, now)
             style = "red" if days < 1 else "yellow" if days < 30 else ""
-            key = "auth.secret-ends" if days >= 0 else "auth.secret-over"
+            key = "auth.secret-ends" if ends > now else "auth.secret-over"
             yield _labelled("secret", say(key, day=f"{ends:%Y-%m-%d}", days=days), style)
         if each["error"]:
             when = f" ({moment(of_json(each['error_at']), now)})" if each["error_at"] else ""
@@ -259,7 +265,10 @@ def setup(
     months: Annotated[int, typer.Option("--months", min=1, max=24, help="How long the secret is to last.")] = 24,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Print the steps, and a PowerShell script that does them; nothing is changed by this command."""
+    """Print the steps, and a PowerShell script that does them.
+
+    Nothing is changed by this command.
+    """
     from relay.cli.setup_m365 import guide
 
     assert provider is Guide.M365

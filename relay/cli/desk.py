@@ -72,6 +72,13 @@ def load_as_service(file: Path) -> Config:
     return load(file)
 
 
+def usual_socket() -> Path:
+    """Where the relay listens if its configuration, which cannot be read, does not say otherwise."""
+    from relay.config.model import Admin
+
+    return Path(Admin().socket)
+
+
 async def look(config: Config) -> QueueView | None:
     """What lies in the queue, where no relay runs; None: there is no queue, and none is made. Raises RelayError."""
     if not config.queue.store.exists:

@@ -6,6 +6,7 @@ Made from the documents of the desk (`admin.documents`: ENTRY and SHOWN).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -51,7 +52,19 @@ _LISTED = (
     _TO,
     _REPLY,
 )
-_FOUND = (_ID, Column("RECEIVED"), _STATE, _KIND, _SIZE, _ROUTE, _TRIES, _FROM, _TO, _REPLY)
+_FOUND = (
+    _ID,
+    Column("RECEIVED"),
+    _STATE,
+    _KIND,
+    _SIZE,
+    _ROUTE,
+    _TRIES,
+    replace(_FROM, rank=1),  # where subjects are kept, they are what is looked for
+    _TO,
+    Column("SUBJECT", least=16, glue="\\x20", ends=True),
+    _REPLY,
+)
 
 
 def listed(entries: Iterable[_Object], now: datetime, width: int | None) -> Iterator[Line]:
@@ -74,6 +87,7 @@ def _waiting(entry: _Object, now: datetime, width: int | None) -> Sequence[Part]
         *_middle(entry),
         (_next(entry, now), ""),
         *_people(entry, width),
+        (_reply(entry), "dim"),
     ]
 
 
@@ -85,6 +99,8 @@ def _searched(entry: _Object, now: datetime, width: int | None) -> Sequence[Part
         _kind(entry),
         *_middle(entry),
         *_people(entry, width),
+        (harmless(entry["subject"] or ""), ""),
+        (_reply(entry), "dim"),
     ]
 
 
@@ -123,7 +139,7 @@ def _people(entry: _Object, width: int | None) -> Sequence[Part]:
         recipients = ",".join(to)
     else:
         recipients = (to[0] if to else "") + (f" +{len(to) - 1}" if len(to) > 1 else "")
-    return (_path(entry["reverse_path"]), ""), (recipients, ""), (_reply(entry), "dim")
+    return (_path(entry["reverse_path"]), ""), (recipients, "")
 
 
 def _path(reverse_path: str) -> str:
@@ -195,6 +211,9 @@ def _facts(message: _Object, now: datetime, width: int | None) -> Iterator[Line]
     by += [f"user {entry['user']}"] if entry["user"] else []
     yield from _fact("client", ", ".join(by), width)
     yield from _fact("reverse-path", _path(entry["reverse_path"]), width)
+    yield from _fact("left-as", _left_as(entry["left_as"]), width)
+    yield from _fact("subject", entry["subject"] or "", width)
+    yield from _fact("message-id", entry["message_id"] or "", width)
     yield from _fact("size", octets(entry["size"]), width)
     yield from _fact("route", entry["route"], width)
     yield from _fact("because", ", ".join(message["because"]), width)
@@ -207,6 +226,15 @@ def _facts(message: _Object, now: datetime, width: int | None) -> Iterator[Line]
     if entry["wish"]:
         yield from _fact("then", say("queue.wish", verb=entry["wish"]), width)
     yield from _fact("damage", entry["damage"], width)
+
+
+def _left_as(left: _Object | None) -> str:
+    if left is None:
+        return ""
+    author, path = left["author"], left["reverse_path"] or "<>"
+    sender = author if author == path else say("queue.left-with", author=author or "-", path=path)
+    changed = left["result"] in ("repaired", "rewritten")
+    return say(f"queue.left-{left['result']}", sender=sender) if changed else sender
 
 
 def _attempts(entry: _Object, now: datetime) -> str:

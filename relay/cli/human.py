@@ -32,6 +32,11 @@ def age(seconds: float) -> str:
     return f"{left // large}{names[0]}" + (f" {more}{names[1]}" if more else "")
 
 
+def days_until(end: datetime, now: datetime) -> int:
+    """By the calendar: on the first of a month it is two days until the third."""
+    return (end.astimezone().date() - now.astimezone().date()).days
+
+
 def moment(at: datetime, now: datetime | None = None) -> str:
     """ "2026-11-24 08:02:11 CET"; without the date where it is the day of `now`."""
     local = at.astimezone()

@@ -99,7 +99,7 @@ _UPSTREAMS = (
     Column("BUSY", right=True, rank=2),
     Column("IDLE", right=True, rank=3),
     Column("MOST", right=True, rank=4),
-    Column("PACE", rank=5, glue="-"),
+    Column("PACE", rank=5, glue="_"),
     Column("LAST ANSWER", folds=4),
 )
 
@@ -111,7 +111,9 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
     elif held is not None:
         state = (say("status.quota", moment=moment(of_json(held), at)), "bold red")
     else:
-        key = "status.down" if now["opens_in"] >= 1 else "status.down-now"
+        key = (
+            "status.down-trying" if now["tried_now"] else "status.down" if now["opens_in"] >= 1 else "status.down-next"
+        )
         state = (say(key, age=age(now["opens_in"])), "bold red")
     answer = now["answer"]
     return [

@@ -37,6 +37,9 @@ ToOption = Annotated[str, typer.Option(metavar="PATTERN", help="Only with such a
 FromOption = Annotated[
     str, typer.Option("--from", metavar="PATTERN", help='Only with such a reverse-path: jan@*, "<>" for the null one.')
 ]
+SubjectOption = Annotated[
+    str, typer.Option(metavar="WORDS", help="Only with these words in the subject, in any case: 'Invoice 123'.")
+]
 SinceOption = Annotated[
     str, typer.Option(metavar="TIME", help='Only what was accepted since: 90m, 2d, 2026-11-01, "2026-11-01 08:00".')
 ]
@@ -85,6 +88,7 @@ def _listed(desk: Desk, wanted: Conditions, limit: int) -> dict[str, Any]:
 
 @queue.command()
 def find(
+    subject: SubjectOption = "",
     to: ToOption = "",
     from_: FromOption = "",
     since: SinceOption = "",
@@ -93,20 +97,25 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Did it go out? Queue and history, newest first."""
-    wanted = _wanted("", "", to, from_, since)
+    wanted = _wanted("", "", to, from_, since) | ({"subject": subject} if subject else {})
     with at_desk(config) as desk:
         document = desk.get("/v1/queue/find", **wanted, limit=limit)
     if as_json:
         show_document(document)
         return
     from relay.cli import entries
+    from relay.config.load import load
 
-    if not document["entries"]:
+    if document["entries"]:
+        show(entries.found(document["entries"], datetime.now(UTC), width()))
+    else:
         complain(say("queue.not-found"))
-        return
-    show(entries.found(document["entries"], datetime.now(UTC), width()))
     if document["more"]:
         complain(say("queue.more-found", count=len(document["entries"])))
+    if not document["whole"]:
+        complain(say("queue.not-whole"))
+    if subject and not load(config).queue.keeps_subject:
+        complain(say("queue.no-subjects"))
 
 
 @queue.command("show")
@@ -173,7 +182,7 @@ def reroute(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Move it to another route: --route NAME ID..."""
+    """Move it to another route."""
     _act(Verb.REROUTE, ids, everything, yes, _wanted(state, from_route, to, from_, since), config, as_json, route)
 
 

@@ -24,7 +24,10 @@ UpstreamOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only a
 
 @senders.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show the senders that are known to be refused, and until when their mail goes as a rule says."""
+    """Show the senders that are known to be refused.
+
+    Until the time that is shown their mail leaves as its rule says.
+    """
     with at_desk(config) as desk:
         document = desk.get("/v1/senders")
     if as_json:
@@ -70,7 +73,10 @@ def pin(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a sender as refused for good, until it is forgotten: its mail goes as its rule says, without a try."""
+    """Take a sender as refused until it is forgotten.
+
+    Its mail leaves as its rule says, without a try as it is.
+    """
     with at_desk(config) as desk:
         document = desk.post("/v1/senders/pin", upstream=upstream, author=address, reverse_path=reverse_path)
     if as_json:

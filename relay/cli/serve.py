@@ -24,7 +24,10 @@ def main(arguments: list[str]) -> int:
 
 
 def serve(config: Path = DEFAULT_CONFIG) -> int:
-    """Run the relay until SIGTERM; SIGHUP reads the configuration anew. 1 when it could not start."""
+    """Run the relay until SIGTERM.
+
+    SIGHUP reads the configuration anew. Exit code 1: it could not start.
+    """
     from relay.config import load, outside
     from relay.daemon import main as daemon
 

@@ -200,7 +200,7 @@ def _section(loc: tuple[int | str, ...]) -> type[Section]:
     """The section that the last part of `loc` is a key of."""
     model, rest = _model(loc)
     for part in rest:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:  # else it is the tag of a union
             model = next(_sections(model.model_fields[part].annotation))
     return model
 

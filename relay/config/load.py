@@ -18,6 +18,10 @@ from relay.durable import read_regular
 from relay.errors import BadConfig, ConfigError
 
 _LARGEST = 1024 * 1024
+_UNREADABLE = {
+    FileNotFoundError: "name the file with -c",
+    PermissionError: "use sudo, or ask as the user that the relay runs as",
+}
 _ROUNDS = 4  # rounds of leaving out mistakes before the cross-checks are given up
 
 
@@ -30,7 +34,7 @@ def load(path: FilePath) -> Config:
     try:
         octets = read_regular(path, _LARGEST + 1)
     except OSError as error:
-        hint = "name the file with -c" if isinstance(error, FileNotFoundError) else ""
+        hint = _UNREADABLE.get(type(error), "")
         raise BadConfig([ConfigError(file, f"cannot be read: {error.strerror or 'error'}", hint)]) from None
     if len(octets) > _LARGEST:
         raise BadConfig([ConfigError(file, "larger than 1 MiB")])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Annotated, Literal
 
@@ -303,6 +304,19 @@ class SessionCodesSection(Section):
     )
 
 
+class History(Section):
+    """What is known of finished mail."""
+
+    keep: Duration = setting("14d", description="How long.")
+    subject: bool = setting(
+        False, description="The subject as well, so that `relay queue find --subject` finds it; of no session code."
+    )
+
+
+def _history_as(value: object) -> str:
+    return "a mapping" if isinstance(value, Mapping | History) else "a duration"
+
+
 class Queue(Section):
     """Where mail is kept until somebody else has taken it."""
 
@@ -311,9 +325,21 @@ class Queue(Section):
         description="The database, sqlite:PATH; by default $STATE_DIRECTORY/queue.db where systemd sets it.",
     )
     min_free: Size = setting("200MiB", description="Below this much free space mail is refused with 452.")
-    history: Duration | None = setting(
+    history: Annotated[
+        Annotated[Duration | None, Tag("a duration")] | Annotated[History, Tag("a mapping")], Discriminator(_history_as)
+    ] = setting(
         "14d", description="How long it is known what became of finished mail, without its content; null: not at all."
     )
+
+    @property
+    def remembered(self) -> timedelta:
+        """How long what became of finished mail is known."""
+        history = self.history.keep if isinstance(self.history, History) else self.history
+        return history or timedelta()
+
+    @property
+    def keeps_subject(self) -> bool:
+        return isinstance(self.history, History) and self.history.subject
 
 
 class Bounces(Section):

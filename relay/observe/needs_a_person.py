@@ -2,7 +2,8 @@
 
 The causes, and how long each lasts:
 
-    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up
+    upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up,
+                                 and for an hour where it took mail before: until then nobody is needed
     auth-refused:NAME            the same, because it refused the login
     certificate-bad:NAME         the same, because its certificate is not accepted
     quota:NAME                   the same, because it said that its quota is used up
@@ -22,7 +23,7 @@ The causes, and how long each lasts:
     entries-in-doubt             while any is held that may have been delivered
     entries-held                 while any other is held
     queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
-    sender-refused:UPSTREAM      an hour from the last refusal
+    sender-refused:UPSTREAM      an hour from the last refusal, and until the next good reload at most
     exceptions                   a day from the last bug that was caught
 
 Nothing here holds a subject, a body or a text about a session code.
@@ -32,8 +33,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside, UpstreamThrottled
 from relay.mail.dsn_text import duration
@@ -53,8 +54,11 @@ CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=1
 CERTIFICATE_URGENT = timedelta(days=7)
 CREDENTIAL_STEPS = (1, 7, 30)  # days
 TOKEN_LATE = timedelta(minutes=10)  # most that fails once works the next time
+_OF_THIS_MACHINE = frozenset({"dns", "no-network"})
+_OUTAGES = _OF_THIS_MACHINE | {"connection-refused", "connection-timeout", "port-and-tls", "upstream", "login-later"}
+"""Remedies for what comes and goes by itself at an upstream that took mail."""
 _STORE_REMEDIES = ("full", "busy", "corrupt", "moved")
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
 _SAID = 300  # characters of what an upstream or a configuration check said
 
 _Value = str | int | timedelta | datetime
@@ -62,7 +66,8 @@ _Value = str | int | timedelta | datetime
 
 @frozen
 class Finding:
-    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice."""
+    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice, and `again` the sentence
+    behind that: when an upstream is tried again."""
 
     cause: str
     severity: Severity
@@ -70,12 +75,16 @@ class Finding:
     kind: str
     remedy: str
     values: Mapping[str, _Value] = field(default_factory=dict)
+    again: str = ""
+    needs_a_person: bool = True
 
     def told(self, texts: Texts) -> Trouble:
         """It as a sentence, and what to do."""
         values = self._shown(texts)
         text, remedy = texts(f"trouble.{self.kind}", **values), texts(f"remedy.{self.remedy}", **values)
-        return Trouble(self.cause, self.severity, self.since, text, remedy)
+        if self.again:
+            remedy += " " + texts(f"again.{self.again}", **values)
+        return Trouble(self.cause, self.severity, self.since, text, remedy, self.needs_a_person)
 
     def title(self, texts: Texts) -> str:
         """It in a few words."""
@@ -114,7 +123,8 @@ class Refused:
 
 @dataclass(slots=True)
 class Known:
-    """What events told and what has not mended since; `recent` keeps it. `noticed`: when a cause was first found."""
+    """What events told and what has not mended since; `recent` keeps it. `delivered_at`: when an upstream last took
+    mail, in Unix time. `noticed`: when a cause was first found."""
 
     aside: dict[str, Aside] = field(default_factory=dict)
     throttled: dict[str, Throttled] = field(default_factory=dict)
@@ -124,6 +134,7 @@ class Known:
     refused: dict[str, Refused] = field(default_factory=dict)
     bugs: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=1000))
     tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
+    delivered_at: dict[str, float] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -141,7 +152,7 @@ def harmless_text(event: UpstreamSetAside | UpstreamThrottled) -> str:
 def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ...]:
     """What needs a person now, errors first, then what began first."""
     found = [
-        *_upstreams(known, situation),
+        *_upstreams(known, situation, now),
         *_throttled(known, situation, now),
         *_store(known),
         *_disk(situation, known, now),
@@ -160,7 +171,7 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
     return tuple(sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.since)))
 
 
-def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
+def _upstreams(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
     for name, aside in known.aside.items():
         if situation.up.get(name, True):
             continue  # a reload took it away, or made it anew
@@ -181,7 +192,25 @@ def _upstreams(known: Known, situation: Situation) -> Iterator[Finding]:
             kind = "upstream-aside"
             if _others_are_up(name, situation):
                 severity = Severity.WARNING
-        yield Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+        finding = Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+        if kind == "upstream-aside" and name in known.delivered_at and remedy in _OUTAGES:
+            last = datetime.fromtimestamp(known.delivered_at[name], UTC)
+            finding = _outage(finding, last, aside.until, trying=name in situation.trying, now=now)
+        yield finding
+
+
+def _outage(finding: Finding, last: datetime, until: datetime, *, trying: bool, now: datetime) -> Finding:
+    """It took mail until `last`: the configuration is right, and most outages are over before long."""
+    fresh = now - finding.since < HOUR
+    waiting = "outage" if fresh else "outage-long"
+    return replace(
+        finding,
+        severity=Severity.WARNING if fresh else finding.severity,
+        remedy="outage-here" if finding.remedy in _OF_THIS_MACHINE else waiting,
+        values={**finding.values, "last": _clock(last, now), "at": f"{until.astimezone():%H:%M:%S}"},
+        again="now" if trying else "at" if until > now else "next",
+        needs_a_person=not fresh,
+    )
 
 
 def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -212,7 +241,7 @@ def _disk(situation: Situation, known: Known, now: datetime) -> Iterator[Finding
     free, least = situation.disk_free, situation.min_free
     if free is not None and free < 2 * least:
         kind, severity = ("disk-full", Severity.ERROR) if free < least else ("disk-low", Severity.WARNING)
-        values: dict[str, _Value] = {"free": f"{free // _MIB} MiB", "least": f"{least // _MIB} MiB"}
+        values: dict[str, _Value] = {"free": _size(free), "least": _size(least)}
         yield Finding("disk-low", severity, known.noticed.setdefault("disk-low", now), kind, "disk", values)
 
 
@@ -307,7 +336,8 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
         if now - refused.last < HOUR and name in situation.up:
             why = refused.why
             remedy = sender_remedy(why.code, why.status, why.text)
-            values = {"name": name, "said": _reply(why.code, why.status, why.text)}
+            until = _clock(refused.last + HOUR, now)
+            values = {"name": name, "said": _reply(why.code, why.status, why.text), "until": until}
             cause = f"sender-refused:{name}"
             yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values)
 
@@ -317,6 +347,10 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
 
 def _reply(code: int, status: str, text: str) -> str:
     return _said(" ".join(part for part in (str(code or ""), status, text) if part))
+
+
+def _size(octets: int) -> str:
+    return f"{octets / _GIB:.0f} GiB" if octets >= 10 * _GIB else f"{octets // _MIB} MiB"
 
 
 def _clock(at: datetime, since: datetime) -> str:

@@ -98,7 +98,7 @@ _CONNECTION_TEXTS = (
     ("unreachable", "no-network"),
     ("no route to host", "no-network"),
 )
-_THROTTLING = ("too many", "limit", "throttl", "4.3.2", "4.7.0")
+_THROTTLING = ("too many", "limit", "throttl", "concurrent", "4.7.0")
 
 
 def certificate_remedy(text: str) -> str:
@@ -133,9 +133,9 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
     found = _found(text, _LOGIN_TEXTS)
     if found:
         return found
-    if code == 421 or any(word in said for word in _THROTTLING):
+    if any(word in said for word in _THROTTLING):
         return "throttled"
-    return "turned-away"
+    return "upstream" if code < 500 else "turned-away"
 
 
 def sender_remedy(code: int, status: str, text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -59,7 +59,6 @@ class Recent(Taking):
         self._warnings: deque[tuple[float, events.Event]] = deque(maxlen=MOST_NOTED // 2)
         self._accepted: dict[str, int] = {}
         self._said: dict[str, tuple[float, events.Event]] = {}
-        self._delivered_at: dict[str, float] = {}
         self._ends: dict[str, datetime] = {}
         self._known = Known()
         self.takes = self._takers()
@@ -91,9 +90,11 @@ class Recent(Taking):
                 takers[kind] = taken
         return takers
 
-    def configure(self, *, language: str) -> None:
-        """Use another language, after a reload."""
+    def configure(self, *, language: str, moved: Iterable[str] = ()) -> None:
+        """After a reload: use another language; `moved` are upstreams that are somewhere else now, or gone."""
         self.language = language
+        for name in moved:
+            self._known.delivered_at.pop(name, None)
 
     # What is asked
 
@@ -146,6 +147,9 @@ class Recent(Taking):
         if level is Level.ERROR:
             self._errors.append((self._now(), event))
         elif level is Level.WARNING:
+            if type(event) is events.Warned:  # about the file, at each reload: once, and as the latest
+                kept = [noted for noted in self._warnings if noted[1] != event]
+                self._warnings = deque(kept, maxlen=MOST_NOTED // 2)
             self._warnings.append((self._now(), event))
 
     def _connection_accepted(self, event: events.ConnectionAccepted) -> None:
@@ -154,7 +158,7 @@ class Recent(Taking):
     def _recipient_delivered(self, event: events.RecipientDelivered) -> None:
         now = self._now()
         self._said[event.upstream] = (now, event)
-        self._delivered_at[event.upstream] = now
+        self._known.delivered_at[event.upstream] = now
         if event.session_code:
             self.session_codes.delivered += 1
 
@@ -189,7 +193,7 @@ class Recent(Taking):
         until = _moment(now + event.seconds)
         before = self._known.aside.get(event.upstream)
         # A reload makes an upstream anew without a word: what counts is whether anything got through since.
-        if before is not None and self._delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
+        if before is not None and self._known.delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
             before.why, before.until = event, until
         else:
             self._known.aside[event.upstream] = Aside(_moment(now), event, until)
@@ -219,6 +223,7 @@ class Recent(Taking):
 
     def _config_reloaded(self, _: events.ConfigReloaded) -> None:
         self._known.reload = None
+        self._known.refused.clear()  # the rule may be right now; if it is not, the next refusal says so
 
     def _reload_refused(self, event: events.ReloadRefused) -> None:
         more = f" (and {len(event.problems) - 1} more)" if len(event.problems) > 1 else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from relay.cli.doctor.findings import Finding, Mark, good, untried, warning
-from relay.cli.human import octets
+from relay.cli.human import days_until, octets
 from relay.cli.language import say
 from relay.config.preset import preset
 from relay.mail.outcome import Deferred, Stage, Trouble
@@ -149,7 +149,7 @@ def of_end(name: str, what: str, end: datetime, now: datetime) -> Finding:
     day = f"{end:%Y-%m-%d}"
     if end <= now:
         return Finding(Mark.BAD, part, say(f"finding.{part}-ended", day=day), words)
-    told = say(f"finding.{part}-ends", day=day, days=(end - now).days)
+    told = say(f"finding.{part}-ends", day=day, days=days_until(end, now))
     if end - now <= max(CREDENTIAL_STEPS) * DAY:
         return Finding(Mark.WARNING, part, told, words)
     return good(part, told)

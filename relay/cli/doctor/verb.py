@@ -37,9 +37,10 @@ def doctor(
     ] = None,
     state_key: KeyOption = None,
 ) -> None:
-    """Look at everything that mail needs: this machine, each upstream, the domains in DNS. Exit code 1: it is bad.
+    """Look at everything that mail needs.
 
-    No mail is sent, and each upstream is logged in to once at most.
+    That is this machine, each upstream and the domains in DNS. Exit code 1: something is bad. No mail is sent, and
+    each upstream is logged in to once at most.
     """
     from relay.cli.doctor.findings import is_good
 
@@ -59,15 +60,18 @@ def doctor(
 
 
 async def _examined(config: Config, auth: bool, nameserver: str | None, state_key: str | None) -> list[Chapter]:
+    from relay.admin.desk import at_socket
     from relay.cli.doctor import see_domain, see_machine, see_upstream
     from relay.cli.doctor.names import Names
 
     snapshot, silent = await asyncio.to_thread(_running, config)
     senders = see_domain.senders(config)
+    running = {one["name"] for one in snapshot["upstreams"]} if snapshot is not None else set()
 
     def upstream(name: str) -> Coroutine[Any, Any, Chapter]:
         aside = None if auth else _aside(name, snapshot)
-        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key)
+        lender = at_socket(config.admin.socket) if name in running else None
+        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key, lender=lender)
 
     machine, domains, upstreams = await asyncio.gather(
         see_machine.look(config, snapshot, silent),
