@@ -28,7 +28,7 @@ def describe(folder: Path) -> dict[str, str]:
         "Packages": ", ".join(f"{name} {_version(name)}" for name in ("uvloop", "aiosmtpd", "aiosmtplib", "apsw")),
         "Postfix": _output("postconf", "-h", "mail_version"),
         "OpenSSL": _output("openssl", "version"),
-        "The relay": f"{_version('relay')}, {_output('git', 'describe', '--always', '--dirty')}",
+        "The relay": f"{_version('relay-smtp')}, {_output('git', 'describe', '--always', '--dirty')}",
     }
 
 

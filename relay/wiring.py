@@ -36,6 +36,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.tally import Names
 from relay.policy.decide import SESSION_CODES, Policy
 from relay.policy.pacing import limits
+from relay.queue.model import Recorded
 from relay.queue.sqlite.database import SQLITE_VERSION
 from relay.queue.sqlite.start import SqliteStore
 from relay.queue.store import QueueStore
@@ -55,6 +56,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def recorded(queue: model.Queue) -> Recorded:
+    """What the history keeps of finished mail."""
+    if queue.history is None:
+        return Recorded.NOTHING
+    return Recorded.SUBJECT if queue.keeps_subject else Recorded.FATE
+
+
 async def open_store(config: model.Config, observer: Observer) -> QueueStore:
     """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable, which names the key.
 
@@ -64,7 +72,7 @@ async def open_store(config: model.Config, observer: Observer) -> QueueStore:
     while True:
         try:
             return await SqliteStore.open(
-                queue.store.path, observer=observer, min_free=queue.min_free, history=queue.history, now=now
+                queue.store.path, observer=observer, min_free=queue.min_free, history=recorded(queue), now=now
             )
         except StoreInUse:
             tries += 1

@@ -15,7 +15,7 @@ import yaml
 from relay.cli.main import VERBS
 from relay.config.load import load
 from relay.observe import needs_a_person
-from relay.observe.wording import WORDINGS
+from relay.observe.table import ROWS
 from relay.transport.credentials import SIGNATURE, Credentials
 from tests.kit.sentences import EN
 
@@ -28,7 +28,7 @@ GROUPS = {
     if isinstance(group := getattr(importlib.import_module(place.split(":")[0]), place.split(":")[1]), typer.Typer)
 }
 """Verbs that have verbs of their own."""
-WORDS = {wording.word for wording in WORDINGS.values()}
+WORDS = {row.word for row in ROWS.values()}
 CAUSES = set(re.findall(r"^    ([a-z-]+)", needs_a_person.__doc__ or "", re.MULTILINE))
 
 _FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)

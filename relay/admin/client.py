@@ -23,20 +23,35 @@ class NoRunningRelay(RelayError):
     """Nobody answers on the admin socket."""
 
 
+class NotAllowed(RelayError):
+    """Whoever asks may not use the admin socket."""
+
+
 def documents(path: Path, method: str, page: str, parameters: Mapping[str, Any], timeout: float) -> Iterator[Document]:
     """What the relay behind the socket at `path` answers, as it comes; `timeout` is in seconds, for each document.
 
-    Raises NoRunningRelay, RelayError.
+    Raises NoRunningRelay, NotAllowed, RelayError.
     """
     if method == "GET":
         target, body = f"{page}?{urlencode(parameters, errors='replace')}", None
     else:
         target, body = page, parameters
-    with asked(path, method, target, body, timeout) as answer:
+    with asked(path, method, target, body, timeout) as answer, ours():
         if answer.headers.get_content_type() == "application/x-ndjson":
             yield from map(_document, answer)
         else:
             yield _document(answer.read())
+
+
+@contextmanager
+def ours() -> Iterator[None]:
+    """For a block that reads an answer: one that is not as `documents` has it is reported in a sentence."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
+        raise RelayError(
+            "the relay's answer is no document of ours: are the command and the relay of one version?"
+        ) from None
 
 
 def answers(path: Path) -> bool:
@@ -86,8 +101,8 @@ def _plainly(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError:
-        raise RelayError(f"{path}: permission denied (join the group of the socket, or use sudo)") from None
-    except (FileNotFoundError, ConnectionRefusedError):
+        raise NotAllowed(f"{path}: permission denied (join the group of the socket, or use sudo)") from None
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         raise NoRunningRelay(f"no relay is running behind {path}") from None
     except TimeoutError:
         raise RelayError(f"{path}: the relay does not answer (its log may say why)") from None
@@ -96,10 +111,7 @@ def _plainly(path: Path) -> Iterator[None]:
 
 
 def _document(octets: bytes) -> Document:
-    try:
-        document = json.loads(octets)
-    except ValueError:
-        document = None
+    document = json.loads(octets, parse_constant=lambda _: None)  # an older relay has Infinity
     if not isinstance(document, dict):
-        raise RelayError("the relay's answer is no document of ours: are the command and the relay of one version?")
+        raise TypeError("no object")
     return document

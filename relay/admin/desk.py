@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,19 +38,24 @@ class Desk:
     `running`: a relay answers; else what is wished for is carried out when one starts.
     """
 
-    def __init__(self, carrier: Carrier, *, running: bool) -> None:
+    def __init__(self, carrier: Carrier, *, running: bool, patience: float = client.HURRY) -> None:
         self._carrier = carrier
         self.running = running
+        self._patience = patience
 
     def get(self, path: str, **parameters: str | int) -> Document:
-        [document] = self._carrier("GET", path, parameters, client.HURRY)
-        return _checked(document)
+        return self._one("GET", path, parameters)
 
     def post(self, path: str, **parameters: object) -> Document:
-        [document] = self._carrier("POST", path, parameters, client.HURRY)
+        return self._one("POST", path, parameters)
+
+    def _one(self, method: str, path: str, parameters: Mapping[str, object]) -> Document:
+        documents = self._carrier(method, path, parameters, self._patience)
+        with client.ours():
+            [document] = documents
         return _checked(document)
 
-    def stream(self, path: str, **parameters: object) -> Iterator[Document]:
+    def stream(self, path: str, **parameters: object) -> Generator[Document]:
         """POST what may take long: progress documents while it is done, the last is the answer."""
         ended = False
         for document in self._carrier("POST", path, parameters, _PATIENCE):
@@ -60,9 +65,10 @@ class Desk:
             raise RelayError("the relay went away in the middle: what was reported is done, the rest may not be")
 
 
-def at_socket(socket: Path) -> Desk:
-    """The desk of the relay that runs behind `socket`; each method may raise NoRunningRelay as well."""
-    return Desk(partial(client.documents, socket), running=True)
+def at_socket(socket: Path, *, patience: float = client.HURRY) -> Desk:
+    """The desk of the relay that runs behind `socket`, which has so many seconds for an answer; each method may raise
+    NoRunningRelay as well."""
+    return Desk(partial(client.documents, socket), running=True, patience=patience)
 
 
 @contextmanager
@@ -103,6 +109,11 @@ class _NoRelay:
     running = False
 
     async def senders_changed(self) -> None: ...
+
+    def opens_at(self, route: str) -> None: ...
+
+    def lend(self, upstream: str) -> NoReturn:  # noqa: ARG002
+        self.clients()
 
     def wake(self) -> None: ...
 

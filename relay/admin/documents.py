@@ -10,8 +10,8 @@ senders     {"version", "senders": [{reverse_path ("<>" is null), author, upstre
             those that are known to be refused, or that were just forgotten or pinned (`until` null)
 queue list  {"version", "entries": [ENTRY, …], "next": 4711 | null}
             oldest first; `next` is the `after` of the page that follows
-queue find  {"version", "entries": [ENTRY, …], "more": true | false}
-            newest first
+queue find  {"version", "entries": [ENTRY, …], "more": true | false, "whole": true | false}
+            newest first; `whole` false: the search for a subject ended before it had looked at everything
 queue show  {"version", "message": SHOWN}
 a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts": COUNTS, "results": [RESULT, …]}
             `of` entries were acted on; results in the order of the IDs
@@ -21,6 +21,8 @@ backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
 reload      {"version", "needs_restart": [KEY, …]}, or {"version", "problems": [SENTENCE, …]} when the file is bad and
             nothing was changed
 test --alarm  {"version", "ways": [{"way", "sent": true | false, "text"}]}, who got it, or why nobody did
+lend        progress: {"version", "progress": {"lent": true | false}}, one at once, then one each second while the place
+            among the connections of the upstream is there; then {"version", "lent": false}
 an error    {"version", "error": "One sentence", "problem": WORD}
             WORD: bad-input, no-such-entry, ambiguous-id, no-such-route, not-possible, store-unavailable,
             no-such-page, bug
@@ -29,8 +31,11 @@ SNAPSHOT: admin.snapshot.Snapshot. CLIENT: observe.clients.ClientSeen, with `qui
 COUNTS: {"done": 1, "after-attempt": 0, "nothing": 0, "impossible": 1, "unknown": 0}, every word of listing.Did.
 RESULT: {"queue_id", "did", "why"}, `why` a sentence or "".
 ENTRY: key, queue_id, place (pending deferred active held damaged finished), kind (mail bounce), route, size, attempts,
-received_at, next_attempt_at, expires_at, ended_at, listener, client, user, reverse_path ("" is `<>`), recipients
-[{address, state, reply, upstream, ended_at}], session_code, wish, damage.
+received_at, next_attempt_at (not before an upstream may be asked), expires_at, ended_at, listener, client, user,
+reverse_path ("" is `<>`), recipients
+[{address, state, reply, upstream, ended_at}], session_code, wish, damage, left_as (null while nobody took it)
+{author, reverse_path, result ("rewritten" "repaired" "unchanged" null)}, message_id, subject (null where the history
+does not keep it, and always of a session code).
 SHOWN: listed (an ENTRY), because, helo, protocol, tls, envid, head (text, with \n between its lines; "" when it is
 not known any more), tries [{attempt, at, address, upstream, reply}].
 
@@ -42,6 +47,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -143,7 +149,9 @@ def refusal(problem: str, sentence: str) -> Document:
 def plain(value: object) -> Any:
     """`value` as JSON has it."""
     match value:
-        case None | bool() | int() | float():
+        case float():
+            return value if math.isfinite(value) else None  # JSON has no Infinity
+        case None | bool() | int():
             return value
         case Enum():
             return plain(value.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Protocol
 
 from relay.admin.snapshot import Snapshot, WayTried
@@ -29,6 +31,14 @@ class House(Protocol):
     @property
     def upstreams(self) -> Iterable[str]:
         """The names of the upstreams there are now."""
+        ...
+
+    def lend(self, upstream: str) -> AbstractAsyncContextManager[bool]:
+        """A place among the connections of an upstream, for a block; False: all are busy."""
+        ...
+
+    def opens_at(self, route: str) -> datetime | None:
+        """Until when the upstreams of a route hold back what waits there; None: they do not, or are being tried now."""
         ...
 
     async def senders_changed(self) -> None:

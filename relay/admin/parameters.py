@@ -135,5 +135,6 @@ CONDITIONS: Mapping[str, Parameter] = {
     "since": Parameter(_moment, ""),
 }
 """A missing or an empty one: any."""
+SUBJECT = Parameter(_pattern, "")
 WANTED = Parameter(_conditions)
 """An object of CONDITIONS; its value is a Wanted."""

@@ -5,6 +5,7 @@ A page, a socket and a command call these as they are: nothing here prints, type
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from relay.queue.listing import MOST_LISTED, PAGE, Acted, Did, Listed, Place, Sa
 from relay.queue.store import QueueStore
 from relay.values import frozen
 
+SEARCHED = 2.0  # seconds for a subject, which has no index
 MOST_TOLD = 100  # entries that the report on all of them names
 
 
@@ -30,10 +32,11 @@ class Page:
 
 @frozen
 class Found:
-    """`more`: there are more than were asked for."""
+    """`more`: there are more than were asked for. `whole`: there was time to look at everything."""
 
     entries: tuple[Listed, ...]
     more: bool
+    whole: bool
 
 
 @frozen
@@ -66,14 +69,14 @@ async def list_(store: QueueStore, wanted: Wanted, *, after: int = 0, limit: int
     _in_queue(wanted)
     _bounded(limit)
     entries = await store.list(wanted, after=after, limit=limit + 1)
-    return Page(tuple(entries[:limit]), entries[limit - 1].key if len(entries) > limit else None)
+    return Page(tuple(await store.named(entries[:limit])), entries[limit - 1].key if len(entries) > limit else None)
 
 
 async def find(store: QueueStore, wanted: Wanted, *, limit: int = 100) -> Found:
     """Messages in the queue and in the history, newest first."""
     _bounded(limit)
-    entries = await store.find(wanted, limit=limit + 1)
-    return Found(tuple(entries[:limit]), len(entries) > limit)
+    found = await store.search(wanted, limit=limit + 1, patience=SEARCHED if wanted.subject else math.inf)
+    return Found(tuple(await store.named(found.entries[:limit])), len(found.entries) > limit, found.whole)
 
 
 async def show(store: QueueStore, prefix: str) -> Shown:

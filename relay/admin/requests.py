@@ -7,12 +7,13 @@ not possible), 422 (bad input) or 503 (the store cannot), with {"version": 1, "e
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,29 @@ from relay.admin import documents, queue, senders
 from relay.admin.documents import Document
 from relay.admin.errors import Refused, status_of
 from relay.admin.house import House
-from relay.admin.parameters import CONDITIONS, VERB, WANTED, Parameter, number, optional, text, texts, values, wanted
+from relay.admin.parameters import (
+    CONDITIONS,
+    SUBJECT,
+    VERB,
+    WANTED,
+    Parameter,
+    number,
+    optional,
+    text,
+    texts,
+    values,
+    wanted,
+)
 from relay.admin.queue import Report
+from relay.config.problems import quoted
 from relay.errors import BadConfig, RelayError, StoreUnavailable
-from relay.queue.listing import Did, Verb, Wanted
+from relay.queue.listing import Did, Listed, Verb, Wanted
 from relay.values import frozen
 
 Lines = AsyncGenerator[bytes, None]
 """A document of JSON each, as the work goes on."""
 
+_LENT = 180  # seconds that a place is lent at most
 _LATER = "it will be returned to its sender when the relay runs"
 
 
@@ -110,21 +125,49 @@ async def _reload(house: House) -> Document:
         return documents.document(problems=[str(problem) for problem in problems])
 
 
+async def _lend(house: House, *, upstream: str) -> Lines:
+    if upstream not in house.upstreams:
+        raise Refused(f"there is no upstream {quoted(upstream)}")
+    return _lent(house.lend(upstream))
+
+
+async def _lent(lending: AbstractAsyncContextManager[bool]) -> Lines:
+    """A line at once, and while there is a place one each second, until whoever borrowed it reads no more."""
+    async with lending as place:
+        for _ in range(_LENT if place else 1):
+            yield _line(documents.document(progress={"lent": place}))
+            await asyncio.sleep(1.0 if place else 0.0)
+    yield _line(documents.document(lent=False))
+
+
 # The queue
 
 
 async def _list(house: House, *, after: int, limit: int, **conditions: Any) -> bytes:
     page = await queue.list_(house.store, wanted(conditions), after=after, limit=limit)
-    return await documents.listing(page.entries, next=page.next)
+    return await documents.listing(_when(house, page.entries), next=page.next)
 
 
-async def _find(house: House, *, limit: int, **conditions: Any) -> bytes:
-    found = await queue.find(house.store, wanted(conditions), limit=limit)
-    return await documents.listing(found.entries, more=found.more)
+async def _find(house: House, *, limit: int, subject: str, **conditions: Any) -> bytes:
+    found = await queue.find(house.store, replace(wanted(conditions), subject=subject), limit=limit)
+    return await documents.listing(_when(house, found.entries), more=found.more, whole=found.whole)
 
 
 async def _show(house: House, *, prefix: str) -> bytes:
-    return await documents.made(partial(documents.message, await queue.show(house.store, prefix)))
+    shown = await queue.show(house.store, prefix)
+    [listed] = _when(house, [shown.listed])
+    return await documents.made(partial(documents.message, replace(shown, listed=listed)))
+
+
+def _when(house: House, entries: Iterable[Listed]) -> Iterator[Listed]:
+    """They go when they are due and an upstream may be asked: the later of both."""
+    opens_at = cache(house.opens_at)
+    for one in entries:
+        until = opens_at(one.route) if one.next_attempt_at is not None else None
+        if one.next_attempt_at is None or until is None or until <= one.next_attempt_at:
+            yield one
+        else:
+            yield replace(one, next_attempt_at=until)
 
 
 async def _act(
@@ -192,8 +235,9 @@ REQUESTS = (
     Request("GET", "/v1/clients", _clients),
     Request("POST", "/v1/reload", _reload),
     Request("POST", "/v1/alarms/test", _try_alarms),
+    Request("POST", "/v1/lend", _lend, {"upstream": text()}),
     Request("GET", "/v1/queue", _list, {**CONDITIONS, "after": number(0), "limit": number(100)}),
-    Request("GET", "/v1/queue/find", _find, {**CONDITIONS, "limit": number(100)}),
+    Request("GET", "/v1/queue/find", _find, {**CONDITIONS, "subject": SUBJECT, "limit": number(100)}),
     Request("GET", "/v1/queue/*", _show, {"prefix": text()}),
     Request(
         "POST",

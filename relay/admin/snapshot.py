@@ -34,7 +34,8 @@ class PaceNow:
 
 @frozen
 class UpstreamNow:
-    """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up.
+    """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up
+    and while it is set aside and `tried_now`.
 
     `most`: the connections there may be now. `pace`: of its account, which other upstreams may share. `held_until`:
     it said that its quota is used up. `max_recipients`: in one transaction; it refused more where there is a
@@ -54,6 +55,7 @@ class UpstreamNow:
     held_until: datetime | None = None
     max_recipients: int = 0
     max_recipients_until: datetime | None = None
+    tried_now: bool = False
 
 
 @frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli.desk import load_as_service
+from relay.cli.language import say, sentence
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -43,38 +45,39 @@ class Guide(StrEnum):
 
 @auth.command()
 def login(upstream: UpstreamArgument, config: ConfigOption = DEFAULT_CONFIG, state_key: KeyOption = None) -> None:
-    """Log in once, in a browser anywhere: by device code at Microsoft, with a pasted address at Google.
+    """Log in once, in a browser anywhere.
 
-    A running relay takes the login up by itself within half a minute.
+    By device code at Microsoft, with a pasted address at Google. A running relay takes the login up by itself within
+    half a minute.
     """
     try:
         source = _source(config, upstream, state_key)
         terms = source.terms
         if terms.refresh_token is not None:
-            raise RelayError(f"{upstream} has a refresh_token in its configuration: leave that out to log in here")
+            raise RelayError(say("auth.has-refresh-token", name=upstream))
         if terms.provider == "microsoft" and terms.grant == "device_code":
             _by_device_code(source)
         elif terms.provider == "google" and terms.grant == "refresh_token":
             _by_browser(source)
         else:
-            raise RelayError(f"{upstream} needs no login, with grant {terms.grant}: relay auth test {upstream}")
+            raise RelayError(say("auth.no-login", name=upstream, grant=terms.grant))
     except RelayError as error:
         refuse(sentence(error))
-    typer.echo(f"logged in; now: relay auth test {upstream}")
+    typer.echo(say("auth.done", name=upstream))
 
 
 def _by_device_code(source: TokenSource) -> None:
     from relay.transport.oauth2 import device_login
 
     begun = device_login(source.terms)
-    typer.echo(f"Open {begun.url} in a browser, on any machine, and type in this code: {begun.code}")
-    typer.echo(f"Then sign in as {source.terms.username}.")
+    typer.echo(say("auth.open", url=begun.url, code=begun.code))
+    typer.echo(say("auth.then", username=source.terms.username))
     deadline = time.monotonic() + begun.expires_in
-    with progress("Waiting for the login, seconds") as told:
+    with progress(say("auth.waiting")) as told:
         started = time.monotonic()
         while (fetched := begun.finish()) is None:
             if time.monotonic() > deadline:
-                raise RelayError("nobody signed in before the code expired: begin again")
+                raise RelayError(say("auth.too-late"))
             told(int(time.monotonic() - started))
             time.sleep(begun.interval)
     source.keep(fetched)
@@ -84,16 +87,19 @@ def _by_browser(source: TokenSource) -> None:
     from relay.transport.oauth2 import browser_login
 
     begun = browser_login(source.terms)
-    typer.echo(f"Open this address in a browser, on any machine, and sign in as {source.terms.username}:\n")
+    typer.echo(f"{say('auth.open-address', username=source.terms.username)}\n")
     typer.echo(f"{begun.url}\n")
-    typer.echo("At the end the browser shows that it cannot reach 127.0.0.1. That is as it should be:")
-    pasted = typer.prompt("copy the whole address from its address bar, and paste it here")
+    typer.echo(say("auth.as-it-should"))
+    pasted = typer.prompt(say("auth.paste"))
     source.keep(begun.finish(pasted))
 
 
 @auth.command()
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False, state_key: KeyOption = None) -> None:
-    """Show tokens, secrets and the last error of each upstream with OAuth2. Exit code 1: something needs a person."""
+    """Show tokens, secrets and errors of each upstream with OAuth2.
+
+    Exit code 1: something needs a person.
+    """
     try:
         told = _standing(config, state_key)
     except RelayError as error:
@@ -103,19 +109,19 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False, s
     elif told:
         show(_lines(told))
     else:
-        complain("no upstream has oauth2")
+        complain(say("auth.nobody"))
     raise typer.Exit(1 if any(each["needs_a_person"] for each in told) else 0)
 
 
 def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
     from relay.config import outside
-    from relay.observe.needs_a_person import CREDENTIAL_STEPS, DAY
+    from relay.observe.needs_a_person import CREDENTIAL_STEPS, DAY, TOKEN_LATE
 
     config, now = load_as_service(file), datetime.now(UTC)
     ends = outside.oauth2_ends(config, outside.credentials(config))
     told = []
     for name in _names(config):
-        kept, error, error_at = None, "", None
+        kept, error, error_at, valid = None, "", None, False
         try:
             kept = _source_of(config, name, state_key).kept()
         except RelayError as trouble:
@@ -123,11 +129,13 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
         token_ends = None
         if kept is not None:
             token_ends = datetime.fromtimestamp(kept.expires_at, UTC) if kept.access_token else None
-            error = error or kept.error
-            error_at = datetime.fromtimestamp(kept.error_at, UTC) if kept.error else None
+            valid = token_ends is not None and token_ends > now
+            # One that persisted would have been met again by now.
+            old = valid and now.timestamp() - kept.error_at > TOKEN_LATE.total_seconds()
+            if kept.error and not error and not old:
+                error, error_at = kept.error, datetime.fromtimestamp(kept.error_at, UTC)
         secret_ends = ends.get(name)
         soon = secret_ends is not None and secret_ends - now <= max(CREDENTIAL_STEPS) * DAY
-        valid = token_ends is not None and token_ends > now
         told.append(
             {
                 "name": name,
@@ -144,7 +152,7 @@ def _standing(file: Path, state_key: Path | None) -> list[dict[str, Any]]:
 
 
 def _lines(told: list[dict[str, Any]]) -> Iterator[Line]:
-    from relay.cli.human import age, moment, of_json
+    from relay.cli.human import age, days_until, moment, of_json
     from relay.cli.table import line
     from relay.observe.log_lines import harmless
 
@@ -152,22 +160,27 @@ def _lines(told: list[dict[str, Any]]) -> Iterator[Line]:
     for each in told:
         yield line(f"{harmless(each['name'])}  {harmless(each['username'] or '')}", "bold")
         if each["token_expires"] is None:
-            yield line("  token   none: a running relay fetches one, or says why it cannot", "yellow")
+            yield _labelled("token", say("auth.token-none"), "yellow")
         else:
             ends = of_json(each["token_expires"])
             if each["token_valid"]:
-                yield line(f"  token   valid until {moment(ends, now)} ({age((ends - now).total_seconds())})")
+                left = age((ends - now).total_seconds())
+                yield _labelled("token", say("auth.token-valid", moment=moment(ends, now), age=left))
             else:
-                yield line(f"  token   ended at {moment(ends, now)}", "red")
+                yield _labelled("token", say("auth.token-ended", moment=moment(ends, now)), "red")
         if each["secret_expires"] is not None:
             ends = of_json(each["secret_expires"])
-            days = (ends - now).days
+            days = days_until(ends, now)
             style = "red" if days < 1 else "yellow" if days < 30 else ""
-            left = f"in {days} days" if days >= 0 else "over"
-            yield line(f"  secret  ends on {ends:%Y-%m-%d} ({left})", style)
+            key = "auth.secret-ends" if ends > now else "auth.secret-over"
+            yield _labelled("secret", say(key, day=f"{ends:%Y-%m-%d}", days=days), style)
         if each["error"]:
             when = f" ({moment(of_json(each['error_at']), now)})" if each["error_at"] else ""
-            yield line(f"  error   {harmless(each['error'])}{when}", "red")
+            yield _labelled("error", harmless(each["error"]) + when, "red")
+
+
+def _labelled(label: str, words: str, style: str = "") -> Line:
+    return ((f"  {say(f'auth.label-{label}'):7} {words}", style),)
 
 
 @auth.command("test")
@@ -234,13 +247,12 @@ def _step(
     remedy = ""
     if outcome is not None and config is not None:
         from relay.observe.provider_texts import connection_remedy
-        from relay.texts.language import texts_in
 
         reply = outcome.reply
         text = str(reply) if reply is not None else outcome.text
         code, status = (reply.code, reply.status) if reply is not None else (0, "")
         found = connection_remedy(outcome.stage, outcome.trouble, code, status, outcome.text)
-        remedy = texts_in(config.language)(f"remedy.{found}", name=name)
+        remedy = say(f"remedy.{found}", name=name)
     return {"step": step, "ok": outcome is None, "text": text, "remedy": remedy}
 
 
@@ -251,11 +263,17 @@ def setup(
         str, typer.Option("--mailbox", metavar="ADDRESS", help="The mailbox that mail is sent from.")
     ] = "administratie@example.nl",
     months: Annotated[int, typer.Option("--months", min=1, max=24, help="How long the secret is to last.")] = 24,
+    config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Print the steps, and a PowerShell script that does them; nothing is changed by this command."""
+    """Print the steps, and a PowerShell script that does them.
+
+    Nothing is changed by this command.
+    """
     from relay.cli.setup_m365 import guide
 
     assert provider is Guide.M365
+    with suppress(RelayError):  # it says the language; there need not be one yet
+        load_as_service(config)
     try:
         typer.echo(guide(mailbox, months), nl=False)
     except RelayError as error:
@@ -277,7 +295,7 @@ def _must_have_oauth2(config: Config, name: str) -> None:
         hint = did_you_mean(name, config.upstreams)
         raise RelayError(f"no upstream named {quoted(name)}" + (f" ({hint})" if hint else ""))
     if found.oauth2 is None:
-        raise RelayError(f"{name} does not log in with OAuth2: it has no oauth2 in the configuration")
+        raise RelayError(say("auth.no-oauth2", name=name))
 
 
 def _source(file: Path, name: str, state_key: Path | None) -> TokenSource:

@@ -29,7 +29,7 @@ def clients(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     elif document["clients"]:
         show(lines(document["clients"], datetime.now(UTC), width()))
     else:
-        complain("nobody sent anything since the relay started")
+        complain(say("clients.none"))
     raise typer.Exit
 
 
@@ -81,7 +81,7 @@ def _meanings(quirks: Iterable[str], width: int | None) -> Iterator[Line]:
             rows.append(
                 [
                     (harmless(word) if first else "", "yellow" if care else ""),
-                    (("yes" if care else "no") if first else "", "yellow" if care else ""),
+                    (say("clients.yes" if care else "clients.no") if first else "", "yellow" if care else ""),
                     (part, ""),
                 ]
             )

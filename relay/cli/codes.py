@@ -19,9 +19,10 @@ from typer.core import TyperCommand
 
 from relay.cli.explain import conditions, said
 from relay.cli.human import count
+from relay.cli.language import sentence
 from relay.cli.options import ConfigOption, JsonOption, address
 from relay.cli.screen import complain, refuse, show, show_document
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Line
 from relay.durable import read_regular
 from relay.errors import RelayError
@@ -76,9 +77,10 @@ class _Learn(TyperCommand):
 
 @codes.command("learn", cls=_Learn)
 def learn(files: FilesArgument, others: NotOption = None, as_json: JsonOption = False) -> None:
-    """Propose entries for session_codes.match from samples of session-code mail.
+    """Propose entries for session_codes.match from samples.
 
-    Exit code 0: the proposal matches all samples and no ordinary mail; 1: there is none that does; 2: usage.
+    The samples are session-code mail. Exit code 0: the proposal matches all samples and no ordinary mail; 1: there
+    is none that does; 2: usage.
     """
     from relay.policy.learn import propose
 
@@ -256,9 +258,10 @@ def try_(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a message is a session code, why, and which way it would go. Nothing is sent.
+    """Say whether a message is a session code, and why.
 
-    Exit code 0: all of them are; 1: one is not, or the configuration is bad; 2: usage.
+    It also says which way it would go. Nothing is sent. Exit code 0: all of them are; 1: one is not, or the
+    configuration is bad; 2: usage.
     """
     from relay.config import compile as compiled
     from relay.config.load import load

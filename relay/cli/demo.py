@@ -15,9 +15,12 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the show; exit code 0 if all arrived well.")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port that legacy software would send to.")] = 2525,
 ) -> None:
-    """Show the relay at work: mails of legacy software in, mails that a strict provider takes out."""
+    """Show the relay at work.
+
+    Mails of legacy software come in, and mails that a strict provider takes leave.
+    """
     if importlib.util.find_spec("trustme") is None:
-        typer.echo("The demo makes certificates with trustme: pip install 'relay[demo]'", err=True)
+        typer.echo("The demo makes certificates with trustme, which is not installed: use `make demo`", err=True)
         raise typer.Exit(1)
     from rich.console import Console
 

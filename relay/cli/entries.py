@@ -6,10 +6,12 @@ Made from the documents of the desk (`admin.documents`: ENTRY and SHOWN).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from relay.cli.human import age, count, moment, octets, of_json, stamp
+from relay.cli.human import age, counted, moment, octets, of_json, stamp
+from relay.cli.language import say
 from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, line, table
 from relay.observe.log_lines import harmless
@@ -50,7 +52,19 @@ _LISTED = (
     _TO,
     _REPLY,
 )
-_FOUND = (_ID, Column("RECEIVED"), _STATE, _KIND, _SIZE, _ROUTE, _TRIES, _FROM, _TO, _REPLY)
+_FOUND = (
+    _ID,
+    Column("RECEIVED"),
+    _STATE,
+    _KIND,
+    _SIZE,
+    _ROUTE,
+    _TRIES,
+    replace(_FROM, rank=1),  # where subjects are kept, they are what is looked for
+    _TO,
+    Column("SUBJECT", least=16, glue="\\x20", ends=True),
+    _REPLY,
+)
 
 
 def listed(entries: Iterable[_Object], now: datetime, width: int | None) -> Iterator[Line]:
@@ -73,6 +87,7 @@ def _waiting(entry: _Object, now: datetime, width: int | None) -> Sequence[Part]
         *_middle(entry),
         (_next(entry, now), ""),
         *_people(entry, width),
+        (_reply(entry), "dim"),
     ]
 
 
@@ -84,6 +99,8 @@ def _searched(entry: _Object, now: datetime, width: int | None) -> Sequence[Part
         _kind(entry),
         *_middle(entry),
         *_people(entry, width),
+        (harmless(entry["subject"] or ""), ""),
+        (_reply(entry), "dim"),
     ]
 
 
@@ -113,7 +130,7 @@ def _next(entry: _Object, now: datetime) -> str:
     if entry["next_attempt_at"] is None:
         return ""
     left = (of_json(entry["next_attempt_at"]) - now).total_seconds()
-    return age(left) if left >= 1 else "now"
+    return age(left) if left >= 1 else say("queue.now")
 
 
 def _people(entry: _Object, width: int | None) -> Sequence[Part]:
@@ -122,7 +139,7 @@ def _people(entry: _Object, width: int | None) -> Sequence[Part]:
         recipients = ",".join(to)
     else:
         recipients = (to[0] if to else "") + (f" +{len(to) - 1}" if len(to) > 1 else "")
-    return (_path(entry["reverse_path"]), ""), (recipients, ""), (_reply(entry), "dim")
+    return (_path(entry["reverse_path"]), ""), (recipients, "")
 
 
 def _path(reverse_path: str) -> str:
@@ -162,7 +179,7 @@ def shown(message: _Object, now: datetime, width: int | None, remedies: Iterable
     entry = message["listed"]
     title: list[Part] = [(entry["queue_id"], "bold"), ("  ", ""), _state(entry)]
     if entry["session_code"]:
-        title += [("  ", ""), ("session code", "bold")]
+        title += [("  ", ""), (say("queue.session-code"), "bold")]
     if entry["kind"] != "mail":
         title += [("  ", ""), (entry["kind"], "")]
     yield tuple(title)
@@ -172,13 +189,13 @@ def shown(message: _Object, now: datetime, width: int | None, remedies: Iterable
     for number, remedy in enumerate(remedies):
         if number == 0:
             yield ()
-        yield from _fact("what to do" if number == 0 else "and", remedy, width)
+        yield from _fact("to-do" if number == 0 else "and", remedy, width)
     if message["tries"]:
         yield ()
         yield from table(_TRIED, [_try(each, now, width) for each in message["tries"]], width=width)
     if message["head"]:
         yield ()
-        yield line("HEADER", "bold")
+        yield line(say("queue.label-header"), "bold")
         for words in message["head"].rstrip("\n").split("\n"):
             yield line(f"  {harmless(words)}")
 
@@ -186,26 +203,38 @@ def shown(message: _Object, now: datetime, width: int | None, remedies: Iterable
 def _facts(message: _Object, now: datetime, width: int | None) -> Iterator[Line]:
     entry = message["listed"]
     received = of_json(entry["received_at"])
-    yield from _fact("received", f"{moment(received, now)} ({age((now - received).total_seconds())} ago)", width)
+    yield from _fact("received", _ago(received, now), width)
     by = [f"{entry['client']} ({message['helo']})" if message["helo"] else entry["client"]]
     by += [f"listener {entry['listener']}"] if entry["listener"] else []
     by += [message["protocol"]] if message["protocol"] else []
     by += [message["tls"]] if message["tls"] else []
     by += [f"user {entry['user']}"] if entry["user"] else []
-    yield from _fact("from client", ", ".join(by), width)
+    yield from _fact("client", ", ".join(by), width)
     yield from _fact("reverse-path", _path(entry["reverse_path"]), width)
+    yield from _fact("left-as", _left_as(entry["left_as"]), width)
+    yield from _fact("subject", entry["subject"] or "", width)
+    yield from _fact("message-id", entry["message_id"] or "", width)
     yield from _fact("size", octets(entry["size"]), width)
     yield from _fact("route", entry["route"], width)
     yield from _fact("because", ", ".join(message["because"]), width)
-    yield from _fact("envelope ID", message["envid"] or "", width)
+    yield from _fact("envid", message["envid"] or "", width)
     yield from _fact("attempts", _attempts(entry, now), width)
     if entry["ended_at"]:
         yield from _fact("ended", moment(of_json(entry["ended_at"]), now), width)
     elif entry["expires_at"]:
         yield from _fact("expires", moment(of_json(entry["expires_at"]), now), width)
     if entry["wish"]:
-        yield from _fact("then", f"{entry['wish']}, as soon as the attempt under way has ended", width)
+        yield from _fact("then", say("queue.wish", verb=entry["wish"]), width)
     yield from _fact("damage", entry["damage"], width)
+
+
+def _left_as(left: _Object | None) -> str:
+    if left is None:
+        return ""
+    author, path = left["author"], left["reverse_path"] or "<>"
+    sender = author if author == path else say("queue.left-with", author=author or "-", path=path)
+    changed = left["result"] in ("repaired", "rewritten")
+    return say(f"queue.left-{left['result']}", sender=sender) if changed else sender
 
 
 def _attempts(entry: _Object, now: datetime) -> str:
@@ -213,7 +242,12 @@ def _attempts(entry: _Object, now: datetime) -> str:
         return str(entry["attempts"])
     due = of_json(entry["next_attempt_at"])
     left = (due - now).total_seconds()
-    return f"{entry['attempts']}, the next " + (f"in {age(left)} ({moment(due, now)})" if left >= 1 else "now")
+    key = "queue.next" if left >= 1 else "queue.next-now"
+    return say(key, count=entry["attempts"], age=age(left), moment=moment(due, now))
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    return say("queue.ago", moment=moment(at, now), age=age((now - at).total_seconds()))
 
 
 def _recipient(recipient: _Object, now: datetime, width: int | None) -> Sequence[Part]:
@@ -240,44 +274,22 @@ def _try(tried: _Object, now: datetime, width: int | None) -> Sequence[Part]:
 def _fact(name: str, words: str, width: int | None) -> Iterator[Line]:
     """A labelled line, or none where there is nothing to say."""
     if words:
-        yield from labelled(f"  {name:14}", harmless(words), width, label="dim")
+        yield from labelled(f"  {say(f'queue.label-{name}'):14}", harmless(words), width, label="dim")
 
 
 # What was done
 
 
-_DONE = {
-    "retry": "due now",
-    "hold": "held",
-    "release": "released",
-    "cancel": "cancelled",
-    "bounce": "will be returned to its sender",
-    "reroute": "rerouted",
-}
-
-
 def acted(verb: str, result: _Object) -> str:
     """What became of one entry, in a sentence."""
     did, why = result["did"], harmless(result["why"])
-    told = {
-        "done": _DONE[verb],
-        "after-attempt": f"active: {verb} follows when its attempt has ended, unless that ends it",
-        "nothing": "nothing to do",
-        "impossible": "not possible",
-        "unknown": "no such entry (any more)",
-    }
-    return f"{harmless(result['queue_id'])}: {why or told[did]}"
+    told = say(f"queue.done-{verb}") if did == "done" else say(f"queue.{did}", verb=verb)
+    return f"{harmless(result['queue_id'])}: {why or told}"
 
 
 def summary(document: _Object) -> str:
     """What became of all of them, in a sentence."""
     counts = document["counts"]
-    words = {
-        "done": "done",
-        "after-attempt": "after the attempt under way",
-        "nothing": "with nothing to do",
-        "impossible": "not possible",
-        "unknown": "gone meanwhile",
-    }
-    told = [f"{counts[did]} {text}" for did, text in words.items() if counts.get(did)]
-    return f"{document['verb']}: {count(document['of'], 'entry', 'entries')}" + (f", {', '.join(told)}" if told else "")
+    words = ("done", "after-attempt", "nothing", "impossible", "unknown")
+    told = [say(f"queue.count-{did}", count=counts[did]) for did in words if counts.get(did)]
+    return f"{document['verb']}: {counted(document['of'], 'queue.entry')}" + (f", {', '.join(told)}" if told else "")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli.language import sentence
 from relay.cli.layout import labelled
 from relay.cli.options import ConfigOption, JsonOption, Usage, address
 from relay.cli.screen import console, styled
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Line, line
 from relay.durable import read_regular
 from relay.errors import RelayError
@@ -49,9 +50,10 @@ def explain(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which rules a message meets, as whom it leaves, and by which way. Nothing is sent.
+    """Show which rules a message meets, and how it leaves.
 
-    Exit code 0: it would be accepted; 1: refused, or the configuration is bad; 2: usage.
+    It also shows as whom, and by which way. Nothing is sent. Exit code 0: it would be accepted; 1: refused, or the
+    configuration is bad; 2: usage.
     """
     from relay.config import compile as compiled
     from relay.config.load import load

@@ -15,9 +15,10 @@ import typer
 from relay.admin.client import NoRunningRelay
 from relay.admin.desk import at_socket
 from relay.cli.desk import load_as_service
+from relay.cli.language import say, sentence
 from relay.cli.options import ConfigOption, Usage, address
 from relay.cli.screen import complain, console, refuse
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def follow(
     Exit code 0: delivered; 1: refused, failed, or it still waits; 3: no relay is running.
     """
     if alarm == (to is not None):
-        raise typer.BadParameter("give either --to ADDRESS or --alarm")
+        raise typer.BadParameter(say("test.which"))
     if to is None:
         raise typer.Exit(_alarmed(config))
     from relay.config import compile as compiled
@@ -69,7 +70,7 @@ def follow(
         refuse(sentence(error), 2)
     except RelayError as error:
         refuse(sentence(error))
-    typer.echo(f"the relay said: {harmless(reply)}")
+    typer.echo(say("test.said", reply=harmless(reply)))
     queued = _QUEUED.search(reply)
     if queued is None:  # of a listener with reply: direct: it is delivered already
         raise typer.Exit(0)
@@ -85,9 +86,10 @@ def _alarmed(config: Path) -> int:
         [document] = desk.stream("/v1/alarms/test")
     ways = document["ways"]
     for way in ways:
-        typer.echo(harmless(f"{way['way']}: {'sent, ' if way['sent'] else 'NOT sent: '}{way['text']}"))
+        key = "test.alarm-sent" if way["sent"] else "test.alarm-not-sent"
+        typer.echo(harmless(say(key, way=way["way"], text=way["text"])))
     if not ways:
-        complain("nobody is informed: name addresses in alarms.to, or add alarms.command or alarms.webhook")
+        complain(say("test.alarm-nobody"))
     return 0 if ways and all(way["sent"] for way in ways) else 1
 
 
@@ -115,9 +117,7 @@ def _door(config: Config, snapshot: dict[str, Any]) -> Relay:
             address = listen_address(written)
             places.append((address.from_here, address.port))
     if not places:
-        raise RelayError(
-            "no listener takes mail from this machine without a password and TLS: add one, as {listen: 127.0.0.1:25}"
-        )
+        raise RelayError(say("test.no-listener"))
     return Relay(tuple(places), config.hostname)
 
 
@@ -152,7 +152,7 @@ def _handed_in(door: Relay, author: Address, recipient: Address, hostname: str) 
     try:
         return submit.submit(submit.connect(door), submit.Letter(author, (recipient,), content))
     except submit.Refused as error:
-        raise RelayError(f"the relay refused {error}") from None
+        raise RelayError(say("test.refused", what=error)) from None
     except submit.NotTaken as error:
         raise RelayError(str(error)) from None
 
@@ -170,9 +170,9 @@ def _followed(config: Config, queue_id: str, patience: float) -> int:
 
 
 def _watched(
-    config: Config, queue_id: str, patience: float, say: Callable[[str], None], live: Callable[[str], None]
+    config: Config, queue_id: str, patience: float, tell: Callable[[str], None], live: Callable[[str], None]
 ) -> int:
-    """`say` prints a line that stays; `live` changes the one that does not."""
+    """`tell` prints a line that stays; `live` changes the one that does not."""
     from relay.admin.errors import NoSuchEntry
     from relay.observe.log_lines import harmless
 
@@ -181,36 +181,40 @@ def _watched(
         try:
             message = desk.get(f"/v1/queue/{queue_id}")["message"]
         except NoSuchEntry:
-            say("it has left the queue; there is no history to tell what became of it (queue.history)")
+            tell(say("test.gone"))
             return 1
         except RelayError as error:
-            say(f"it cannot be followed any more: {harmless(str(error))}")
+            tell(say("test.lost", why=harmless(str(error))))
             return 3 if isinstance(error, NoRunningRelay) else 1
         listed, tries = message["listed"], message["tries"]
         for tried in tries[told:]:
-            say(harmless(f"attempt {tried['attempt']} ({tried['upstream'] or 'no upstream'}): {tried['reply']}"))
+            upstream = tried["upstream"] or say("test.no-upstream")
+            told_now = say("test.attempt", number=tried["attempt"], upstream=upstream, reply=tried["reply"])
+            tell(harmless(told_now))
         if len(tries) > told and listed["place"] == "deferred":
-            say(f"deferred{_next(listed)}")
+            tell(f"deferred{_next(listed)}")
         told = len(tries)
-        if (code := _end(listed, say)) is not None:
+        if (code := _end(listed, tell)) is not None:
             return code
         if time.monotonic() - begun >= patience:
-            say(f"it still waits{_next(listed)}: relay queue show {queue_id}")
+            tell(say("test.waits", next=_next(listed), queue_id=queue_id))
             return 1
-        live(f"{queue_id} is {listed['place']}, {time.monotonic() - begun:.0f} s{_next(listed)}")
+        seconds = f"{time.monotonic() - begun:.0f}"
+        live(say("test.is", queue_id=queue_id, place=listed["place"], seconds=seconds, next=_next(listed)))
         time.sleep(_PAUSE)
 
 
-def _end(listed: dict[str, Any], say: Callable[[str], None]) -> int | None:
+def _end(listed: dict[str, Any], tell: Callable[[str], None]) -> int | None:
     """The exit code, where it goes no further by itself."""
     from relay.observe.log_lines import harmless
 
     addressee = listed["recipients"][0]
     if addressee["state"] in _ENDS:
-        say(harmless(f"{addressee['state']} ({addressee['upstream'] or 'no upstream'}): {addressee['reply']}"))
+        upstream = addressee["upstream"] or say("test.no-upstream")
+        tell(harmless(f"{addressee['state']} ({upstream}): {addressee['reply']}"))
         return _ENDS[addressee["state"]]
     if listed["place"] in ("held", "damaged"):
-        say(f"it is {listed['place']}: relay queue show {listed['queue_id']}")
+        tell(say("test.place", place=listed["place"], queue_id=listed["queue_id"]))
         return 1
     return None
 
@@ -219,4 +223,4 @@ def _next(listed: dict[str, Any]) -> str:
     from relay.cli.human import moment, of_json
 
     at = listed["next_attempt_at"]
-    return f", the next attempt is at {moment(of_json(at), datetime.now(UTC))}" if at else ""
+    return say("test.next", moment=moment(of_json(at), datetime.now(UTC))) if at else ""

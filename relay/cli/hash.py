@@ -11,7 +11,10 @@ from relay.config.password import hash_password
 
 
 def hash_() -> None:
-    """Hash a password, asked for on the terminal or read from standard input (one line)."""
+    """Hash a password for `users` in the configuration.
+
+    It is asked for on the terminal, or read from standard input (one line).
+    """
     try:
         text = _asked() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     except (EOFError, KeyboardInterrupt, UnicodeDecodeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from relay.cli.language import say
 from relay.config.values import BadValue, duration
 from relay.errors import RelayError
 from relay.mail.trace import MONTHS
@@ -29,6 +30,11 @@ def age(seconds: float) -> str:
     names = "dh" if large == 86_400 else "hm"
     more = left % large // small
     return f"{left // large}{names[0]}" + (f" {more}{names[1]}" if more else "")
+
+
+def days_until(end: datetime, now: datetime) -> int:
+    """By the calendar: on the first of a month it is two days until the third."""
+    return (end.astimezone().date() - now.astimezone().date()).days
 
 
 def moment(at: datetime, now: datetime | None = None) -> str:
@@ -63,6 +69,11 @@ def octets(number: int) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """ "1 entry", "3 entries"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def counted(number: int, key: str) -> str:
+    """The sentence `key` for one, `key` with an "s" behind it for more: "1 error", "3 errors"."""
+    return say(key if number == 1 else f"{key}s", count=number)
 
 
 def since(text: str, now: datetime) -> datetime:

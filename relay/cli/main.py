@@ -50,7 +50,20 @@ def main() -> None:
     # A terminal that does not know a letter gets its escape; stderr does so by itself.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    _typer(arguments[0] if arguments and arguments[0] in VERBS else None)
+    try:
+        _typer(arguments[0] if arguments and arguments[0] in VERBS else None)
+    except Exception as error:  # noqa: BLE001  # bulkhead: a person gets a sentence, whatever happens
+        sys.stderr.write(f"relay: {_fault(error)}\n")
+        raise SystemExit(1) from None
+
+
+def _fault(error: Exception) -> str:
+    """What happened, and where. What the error says may quote a secret."""
+    from traceback import extract_tb
+
+    where = [frame for frame in extract_tb(error.__traceback__) if "relay" in frame.filename][-1]
+    place = f"{os.path.basename(where.filename)}:{where.lineno}"
+    return f"this command has a fault of its own: {type(error).__name__} at {place}. Please report this line."
 
 
 def _typer(verb: str | None) -> None:

@@ -13,7 +13,15 @@ from relay.mail.address import Address
 from relay.mail.reply import sanitise
 
 ConfigOption = Annotated[
-    Path, typer.Option("-c", "--config", envvar="RELAY_CONFIG", metavar="FILE", help="The configuration file.")
+    Path,
+    typer.Option(
+        "-c",
+        "--config",
+        envvar="RELAY_CONFIG",
+        metavar="FILE",
+        help="The configuration file.",
+        readable=False,  # who reads it says more than a usage text
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help='One JSON document, with "version": 1.')]
 

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from relay.cli.human import age, count, moment, octets, of_json, stamp
+from relay.cli.human import age, counted, moment, octets, of_json, stamp
+from relay.cli.language import say
 from relay.cli.layout import labelled
 from relay.cli.table import Column, Line, Part, table
 from relay.observe.log_lines import harmless
 
 _ERRORS_SHOWN = 5
 _STYLES = {"error": "bold red", "warning": "yellow"}
+_RECIPIENTS = ("found", "accepted", "delivered", "failed", "expired", "cancelled")
 _UNITS = {1: "s", 60: "min", 3600: "h", 86400: "d"}
 
 _Object = dict[str, Any]
@@ -35,10 +37,10 @@ def overview(now: _Object, width: int | None) -> Iterator[Line]:
     yield from table(_ROUTES, [_route(each, at) for each in now["routes"]], width=width)
     yield ()
     for name, words in (
-        ("Session codes", _codes(now["codes"])),
-        ("Recipients", _recipients(now["recipients"])),
-        ("Disk", _disk(now)),
-        ("Running", _running(now, at)),
+        (say("status.label-codes"), _codes(now["codes"])),
+        (say("status.label-recipients"), _recipients(now["recipients"])),
+        (say("status.label-disk"), _disk(now)),
+        (say("status.label-running"), _running(now, at)),
     ):
         yield from labelled(f"{name:16}", words, width, label="bold")
     if now["errors"]:
@@ -50,22 +52,23 @@ def overview(now: _Object, width: int | None) -> Iterator[Line]:
 def _verdict(now: _Object) -> Line:
     severities = [trouble["severity"] for trouble in now["troubles"]]
     errors, warnings = severities.count("error"), severities.count("warning")
-    name = f"relay {now['version']} on {harmless(now['hostname'])}"
+    name = say("status.name", version=now["version"], hostname=harmless(now["hostname"]))
     parts: list[Part] = [(f"{name}: ", "bold")]
-    told = [count(number, word) for number, word in ((errors, "error"), (warnings, "warning")) if number]
+    told = [counted(number, key) for number, key in ((errors, "status.error"), (warnings, "status.warning")) if number]
     if told:
         parts.append((", ".join(told), _STYLES["error" if errors else "warning"]))
     else:
-        parts.append(("all is well", "bold green"))
+        parts.append((say("status.well"), "bold green"))
     if not now["ready"]:
-        parts.append((" (starting or stopping: it takes no new mail)", "yellow"))
+        parts.append((f" ({say('status.not-ready')})", "yellow"))
     return tuple(parts)
 
 
 def _trouble(trouble: _Object, at: datetime, width: int | None) -> Iterator[Line]:
     severity = trouble["severity"]
     since = of_json(trouble["since"])
-    told = f"{harmless(trouble['text'])} (since {moment(since, at)}, {age((at - since).total_seconds())})"
+    long = age((at - since).total_seconds())
+    told = say("status.since", text=harmless(trouble["text"]), moment=moment(since, at), age=long)
     yield from labelled(f"{severity.upper():9}", told, width, label=_STYLES.get(severity, ""))
     yield from labelled(f"{'':9}-> ", harmless(trouble["remedy"]), width, label="cyan", style="cyan")
 
@@ -96,7 +99,7 @@ _UPSTREAMS = (
     Column("BUSY", right=True, rank=2),
     Column("IDLE", right=True, rank=3),
     Column("MOST", right=True, rank=4),
-    Column("PACE", rank=5, glue="-"),
+    Column("PACE", rank=5, glue="_"),
     Column("LAST ANSWER", folds=4),
 )
 
@@ -106,9 +109,12 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
     if now["up"]:
         state = ("up", "green")
     elif held is not None:
-        state = (f"quota, until {moment(of_json(held), at)}", "bold red")
+        state = (say("status.quota", moment=moment(of_json(held), at)), "bold red")
     else:
-        state = (f"down, tried in {age(now['opens_in'])}" if now["opens_in"] >= 1 else "down, tried now", "bold red")
+        key = (
+            "status.down-trying" if now["tried_now"] else "status.down" if now["opens_in"] >= 1 else "status.down-next"
+        )
+        state = (say(key, age=age(now["opens_in"])), "bold red")
     answer = now["answer"]
     return [
         (harmless(now["name"]), ""),
@@ -124,23 +130,26 @@ def _upstream(now: _Object, at: datetime) -> list[Part]:
 
 def _pace(pace: _Object) -> str:
     unit = _UNITS.get(pace["seconds"], f"{pace['seconds']:g} s")
-    return f"{pace['used']} of {pace['most']}{' recipients' if pace['of_recipients'] else ''}/{unit}"
+    key = "status.pace-recipients" if pace["of_recipients"] else "status.pace"
+    return say(key, used=pace["used"], most=pace["most"], unit=unit)
 
 
 def _at_most(now: _Object, at: datetime) -> list[str]:
     """How many recipients it takes at once, where it refused more."""
     until = now.get("max_recipients_until")
-    return [f"{now['max_recipients']} recipients at once until {moment(of_json(until), at)}"] if until else []
+    if not until:
+        return []
+    return [say("status.at-most", count=now["max_recipients"], moment=moment(of_json(until), at))]
 
 
 def _answer(answer: _Object | None, at: datetime) -> str:
     if answer is None:
-        return "none yet"
-    ago = f"{age((at - of_json(answer['at'])).total_seconds())} ago"
+        return say("status.no-answer")
+    ago = say("status.ago", age=age((at - of_json(answer["at"])).total_seconds()))
     if answer["ok"]:
         return f"ok, {ago}"
     reply = " ".join([str(part) for part in (answer["code"] or "", answer["status"], answer["text"]) if part])
-    return f"{ago}: {harmless(answer['stage'])}: {harmless(reply) or 'no reply'}"
+    return f"{ago}: {harmless(answer['stage'])}: {harmless(reply) or say('status.no-reply')}"
 
 
 _ROUTES = (
@@ -163,34 +172,41 @@ def _route(now: _Object, at: datetime) -> list[Part]:
         (str(now["active"]), ""),
         (str(now["held"]), "yellow" if now["held"] else ""),
         (oldest, ""),
-        (harmless(", then ".join(now["upstreams"])), ""),
+        (harmless(say("status.then").join(now["upstreams"])), ""),
     ]
 
 
 def _codes(codes: _Object) -> str:
     if not codes["enabled"]:
-        return "not enabled"
+        return say("status.codes-off")
     ends = ", ".join([f"{codes[end]} {end}" for end in ("delivered", "failed", "expired")])
-    return f"{ends} since the start; {codes['waiting']} waiting"
+    return say("status.codes", ends=ends, waiting=codes["waiting"])
 
 
 def _recipients(recipients: dict[str, int]) -> str:
-    words = ("found", "accepted", "delivered", "failed", "expired", "cancelled")
-    return ", ".join([f"{recipients.get(word, 0)} {word}" for word in words]) + " since the start"
+    return say("status.recipients", **{word: recipients.get(word, 0) for word in _RECIPIENTS})
 
 
 def _disk(now: _Object) -> str:
-    free = "free space unknown" if now["disk_free"] is None else f"{octets(now['disk_free'])} free"
-    damaged = f"; {count(now['damaged'], 'damaged entry', 'damaged entries')}" if now["damaged"] else ""
-    return f"queue {octets(now['queue_bytes'])}, {free}; mail is refused below {octets(now['min_free'])}{damaged}"
+    free = "status.free-unknown" if now["disk_free"] is None else "status.free"
+    disk = say(
+        "status.disk",
+        size=octets(now["queue_bytes"]),
+        free=say(free, size=octets(now["disk_free"] or 0)),
+        least=octets(now["min_free"]),
+    )
+    return disk + (f"; {counted(now['damaged'], 'status.damaged')}" if now["damaged"] else "")
 
 
 def _running(now: _Object, at: datetime) -> str:
     started, reloaded = of_json(now["started_at"]), of_json(now["reloaded_at"])
-    up = age((at - started).total_seconds())
-    return (
-        f"process {now['pid']} since {moment(started, at)} ({up}); "
-        f"{harmless(now['config'])} read {moment(reloaded, at)}"
+    return say(
+        "status.running",
+        pid=now["pid"],
+        started=moment(started, at),
+        age=age((at - started).total_seconds()),
+        config=harmless(now["config"]),
+        read=moment(reloaded, at),
     )
 
 

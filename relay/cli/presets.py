@@ -38,7 +38,10 @@ def presets(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="All about this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the providers that `preset: NAME` knows; with a name, what it fills in, and where that comes from."""
+    """Show the providers that `preset: NAME` knows.
+
+    With a name: what it fills in, and where that comes from.
+    """
     if name is not None:
         try:
             preset.preset(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli.desk import at_desk
+from relay.cli.language import say
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG
@@ -35,6 +36,9 @@ RouteOption = Annotated[str, typer.Option(metavar="NAME", help="Only what waits 
 ToOption = Annotated[str, typer.Option(metavar="PATTERN", help="Only with such a recipient: *@example.org")]
 FromOption = Annotated[
     str, typer.Option("--from", metavar="PATTERN", help='Only with such a reverse-path: jan@*, "<>" for the null one.')
+]
+SubjectOption = Annotated[
+    str, typer.Option(metavar="WORDS", help="Only with these words in the subject, in any case: 'Invoice 123'.")
 ]
 SinceOption = Annotated[
     str, typer.Option(metavar="TIME", help='Only what was accepted since: 90m, 2d, 2026-11-01, "2026-11-01 08:00".')
@@ -65,11 +69,11 @@ def list_(
     from relay.cli import entries
 
     if not document["entries"]:
-        complain("nothing waits" if not wanted else "nothing waits that fits")
+        complain(say("queue.none-fits" if wanted else "queue.none"))
         return
     show(entries.listed(document["entries"], datetime.now(UTC), width()))
     if document["next"] is not None:
-        complain(f"these are the {limit} oldest; there are more (--limit)")
+        complain(say("queue.more", limit=limit))
 
 
 def _listed(desk: Desk, wanted: Conditions, limit: int) -> dict[str, Any]:
@@ -84,6 +88,7 @@ def _listed(desk: Desk, wanted: Conditions, limit: int) -> dict[str, Any]:
 
 @queue.command()
 def find(
+    subject: SubjectOption = "",
     to: ToOption = "",
     from_: FromOption = "",
     since: SinceOption = "",
@@ -92,20 +97,25 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Did it go out? Queue and history, newest first."""
-    wanted = _wanted("", "", to, from_, since)
+    wanted = _wanted("", "", to, from_, since) | ({"subject": subject} if subject else {})
     with at_desk(config) as desk:
         document = desk.get("/v1/queue/find", **wanted, limit=limit)
     if as_json:
         show_document(document)
         return
     from relay.cli import entries
+    from relay.config.load import load
 
-    if not document["entries"]:
-        complain("nothing found")
-        return
-    show(entries.found(document["entries"], datetime.now(UTC), width()))
+    if document["entries"]:
+        show(entries.found(document["entries"], datetime.now(UTC), width()))
+    else:
+        complain(say("queue.not-found"))
     if document["more"]:
-        complain(f"these are the {len(document['entries'])} newest; there are more (--limit, --since)")
+        complain(say("queue.more-found", count=len(document["entries"])))
+    if not document["whole"]:
+        complain(say("queue.not-whole"))
+    if subject and not load(config).queue.keeps_subject:
+        complain(say("queue.no-subjects"))
 
 
 @queue.command("show")
@@ -172,7 +182,7 @@ def reroute(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Move it to another route: --route NAME ID..."""
+    """Move it to another route."""
     _act(Verb.REROUTE, ids, everything, yes, _wanted(state, from_route, to, from_, since), config, as_json, route)
 
 
@@ -186,18 +196,23 @@ def backup(
 
     Session codes are left out. A running relay writes the file, as its own user.
     """
-    with at_desk(config) as desk, progress("backup"):
+    with at_desk(config) as desk, progress(say("queue.backup")):
         [document] = desk.stream("/v1/queue/backup", file=str(file.absolute()))
     if as_json:
         show_document(document)
         return
-    from relay.cli.human import count, octets
+    from relay.cli.human import counted, octets
     from relay.observe.log_lines import harmless
 
     saved = document["backup"]
-    left_out = f"; {count(saved['left_out'], 'session code')} left out" if saved["left_out"] else ""
-    told = f"{count(saved['entries'], 'entry', 'entries')}, {octets(saved['octets'])}{left_out}"
-    typer.echo(f"{harmless(str(saved['file']))}: {told}")
+    told = say(
+        "queue.saved-but" if saved["left_out"] else "queue.saved",
+        file=harmless(str(saved["file"])),
+        entries=counted(saved["entries"], "queue.entry"),
+        size=octets(saved["octets"]),
+        left=counted(saved["left_out"], "queue.code"),
+    )
+    typer.echo(told)
 
 
 # What was asked
@@ -283,13 +298,13 @@ def _together(verb: Verb, route: str | None, done: Sequence[dict[str, Any]]) -> 
 
 def _act_on_all(desk: Desk, verb: Verb, wanted: Conditions, yes: bool, as_json: bool, route: str | None) -> None:
     from relay.cli import entries
-    from relay.cli.human import count
+    from relay.cli.human import counted
 
     if not yes:
         number, more = _count(desk, wanted)
-        where = f" to {route}" if route else ""
-        told = f"{'more than ' if more else ''}{count(number, 'entry', 'entries')}"
-        refuse(f"{verb}{where}: {told}; nothing was done (to do it: --all --yes)")
+        told = counted(number, "queue.entry")
+        told = say("queue.more-than", entries=told) if more else told
+        refuse(say("queue.would-to" if route else "queue.would", verb=verb, route=route, entries=told))
     document: dict[str, Any] = {}
     with progress(verb.value) as tell:
         for document in desk.stream("/v1/queue/act", verb=verb, all=wanted, route=route):
@@ -300,7 +315,7 @@ def _act_on_all(desk: Desk, verb: Verb, wanted: Conditions, yes: bool, as_json: 
     else:
         typer.echo(entries.summary(document))
     if verb is Verb.BOUNCE and not desk.running:
-        complain("no relay runs: they are returned to their senders when it does")
+        complain(say("queue.bounced-later"))
     for result in document["results"]:
         if result["did"] == "impossible":
             complain(entries.acted(verb, result))
@@ -311,7 +326,7 @@ def _count(desk: Desk, wanted: Conditions) -> tuple[int, bool]:
     """How many fit, and whether there are more than that."""
     number = 0
     after: int | None = 0
-    with progress("counting") as tell:
+    with progress(say("queue.counting")) as tell:
         while after is not None and number < _COUNTED:
             document = desk.get("/v1/queue", **wanted, after=after, limit=PAGE)
             number += len(document["entries"])

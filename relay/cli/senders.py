@@ -10,6 +10,7 @@ import typer
 
 from relay.cli.desk import at_desk
 from relay.cli.human import of_json, stamp
+from relay.cli.language import say
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, show, show_document, width
 from relay.cli.serve import DEFAULT_CONFIG
@@ -23,7 +24,10 @@ UpstreamOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only a
 
 @senders.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show the senders that are known to be refused, and until when their mail goes as a rule says."""
+    """Show the senders that are known to be refused.
+
+    Until the time that is shown their mail leaves as its rule says.
+    """
     with at_desk(config) as desk:
         document = desk.get("/v1/senders")
     if as_json:
@@ -31,7 +35,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     elif document["senders"]:
         show(lines(document["senders"], datetime.now(UTC), width()))
     else:
-        complain("no sender is known to be refused")
+        complain(say("senders.none"))
 
 
 @senders.command()
@@ -53,9 +57,9 @@ def forget(
         show_document(document)
         return
     for one in document["senders"]:
-        typer.echo(f"{_who(one)}: tried unchanged again at {harmless(one['upstream'])}")
+        typer.echo(say("senders.forgotten", who=_who(one), upstream=harmless(one["upstream"])))
     if not document["senders"]:
-        complain("no sender is known to be refused")
+        complain(say("senders.none"))
 
 
 @senders.command()
@@ -69,14 +73,17 @@ def pin(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a sender as refused for good, until it is forgotten: its mail goes as its rule says, without a try."""
+    """Take a sender as refused until it is forgotten.
+
+    Its mail leaves as its rule says, without a try as it is.
+    """
     with at_desk(config) as desk:
         document = desk.post("/v1/senders/pin", upstream=upstream, author=address, reverse_path=reverse_path)
     if as_json:
         show_document(document)
         return
     for one in document["senders"]:
-        typer.echo(f"{_who(one)}: taken as refused at {harmless(one['upstream'])} until it is forgotten")
+        typer.echo(say("senders.pinned", who=_who(one), upstream=harmless(one["upstream"])))
 
 
 _COLUMNS = (
@@ -97,7 +104,7 @@ def lines(told: Iterable[dict[str, Any]], now: datetime, width: int | None) -> I
 def _line(one: dict[str, Any], now: datetime, width: int | None) -> list[Part]:
     reply = f"{one['code']} {harmless(one['status'])}".rstrip() if one["code"] else ""
     return [
-        (harmless(one["author"]) or "(none)", "bold"),
+        (harmless(one["author"]) or say("senders.no-author"), "bold"),
         (harmless(one["upstream"]), ""),
         (stamp(of_json(one["until"]), width, now) if one["until"] else "pinned", ""),
         (reply, "yellow"),
@@ -108,4 +115,6 @@ def _line(one: dict[str, Any], now: datetime, width: int | None) -> list[Part]:
 
 def _who(one: dict[str, Any]) -> str:
     author, path = harmless(one["author"]), harmless(one["reverse_path"])
-    return author if author == path else f"{author or '(none)'} (reverse-path {path})"
+    if author == path:
+        return author
+    return say("senders.with-path", author=author or say("senders.no-author"), path=path)

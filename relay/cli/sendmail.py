@@ -280,5 +280,8 @@ def _say(octets: bytes) -> None:
 
 
 def sendmail() -> None:
-    """Hand a message to the relay as sendmail does, for cron and PHP; `relay sendmail --help` has the options."""
+    """Hand a message to the relay as sendmail does.
+
+    For cron and PHP; `relay sendmail --help` has the options.
+    """
     raise SystemExit(main(sys.argv[2:]))

@@ -24,7 +24,10 @@ def main(arguments: list[str]) -> int:
 
 
 def serve(config: Path = DEFAULT_CONFIG) -> int:
-    """Run the relay until SIGTERM; SIGHUP reads the configuration anew. 1 when it could not start."""
+    """Run the relay until SIGTERM.
+
+    SIGHUP reads the configuration anew. Exit code 1: it could not start.
+    """
     from relay.config import load, outside
     from relay.daemon import main as daemon
 
@@ -40,14 +43,11 @@ def serve(config: Path = DEFAULT_CONFIG) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve(loaded, config))
     except RelayError as error:
+        from relay.cli.language import sentence
+
         sys.stderr.write(f"{sentence(error)}\n")
         return 1
     return 0
-
-
-def sentence(error: RelayError) -> str:
-    """What a command that was refused says: a plain sentence, or a line for each problem of the configuration."""
-    return str(error) if isinstance(error, BadConfig) else f"relay: {error}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

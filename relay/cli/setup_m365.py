@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
+from relay.cli.language import say
 from relay.config.values import BadValue, address
 from relay.errors import RelayError
 
+_STEPS = "relay check, systemctl daemon-reload, systemctl restart relay, relay auth test own"
+_TOLD = ("app", "consent", "secret", "principal", "smtp", "relay", "put", "unit", "configuration", "wait")
 _GUIDE = """\
-# Microsoft 365 with OAuth2: an app that may send as {mailbox}, and as nobody else.
-#
-# Save this as setup.ps1 and run it once in PowerShell 7, on any machine, as an administrator of the tenant
-# (Global Administrator, or Application and Exchange Administrator). What it does:
-#
-#   1. registers an app in Microsoft Entra and gives it one permission: SMTP.SendAsApp of Office 365 Exchange Online
-#   2. grants admin consent for that
-#   3. makes a client secret of {months} months
-#   4. makes the service principal in Exchange Online, with the object ID of the enterprise application; that of the
-#      app registration looks the same, and ends in 535 5.7.3
-#   5. gives that service principal rights on the one mailbox: SMTP.SendAsApp opens no other
-#   6. turns on Authenticated SMTP for the mailbox
-#   7. prints what goes into the configuration of the relay, with the day the secret ends
-#
-# By hand it is the same: entra.microsoft.com, App registrations; steps 4 and 5 exist in PowerShell only.
-
+{head}
 $ErrorActionPreference = 'Stop'
 $Mailbox = '{mailbox}'
 $Name    = 'Mail relay'
@@ -30,38 +18,38 @@ $Ends    = (Get-Date).ToUniversalTime().Date.AddMonths({months})
 Install-Module Microsoft.Graph.Applications, ExchangeOnlineManagement -Scope CurrentUser
 Connect-MgGraph -Scopes 'Application.ReadWrite.All', 'AppRoleAssignment.ReadWrite.All' -NoWelcome
 
-# 1. The app. 00000002-0000-0ff1-ce00-000000000000 is Office 365 Exchange Online, in every tenant.
+# {app}
 $Exchange = Get-MgServicePrincipal -Filter "appId eq '00000002-0000-0ff1-ce00-000000000000'"
 $Role     = $Exchange.AppRoles | Where-Object {{ $_.Value -eq 'SMTP.SendAsApp' }}
 $Access   = @{{ ResourceAppId = $Exchange.AppId; ResourceAccess = @(@{{ Id = $Role.Id; Type = 'Role' }}) }}
 $App = New-MgApplication -DisplayName $Name -SignInAudience AzureADMyOrg -RequiredResourceAccess $Access
 $Enterprise = New-MgServicePrincipal -AppId $App.AppId
 
-# 2. Admin consent.
+# {consent}
 New-MgServicePrincipalAppRoleAssignment -ServicePrincipalId $Enterprise.Id -PrincipalId $Enterprise.Id `
     -ResourceId $Exchange.Id -AppRoleId $Role.Id | Out-Null
 
-# 3. The secret. (Instead of one: upload a certificate to the app, and name it under oauth2.certificate.)
+# {secret}
 $Secret = Add-MgApplicationPassword -ApplicationId $App.Id `
     -PasswordCredential @{{ DisplayName = 'relay'; EndDateTime = $Ends }}
 
-# 4. and 5. The service principal, and its rights. Older modules call -ObjectId -ServiceId.
+# {principal}
 Connect-ExchangeOnline -ShowBanner:$false
 New-ServicePrincipal -AppId $App.AppId -ObjectId $Enterprise.Id -DisplayName $Name | Out-Null
 Add-MailboxPermission -Identity $Mailbox -User $Enterprise.Id -AccessRights FullAccess | Out-Null
 
-# 6. Authenticated SMTP for this mailbox, whatever the tenant says.
+# {smtp}
 Set-CASMailbox -Identity $Mailbox -SmtpClientAuthenticationDisabled $false
 
-# 7. For the relay.
+# {relay}
 @"
 
-Put the secret, one line, into /etc/relay/own-secret (mode 0600) on the relay. It is shown this once:
+{put}
 
     $($Secret.SecretText)
 
-In relay.service: LoadCredential=own-secret:/etc/relay/own-secret
-In /etc/relay/config.yaml:
+{unit}
+{configuration}
 
 upstreams:
   own:
@@ -74,8 +62,8 @@ upstreams:
       client_secret: {{credential: own-secret}}
       secret_expires: $($Ends.ToString('yyyy-MM-dd'))
 
-Then, on the relay: pip install 'relay[microsoft]', relay check, systemctl restart relay, relay auth test own.
-Microsoft needs up to half an hour until the rights are known everywhere: 535 5.7.3 until then is no mistake of yours.
+{then}
+{wait}
 "@
 """
 
@@ -87,5 +75,10 @@ def guide(mailbox: str, months: int) -> str:
     except BadValue as error:
         raise RelayError(f"--mailbox: {error.problem}") from None
     if not plain.isascii() or "'" in plain or '"' in plain or "`" in plain or "$" in plain:
-        raise RelayError("--mailbox: an address that PowerShell would read as something else")
-    return _GUIDE.format(mailbox=plain, months=months)
+        raise RelayError(say("setup.not-an-address"))
+    head = "".join(
+        [f"# {line}".rstrip() + "\n" for line in say("setup.head", mailbox=plain, months=months).splitlines()]
+    )
+    told = {name: say(f"setup.{name}") for name in _TOLD}
+    then = say("setup.then", steps=_STEPS)
+    return _GUIDE.format(head=head, then=then, mailbox=plain, months=months, **told)

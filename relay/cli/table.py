@@ -1,7 +1,8 @@
 """Tables that fit: as values, lines of styled parts, without a terminal in sight.
 
-For a terminal of some width, columns that may be cut are cut (addresses in the middle), one that may be folded goes
-below its row, and the least important ones are left out, as those that are empty; what must stay whole stays whole.
+For a terminal of some width, columns that may be cut are cut (addresses in the middle, and while less important columns
+can give way no further than that two look alike), one that may be folded goes below its row, and the least important
+ones are left out, as those that are empty; what must stay whole stays whole.
 For anything else (a pipe, a file) every row is one line, nothing is cut, and every field but the last is one word, "-"
 where there is nothing: made for grep and awk.
 """
@@ -9,10 +10,12 @@ where there is nothing: made for grep and awk.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 
 from rich.cells import cell_len
 
+from relay.cli.language import say
 from relay.values import frozen
 
 Part = tuple[str, str]
@@ -27,7 +30,8 @@ _PADDED = 40  # one very long value does not move all lines of a pipe apart
 
 @frozen
 class Column:
-    """`least`: the width to which it may be cut, 0: not at all. `rank`: the highest is left out first, 0: never.
+    """`title` names a sentence of the table `heading`. `least`: the width to which it may be cut, 0: not at all.
+    `rank`: the highest is left out first, 0: never.
 
     `folds`: it goes below its row where it does not fit, in so many lines at most (0: not at all). `ends`: what is
     cut loses its end, not its middle. `glue` stands for the blanks in a value where each field has to be one word.
@@ -73,6 +77,7 @@ def table(
     columns: Sequence[Column], rows: Iterable[Sequence[Part]], *, width: int | None, indent: int = 0
 ) -> Iterator[Line]:
     """The title line and the rows, for a terminal of `width`, or for a pipe (None)."""
+    columns = [replace(column, title=say(f"heading.{column.title.lower().replace(' ', '-')}")) for column in columns]
     cells = [list(row) for row in rows]
     titles = [(column.title, "bold") for column in columns]
     if width is None:
@@ -85,7 +90,17 @@ def table(
         plan = _Plan({n: min(wide, _PADDED) for n, wide in enumerate(natural)}, (), whole=True)
     else:
         spoken = [n for n in range(len(columns)) if not cells or any(row[n][0] for row in cells)]
-        plan = _plan(columns, natural, spoken, width - indent)
+        least = [
+            min(wide, max(column.least, len(column.title))) if column.least else wide
+            for column, wide in zip(columns, natural, strict=True)
+        ]
+        apart = [_apart(column, {row[n][0] for row in cells}, least[n], natural[n]) for n, column in enumerate(columns)]
+        room = width - indent
+        fitting = _plan(columns, natural, apart, spoken, room) or _plan(
+            columns, natural, least, spoken, room, tighter=True
+        )
+        assert fitting is not None
+        plan = fitting
     yield _line(titles, columns, plan, indent)
     for row in cells:
         yield _line(row, columns, plan, indent)
@@ -106,15 +121,29 @@ class _Plan:
     whole: bool = False
 
 
-def _plan(columns: Sequence[Column], natural: Sequence[int], shown: list[int], width: int) -> _Plan:
-    least = [
-        min(wide, max(c.least, len(c.title))) if c.least else wide for c, wide in zip(columns, natural, strict=True)
-    ]
+def _apart(column: Column, values: Set[str], least: int, natural: int) -> int:
+    """The width, `least` at least, at which no two of these values look alike."""
+    if not column.least or column.ends:
+        return least
+    widths = range(least, natural)
+    return next((wide for wide in widths if len({column.cut(one, wide) for one in values}) == len(values)), natural)
+
+
+def _plan(
+    columns: Sequence[Column],
+    natural: Sequence[int],
+    least: list[int],
+    shown: list[int],
+    width: int,
+    *,
+    tighter: bool = False,
+) -> _Plan | None:
+    """None: there is no room, unless columns may become `tighter` than `least`, so that no line is too long."""
 
     def needed() -> int:
         return sum(least[n] for n in shown) + _GAP * (len(shown) - 1)
 
-    folded: list[int] = []
+    shown, folded = list(shown), list[int]()
     if needed() > width:
         folded = [n for n in shown if columns[n].folds]
         shown = [n for n in shown if not columns[n].folds]
@@ -122,8 +151,10 @@ def _plan(columns: Sequence[Column], natural: Sequence[int], shown: list[int], w
         if needed() <= width or not columns[n].rank:
             break
         shown.remove(n)
+    if needed() > width and not tighter:
+        return None
     while needed() > width and (soft := [n for n in shown if columns[n].least and least[n] > _NARROWEST]):
-        least[max(soft, key=lambda n: least[n])] -= 1  # tighter than they should be, but no line too long
+        least[max(soft, key=lambda n: least[n])] -= 1
     spare = width - needed()
     widths = {n: least[n] for n in shown}
     # What is left goes evenly to those that would like more.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path as FilePath
 
 from relay.config import compile, idle, outside, password, preset
 from relay.config.checks import beyond_loopback
-from relay.config.files import File
 from relay.config.model import Config
 from relay.config.problems import Finding, Path, below, did_you_mean
 from relay.config.secrets import Secret
+from relay.config.upstreams import IMPLICIT
 from relay.errors import ConfigError, RelayError
 from relay.policy.decide import SESSION_CODES
 
@@ -53,9 +51,11 @@ def _secrets(config: Config) -> Iterator[Finding]:
         if secret.kind == "plain" and not (path[0] == "listeners" and secret.reference.startswith(password.PREFIX)):
             better = "a hash made by relay hash" if path[0] == "listeners" else "{credential: NAME} or {file: PATH}"
             yield Finding(path, "the password itself stands in the file", f"better: {better}")
-        file = _file(secret)
-        if file is not None and _world_readable(file):
-            yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
+            if path in config.source.commented:
+                problem = 'it ends before " #" in this line, as YAML takes that for a comment'
+                yield Finding(path, problem, "put quotes around all of it, if # belongs to it")
+        if (file := _file(secret)) is not None:
+            yield from outside.exposed(path, file)
 
 
 def _file(secret: Secret) -> FilePath | None:
@@ -66,25 +66,10 @@ def _file(secret: Secret) -> FilePath | None:
 
 
 def _keys(config: Config) -> Iterator[Finding]:
-    listed: list[tuple[Path, Iterable[File]]] = [
-        (("listeners", number), listener.files) for number, listener in config.smtp_listeners.items()
-    ]
-    for name, upstream in config.upstreams.items():
-        listed.append((("upstreams", name), upstream.files))
-        if upstream.oauth2 is not None:
-            listed.append((("upstreams", name, "oauth2"), upstream.oauth2.files))
-    private = [((*path, *each.private[0]), each.private[1]) for path, files in listed for each in files if each.private]
-    for path, file in private:
-        if _world_readable(file):
-            yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
-
-
-def _world_readable(file: FilePath) -> bool:
-    try:
-        mode = os.stat(file).st_mode
-        return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
-    except (OSError, ValueError):
-        return False
+    for path, file in outside.files(config):
+        if file.private is not None:
+            key, private = file.private
+            yield from outside.exposed((*path, *key), private)
 
 
 def _listeners(config: Config) -> Iterator[Finding]:
@@ -93,6 +78,10 @@ def _listeners(config: Config) -> Iterator[Finding]:
         if listener.auth == "users" and listener.tls == "none" and any(map(beyond_loopback, listener.listen)):
             problem = "without TLS only this machine itself can log in, and users are required"
             yield Finding((*path, "auth"), problem, "write tls: starttls")
+        for place, address in enumerate(listener.listen):
+            if address.kind == "tcp" and address.port == IMPLICIT and listener.tls != "implicit":
+                problem = f"software that uses port {IMPLICIT} begins with TLS, and tls is {listener.tls}"
+                yield Finding((*path, "listen", place), problem, "write tls: implicit, or another port")
         if listener.reply == "direct" and listener.patience > LONGEST_PATIENCE:
             problem = "most software gives up before, sends again, and the mail arrives twice"
             yield Finding((*path, "patience"), problem, "stay below its own timeout, as with 20s")
@@ -118,10 +107,29 @@ def _upstreams(config: Config) -> Iterator[Finding]:
         if name not in used and name != codes.vendor:
             yield Finding(path, "no route leads to this upstream", "name it in routes.default.upstreams")
         yield from below(path, upstream.warnings)
+        if name in used and upstream.preset is not None:
+            yield from _sender_of(config, (*path, "preset"), preset.preset(upstream.preset))
         if upstream.on_client_error == "next" and name not in followed:
             problem = "no route has an upstream behind this one: what it refuses fails all the same"
             hint = "write on_client_error: fail, or name another in the route"
             yield Finding((*path, "on_client_error"), problem, hint)
+
+
+def _sender_of(config: Config, path: Path, known: preset.Preset) -> Iterator[Finding]:
+    """A provider that lets the account alone send, where nobody's mail is made to come from it.
+
+    Who keeps all senders as they are has decided so.
+    """
+    decided = any(
+        rule.address is not None or (rule.keep and not rule.match.model_fields_set) for rule in config.senders
+    )
+    problem = {
+        "account": "this provider refuses mail that is not from the account, and no rule gives it that address",
+        "rewritten": "this provider puts the account into From without a word, and no rule keeps who wrote",
+    }.get(known.sender)
+    if problem is not None and not decided:
+        hint = "add senders: [{address: …}] with the mailbox's address, or [{keep: true}] where all mail is from it"
+        yield Finding(path, problem, hint)
 
 
 def _accounts(config: Config) -> Iterator[Finding]:

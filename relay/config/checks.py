@@ -103,19 +103,25 @@ def _tls(path: Path, listener: SmtpListener) -> Iterator[Finding]:
 
 def _addresses(config: Config) -> Iterator[Finding]:
     """No two doors at one place; an address that stands for all others takes their port as well."""
-    places: list[tuple[Path, ListenAddress]] = [
-        (("listeners", number, "listen", place), address)
+    admin = config.admin
+    own: list[tuple[Path, ListenAddress, str]] = [
+        (("admin", "socket"), ListenAddress("unix", str(admin.socket)), "admin.socket")
+    ]
+    if admin.listen is not None:
+        own.append((("admin", "listen"), admin.listen, "admin.listen"))
+    listeners: list[tuple[Path, ListenAddress, str]] = [
+        (("listeners", number, "listen", place), address, f"listener {quoted(listener.name)}")
         for number, listener in config.smtp_listeners.items()
         for place, address in enumerate(listener.listen)
     ]
-    if config.admin.listen is not None:
-        places.append((("admin", "listen"), config.admin.listen))
-    places.append((("admin", "socket"), ListenAddress("unix", str(config.admin.socket))))
-    for number, (path, address) in enumerate(places):
-        taken = [other for other, there in places[:number] if _same_place(address, there)]
+    given = [each for each in own if each[0][-1] in admin.model_fields_set]
+    places = [*(each for each in own if each not in given), *listeners, *given]  # a finding is at a key of the file
+    for number, (path, address, _) in enumerate(places):
+        taken = [(other, name) for other, there, name in places[:number] if _same_place(address, there)]
         if taken:
+            other, name = taken[0]
             hint = "choose another path" if address.kind == "unix" else "choose another port"
-            yield Finding(path, "something else listens at this address already", hint, (taken[0],))
+            yield Finding(path, f"{name} has this address already", hint, (other,))
 
 
 def _same_place(one: ListenAddress, other: ListenAddress) -> bool:

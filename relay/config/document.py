@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from relay.config.problems import Path, Source, key
+from relay.config.syntax import Scalar, Stop, Unreadable, special, why
 from relay.errors import ConfigError
 from relay.values import frozen
 
@@ -22,6 +23,9 @@ _MOST_NODES = 20_000
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?[0-9]{1,17}\.[0-9]{1,17}")
+_KEY_ALONE = re.compile(r"([A-Za-z_]\w*)[:= ]\S")  # {host:smtp.example.nl, port=25}
+_TYPOGRAPHIC = re.compile("[“”„‟«»]|[‘’‚‛´].*[‘’‚‛´]$", re.DOTALL)
+_COMMENT = re.compile(r"[ \t]+#")
 _ODDITIES = {"int": "a number", "float": "a number", "timestamp": "a date"}
 
 
@@ -48,7 +52,7 @@ class _Node:
 class Document:
     """The file: values (lists as tuples), the line of each key, and scalars as they stand there.
 
-    `incomplete`: mappings with a key that could not be read, so that what they lack says nothing.
+    `incomplete`: values that could not be read, and mappings with such a key, so that what they lack says nothing.
     """
 
     value: object
@@ -58,14 +62,6 @@ class Document:
     incomplete: frozenset[Path]
 
 
-class Unreadable(Exception):
-    """The file ends here: what follows would be guesswork."""
-
-    def __init__(self, line: int, problem: str, hint: str = "") -> None:
-        self.line, self.problem, self.hint = line, problem, hint
-        super().__init__(problem)
-
-
 def read(text: str, file: str) -> Document:
     """The one document in `text`; `file` is what problems call it. Raises Unreadable where nothing more can be said."""
     reader: _Reader | None = None
@@ -73,14 +69,18 @@ def read(text: str, file: str) -> Document:
         reader = _Reader(text)
         root = reader.document()
     except yaml.YAMLError as error:
-        raise _syntax(error, text) from None
+        if reader is not None and isinstance(error, yaml.MarkedYAMLError):
+            raise why(reader.stop(error), text) from None
+        position = getattr(error, "position", 0)
+        line = text.encode("utf-8", "replace").count(b"\n", 0, position) + 1
+        raise Unreadable(line, "a character that a file of text cannot have", "remove it") from None
     finally:
         if reader is not None:
             reader.close()
     lines: dict[Path, int] = {}
     texts: dict[Path, str] = {}
     value = _flat(root, (), lines, texts)
-    source = Source(file, lines)
+    source = Source(file, lines, frozenset(reader.commented))
     problems = [ConfigError(f"{file}:{line}: {key(path)}", what, how) for line, path, what, how in reader.problems]
     return Document(value, source, texts, tuple(problems), frozenset(reader.incomplete))
 
@@ -95,26 +95,38 @@ def _flat(node: _Node, path: Path, lines: dict[Path, int], texts: dict[Path, str
     return tuple(parts.values()) if isinstance(node.value, tuple) else node.value
 
 
-def _syntax(error: yaml.YAMLError, text: str) -> Unreadable:
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        position = getattr(error, "position", None)
-        line = text.encode("utf-8", "replace").count(b"\n", 0, position) + 1 if isinstance(position, int) else 0
-        return Unreadable(line, "not YAML", "are there control characters?")
-    hint = 'indent with spaces, and quote what holds ": ", "#", "[", "{", "@" or "%"'
-    return Unreadable(error.problem_mark.line + 1, f"not YAML: {error.problem or 'syntax error'}", hint)
-
-
 class _Reader:
     """Builds nodes from the events of one document."""
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self._loader = yaml.CSafeLoader(text)
         self._anchors: dict[str, _Node | None] = {}
+        self._path: Path = ()
+        self._before: Path = ()
+        self._last: Scalar | None = None
         self.problems: list[tuple[int, Path, str, str]] = []
         self.incomplete: set[Path] = set()
+        self.commented: set[Path] = set()
 
     def close(self) -> None:
         self._loader.dispose()
+
+    def stop(self, error: yaml.MarkedYAMLError) -> Stop:
+        """Where the parser stopped with `error`."""
+        at, begin = error.problem_mark, error.context_mark or error.problem_mark
+        assert at is not None
+        assert begin is not None
+        return Stop(
+            problem=error.problem or "syntax error",
+            line=at.line + 1,
+            column=at.column,
+            while_=error.context or "",
+            begin=begin.line + 1,
+            path=self._path,
+            before=self._before,
+            last=self._last,
+        )
 
     def document(self) -> _Node:
         self._next()
@@ -137,15 +149,15 @@ class _Reader:
     def _node(self, event: Any, path: Path) -> _Node:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, line)
+            return self._alias(event, line, path)
         if len(path) > _DEEPEST:
             raise Unreadable(line, "nested too deeply")
         if event.tag is not None and event.tag not in (f"{_TAG}str", "!"):
-            raise Unreadable(line, "tags have no meaning here", 'remove the word that begins with "!"')
+            raise Unreadable(line, "tags have no meaning here", 'quote a value that begins with "!"', path)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
-            node = _Node(line, self._scalar(event), event.value)
+            node = self._text_at(event, line, path)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._sequence(line, path)
         else:
@@ -154,28 +166,54 @@ class _Reader:
             self._anchors[event.anchor] = node
         return node
 
-    def _alias(self, event: Any, line: int) -> _Node:
+    def _text_at(self, event: Any, line: int, path: Path) -> _Node:
+        quoted = event.style in ("'", '"')
+        self._last = Scalar(path, line, event.end_mark.line + 1, quoted)
+        if event.anchor is not None and not event.value and not quoted:
+            raise special(line, path)
+        if not quoted and _COMMENT.match(self._text, event.end_mark.index):
+            self.commented.add(path)
+        if not quoted and _TYPOGRAPHIC.match(event.value):
+            hint = "write \" or '; where they are meant, put plain quotes around them"
+            self.problems.append((line, path, "typographic quotes are part of the value", hint))
+            self.incomplete.add(path)
+        return _Node(line, self._scalar(event), event.value)
+
+    def _alias(self, event: Any, line: int, path: Path) -> _Node:
         known = self._anchors.get(event.anchor)
         if known is None:
-            raise Unreadable(line, "an alias of something that does not stand above it")
+            raise special(line, path)
         return _Node(line, known.value, known.text, known.children, known.weight)
 
     def _sequence(self, line: int, path: Path) -> _Node:
         node = _Node(line, ())
+        self._path = path
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             number = len(node.children)
-            self._add(node, number, self._node(event, (*path, number)))
+            self._path = (*path, number)
+            self._add(node, number, self._node(event, self._path))
+            self._path, self._before = path, self._path
         return node
 
     def _mapping(self, line: int, path: Path) -> _Node:
         node = _Node(line, {})
         first: dict[str, int] = {}
+        self._path = path
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             at = event.start_mark.line + 1
             name = self._key(event, at, path)
+            self._path = (*path, name or "")
             child = self._node(self._next(), (*path, name or ""))
+            self._path, self._before = path, (*path, name or "")
             child.line = at
             if name is None:
+                continue
+            if child.text == "" and not event.style and (alone := _KEY_ALONE.match(name)):
+                where = (*path, alone[1])
+                self.problems.append(
+                    (at, where, "key and value are not separated", "write a colon and a blank between")
+                )
+                self.incomplete.add(path)
                 continue
             if name in first:
                 self.problems.append(
@@ -189,12 +227,14 @@ class _Reader:
     def _key(self, event: Any, line: int, path: Path) -> str | None:
         if not isinstance(event, yaml.ScalarEvent):
             raise Unreadable(
-                line, "a list, a mapping or an alias cannot be a key", "quote values with braces and stars"
+                line, "a list, a mapping or an alias cannot be a key", "quote values with braces and stars", path
             )
         value = self._scalar(event)
-        if isinstance(value, str):
+        if isinstance(value, str) and (value.strip() != value or _TYPOGRAPHIC.match(value)) and not event.style:
+            problem, hint = "blanks that are no spaces, or typographic quotes, belong to this key", "write it anew"
+        elif isinstance(value, str):
             return value
-        if isinstance(value, Oddity) and value.reads_as == "merge":
+        elif isinstance(value, Oddity) and value.reads_as == "merge":
             problem, hint = "merge keys (<<) are not known here", "write the keys out"
         else:
             problem, hint = "a key that YAML does not read as text", "quote it"

@@ -5,6 +5,7 @@ The values of the file appear only where they help and are no secrets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -33,11 +34,13 @@ _PROBLEMS = {
 }
 _HINTS = {
     "missing": "this key is required",
-    "bool_type": "without quotes",
+    "bool_type": "write one of these words, without quotes",
     "tuple_type": 'write [a, b], or lines that begin with "- "',
     "int_type": "write it plainly, as in 25",
 }
-_NOTHING = "nothing stands here: leave the key out, or give it a value"
+_GIVE = "leave the key out, or give it a value"
+_NOTHING = f"nothing stands here: {_GIVE}"
+_NO_BLANK = re.compile(r"\w+[:=]\S")
 _UPSTREAM = {"host": "sample.invalid"}
 
 
@@ -68,6 +71,14 @@ def explain(error: ValidationError, written: object, texts: Mapping[Path, str]) 
             path = (*path, "provider" if path[-1:] == ("oauth2",) else "type")
         found.setdefault(path, _explained(detail, path, _at(written, path), texts.get(path)))
     return list(found.values())
+
+
+def forgotten(written: object, texts: Mapping[Path, str], commented: Iterable[Path]) -> Iterator[Explained]:
+    """Keys behind which nothing stands: whoever wrote the key had something in mind, and null is written as null."""
+    for path, text in texts.items():
+        if not text and _at(written, path) is None:
+            hint = "quote it, if what begins with # is the value" if path in commented else _GIVE
+            yield Explained(Finding(path, "nothing stands here", hint), path)
 
 
 def without_mistakes(written: object, mistakes: Iterable[Explained]) -> object:
@@ -120,6 +131,8 @@ def _explained(detail: Any, path: Path, value: object, text: str | None) -> Expl
             problem, hint = "must be text", _not_text(value, shown)
         case "model_type" | "model_attributes_type" | "dict_type":
             problem, hint = "must be a mapping", "write keys below it, indented"
+            if text is not None and _NO_BLANK.match(text):
+                hint = "write a blank behind the colon, as in host: smtp.example.nl"
         case "literal_error" | "union_tag_invalid":
             words = context.get("expected_tags") or context["expected"]
             names = words.replace("'", "").replace(" or ", ", ").split(", ")
@@ -187,7 +200,7 @@ def _section(loc: tuple[int | str, ...]) -> type[Section]:
     """The section that the last part of `loc` is a key of."""
     model, rest = _model(loc)
     for part in rest:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:  # else it is the tag of a union
             model = next(_sections(model.model_fields[part].annotation))
     return model
 

@@ -60,10 +60,12 @@ def _written(parse: Callable[[str], T]) -> PlainValidator:
     return PlainValidator(validate)
 
 
-def _with_unit(parse: Callable[[str], T]) -> PlainValidator:
+def _with_unit(parse: Callable[[str], T], how: str) -> PlainValidator:
     """The same for values that want a unit: a bare number is told so."""
 
     def validate(value: object) -> T:
+        if isinstance(value, tuple | dict):
+            raise values.BadValue("one text, not a list or a mapping", how)
         if isinstance(value, str):
             return parse(value)
         return parse("1" if type(value) in (int, float) else "")
@@ -101,17 +103,23 @@ def _socket(value: object, info: ValidationInfo) -> pathlib.Path:
     return path
 
 
+def _place(value: object) -> values.ListenAddress:
+    """An address to listen on as it is written; a port alone, which YAML reads as a number, is none."""
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str):
+        raise PydanticCustomError("string_type", "not text")
+    return values.listen_address(text)
+
+
 def _listen(value: object, info: ValidationInfo) -> values.ListenAddress:
     """An address to listen on; a path counts from the folder of the file."""
-    if not isinstance(value, str):
-        raise PydanticCustomError("string_type", "not text")
-    found = values.listen_address(value)
+    found = _place(value)
     return replace(found, host=str(_socket(found.host, info))) if found.kind == "unix" else found
 
 
-def _page(text: str) -> values.ListenAddress:
+def _page(value: object) -> values.ListenAddress:
     """The address of the metrics page: a port, and nothing else."""
-    found = values.listen_address(text)
+    found = _place(value)
     if found.kind != "tcp":
         raise values.BadValue("not an address of this page", 'write "127.0.0.1:9125" or "[::1]:9125"')
     return found
@@ -296,17 +304,23 @@ PresetName = Annotated[
 ]
 Name = Annotated[str, _written(_name), _text(pattern=_NAME), Kind("name")]
 RuleName = Annotated[str, _written(_rule_name), _text()]
-Duration = Annotated[timedelta, _with_unit(values.duration), _text(pattern=_DURATION), Kind("duration")]
-Size = Annotated[int, _with_unit(values.size), _text(pattern=_SIZE), Kind("size")]
-PositiveSize = Annotated[int, _with_unit(values.positive_size), _text(pattern=_SIZE), Kind("size")]
-Rate = Annotated[PolicyRate, _with_unit(values.rate), _text(pattern=_RATE), Kind("rate")]
+Duration = Annotated[
+    timedelta, _with_unit(values.duration, "write it like 5m"), _text(pattern=_DURATION), Kind("duration")
+]
+Size = Annotated[int, _with_unit(values.size, "write it like 50MiB"), _text(pattern=_SIZE), Kind("size")]
+PositiveSize = Annotated[
+    int, _with_unit(values.positive_size, "write it like 50MiB"), _text(pattern=_SIZE), Kind("size")
+]
+Rate = Annotated[PolicyRate, _with_unit(values.rate, "write it like 30/min"), _text(pattern=_RATE), Kind("rate")]
 Rates = Annotated[
-    tuple[Annotated[PolicyRate, _with_unit(values.rate), _text(pattern=_RATE)], ...],
+    tuple[Annotated[PolicyRate, _with_unit(values.rate, "write it like 30/min"), _text(pattern=_RATE)], ...],
     BeforeValidator(_one_or_many),
     _many("A rate, as in 30/min."),
     Kind("rate, or a list"),
 ]
-Retry = Annotated[tuple[timedelta, ...], _with_unit(values.retry), _text(), Kind("retry list")]
+Retry = Annotated[
+    tuple[timedelta, ...], _with_unit(values.retry, 'write it like "1m, 5m*2, 15m"'), _text(), Kind("retry list")
+]
 HostName = Annotated[str, _written(values.host_name), _text(), Kind("host name")]
 UpstreamHost = Annotated[
     str, _written(values.upstream_host), _text(), Kind("host name or IP address", "sample.invalid")
@@ -328,7 +342,7 @@ MailAddresses = Annotated[
     Kind("address, or a list"),
 ]
 Listen = Annotated[values.ListenAddress, PlainValidator(_listen), _text()]
-Page = Annotated[values.ListenAddress, _written(_page), _text(), Kind("`HOST:PORT`")]
+Page = Annotated[values.ListenAddress, PlainValidator(_page), _text(), Kind("`HOST:PORT`")]
 Network = Annotated[client.Network, _written(values.network), _text()]
 Listens = Annotated[
     tuple[Listen, ...],

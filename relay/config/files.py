@@ -17,6 +17,8 @@ from relay.config.problems import Finding, Path
 from relay.durable import read_regular
 from relay.values import frozen
 
+MAKE = "make it, or correct the path"
+
 
 @frozen
 class Authorities:
@@ -27,9 +29,14 @@ class Authorities:
 
     private = None
 
+    @property
+    def read(self) -> list[tuple[Path, FilePath]]:
+        """The files that the relay reads, each with its key."""
+        return [(self.path, self.file)]
+
     def problems(self) -> Iterator[Finding]:
         if unreadable := _unreadable(self.file):
-            yield Finding(self.path, unreadable)
+            yield Finding(self.path, *unreadable)
             return
         try:
             _context().load_verify_locations(self.file)
@@ -48,16 +55,19 @@ class Pair:
     key: FilePath | None
 
     @property
+    def read(self) -> list[tuple[Path, FilePath]]:
+        return [(self.path, self.certificate), *([(self.key_path, self.key)] if self.key is not None else [])]
+
+    @property
     def private(self) -> tuple[Path, FilePath] | None:
         """What nobody else may read, where that is a file of its own."""
         return (self.key_path, self.key) if self.key is not None else None
 
     def problems(self, context: ssl.SSLContext | None = None) -> Iterator[Finding]:
         """`context` is the one that the pair is for, where it takes weaker keys than others."""
-        files = {self.path: self.certificate, **({self.key_path: self.key} if self.key is not None else {})}
-        bad = {path: problem for path, file in files.items() if (problem := _unreadable(file))}
+        bad = [Finding(path, *problem) for path, file in self.read if (problem := _unreadable(file))]
         if bad:
-            yield from (Finding(path, problem) for path, problem in bad.items())
+            yield from bad
             return
         try:
             self._load(context or _context())
@@ -89,12 +99,16 @@ class ServiceAccount:
     file: FilePath
 
     @property
+    def read(self) -> list[tuple[Path, FilePath]]:
+        return [(self.path, self.file)]
+
+    @property
     def private(self) -> tuple[Path, FilePath]:
         return self.path, self.file
 
     def problems(self) -> Iterator[Finding]:
         if unreadable := _unreadable(self.file):
-            yield Finding(self.path, unreadable)
+            yield Finding(self.path, *unreadable)
             return
         found = figures.json_of(read_regular(self.file))
         if not isinstance(found, dict) or not {"client_email", "private_key", "token_uri"} <= found.keys():
@@ -109,6 +123,7 @@ class Folder:
     path: Path
     directory: FilePath
 
+    read = ()
     private = None
 
     def problems(self) -> Iterator[Finding]:
@@ -133,11 +148,12 @@ def _context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _unreadable(file: FilePath) -> str:
+def _unreadable(file: FilePath) -> tuple[str, str] | None:
+    """What is wrong, and what to do."""
     try:
         read_regular(file, 1)
     except FileNotFoundError:
-        return f"{file} does not exist"
+        return f"{file} does not exist", MAKE
     except OSError as error:
-        return f"{file} cannot be read: {error.strerror or 'error'}"
-    return ""
+        return f"{file} cannot be read: {error.strerror or 'error'}", ""
+    return None

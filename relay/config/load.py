@@ -9,24 +9,32 @@ from pathlib import Path as FilePath
 from pydantic import ValidationError
 
 from relay.config import checks
-from relay.config.document import Document, Unreadable, read
-from relay.config.explain import Explained, explain, without_mistakes
+from relay.config.document import Document, read
+from relay.config.explain import Explained, explain, forgotten, without_mistakes
 from relay.config.model import Config
-from relay.config.problems import Finding, Path
+from relay.config.problems import Finding, Path, key
+from relay.config.syntax import Unreadable
 from relay.durable import read_regular
 from relay.errors import BadConfig, ConfigError
 
 _LARGEST = 1024 * 1024
+_UNREADABLE = {
+    FileNotFoundError: "name the file with -c",
+    PermissionError: "use sudo, or ask as the user that the relay runs as",
+}
 _ROUNDS = 4  # rounds of leaving out mistakes before the cross-checks are given up
 
 
 def load(path: FilePath) -> Config:
-    """The configuration in the file `path`. Raises BadConfig with all problems; opens nothing else."""
+    """The configuration in the file `path`; relative paths in it count from its folder, and are made absolute.
+
+    Raises BadConfig with all problems; opens nothing else.
+    """
     file = str(path)
     try:
         octets = read_regular(path, _LARGEST + 1)
     except OSError as error:
-        hint = "name the file with -c" if isinstance(error, FileNotFoundError) else ""
+        hint = _UNREADABLE.get(type(error), "")
         raise BadConfig([ConfigError(file, f"cannot be read: {error.strerror or 'error'}", hint)]) from None
     if len(octets) > _LARGEST:
         raise BadConfig([ConfigError(file, "larger than 1 MiB")])
@@ -35,7 +43,7 @@ def load(path: FilePath) -> Config:
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         raise BadConfig([ConfigError(f"{file}:{line}", "not UTF-8", "save the file as UTF-8")]) from None
-    return parse(text, file, folder=path.parent)
+    return parse(text, file, folder=path.absolute().parent)
 
 
 def parse(text: str, file: str = "config.yaml", *, folder: FilePath | None = None) -> Config:
@@ -44,12 +52,17 @@ def parse(text: str, file: str = "config.yaml", *, folder: FilePath | None = Non
         document = read(text, file)
     except Unreadable as problem:
         where = f"{file}:{problem.line}" if problem.line else file
+        if problem.path:
+            where += f": {key(problem.path)}"
         raise BadConfig([ConfigError(where, problem.problem, problem.hint)]) from None
     source, problems = document.source, list(document.problems)
     config, mistakes = _validated(document, {"folder": folder or FilePath()})
+    known = {each.finding.path for each in mistakes} | document.incomplete
+    empty = forgotten(document.value, document.texts, source.commented)
+    mistakes += [each for each in empty if each.finding.path not in known]
     problems += [source.error(each.finding) for each in mistakes if not _follows(each, mistakes, document.incomplete)]
     if config is not None:
-        spoilt = [mistake.spoils for mistake in mistakes if mistake.spoils is not None]
+        spoilt = [*document.incomplete, *(mistake.spoils for mistake in mistakes if mistake.spoils is not None)]
         problems += [source.error(each) for each in checks.findings(config) if not _rests_on(each, spoilt)]
     if problems or config is None:
         raise BadConfig(sorted(problems, key=lambda problem: _line_of(problem, file)))
@@ -70,10 +83,12 @@ def _validated(document: Document, context: dict[str, FilePath]) -> tuple[Config
 
 
 def _follows(mistake: Explained, others: Iterable[Explained], incomplete: frozenset[Path]) -> bool:
-    """True where what is missing stands there misspelt, or may stand in what could not be read."""
+    """True for a value that could not be read, and where what is missing stands there misspelt, is what a preset that
+    is none would fill in, or may stand in what could not be read."""
     path = mistake.finding.path
-    misspelt = any(path == other.spoils for other in others if not other.lacks)
-    return mistake.lacks and (misspelt or path in incomplete or path[:-1] in incomplete)
+    bad = [other.spoils for other in others if not other.lacks]
+    in_other_words = path in bad or (*path[:-1], "preset") in bad
+    return path in incomplete or (mistake.lacks and (in_other_words or path[:-1] in incomplete))
 
 
 def _rests_on(finding: Finding, spoilt: list[Path]) -> bool:

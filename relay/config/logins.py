@@ -50,7 +50,6 @@ class MicrosoftOAuth2(Section):
 
     token_url: ClassVar[str] = ""
     client_auth: ClassVar[str] = "post"
-    library: ClassVar[tuple[str, str] | None] = ("msal", "msal")
 
     @property
     def files(self) -> Iterator[File]:
@@ -111,7 +110,6 @@ class GoogleOAuth2(Section):
     tenant: ClassVar[str] = ""
     certificate: ClassVar[None] = None
     client_auth: ClassVar[str] = "post"
-    library: ClassVar[tuple[str, str] | None] = ("google.auth", "google-auth")
     warnings: ClassVar[tuple[Finding, ...]] = ()
 
     @property
@@ -153,7 +151,6 @@ class GenericOAuth2(Section):
     tenant: ClassVar[str] = ""
     certificate: ClassVar[None] = None
     key: ClassVar[None] = None
-    library: ClassVar[tuple[str, str] | None] = None
     warnings: ClassVar[tuple[Finding, ...]] = ()
 
     @property

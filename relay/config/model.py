@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Annotated, Literal
 
@@ -263,7 +264,7 @@ class SenderRuleSection(Section):
     """A sender rule; the first that matches speaks."""
 
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
-    match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
+    match: SenderMatch = setting(SenderMatch, description="Conditions; without any, the rule applies to all mail.")
     keep: bool = setting(False, description="The sender stays as it is; match.from must hold for all authors.")
     hold: bool = setting(
         False,
@@ -309,6 +310,19 @@ class SessionCodesSection(Section):
     )
 
 
+class History(Section):
+    """What is known of finished mail."""
+
+    keep: Duration = setting("14d", description="How long.")
+    subject: bool = setting(
+        False, description="The subject as well, so that `relay queue find --subject` finds it; of no session code."
+    )
+
+
+def _history_as(value: object) -> str:
+    return "a mapping" if isinstance(value, Mapping | History) else "a duration"
+
+
 class Queue(Section):
     """Where mail is kept until somebody else has taken it."""
 
@@ -317,9 +331,21 @@ class Queue(Section):
         description="The database, sqlite:PATH; by default $STATE_DIRECTORY/queue.db where systemd sets it.",
     )
     min_free: Size = setting("200MiB", description="Below this much free space mail is refused with 452.")
-    history: Duration | None = setting(
+    history: Annotated[
+        Annotated[Duration | None, Tag("a duration")] | Annotated[History, Tag("a mapping")], Discriminator(_history_as)
+    ] = setting(
         "14d", description="How long it is known what became of finished mail, without its content; null: not at all."
     )
+
+    @property
+    def remembered(self) -> timedelta:
+        """How long what became of finished mail is known."""
+        history = self.history.keep if isinstance(self.history, History) else self.history
+        return history or timedelta()
+
+    @property
+    def keeps_subject(self) -> bool:
+        return isinstance(self.history, History) and self.history.subject
 
 
 class Bounces(Section):
@@ -327,16 +353,17 @@ class Bounces(Section):
 
     to: Literal["sender", "address", "both"] = setting(
         "sender",
-        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        description="Who receives bounces: sender (the reverse-path), address (of the sender rule that applied, "
         "else the sender) or both; nobody where the reverse-path is null.",
     )
     also: MailAddresses = setting(
-        (), description="Who else is told, and gets the alarms unless alarms.to says who: addresses, one or a list."
+        (), description="Who else receives bounces, and the alarms unless alarms.to says who: addresses, one or a list."
     )
     from_: MailAddress | None = setting(
         None,
         alias="from",
-        description="Who tells; by default the address of the first sender rule, else the account, else postmaster.",
+        description="The From address of bounces; by default the address of the first sender rule, else the account, "
+        "else postmaster.",
     )
     delay_warning: Duration | None = setting(
         None, description="How long mail waits before its sender is told so; null: only who asked for it (after 4h)."
@@ -406,14 +433,15 @@ class Config(Section):
         _fqdn, description="The relay's name in EHLO, Received and Message-ID; by default the FQDN."
     )
     language: Literal["en", "nl"] = setting(
-        "en", description="The language of remedies in commands and log: en or nl; bounces always say both."
+        "en",
+        description="The language of all that commands, page and alarms say to people: en or nl; bounces have both.",
     )
     listeners: tuple[Listener, ...] = setting(
         lambda: (SmtpListener(),), min_length=1, description="The doors for applications."
     )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
     routes: dict[Name, RouteSection] = setting({}, description="Names that lead to upstreams, with a schedule each.")
-    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches speaks.")
+    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches applies.")
     session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")

@@ -1,23 +1,26 @@
 """What the configuration points at outside itself: files, variables and credentials that must be there.
 
 Only looked at, never kept. `relay check` asks outside the service, where systemd's credentials and the
-service's environment are not to be had; `relay serve` and a reload ask inside.
+service's environment are not to be had (`service` knows what is installed); `relay serve` and a reload ask inside.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 
 from relay.config import password, tls
+from relay.config.files import MAKE, File
 from relay.config.model import Config
 from relay.config.problems import Finding, Path, below
 from relay.config.secrets import Secret, SecretMissing
 from relay.config.section import Section
 from relay.errors import ConfigError, RelayError
+
+CREDENTIALS = FilePath("/run/credentials/relay.service")  # where systemd lays them, once the service runs
 
 
 def secrets(config: Config) -> Iterator[tuple[Path, Secret]]:
@@ -47,53 +50,87 @@ def problems(config: Config, *, serving: bool) -> list[ConfigError]:
     """
     found = [
         *_bad_secrets(config, serving=serving),
-        *_bad_listener_files(config),
+        *_bad_listener_files(config, serving=serving),
         *_bad_folders(config, serving=serving),
-        *_bad_upstream_files(config),
-        *_bad_oauth2(config),
+        *_bad_upstream_files(config, serving=serving),
     ]
     return [config.source.error(finding) for finding in found]
 
 
 def absent(config: Config) -> list[ConfigError]:
-    """Variables and credentials that are not there now; inside the service they must be."""
-    return [
-        config.source.error(Finding(path, problem, "the service must have it"))
-        for path, secret in secrets(config)
-        if secret.kind != "file" and (problem := _missing(secret))
-    ]
+    """Variables and credentials that are not there now, where no service is installed that would have them.
+
+    A file beside the configuration, of the credential's name, is taken for what it will be loaded from.
+    """
+    found = []
+    for path, secret in secrets(config):
+        if secret.kind == "env" and secret.reference not in os.environ:
+            found.append(Finding(path, f"{secret.source} is not set", "what starts the relay must set it"))
+        beside = FilePath(config.source.file).absolute().parent / secret.reference
+        if secret.kind == "credential" and not beside.exists() and "CREDENTIALS_DIRECTORY" not in os.environ:
+            hint = f"write the secret into {beside}, and LoadCredential={beside.name}:{beside} into relay.service"
+            found.append(Finding(path, f"{secret.source}: no relay.service is installed here that gives it", hint))
+    return [config.source.error(finding) for finding in found]
 
 
-def _missing(secret: Secret) -> str:
+def unusable(path: Path, secret: Secret) -> Iterator[Finding]:
+    """What is wrong with a secret that is to be had here, if anything. Raises SecretMissing where it is not."""
     try:
-        secret.reveal()
-    except SecretMissing as error:
-        return str(error)
-    except RelayError:
-        pass
-    return ""
+        text = secret.reveal()
+        if text.startswith(password.PREFIX):
+            if path[0] == "upstreams":
+                yield Finding(path, f"{secret.source} holds a hash", "the password itself is needed here")
+            else:
+                password.parse(text)
+    except SecretMissing:
+        raise
+    except RelayError as error:
+        who = "the user that runs this must be able to read it: root, or that of the service"
+        denied = secret.kind == "file" and not os.access(secret.path(), os.R_OK)
+        yield Finding(path, str(error), who if denied else "write the secret into it, as one line")
+
+
+def exposed(path: Path, file: FilePath) -> Iterator[Finding]:
+    """A file with a secret that more than its owner and group may read."""
+    try:
+        mode = os.stat(file).st_mode
+    except (OSError, ValueError):
+        return
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        yield Finding(path, f"{file} can be read by everybody on this machine", f"chmod 0600 {file}")
+
+
+def files(config: Config) -> Iterator[tuple[Path, File]]:
+    """All files that are no secrets in one line, and the sections that name them."""
+    for number, listener in config.smtp_listeners.items():
+        yield from ((("listeners", number), file) for file in listener.files)
+    for name, upstream in config.upstreams.items():
+        yield from ((("upstreams", name), file) for file in upstream.files)
+        if upstream.oauth2 is not None:
+            yield from ((("upstreams", name, "oauth2"), file) for file in upstream.oauth2.files)
 
 
 def _bad_secrets(config: Config, *, serving: bool) -> Iterator[Finding]:
     for path, secret in secrets(config):
         try:
-            text = secret.reveal()
-            if text.startswith(password.PREFIX):
-                if path[0] == "upstreams":
-                    yield Finding(path, f"{secret.source} holds a hash", "the password itself is needed here")
-                else:
-                    password.parse(text)
+            yield from unusable(path, secret)
         except SecretMissing as error:
-            if serving or secret.kind == "file":
-                yield Finding(path, str(error))
-        except RelayError as error:
-            yield Finding(path, str(error))
+            named = secret.kind == "file"
+            if serving or (named and not _to_come(secret.path())):
+                yield Finding(path, str(error), MAKE if named else "")
 
 
-def _bad_listener_files(config: Config) -> Iterator[Finding]:
+def _to_come(*files: FilePath) -> bool:
+    """True for what systemd lays there at the start, and has not yet."""
+    return any(file.parent == CREDENTIALS and not os.path.lexists(file) for file in files)
+
+
+def _bad_listener_files(config: Config, *, serving: bool) -> Iterator[Finding]:
     for number, listener in config.smtp_listeners.items():
         path: Path = ("listeners", number)
         for pair in listener.files:
+            if not serving and _to_come(*(each for _, each in pair.read)):
+                continue
             try:
                 context = tls.server_context(listener.tls_profile)
             except RelayError as error:
@@ -129,32 +166,10 @@ def _bad_folders(config: Config, *, serving: bool) -> Iterator[Finding]:
             yield Finding(path, f"does not exist, and can not be made in {parent}", f"make {folder}")
 
 
-def _bad_upstream_files(config: Config) -> Iterator[Finding]:
-    for name, upstream in config.upstreams.items():
-        for file in upstream.files:
-            yield from below(("upstreams", name), file.problems())
-
-
-def _bad_oauth2(config: Config) -> Iterator[Finding]:
-    """What tokens are to be had with: a library, a certificate, the key of a service account."""
-    for name, upstream in config.upstreams.items():
-        terms = upstream.oauth2
-        if terms is None:
-            continue
-        path: Path = ("upstreams", name, "oauth2")
-        module, package = terms.library or ("", "")
-        if module and not _installed(module):
-            problem = f"{terms.provider} needs the package {package}, which is not installed"
-            yield Finding((*path, "provider"), problem, f"pip install 'relay[{terms.provider}]'")
-        for file in terms.files:
+def _bad_upstream_files(config: Config, *, serving: bool) -> Iterator[Finding]:
+    for path, file in files(config):
+        if path[0] == "upstreams" and (serving or not _to_come(*(each for _, each in file.read))):
             yield from below(path, file.problems())
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def credentials(config: Config) -> dict[str, datetime]:

@@ -60,6 +60,8 @@ class Preset(_Part):
     what it answers to AUTH PLAIN. `spf`: the term that the SPF record of a domain must have, "" where that is not
     known; `own_reverse_path`: it puts one of its own into mail, so that SPF speaks of its domain, not of yours.
     `parameters` are keys of the upstream that it needs, each with what to write there; `host` names them in braces.
+    `login`: "address" where a username without a domain is none. `also`: names that people have for it. `also_at`:
+    other ports that it has, each with its tls.
     `checked`: the day when somebody last compared it with `sources`; `unconfirmed` names what the provider itself
     does not say.
     """
@@ -74,6 +76,9 @@ class Preset(_Part):
     no_plain: str = ""
     spf: str = Field("", pattern=r"^(include:\S+)?$")
     own_reverse_path: bool = False
+    login: Literal["address", "any"] = "any"
+    also: tuple[str, ...] = ()
+    also_at: tuple[tuple[int, Literal["starttls", "implicit"]], ...] = ()
     parameters: dict[Literal["domain", "region"], str] = {}
     upstream: dict[str, Any]
     refusals: tuple[RefusalLine, ...] = ()
@@ -109,8 +114,16 @@ def names() -> tuple[str, ...]:
 def preset(name: str) -> Preset:
     """The preset `name`. Raises BadValue where there is none."""
     if name not in names():
-        raise BadValue(f"no preset named {quoted(name)}", did_you_mean(name, names()))
+        raise BadValue(f"no preset named {quoted(name)}", _meant(name))
     return Preset.model_validate(_file(name))
+
+
+def _meant(name: str) -> str:
+    called = {other: known for known in names() for other in (known, *preset(known).also)}
+    close = did_you_mean(name.replace(" ", ""), called).removeprefix('did you mean "').removesuffix('"?')
+    if close in called:
+        return f'did you mean "{called[close]}"?'
+    return "`relay presets` lists them; for any other provider write host"
 
 
 @cache

@@ -14,6 +14,7 @@ from relay.values import frozen
 Path = tuple[str | int, ...]
 
 _SECRET = re.compile(r"(?:.*_)?(?:username|password|secret|token)")
+_SECRET_WITH_MORE = re.compile(r"(?i)((?:\w*_)?(?:username|password|secret|token))\W")
 _REFERENCES = frozenset({"credential", "file", "env"})
 _NAMES_BELOW = frozenset({"upstreams", "routes"})  # what stands below is a name somebody chose
 
@@ -33,10 +34,14 @@ class Finding:
 
 @frozen
 class Source:
-    """The file as named on the command line, and the line of each key in it."""
+    """The file as named on the command line, and the line of each key in it.
+
+    `commented`: keys whose text stands there without quotes, or not at all, and ends before a comment.
+    """
 
     file: str = ""
     lines: Mapping[Path, int] = field(default_factory=dict)
+    commented: frozenset[Path] = frozenset()
 
     def where(self, path: Path) -> str:
         """ "config.yaml:14: routes.default.upstreams"; the line is that of the nearest key that is in the file."""
@@ -108,4 +113,6 @@ def _secret_at(path: Path) -> int | None:
 
 
 def _shown(part: str) -> str:
+    if found := _SECRET_WITH_MORE.match(part):  # password:geheim, where a blank is missing
+        return f'"{found[1]}…"'
     return part if re.fullmatch(r"[\w-]{1,64}", part) else quoted(part)

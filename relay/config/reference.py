@@ -118,7 +118,7 @@ def _written(part: Part) -> str:
 def _row(part: Part, name: str, hint: Any) -> str:
     field = part.model.model_fields[name]
     below = list(_below(part, name, hint))
-    value = ", ".join(each.link for each in below) or _value(hint)
+    value = ", ".join([*_scalar(hint), *[each.link for each in below]]) if below else _value(hint)
     cells = (f"`{field.alias or name}`", value, _default(field, nested=bool(below)), field.description or "")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
@@ -151,6 +151,13 @@ def _models(hint: Any) -> Iterator[type[Section]]:
     elif get_origin(hint) in (Annotated, Union, UnionType):
         for each in get_args(hint):
             yield from _models(each)
+
+
+def _scalar(hint: Any) -> list[str]:
+    """What may stand there beside a section."""
+    if get_origin(hint) is Annotated and any(isinstance(extra, Kind) for extra in get_args(hint)):
+        return [_value(hint)]
+    return [word for each in get_args(hint) if get_origin(hint) is not dict for word in _scalar(each)]
 
 
 def _value(hint: Any) -> str:

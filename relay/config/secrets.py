@@ -18,7 +18,7 @@ from relay.errors import RelayError
 _KINDS = ("credential", "file", "env")
 REFERENCE = "{credential: NAME}, {file: PATH} or {env: NAME}"
 _HOW = f"write {REFERENCE}"
-_FORM = {
+FORM = {
     "credential": re.compile(r"[A-Za-z0-9_.@-]{1,255}"),
     "file": re.compile(r"[^\x00-\x1f]{1,4096}"),
     "env": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
@@ -80,9 +80,8 @@ class Secret:
             return Path(self.reference)
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
         if not folder:
-            raise SecretMissing(
-                f"{self.source}: $CREDENTIALS_DIRECTORY is not set (LoadCredential= sets it in a service)"
-            )
+            how = "systemd sets it in a service; elsewhere write {file: PATH}"
+            raise SecretMissing(f"{self.source}: $CREDENTIALS_DIRECTORY is not set, {how}")
         return Path(folder, self.reference)
 
     def below(self, folder: Path) -> Secret:
@@ -103,7 +102,7 @@ def secret(value: object) -> Secret:
     if len(value) != 1 or next(iter(value)) not in _KINDS:
         raise BadValue("a password is kept in exactly one place: credential, file or env", _HOW)
     ((kind, reference),) = value.items()
-    if not isinstance(reference, str) or not _FORM[kind].fullmatch(reference):
+    if not isinstance(reference, str) or not FORM[kind].fullmatch(reference):
         wanted = {"credential": "the name of a credential", "file": "a path", "env": "the name of a variable"}[kind]
         raise BadValue(f"{kind}: wants {wanted}", _HOW)
     return Secret(kind, reference)

@@ -63,6 +63,10 @@ from relay.policy.fields import placeholders
 from relay.policy.link_local import is_link_local
 from relay.policy.refusal import HTTP, Table
 
+# Where servers expect TLS with the first octet, and where after STARTTLS.
+IMPLICIT = 465
+_STARTTLS = (25, 587, 2525)
+
 # What more than one kind has, as a default or once and for all.
 _CONNECTIONS = 3
 _RECIPIENTS = 100
@@ -284,6 +288,8 @@ class SmtpUpstream(Section):
             yield Finding(("tls_profile",), problem, "leave it out once the server knows TLS 1.2 with newer ones")
         if self.preset is not None:
             yield from self._unlike(preset.preset(self.preset))
+        else:
+            yield from self._other_tls()
         if self.oauth2 is not None:
             yield from below(("oauth2",), self.oauth2.warnings)
         if self.username is not None and self.auth == "none":
@@ -292,17 +298,31 @@ class SmtpUpstream(Section):
             problem = "the password goes readably over the network"
             yield Finding(("cleartext_auth",), problem, "write tls: starttls")
 
+    def _other_tls(self) -> Iterator[Finding]:
+        """A port where servers expect TLS at another moment, so that both sides would wait."""
+        if self.port == IMPLICIT and self.tls != "implicit":
+            problem = f"port {self.port} is for tls: implicit, and tls is {self.tls}"
+            yield Finding(("port",), problem, "write tls: implicit, or port: 587")
+        if self.port in _STARTTLS and self.tls == "implicit":
+            problem = f"port {self.port} is for tls: starttls, and tls is implicit"
+            yield Finding(("port",), problem, "write tls: starttls, or port: 465")
+
     def _unlike(self, known: Preset) -> Iterator[Finding]:
         """What the provider is known to take otherwise."""
+        if known.login == "address" and "@" not in (self.username or "@"):
+            problem = "no domain in it: this provider wants the whole address of the mailbox"
+            yield Finding(("username",), problem, "write it like relay@example.nl")
         if known.mechanisms and self.auth not in ("none", "auto", *known.mechanisms):
             offered = " and ".join(known.mechanisms)
             reply = f': it answers "{known.no_plain}"' if known.no_plain and self.auth == "plain" else ""
             yield Finding(("auth",), f"{known.title} takes {offered} only{reply}", "leave auth out")
         for key in ("host", "port", "tls"):
             filled = known.upstream.get(key)
+            if key != "host" and (self.port, self.tls) in known.also_at:
+                continue
             if filled is not None and "{" not in str(filled) and getattr(self, key) != filled:
-                problem = f"preset: {self.preset} is for {key}: {filled}"
-                yield Finding((key,), problem, "leave it out, unless the provider told you so")
+                problem = f"not that of preset: {self.preset}, which is {filled}"
+                yield Finding((key,), problem, f"remove {key}, unless the provider gave you this one")
         most = known.upstream.get("max_connections")
         if most is not None and self.max_connections > most:
             problem = f"{known.title} takes {most} connections, and refuses more"

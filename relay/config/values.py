@@ -191,6 +191,10 @@ def listen_address(text: str) -> ListenAddress:
             raise BadValue("not a name of systemd sockets", how)
         return ListenAddress("systemd", name)
     host, colon, port = text.rpartition(":")
+    if host in ("", "*"):
+        digits = port if port.isdecimal() and port.isascii() and len(port) <= 5 else "25"
+        hint = f'write "127.0.0.1:{digits}"; for other machines as well "0.0.0.0:{digits}", with allow'
+        raise BadValue("a port without an address", hint)
     if not (colon and host and port.isdecimal() and port.isascii() and len(port) <= 5 and int(port) <= 65_535):
         raise BadValue("not an address to listen on", how)
     if host.startswith("[") and host.endswith("]"):
@@ -274,7 +278,8 @@ def upstream_host(text: str) -> str:
     except ValueError:
         pass
     if ":" in text:
-        raise BadValue("a host without port and scheme stands here", "the port has a key of its own: port")
+        hint = "write the host alone, as in host: smtp.example.nl; the port has a key of its own: port"
+        raise BadValue("more than a host", hint)
     return host_name(text)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from relay.daemon.workers import Workers
 from relay.delivery.account import Accounts
 from relay.delivery.alarm import Alarms
 from relay.delivery.direct import Direct
+from relay.delivery.lend import lent
 from relay.delivery.recipients import MostRecipients
 from relay.delivery.steady import Steady, WentBack
 from relay.delivery.summaries import Summaries
@@ -313,7 +315,7 @@ class House:
         """Forget of the history what is too old; all of it where none is kept."""
         while True:
             try:
-                await self.store.forget(before=wiring.now() - (self.config.queue.history or timedelta()))
+                await self.store.forget(before=wiring.now() - self.config.queue.remembered)
             except StoreUnavailable:
                 pass  # the store has told everybody
             await asyncio.sleep(TIDY_EVERY)
@@ -374,6 +376,13 @@ class House:
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()
 
+    def lend(self, upstream: str) -> AbstractAsyncContextManager[bool]:
+        return lent(self.upstreams[upstream])
+
+    def opens_at(self, route: str) -> datetime | None:
+        worker = self.workers.of(route)
+        return None if worker is None else worker.opens_at()
+
     async def senders_changed(self) -> None:
         await self.verdicts.reload()
 
@@ -429,9 +438,11 @@ class House:
         self.credentials = credentials
         self.accounts.configure(terms)
         self.store.keep_free(config.queue.min_free)
-        self.store.keep_history(config.queue.history)
+        self.store.keep_history(wiring.recorded(config.queue))
         self.metrics.configure(wiring.names(config, policy))
-        self.recent.configure(language=config.language)
+        places = {name: settings.where for name, settings in config.upstreams.items()}
+        moved = [name for name, settings in old.upstreams.items() if places.get(name) != settings.where]
+        self.recent.configure(language=config.language, moved=moved)
         if self._log is not None:
             self._log.configure(level=config.log.level, format=config.log.format)
         self.workers.sync(self._group)

@@ -89,6 +89,7 @@ def _situation(house: House, standing: Sequence[Standing]) -> Situation:
         credentials=house.credentials,
         lying={one.name: one.lying for one in house.folders.pickups},
         folders={one.name: one.problem for one in house.folders.pickups if one.problem},
+        trying=frozenset([name for name, upstream in house.upstreams.items() if upstream.health.tried_now]),
     )
 
 
@@ -114,7 +115,7 @@ def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:
         type=settings.type,
         where=settings.where,
         up=upstream.up,
-        opens_in=upstream.opens_in,
+        opens_in=0.0 if upstream.health.tried_now else upstream.opens_in,
         idle=idle,
         busy=busy,
         most=upstream.places.allowed,
@@ -125,6 +126,7 @@ def _upstream(name: str, upstream: Upstream, house: House) -> UpstreamNow:
         held_until=upstream.pace.held.until if upstream.pace.held is not None and not upstream.up else None,
         max_recipients=upstream.limits.max_recipients,
         max_recipients_until=upstream.learnt.until if upstream.learnt is not None else None,
+        tried_now=upstream.health.tried_now,
     )
 
 

@@ -8,7 +8,7 @@ a way left in doubt goes by no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import datetime
 from functools import partial
 
@@ -23,6 +23,7 @@ from relay.events import HedgeBegun, Observer
 from relay.mail.outcome import Deferred, Failed, Outcome, Stage, Trouble
 from relay.policy.decide import DEFAULT, Accept, Policy, judge, takes_long
 from relay.policy.match import View
+from relay.policy.rewriting import Rendered
 from relay.queue.model import Kind, Lease, Pending
 from relay.transport.port import Gate
 from relay.values import frozen
@@ -34,12 +35,14 @@ _IN_CONTENT = (Stage.BODY, Stage.DOT)
 class Attempted:
     """`outcomes` answer to `lease.pending`, one each; `upstream` names the last one that was asked.
 
-    `asked` names the upstream of each outcome where there was more than one, and is empty otherwise.
+    `asked` names the upstream of each outcome where there was more than one, and is empty otherwise. `left`: the
+    message as somebody took it.
     """
 
     outcomes: tuple[Outcome, ...]
     upstream: str
     asked: tuple[str, ...] = ()
+    left: Rendered | None = field(default=None, compare=False)  # it follows from the decision
 
     def asked_for(self, place: int) -> str:
         """The upstream that gave the outcome at `place`, "" where none was asked."""
@@ -143,6 +146,7 @@ async def attempt(
         tuple([outcomes.get(pending.index, NOT_ASKED) for pending in lease.pending]),
         names[-1],
         names if len(names) > 1 and len(set(names)) > 1 else (),
+        call.left,
     )
 
 

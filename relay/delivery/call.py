@@ -19,13 +19,13 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 
 from relay.aside import aside
 from relay.delivery.hedge import Answers
 from relay.delivery.upstream import Upstream
 from relay.delivery.verdicts import Verdicts
 from relay.events import AttemptEnded, DuplicatesRemoved, ExceptionCaught, Observer, SenderDecided, UpstreamRefused
-from relay.mail.address import Address
 from relay.mail.outcome import Deferred, Delivered, Failed, Outcome, Refusal, Stage, Trouble
 from relay.policy.decide import LARGE_HEAD, Accept, Policy
 from relay.policy.match import View
@@ -56,7 +56,7 @@ class _Way:
 class Call:
     """What the transactions of an attempt have in common."""
 
-    __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_repaired", "_told", "_verdicts")
+    __slots__ = ("_decision", "_lease", "_observer", "_policy", "_rendered", "_repaired", "_told", "_verdicts", "left")
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class Call:
         self._rendered = as_it_leaves
         self._repaired: Rendered | None = None
         self._told: str | None = None
+        self.left: Rendered | None = None  # what somebody took
 
     async def transaction(
         self, upstream: Upstream, part: Sequence[Pending], gate: Gate | None = None, *, insist: bool
@@ -168,8 +169,8 @@ class Call:
         outcomes = await self._send(way, part, rendered)
         if outcomes is None or rendered.reverse_path is not None or not _null_path_refused(outcomes):
             return outcomes
-        author = self._policy.bounces_from
-        return await self._send(way, part, rendered, author, goes_on=True) or (NOT_ASKED,) * len(part)
+        rendered = replace(rendered, reverse_path=self._policy.bounces_from)
+        return await self._send(way, part, rendered, goes_on=True) or (NOT_ASKED,) * len(part)
 
     async def _as_repaired(self) -> Rendered:
         if self._repaired is None:
@@ -181,11 +182,10 @@ class Call:
         way: _Way,
         part: Sequence[Pending],
         rendered: Rendered,
-        reverse_path: Address | None = None,
         *,
         goes_on: bool = False,
     ) -> Answers | None:
-        """One transaction; `reverse_path` instead of the one in `rendered`. `goes_on`: another came before it."""
+        """One transaction. `goes_on`: another came before it."""
         upstream, insist = way.upstream, way.insist
         entry = self._lease.entry
         route = self._decision.route
@@ -194,7 +194,7 @@ class Call:
             return None
         request = DeliveryRequest(
             queue_id=entry.submission.queue_id,
-            reverse_path=reverse_path or rendered.reverse_path,
+            reverse_path=rendered.reverse_path,
             recipients=tuple([pending.recipient for pending in part]),
             head=rendered.head,
             content=entry.content,
@@ -223,6 +223,8 @@ class Call:
         stage, trouble = _what_went_wrong(delivery.outcomes)
         seconds = time.perf_counter() - started
         self._observer.observe(AttemptEnded(request.queue_id, route.name, upstream.name, seconds, stage, trouble))
+        if stage is None or any(type(outcome) is Delivered for outcome in delivery.outcomes):
+            self.left = rendered
         if stage is not None:
             self._tell_of_refusals(upstream.name, delivery.outcomes)
             if delivery.room:

@@ -86,7 +86,12 @@ class Health:
         """Seconds until it is no longer left alone; 0 now; infinite while a probe is under way."""
         if self._aside_until is None:
             return 0.0
-        return NEVER if self._probe is not None else max(0.0, self._aside_until - self._loop.time())
+        return NEVER if self.tried_now else max(0.0, self._aside_until - self._loop.time())
+
+    @property
+    def tried_now(self) -> bool:
+        """True while it is set aside, and a probe is under way."""
+        return self._aside_until is not None and self._probe is not None
 
     @property
     def rests_for(self) -> float:

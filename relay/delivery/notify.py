@@ -86,7 +86,7 @@ def notify(
         return Notices()
     if entry.kind is Kind.BOUNCE:
         return Notices(events=(NotificationSuppressed(entry.queue_id, "a bounce never bounces"),))
-    reports = _Reports(entry, policy, route, now, audience.full, iter(queue_ids))
+    reports = _Reports(entry, policy, route, now, audience, iter(queue_ids))
     sender = entry.submission.envelope.reverse_path
     readers = _readers(policy, sender, audience.address)
     if sender is None:
@@ -142,7 +142,7 @@ class _Reports:
         policy: Policy,
         route: Route,
         now: datetime,
-        full: frozenset[Address],
+        audience: Audience,
         queue_ids: Iterator[str],
     ) -> None:
         self.entries: list[Entry] = []
@@ -152,7 +152,7 @@ class _Reports:
         self._policy = policy
         self._route = route
         self._now = now
-        self._full = full
+        self._audience = audience
         self._queue_ids = queue_ids
 
     def tell(
@@ -162,7 +162,7 @@ class _Reports:
         about = self._entry.queue_id
         action = next(action for action in Action if any(fate.action is action for fate in fates))
         counts = action is not Action.RELAYED  # that one was asked for
-        now = [reader for reader in readers if not counts or reader not in self._full]
+        now = [reader for reader in readers if not counts or reader not in self._audience.full]
         if now:
             queue_id = next(self._queue_ids)
             self.entries.append(self._report(fates, now, queue_id, to_sender=to_sender, stands_in=stands_in))
@@ -198,6 +198,7 @@ class _Reports:
             readers=readers,
             now=now,
             languages=policy.languages,
+            refused=self._audience.address,
             to_sender=to_sender,
             stands_in=stands_in,
         )

@@ -80,7 +80,7 @@ class Places:
         self._taken += 1
         return True
 
-    async def make_room(self, owner: Idling) -> None:
+    async def make_room(self, owner: object) -> None:
         """Before another connection is opened at a place that was taken: others give up what lies idle with them."""
         while self.crowded:
             others = [other for other, count in self.idle.items() if count and other is not owner]

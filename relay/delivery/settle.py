@@ -52,6 +52,7 @@ from relay.mail.outcome import BEFORE_A_TRANSACTION, Deferred, Delivered, Failed
 from relay.mail.reply import Reply
 from relay.policy.decide import DEFAULT, SESSION_CODES, Policy, Route
 from relay.policy.refusal import OF_THE_ACCOUNT
+from relay.policy.rewriting import Rendered
 from relay.queue.model import Kind, Lease, Pending, Result, Settlement, State
 from relay.values import frozen
 
@@ -81,6 +82,7 @@ class Attempt:
     rule: str | None
     now: datetime
     may_expire: bool
+    opens_at: datetime | None = None
 
     @property
     def over(self) -> bool:
@@ -120,13 +122,16 @@ def settle(
     jitter: float,
     new_queue_ids: Sequence[str],
     asked: Sequence[str] = (),
+    left: Rendered | None = None,
+    opens_at: datetime | None = None,
     rule: str | None = None,
     may_expire: bool = True,
     audience: Audience = NOBODY,
 ) -> Settled:
     """What an attempt by `route` at `upstream` changes; one outcome for each of `lease.pending`, in order.
 
-    Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked.
+    Where the outcomes come from several upstreams, `asked` names that of each, "" where none was asked. `left`: the
+    message as somebody took it. Until `opens_at` the upstreams hold back whatever waits.
 
     `jitter` is chance between 0 and 1; `new_queue_ids` name the notifications (none are needed where
     everybody got the message and nobody asked to hear so, else `notify.most_notices`), which go by the
@@ -134,18 +139,18 @@ def settle(
     interval, and the word that it waits. `audience` is who reads notifications now.
     Raises ValueError when the counts differ.
     """
-    attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire)
+    attempt = Attempt(lease, policy, route, upstream, rule, now, may_expire, opens_at)
     next_attempt_at = _next_attempt(attempt, outcomes, jitter)
     attempts = [attempt] * len(lease.pending)
     if asked:
-        attempts = [Attempt(lease, policy, route, name, rule, now, may_expire) for name in asked]
+        attempts = [Attempt(lease, policy, route, name, rule, now, may_expire, opens_at) for name in asked]
     judgements = [
         _judge(one, pending, outcome, next_attempt_at)
         for one, pending, outcome in zip(attempts, lease.pending, outcomes, strict=True)
     ]
     if next_attempt_at is not None and all(judgement.waits_for is None for judgement in judgements):
         next_attempt_at = None
-    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience)
+    return _settled(attempt, judgements, next_attempt_at, now, new_queue_ids, audience, left)
 
 
 def expire(
@@ -193,6 +198,7 @@ def _settled(
     tried_at: datetime | None,
     new_queue_ids: Sequence[str],
     audience: Audience,
+    left: Rendered | None = None,
 ) -> Settled:
     """`tried_at` None: there was no attempt."""
     lease, policy = attempt.lease, attempt.policy
@@ -229,6 +235,7 @@ def _settled(
         tried_at,
         notices.warned,
         notices.told,
+        left,
     )
     return Settled(settlement, tuple(events))
 
@@ -409,7 +416,7 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         reply.status,
         "" if entry.session_code else reply.text or outcome.text,
         outcome.in_doubt,
-        next_attempt_at,
+        _later(next_attempt_at, attempt.opens_at),
         entry.session_code,
     )
     fate = None
@@ -417,6 +424,11 @@ def _deferred(attempt: Attempt, pending: Pending, outcome: Deferred, next_attemp
         until = entry.expires_at
         fate = Fate(pending.recipient, Action.DELAYED, attempt.upstream, outcome.reply, said, retry_until=until)
     return _Judgement(_result(attempt, pending, State.PENDING, said, outcome), event, fate, waits_for=outcome)
+
+
+def _later(at: datetime | None, opens_at: datetime | None) -> datetime | None:
+    """When the next attempt can be."""
+    return at if at is None or opens_at is None else max(at, opens_at)
 
 
 def _holds(attempt: Attempt, outcome: Deferred) -> bool:

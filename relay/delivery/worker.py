@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from relay.aside import aside
@@ -115,6 +115,13 @@ class Worker:
         self._fresh_bytes += lease.entry.content.size
         self._enqueue(lease, decision, policy)
 
+    # The operator's side
+
+    def opens_at(self) -> datetime | None:
+        """Until when upstreams hold back what waits here; None: they do not, or one of them is being tried now."""
+        pause = 0.0 if self._urgent else self._ready_in(self._ways() or ())
+        return self._house.now() + timedelta(seconds=pause) if 0 < pause < NEVER else None
+
     # Running
 
     async def run(self) -> None:
@@ -156,6 +163,10 @@ class Worker:
             return None
         upstreams = self._house.upstreams
         return [upstreams[name] for name in route.upstreams if name in upstreams]
+
+    def _ready_in(self, ways: Sequence[Upstream]) -> float:
+        """Seconds until one of them may be asked."""
+        return min([upstream.ready_in() for upstream in _asked(ways)], default=NEVER)
 
     def _some_way_is_up(self) -> bool:
         return any(upstream.up for upstream in self._ways() or ())
@@ -224,7 +235,7 @@ class Worker:
         limit, few = 2 * self.runners, self.runners
         ways = self._ways()
         if ways is not None and not self._urgent:
-            ready_in = min([upstream.ready_in() for upstream in _asked(ways)], default=NEVER)
+            ready_in = self._ready_in(ways)
             if ready_in > 0:
                 return None if ready_in == NEVER else ready_in
             room = self._may_leave()
@@ -358,6 +369,8 @@ class Worker:
             policy=policy,
             upstream=attempted.upstream,
             asked=attempted.asked,
+            left=attempted.left,
+            opens_at=None if quiet else self.opens_at(),
             now=house.now(),
             jitter=random.random(),  # noqa: S311  # jitter, no secret
             new_queue_ids=() if quiet else self._new_queue_ids(policy),
@@ -393,7 +406,7 @@ class Worker:
                 for place, pending in enumerate(lease.pending)
             ]
         )
-        return Settled(Settlement(lease, results, at=self._house.now()), ())
+        return Settled(Settlement(lease, results, at=self._house.now(), left=attempted.left), ())
 
     def _new_queue_ids(self, policy: Policy) -> list[str]:
         return [self._house.new_queue_id() for _ in range(most_notices(policy))]

@@ -19,6 +19,7 @@ from datetime import datetime
 from email.utils import format_datetime
 
 from relay.mail.address import Address
+from relay.mail.author import authors_of
 from relay.mail.content import Content
 from relay.mail.dsn_text import Action, Fate, Telling, diagnosis, explain
 from relay.mail.encoding import decode
@@ -64,6 +65,7 @@ def build(
     readers: Sequence[Address],
     now: datetime,
     languages: Languages,
+    refused: Address | None = None,
     to_sender: bool = True,
     stands_in: bool = False,
 ) -> bytes:
@@ -71,8 +73,9 @@ def build(
 
     `queue_id` is the report's own: Message-ID and boundary come from it. `hostname` is the reporting
     MTA. Not `to_sender`: it is for those who answer for the relay (of failures only); `stands_in`: for somebody in the
-    sender's place. Both are told whose message it was, and never get more of it than its header. 8-bit octets occur
-    only where a whole 8-bit message is returned, or an address needs SMTPUTF8.
+    sender's place. Both are told whose message it was, and never get more of it than its header. `refused` is the
+    sender whom an upstream refuses, by default the author. 8-bit octets occur only where a whole 8-bit message is
+    returned, or an address needs SMTPUTF8.
     """
     action = next(action for action in Action if any(fate.action is action for fate in fates))
     head = original.content.head
@@ -86,6 +89,7 @@ def build(
         subject=subject,
         codes_only=original.session_code,
         sender="" if to_sender and not stands_in else str(original.envelope.reverse_path or "<>"),
+        refused=_author(original) if refused is None else str(refused),
         for_operator=not to_sender,
     )
     words = explain(fates, telling, languages)
@@ -232,6 +236,13 @@ def boundary(queue_id: str, parts: Sequence[bytes]) -> str:
 
 
 # Our own header
+
+
+def _author(original: Original) -> str:
+    """The address in From, else the reverse-path."""
+    found = authors_of([value(field) for field in Header.parse(original.content.head).all(b"from")])
+    named = next((author.address for author in found if author.address), None)
+    return named or str(original.envelope.reverse_path or "<>")
 
 
 def subject_of(head: bytes) -> str:

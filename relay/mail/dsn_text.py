@@ -7,6 +7,7 @@ one line, without control characters; nothing here reads the body of a message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -53,13 +54,15 @@ _UNITS = (
     (timedelta(minutes=1), "minute"),
     (timedelta(seconds=1), "second"),
 )
-_ADVICE = {
+_OF_REFUSALS = {
     Refusal.SENDER: "sender",
-    Refusal.RECIPIENT: "address",
     Refusal.TOO_LARGE: "size",
     Refusal.MAILBOX_FULL: "full",
-    Refusal.CONTENT: "policy",
+    Refusal.CONTENT: "content",
 }
+_NO_SUCH_ADDRESS = re.compile(
+    r"unknown|no such|not exist|n't exist|not found|no mailbox|bestaat niet|onbekend|unbekannt", re.IGNORECASE
+)
 
 
 @frozen
@@ -67,7 +70,8 @@ class Telling:
     """What a report tells besides the fates.
 
     `subject` "" leaves its line out; `codes_only`: for session codes. `sender` is "" where the reader is
-    the sender; others are told whose message it was. `for_operator`: the reader answers for the relay.
+    the sender; others are told whose message it was. `refused`: the sender whom an upstream
+    refuses. `for_operator`: the reader answers for the relay.
     """
 
     queue_id: str
@@ -78,6 +82,7 @@ class Telling:
     subject: str = ""
     codes_only: bool = False
     sender: str = ""
+    refused: str = ""
     for_operator: bool = False
 
 
@@ -129,15 +134,17 @@ def _in_one_language(texts: Texts, fates: Sequence[Fate], telling: Telling) -> s
 
 def _one_recipient(texts: Texts, fate: Fate, telling: Telling) -> list[str]:
     lines = [f"  {sanitise(str(fate.recipient.address))}"]
+    kind = kind_of(fate)
+    if fate.action is Action.FAILED:
+        lines.append(f"    {texts(f'bounce.what-{kind}', sender=sanitise(telling.refused))}")
+    by = f" ({fate.upstream or '-'})" if telling.for_operator else ""  # our name for it tells nobody else anything
     said = diagnosis(fate, codes_only=telling.codes_only)
-    if fate.returned:
-        lines.append(f"    {texts('bounce.returned')}.")
-    elif fate.reply is not None:
-        lines.append(f"    {texts('bounce.answer')} ({fate.upstream}): {said}")
-    elif fate.action is not Action.RELAYED:
-        lines.append(f"    {texts('bounce.silence')} ({fate.upstream or '-'}): {said or texts('bounce.none')}")
+    if fate.reply is not None:
+        lines.append(f"    {texts('bounce.answer')}{by}: {said}")
+    elif fate.action is not Action.RELAYED and not fate.returned:
+        lines.append(f"    {texts('bounce.silence')}{by}: {said or texts('bounce.none')}")
     if fate.action is Action.FAILED and not telling.for_operator:
-        lines.append(f"    {texts('bounce.try')}: {texts(f'bounce.advice-{_kind(fate)}')}")
+        lines.append(f"    {texts('bounce.try')}: {texts(f'bounce.advice-{kind}')}")
     return lines
 
 
@@ -146,17 +153,21 @@ def moment(at: datetime) -> str:
     return f"{at:%d-%m-%Y %H:%M:%S %z}"
 
 
-def _kind(fate: Fate) -> str:
-    """Which advice fits, from what the reply speaks of, else from its enhanced status (RFC 3463, section 3)."""
+def kind_of(fate: Fate) -> str:
+    """What happened, from what the reply speaks of, else from its enhanced status (RFC 3463, section 3)."""
     if fate.returned:
         return "returned"
     if fate.expired or fate.reply is None:
         return "expired"
-    if fate.refusal in _ADVICE:
-        return _ADVICE[fate.refusal]
+    if fate.refusal in _OF_REFUSALS:
+        return _OF_REFUSALS[fate.refusal]
     _, _, detail = fate.reply.status.partition(".")
-    if detail in ("1.1", "1.2", "1.3", "1.6", "1.10"):
+    if detail in ("1.1", "1.3", "1.6", "1.10"):
         return "address"
+    if detail == "1.2":
+        return "domain"
+    if fate.refusal is Refusal.RECIPIENT:
+        return "address" if _NO_SUCH_ADDRESS.search(fate.reply.text) else "recipient"
     if detail == "2.2":
         return "full"
     if detail in ("2.3", "3.4") or fate.reply.code == 552:

@@ -13,7 +13,7 @@ from email.utils import format_datetime
 
 from relay.mail.address import Address
 from relay.mail.dsn import boundary, folded, joined, recipient_block
-from relay.mail.dsn_text import Action, Fate, diagnosis, moment
+from relay.mail.dsn_text import Action, Fate, diagnosis, kind_of, moment
 from relay.mail.notice import addr_spec, encoded, quoted_printable
 from relay.mail.reply import sanitise
 from relay.mail.summary_line import Line
@@ -88,14 +88,16 @@ def _item(number: int, line: Line, languages: Languages) -> Iterator[str]:
 
 
 def _said(fate: Fate, session_code: bool, languages: Languages) -> Iterator[str]:
-    said = diagnosis(fate, codes_only=session_code)
+    said, kind = diagnosis(fate, codes_only=session_code), kind_of(fate)
+    if fate.action is Action.FAILED and kind != "sender":  # which one is not kept
+        yield f"       {in_both(languages, f'bounce.what-{kind}')}"
     if fate.returned:
-        yield f"       {in_both(languages, 'bounce.returned')}"
-    elif fate.reply is not None:
-        yield f"       {in_both(languages, 'bounce.answer')} ({fate.upstream or '-'}): {said}"
+        return
+    if fate.reply is not None:
+        yield f"       {in_both(languages, 'bounce.answer')}: {said}"
     elif fate.action is not Action.RELAYED:
         said = said or in_both(languages, "bounce.none")
-        yield f"       {in_both(languages, 'bounce.silence')} ({fate.upstream or '-'}): {said}"
+        yield f"       {in_both(languages, 'bounce.silence')}: {said}"
     if fate.retry_until is not None:
         yield f"       {in_both(languages, 'bounce.until')}: {moment(fate.retry_until)}"
 

@@ -14,6 +14,7 @@ from typing import Any
 from relay.mail.address import Address
 from relay.mail.dsn_text import Action, Fate
 from relay.mail.envelope import Recipient
+from relay.mail.outcome import Refusal
 from relay.mail.reply import Reply, sanitise
 from relay.values import frozen
 
@@ -76,6 +77,7 @@ def _kept(fate: Fate) -> Sequence[object]:
         fate.expired,
         fate.returned,
         None if until is None else until.isoformat(),
+        fate.refusal,
     )
 
 
@@ -90,6 +92,7 @@ def _fate(
     expired: bool,
     returned: bool,
     until: str | None,
+    refusal: str | None = None,
 ) -> Fate:
     return Fate(
         Recipient(Address(local, domain), orcpt=orcpt),
@@ -100,4 +103,5 @@ def _fate(
         expired,
         returned,
         None if until is None else datetime.fromisoformat(until).astimezone(UTC),
+        None if refusal is None else Refusal(refusal),
     )

@@ -1,4 +1,4 @@
 """Those who watch: `fan_out` tells everybody, `log` writes lines, `metrics` counts, `recent` and `clients` remember.
 
-Start with `wording` (what each event says in the log), `tally` (what it counts) and `needs_a_person`.
+Start with `table` (what each event says in the log, and what it counts) and `needs_a_person`.
 """

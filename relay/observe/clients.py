@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from relay import events
 from relay.mail.quirk import Quirk
+from relay.observe.fan_out import Taking
 from relay.values import frozen
 
 MOST = 1000
@@ -50,24 +50,19 @@ class _Client:
     quirks: dict[Quirk, int] = field(default_factory=dict)
 
 
-class Clients:
+class Clients(Taking):
     """An observer that remembers who connected, what they handed in, and what was odd about it."""
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._clients: OrderedDict[str, _Client] = OrderedDict()  # by address, the latest last
-        self.takes: dict[type[events.Event], Callable[[Any], object]] = {
-            events.ConnectionAccepted: self._seen,
-            events.ClientDescribed: self._described,
-            events.MessageQueued: self._queued,
-            events.MessageRefused: self._refused,
-            events.QuirksTolerated: self._tolerated,
+        self.takes = {
+            events.ConnectionAccepted: (self._seen,),
+            events.ClientDescribed: (self._described,),
+            events.MessageQueued: (self._queued,),
+            events.MessageRefused: (self._refused,),
+            events.QuirksTolerated: (self._tolerated,),
         }
-
-    def observe(self, event: events.Event) -> None:
-        take = self.takes.get(type(event))
-        if take is not None:
-            take(event)
 
     def seen(self) -> tuple[ClientSeen, ...]:
         """All clients that are remembered, the latest first."""

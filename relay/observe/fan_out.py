@@ -7,7 +7,7 @@ on. Those who watch never disturb mail.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from relay.events import Event, ExceptionCaught, Observer
@@ -15,11 +15,20 @@ from relay.events import Event, ExceptionCaught, Observer
 _Take = Callable[[Any], object]
 
 
+class Taking:
+    """An observer of a few kinds of events: `takes` has what it does with each, and stays as it is."""
+
+    takes: Mapping[type[Event], tuple[_Take, ...]]
+
+    def observe(self, event: Event) -> None:
+        for take in self.takes.get(type(event), ()):
+            take(event)
+
+
 class FanOut:
     """An observer that passes each event on to others. To be used on the event loop only.
 
-    An observer that takes few kinds of events says which: it has `takes`, a mapping from the class of an event to what
-    it does with one, which stays as it is. The others are asked about nothing else.
+    One that takes few kinds of events (`Taking`) is asked about nothing else.
     """
 
     __slots__ = ("_observers", "_takers")
@@ -40,13 +49,11 @@ class FanOut:
                 self._set_aside(observer, error)
 
     def _takers_of(self, kind: type[Event]) -> tuple[tuple[Observer, _Take], ...]:
-        found = []
-        for observer in self._observers:
-            takes = getattr(observer, "takes", None)
-            take = observer.observe if takes is None else takes.get(kind)
-            if take is not None:
-                found.append((observer, take))
-        return tuple(found)
+        return tuple(
+            (observer, take)
+            for observer in self._observers
+            for take in (observer.takes.get(kind, ()) if isinstance(observer, Taking) else (observer.observe,))
+        )
 
     def _set_aside(self, observer: Observer, error: Exception) -> None:
         # The loop in `observe` goes on over the old tuple, so an observer can come here a second time.

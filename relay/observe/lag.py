@@ -9,7 +9,7 @@ PERIOD = 0.1
 """Seconds."""
 
 
-async def measure(observe_lag: Callable[[float], None]) -> None:
+async def measure(observe_lag: Callable[[float], object]) -> None:
     """Hand the lag of each period, in seconds, to `observe_lag`, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:

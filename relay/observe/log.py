@@ -18,7 +18,7 @@ from typing import Protocol
 
 from relay.events import Event, ExceptionCaught, Warned
 from relay.observe.log_lines import Lines
-from relay.observe.wording import WORDINGS, Level
+from relay.observe.table import ROWS, Level
 
 MOST_WAITING = 100_000
 FLUSH_EVERY = 0.05
@@ -52,7 +52,7 @@ class LogWriter:
     def configure(self, *, level: str, format: str) -> None:
         """Change level and format for what is written from now on."""
         threshold = Level.of(level)
-        self._silent = frozenset(kind for kind, wording in WORDINGS.items() if wording.loudest > threshold)
+        self._silent = frozenset(kind for kind, row in ROWS.items() if row.loudest > threshold)
         self._writer.configure(threshold, format)
 
     def observe(self, event: Event) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from relay.events import Event
-from relay.observe.wording import WORDINGS, Level, Wording
+from relay.observe.table import ROWS, Level, Row
 
 LONGEST = 1024
 """Octets of a value, before escaping."""
@@ -39,20 +39,20 @@ class Lines:
 
     def line(self, at: int, event: Event, threshold: Level) -> str:
         """The line of `event`, which happened at `at` (Unix time in nanoseconds); "" if it is below `threshold`."""
-        wording = WORDINGS[type(event)]
-        level = wording.level_of(event) if wording.raised else wording.level
+        row = ROWS[type(event)]
+        level = row.level_of(event) if row.raised else row.level
         if level > threshold:
             return ""
         prefix = f"<{level:d}>" if self._journal else ""
         if self._json:
-            return prefix + self._object(at, level, event, wording)
-        before = f"{level.word} {wording.word}" if self._journal else f"{self._time(at)} {level.word} {wording.word}"
-        shown = _shown(event, wording)
+            return prefix + self._object(at, level, event, row)
+        before = f"{level.word} {row.word}" if self._journal else f"{self._time(at)} {level.word} {row.word}"
+        shown = _shown(event, row)
         return f"{prefix}{before} {shown}\n" if shown else f"{prefix}{before}\n"
 
-    def _object(self, at: int, level: Level, event: Event, wording: Wording) -> str:
-        whole: dict[str, str | int | float] = {"time": self._time(at), "level": level.word, "event": wording.word}
-        for field, value in _values(event, wording):
+    def _object(self, at: int, level: Level, event: Event, row: Row) -> str:
+        whole: dict[str, str | int | float] = {"time": self._time(at), "level": level.word, "event": row.word}
+        for field, value in _values(event, row):
             if isinstance(value, str):
                 whole[field] = harmless(value)
             else:
@@ -70,19 +70,19 @@ class Lines:
 
 def details(event: Event) -> str:
     """The fields of `event` as its line has them: what follows the event's word."""
-    return _shown(event, WORDINGS[type(event)])
+    return _shown(event, ROWS[type(event)])
 
 
-def _values(event: Event, wording: Wording) -> Iterator[tuple[str, str | int | float]]:
-    for field, getter in wording.fields:
+def _values(event: Event, row: Row) -> Iterator[tuple[str, str | int | float]]:
+    for field, getter in row.fields:
         value = getter(event)
         if value is not None and value != "":
             yield field, value if isinstance(value, int | float) else cut(str(value))
 
 
-def _shown(event: Event, wording: Wording) -> str:
+def _shown(event: Event, row: Row) -> str:
     parts: list[str] = []
-    for field, value in _values(event, wording):
+    for field, value in _values(event, row):
         if isinstance(value, str):
             parts.append(f"{field}={value if _BARE.fullmatch(value) else quoted(value)}")
         else:

@@ -19,7 +19,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from relay.observe.counting import OTHER, Counter, Histograms
+from relay.observe.counting import OTHER, Figures, Histograms
 from relay.observe.tally import REPLY_CLASSES, REPLY_VERBS, Names, Tally
 
 LEDGER_EVENTS = ("found", "accepted", "delivered", "failed", "expired", "cancelled")
@@ -79,21 +79,8 @@ class Metrics(Tally):
 
     def _families(self) -> Iterator[Metric]:
         yield _gauge("relay_build_info", "1, with what runs.", ("version", "python", "sqlite"), {self._build: 1})
-        yield _gauge(
-            "relay_config_last_reload_success_timestamp_seconds",
-            "When the configuration in use was loaded.",
-            (),
-            {(): self._reloaded_at},
-        )
-        yield _gauge(
-            "relay_upstream_certificate_expiry_timestamp_seconds",
-            "When the upstream's certificate ends, as last seen.",
-            ("upstream",),
-            {(name,): at for name, at in self._certificates.items()},
-        )
-        yield from map(_counter, self.counters)
+        yield from map(_family, self._figures.values())
         yield self._reply_counts()
-        yield from map(_histogram, self.histograms)
         if self.gauges is not None:
             yield from self._current(self.gauges)
         if self._queued is not None:
@@ -200,16 +187,17 @@ def _gauge(name: str, meaning: str, labels: tuple[str, ...], values: Mapping[tup
     return family
 
 
-def _counter(counter: Counter) -> Metric:
-    family = CounterMetricFamily(counter.name, counter.meaning, labels=counter.labels)
-    for key, count in counter.counts().items():
-        family.add_metric(key, count)
-    return family
-
-
-def _histogram(histograms: Histograms) -> Metric:
-    labels = (histograms.label,) if histograms.label else ()
-    family = HistogramMetricFamily(histograms.name, histograms.meaning, labels=labels)
-    for value, histogram in histograms.histograms().items():
-        family.add_metric((value,) if labels else (), list(histogram.cumulative()), histogram.total)
-    return family
+def _family(figures: Figures | Histograms) -> Metric:
+    metric = figures.metric
+    if isinstance(figures, Histograms):
+        family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        for value, histogram in figures.histograms().items():
+            key = (value,) if metric.labels else ()
+            family.add_metric(key, list(histogram.cumulative()), histogram.total)
+        return family
+    if not metric.is_counter:
+        return _gauge(metric.name, metric.meaning, metric.labels, figures.figures())
+    counter = CounterMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, count in figures.figures().items():
+        counter.add_metric(labels, count)
+    return counter

@@ -3,7 +3,7 @@
 The causes, and how long each lasts:
 
     upstream-aside:NAME          while it is set aside; a warning where each of its routes has another way that is up,
-                                 and for the first hour where it has delivered before: most end by themselves
+                                 and for an hour where it took mail before: until then nobody is needed
     auth-refused:NAME            the same, because it refused the login
     certificate-bad:NAME         the same, because its certificate is not accepted
     quota:NAME                   the same, because it said that its quota is used up
@@ -23,7 +23,7 @@ The causes, and how long each lasts:
     entries-in-doubt             while any is held that may have been delivered
     entries-held                 while any other is held
     queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
-    sender-refused:UPSTREAM      an hour from the last refusal
+    sender-refused:UPSTREAM      an hour from the last refusal, and until the next good reload at most
     exceptions                   a day from the last bug that was caught
     alarm-failed:WAY             a command or webhook that could not send an alarm: until it can, a day at most
 
@@ -34,8 +34,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from relay.events import RecipientFailed, TokenRefused, UpstreamSetAside, UpstreamThrottled
 from relay.mail.dsn_text import duration
@@ -55,8 +55,11 @@ CERTIFICATE_ENDS = {"listener": timedelta(days=30), "upstream": timedelta(days=1
 CERTIFICATE_URGENT = timedelta(days=7)
 CREDENTIAL_STEPS = (1, 7, 30)  # days
 TOKEN_LATE = timedelta(minutes=10)  # most that fails once works the next time
+_OF_THIS_MACHINE = frozenset({"dns", "no-network"})
+_OUTAGES = _OF_THIS_MACHINE | {"connection-refused", "connection-timeout", "port-and-tls", "upstream", "login-later"}
+"""Remedies for what comes and goes by itself at an upstream that took mail."""
 _STORE_REMEDIES = ("full", "busy", "corrupt", "moved")
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
 _SAID = 300  # characters of what an upstream or a configuration check said
 
 _Value = str | int | timedelta | datetime
@@ -64,10 +67,11 @@ _Value = str | int | timedelta | datetime
 
 @frozen
 class Finding:
-    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice.
+    """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice, and `again` the sentence
+    behind that: when an upstream is tried again.
 
     `about` names the upstreams that it is about; `blocked`: nothing leaves by them now. `way` is the way of alarms that
-    it is about. `passes`: it is expected to end by itself.
+    it is about.
     """
 
     cause: str
@@ -76,16 +80,19 @@ class Finding:
     kind: str
     remedy: str
     values: Mapping[str, _Value] = field(default_factory=dict)
+    again: str = ""
+    needs_a_person: bool = True
     about: tuple[str, ...] = ()
     blocked: bool = False
     way: str = ""
-    passes: bool = False
 
     def told(self, texts: Texts) -> Trouble:
         """It as a sentence, and what to do."""
         values = self._shown(texts)
         text, remedy = texts(f"trouble.{self.kind}", **values), texts(f"remedy.{self.remedy}", **values)
-        return Trouble(self.cause, self.severity, self.since, text, remedy, self.passes)
+        if self.again:
+            remedy += " " + texts(f"again.{self.again}", **values)
+        return Trouble(self.cause, self.severity, self.since, text, remedy, self.needs_a_person)
 
     def title(self, texts: Texts) -> str:
         """It in a few words."""
@@ -97,14 +104,11 @@ class Finding:
 
 @dataclass(slots=True)
 class Aside:
-    """An upstream through which nothing goes since `since`, and why; it is tried again at `until`.
-
-    `worked`: it had delivered before."""
+    """An upstream through which nothing goes since `since`, and why; it is tried again at `until`."""
 
     since: datetime
     why: UpstreamSetAside
     until: datetime
-    worked: bool
 
 
 @dataclass(slots=True)
@@ -127,7 +131,8 @@ class Refused:
 
 @dataclass(slots=True)
 class Known:
-    """What events told and what has not mended since; `recent` keeps it. `noticed`: when a cause was first found."""
+    """What events told and what has not mended since; `recent` keeps it. `delivered_at`: when an upstream last took
+    mail, in Unix time. `noticed`: when a cause was first found."""
 
     aside: dict[str, Aside] = field(default_factory=dict)
     throttled: dict[str, Throttled] = field(default_factory=dict)
@@ -137,6 +142,7 @@ class Known:
     refused: dict[str, Refused] = field(default_factory=dict)
     bugs: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=1000))
     tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
+    delivered_at: dict[str, float] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
     unsent: dict[str, tuple[datetime, str]] = field(
         default_factory=dict
@@ -183,7 +189,7 @@ def _upstreams(known: Known, situation: Situation, now: datetime) -> Iterator[Fi
             continue  # a reload took it away, or made it anew
         why = aside.why
         remedy = connection_remedy(why.stage, why.trouble, why.code, why.status, why.text)
-        severity, passes = Severity.ERROR, False
+        severity = Severity.ERROR
         values: dict[str, _Value] = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
         if why.refusal is Refusal.QUOTA:
             kind = remedy = "quota"
@@ -195,11 +201,29 @@ def _upstreams(known: Known, situation: Situation, now: datetime) -> Iterator[Fi
         elif why.stage is Stage.TLS and certificate_remedy(why.text):
             kind = "certificate-bad"
         else:
-            kind, passes = "upstream-aside", aside.worked and now - aside.since < HOUR
-            if passes or _others_are_up(name, situation):
+            kind = "upstream-aside"
+            if _others_are_up(name, situation):
                 severity = Severity.WARNING
         cause = f"{kind}:{name}"
-        yield Finding(cause, severity, aside.since, kind, remedy, values, about=(name,), blocked=True, passes=passes)
+        finding = Finding(cause, severity, aside.since, kind, remedy, values, about=(name,), blocked=True)
+        if kind == "upstream-aside" and name in known.delivered_at and remedy in _OUTAGES:
+            last = datetime.fromtimestamp(known.delivered_at[name], UTC)
+            finding = _outage(finding, last, aside.until, trying=name in situation.trying, now=now)
+        yield finding
+
+
+def _outage(finding: Finding, last: datetime, until: datetime, *, trying: bool, now: datetime) -> Finding:
+    """It took mail until `last`: the configuration is right, and most outages are over before long."""
+    fresh = now - finding.since < HOUR
+    waiting = "outage" if fresh else "outage-long"
+    return replace(
+        finding,
+        severity=Severity.WARNING if fresh else finding.severity,
+        remedy="outage-here" if finding.remedy in _OF_THIS_MACHINE else waiting,
+        values={**finding.values, "last": _clock(last, now), "at": f"{until.astimezone():%H:%M:%S}"},
+        again="now" if trying else "at" if until > now else "next",
+        needs_a_person=not fresh,
+    )
 
 
 def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -230,7 +254,7 @@ def _disk(situation: Situation, known: Known, now: datetime) -> Iterator[Finding
     free, least = situation.disk_free, situation.min_free
     if free is not None and free < 2 * least:
         kind, severity = ("disk-full", Severity.ERROR) if free < least else ("disk-low", Severity.WARNING)
-        values: dict[str, _Value] = {"free": f"{free // _MIB} MiB", "least": f"{least // _MIB} MiB"}
+        values: dict[str, _Value] = {"free": _size(free), "least": _size(least)}
         yield Finding("disk-low", severity, known.noticed.setdefault("disk-low", now), kind, "disk", values)
 
 
@@ -331,7 +355,8 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
         if now - refused.last < HOUR and name in situation.up:
             why = refused.why
             remedy = sender_remedy(why.code, why.status, why.text)
-            values = {"name": name, "said": _reply(why.code, why.status, why.text)}
+            until = _clock(refused.last + HOUR, now)
+            values = {"name": name, "said": _reply(why.code, why.status, why.text), "until": until}
             cause = f"sender-refused:{name}"
             yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values, about=(name,))
 
@@ -350,6 +375,10 @@ def _alarms(known: Known, now: datetime) -> Iterator[Finding]:
 
 def _reply(code: int, status: str, text: str) -> str:
     return _said(" ".join(part for part in (str(code or ""), status, text) if part))
+
+
+def _size(octets: int) -> str:
+    return f"{octets / _GIB:.0f} GiB" if octets >= 10 * _GIB else f"{octets // _MIB} MiB"
 
 
 def _clock(at: datetime, since: datetime) -> str:

@@ -28,7 +28,6 @@ _TOKEN_TEXTS = (
     ("invalid_scope", "token-scope"),
     ("aadsts", "token-login"),  # all others of a login: 70043, 700082, 50173, 50076 and more
     ("log in once", "token-login"),
-    ("is not installed", "token-package"),
     ("state-key", "token-key"),
     ("clock of this machine", "token-clock"),
     ("invalid jwt", "token-clock"),
@@ -99,7 +98,7 @@ _CONNECTION_TEXTS = (
     ("unreachable", "no-network"),
     ("no route to host", "no-network"),
 )
-_THROTTLING = ("too many", "limit", "throttl", "4.3.2", "4.7.0")
+_THROTTLING = ("too many", "limit", "throttl", "concurrent", "4.7.0")
 
 
 def certificate_remedy(text: str) -> str:
@@ -134,9 +133,9 @@ def connection_remedy(stage: Stage, trouble: Trouble, code: int, status: str, te
     found = _found(text, _LOGIN_TEXTS)
     if found:
         return found
-    if code == 421 or any(word in said for word in _THROTTLING):
+    if any(word in said for word in _THROTTLING):
         return "throttled"
-    return "turned-away"
+    return "upstream" if code < 500 else "turned-away"
 
 
 def sender_remedy(code: int, status: str, text: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from relay import events
+from relay.observe.fan_out import Taking
 from relay.observe.log_lines import details
 from relay.observe.needs_a_person import (
     HOUR,
@@ -29,7 +30,7 @@ from relay.observe.needs_a_person import (
     is_about_sender,
 )
 from relay.observe.situation import Answer, Noted, Situation, Trouble
-from relay.observe.wording import WORDINGS, Level
+from relay.observe.table import ROWS, Level
 from relay.texts.language import texts_in
 
 MOST_NOTED = 50
@@ -47,7 +48,7 @@ class CodeCounts:
     expired: int = 0
 
 
-class Recent:
+class Recent(Taking):
     """An observer that remembers. `language` is that of the troubles: en or nl."""
 
     def __init__(self, *, language: str, now: Callable[[], float] = time.time) -> None:
@@ -58,14 +59,13 @@ class Recent:
         self._warnings: deque[tuple[float, events.Event]] = deque(maxlen=MOST_NOTED // 2)
         self._accepted: dict[str, int] = {}
         self._said: dict[str, tuple[float, events.Event]] = {}
-        self._delivered_at: dict[str, float] = {}
         self._ends: dict[str, datetime] = {}
         self._known = Known()
         self.takes = self._takers()
 
-    def _takers(self) -> dict[type[events.Event], Callable[[Any], None]]:
+    def _takers(self) -> dict[type[events.Event], tuple[Callable[[Any], None], ...]]:
         """Who takes events of which class; what the log calls an error or a warning is noted besides."""
-        taken: dict[type[events.Event], Callable[[Any], None]] = {
+        own: dict[type[events.Event], Callable[[Any], None]] = {
             events.ConnectionAccepted: self._connection_accepted,
             events.RecipientDelivered: self._recipient_delivered,
             events.RecipientDeferred: self._upstream_said,
@@ -85,29 +85,18 @@ class Recent:
             events.AlarmSent: self._alarm_sent,
             events.AlarmNotSent: self._alarm_not_sent,
         }
-        for kind, wording in WORDINGS.items():
-            if wording.loudest <= Level.WARNING:
-                taken[kind] = self._noting(taken.get(kind))
-        return taken
+        takers = {}
+        for kind, row in ROWS.items():
+            noting = (self._note,) if row.remembered else ()
+            if taken := (*noting, *([own[kind]] if kind in own else ())):
+                takers[kind] = taken
+        return takers
 
-    def _noting(self, then: Callable[[Any], None] | None) -> Callable[[Any], None]:
-        if then is None:
-            return self._note
-
-        def both(event: events.Event) -> None:
-            self._note(event)
-            then(event)
-
-        return both
-
-    def configure(self, *, language: str) -> None:
-        """Use another language, after a reload."""
+    def configure(self, *, language: str, moved: Iterable[str] = ()) -> None:
+        """After a reload: use another language; `moved` are upstreams that are somewhere else now, or gone."""
         self.language = language
-
-    def observe(self, event: events.Event) -> None:
-        take = self.takes.get(type(event))
-        if take is not None:
-            take(event)
+        for name in moved:
+            self._known.delivered_at.pop(name, None)
 
     # What is asked
 
@@ -115,7 +104,7 @@ class Recent:
         """The last errors and warnings of the log, the latest first."""
         latest = sorted((*self._errors, *self._warnings), key=lambda one: one[0], reverse=True)
         return tuple(
-            Noted(_moment(at), WORDINGS[type(event)].level_of(event).word, WORDINGS[type(event)].word, details(event))
+            Noted(_moment(at), ROWS[type(event)].level_of(event).word, ROWS[type(event)].word, details(event))
             for at, event in latest
         )
 
@@ -156,10 +145,13 @@ class Recent:
     # What is told
 
     def _note(self, event: events.Event) -> None:
-        level = WORDINGS[type(event)].level_of(event)
+        level = ROWS[type(event)].level_of(event)
         if level is Level.ERROR:
             self._errors.append((self._now(), event))
         elif level is Level.WARNING:
+            if type(event) is events.Warned:  # about the file, at each reload: once, and as the latest
+                kept = [noted for noted in self._warnings if noted[1] != event]
+                self._warnings = deque(kept, maxlen=MOST_NOTED // 2)
             self._warnings.append((self._now(), event))
 
     def _connection_accepted(self, event: events.ConnectionAccepted) -> None:
@@ -168,7 +160,7 @@ class Recent:
     def _recipient_delivered(self, event: events.RecipientDelivered) -> None:
         now = self._now()
         self._said[event.upstream] = (now, event)
-        self._delivered_at[event.upstream] = now
+        self._known.delivered_at[event.upstream] = now
         if event.session_code:
             self.session_codes.delivered += 1
 
@@ -203,11 +195,10 @@ class Recent:
         until = _moment(now + event.seconds)
         before = self._known.aside.get(event.upstream)
         # A reload makes an upstream anew without a word: what counts is whether anything got through since.
-        if before is not None and self._delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
+        if before is not None and self._known.delivered_at.get(event.upstream, 0.0) <= before.since.timestamp():
             before.why, before.until = event, until
         else:
-            worked = event.upstream in self._delivered_at
-            self._known.aside[event.upstream] = Aside(_moment(now), event, until, worked)
+            self._known.aside[event.upstream] = Aside(_moment(now), event, until)
 
     def _upstream_throttled(self, event: events.UpstreamThrottled) -> None:
         now = _moment(self._now())
@@ -235,6 +226,7 @@ class Recent:
     def _config_reloaded(self, _: events.ConfigReloaded) -> None:
         self._known.reload = None
         self._known.unsent.clear()  # they may be others now
+        self._known.refused.clear()  # the rule may be right now; if it is not, the next refusal says so
 
     def _reload_refused(self, event: events.ReloadRefused) -> None:
         more = f" (and {len(event.problems) - 1} more)" if len(event.problems) > 1 else ""

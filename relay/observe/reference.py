@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterable
 
 from relay.events import Event
-from relay.observe.tally import FEEDS
-from relay.observe.wording import FIELDS, WORDINGS, Wording
+from relay.observe.table import FIELDS, ROWS, Row
 
 _HEAD = f"""\
 # Events
@@ -36,19 +35,25 @@ for a fault. Subject, body, password and token are in no line.
 
 def events_page() -> str:
     """The text of `docs/events.md`."""
-    return _HEAD + "".join(_row(kind, wording) for kind, wording in WORDINGS.items())
+    return _HEAD + "".join(_row(kind, row) for kind, row in ROWS.items())
 
 
-def _row(kind: type[Event], wording: Wording) -> str:
-    fields = _code(name for name, _ in wording.fields)
-    cells = (kind.__name__, f"`{wording.word}`", _level(wording), fields, _code(FEEDS.get(kind, ())))
+def _row(kind: type[Event], row: Row) -> str:
+    fields = _code(name for name, _ in row.fields)
+    cells = (
+        kind.__name__,
+        f"`{row.word}`",
+        _level(row),
+        fields,
+        _code(row.feeds),
+    )
     return f"| {' | '.join(cells)} |\n"
 
 
-def _level(wording: Wording) -> str:
-    if wording.raised is None:
-        return wording.level.word
-    return f"{wording.level.word}; {wording.raised.level.word}: {wording.raised.when}"
+def _level(row: Row) -> str:
+    if row.raised is None:
+        return row.level.word
+    return f"{row.level.word}; {row.raised.level.word}: {row.raised.when}"
 
 
 def _code(names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ class Trouble:
     """Something that needs a person. `cause` names it for good and holds nothing of a message (upstream-aside:own).
 
     `text` is one sentence on what is wrong, `remedy` one on what to do, both in the language of the configuration.
-    `passes`: it is expected to end by itself, so that nobody is needed yet.
+    `needs_a_person`: False where all that is to be done is to wait.
     """
 
     cause: str
@@ -29,7 +29,7 @@ class Trouble:
     since: datetime
     text: str
     remedy: str
-    passes: bool = False
+    needs_a_person: bool = True
 
 
 @frozen
@@ -63,7 +63,8 @@ class Situation:
     `lying` counts what could not be taken and lies in a pickup folder, by listener; `folders` says what is in the way
     of taking files, where something is. `credentials` are the ends of what the relay logs in with, by "secret:NAME"
     or "certificate:NAME".
-    `up` has all upstreams there are, False for those set aside; `routes` the upstreams of each route.
+    `up` has all upstreams there are, False for those set aside; of these `trying` are being tried now. `routes` has the
+    upstreams of each route.
     """
 
     disk_free: int | None
@@ -78,3 +79,4 @@ class Situation:
     credentials: dict[str, datetime] = field(default_factory=dict)
     lying: dict[str, int] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
+    trying: frozenset[str] = frozenset()

@@ -7,6 +7,7 @@ no pattern can stop the loop; at most 2 000 characters of a value are looked at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Protocol
@@ -18,6 +19,13 @@ from relay.values import frozen
 
 LONGEST = 2_000
 
+# What other expressions have, and what to do without it.
+_NOT_IN_RE2 = {
+    r"\(\?<?[=!]": "it has no lookahead and no lookbehind; write exceptions in a rule above this one",
+    r"\\[1-9]|\(\?P=": "it has no references to a group; write the text out",
+    r"[*+?}]\+|\(\?>": "it has no possessive repetition and no atomic group; write + and (?:…)",
+    r"\\Z": r"it has no \Z; write \z",
+}
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False  # RE2 would write the expression to stderr
 
@@ -135,8 +143,9 @@ def _compile(expression: str) -> _Compiled:
     except re2.error as error:
         reason = error.args[0] if error.args else b""
         said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        known = [sentence for form, sentence in _NOT_IN_RE2.items() if re.search(form, expression)]
         # RE2 quotes the offending part behind a colon.
-        raise ValueError(f"not an RE2 expression: {said.partition(':')[0]}") from None
+        raise ValueError(f"not an RE2 expression: {known[0] if known else said.partition(':')[0]}") from None
     return compiled
 
 

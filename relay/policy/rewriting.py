@@ -44,7 +44,8 @@ class Rendered:
     spoke). `from_before` and `from_after` are values, unfolded (several From fields joined by
     commas). `reply_to` is the value of Reply-To as the message leaves, or None.
     `signatures_removed` counts the DKIM-Signature fields that this broke. `smtputf8`: the client asked for it, or an
-    address is beyond ASCII. `repeated` names fields that stood more often than they may, and leave once.
+    address is beyond ASCII. `repeated` names fields that stood more often than they may, and leave once. `author` is
+    the first address of From as the message leaves, `message_id` the field of that name.
     """
 
     reverse_path: Address | None
@@ -57,6 +58,8 @@ class Rendered:
     reply_to: bytes | None
     signatures_removed: int = 0
     repeated: tuple[str, ...] = ()
+    author: str = ""
+    message_id: bytes = b""
 
 
 def render(
@@ -69,12 +72,15 @@ def render(
     if header is None:
         header = Header.parse(submission.head)
     fields, rest = header.fields, header.rest
-    names = {name for name, _ in fields}
+    names = dict(fields)
     ours = [trace.received(submission, policy.hostname, short=submission.listener in policy.short_received)]
     if b"date" not in names:
         ours.append(b"Date: %b\r\n" % trace.date(submission.received_at))
-    if b"message-id" not in names:
-        ours.append(b"Message-ID: %b\r\n" % trace.message_id(submission.queue_id, policy.hostname))
+    if b"message-id" in names:
+        message_id = names[b"message-id"]
+    else:
+        message_id = b"Message-ID: %b\r\n" % trace.message_id(submission.queue_id, policy.hostname)
+        ours.append(message_id)
     if fields and not fields[-1][1].endswith(b"\n"):
         name, raw = fields[-1]
         fields = (*fields[:-1], (name, raw + b"\r\n"))
@@ -89,10 +95,11 @@ def render(
         authorship = _authorship(rewrite, before, replies, froms, senders)
         if authorship.anonymous and (person := _person(before, senders, submission.envelope.reverse_path)) is not None:
             authorship = _author(rewrite, before, replies, froms, senders, person)
-    author = authorship.author
+    author, address = authorship.author, authorship.address
     if author is None and not any(before):
         fields = Header(fields).delete((b"from",)).fields
-        author = folded(b"From", _list([Author("", str(submission.envelope.reverse_path or policy.bounces_from))]))
+        address = str(submission.envelope.reverse_path or policy.bounces_from)
+        author = folded(b"From", _list([Author("", address)]))
         ours.append(author)
     signatures = 0
     if authorship.changes:
@@ -101,7 +108,7 @@ def render(
     if len(names) < len(header.fields) and submission.listener in policy.repair_duplicates:
         fields, repeated, broken = each_once(fields)
         signatures += broken
-    if not names.isdisjoint(_NEVER_LEAVE):
+    if not _NEVER_LEAVE.isdisjoint(names):
         fields = Header(fields).delete(_NEVER_LEAVE).fields
     # A body that begins without an empty line (no header, or a line that is no field) gets one before it.
     end = b"\r\n" if rest in (b"\r\n", b"\n") else b"\r\n" + rest
@@ -130,6 +137,8 @@ def render(
         reply_to=_reply_to_value(authorship, replies),
         signatures_removed=signatures,
         repeated=repeated,
+        author=address or _first_address(before),
+        message_id=message_id,
     )
 
 
@@ -139,7 +148,8 @@ class _Authorship:
 
     `author` and `reply_to` are new fields, None where the old ones stay; `originals` are the
     X-Original-From fields; `receipts` are the addresses that receipts shall reach. `sender_goes`: Sender names
-    another than the rule. `anonymous`: no author has a usable address.
+    another than the rule. `anonymous`: no author has a usable address. `address`: the rule's, "" where
+    none rewrites.
     """
 
     author: bytes | None = None
@@ -149,6 +159,7 @@ class _Authorship:
     needs_smtputf8: bool = False
     sender_goes: bool = False
     anonymous: bool = False
+    address: str = ""
 
     @property
     def changes(self) -> bool:
@@ -252,10 +263,16 @@ def _author(
         reply_to=field,
         receipts=tuple([author.address for author in answered if author.address]),
         needs_smtputf8=not (author or b"").isascii() or not (field or b"").isascii(),
+        address=str(rewrite.address),
     )
 
 
 _remembered = lru_cache(maxsize=256)(_author)
+
+
+@lru_cache(maxsize=256)
+def _first_address(before: tuple[bytes, ...]) -> str:
+    return next((author.address for author in authors_of(before) if author.address), "")
 
 
 def _person(before: tuple[bytes, ...], senders: tuple[Field, ...], reverse_path: Address | None) -> Author | None:

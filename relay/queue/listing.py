@@ -5,6 +5,7 @@ Nothing here holds content; of session codes, replies are codes only, as everywh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -41,7 +42,8 @@ class Verb(StrEnum):
 class Wanted:
     """Which entries; None or "": any. `to` and `from_` are globs (`*`, `?`), case-insensitive, on bare addresses.
 
-    `from_` "<>" is the null reverse-path. `since` is about the moment of acceptance.
+    `from_` "<>" is the null reverse-path. `since` is about the moment of acceptance. `subject` is part of one, in any
+    case; no session code has any.
     """
 
     place: Place | None = None
@@ -49,6 +51,7 @@ class Wanted:
     to: str = ""
     from_: str = ""
     since: datetime | None = None
+    subject: str = ""
 
 
 @frozen
@@ -63,13 +66,25 @@ class Addressee:
 
 
 @frozen
+class LeftAs:
+    """The sender as which a message left: its author, its reverse-path ("" is the null one), and what the sender rule
+    did: "rewritten", "repaired" (only after the provider had refused the original one), "unchanged", or None without a
+    rule."""
+
+    author: str
+    reverse_path: str
+    result: str | None
+
+
+@frozen
 class Listed:
     """An entry, or a finished message (`place` FINISHED, then `ended_at` is set).
 
     `reverse_path` "" is the null one. `next_attempt_at` only while pending or deferred. `wish` is the verb that
     waits for the end of the attempt under way, "bounce" as well while it is to be bounced, or "". `damage` says
     what cannot be read, or "".
-    `key` orders by acceptance, for paging.
+    `key` orders by acceptance, for paging. `left_as`: None while nobody took it. `message_id` and `subject` are None
+    where they are not known.
     """
 
     key: int
@@ -91,6 +106,17 @@ class Listed:
     session_code: bool
     wish: str = ""
     damage: str = ""
+    left_as: LeftAs | None = None
+    message_id: str | None = None
+    subject: str | None = None
+
+
+@frozen
+class Searched:
+    """What was found, newest first. `whole`: there was time to look at everything."""
+
+    entries: Sequence[Listed]
+    whole: bool
 
 
 @frozen

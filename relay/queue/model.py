@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from relay.mail.address import Address
 from relay.mail.content import Content
 from relay.mail.envelope import Recipient
 from relay.mail.submission import Submission
+from relay.policy.rewriting import Rendered
 from relay.values import frozen
 
 
@@ -23,6 +24,15 @@ class State(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+
+class Recorded(IntEnum):
+    """What the history keeps of a message that is finished. SUBJECT: all of FATE, and its subject unless it is a
+    session code."""
+
+    NOTHING = 0
+    FATE = 1
+    SUBJECT = 2
 
 
 class Kind(StrEnum):
@@ -140,7 +150,7 @@ class Settlement:
     `notifications` are new entries (bounces); they are not leased. `at` is when the attempt ended, and None
     when there was none (moved, held, expired while waiting): then nothing of it is kept for `queue show`.
     `warned`: a delay warning is among the notifications. `told` has a row for each reader of a failure or a delay,
-    whether its report is among the notifications or waits for a summary.
+    whether its report is among the notifications or waits for a summary. `left`: the message as somebody took it.
     """
 
     lease: Lease
@@ -151,6 +161,7 @@ class Settlement:
     at: datetime | None = None
     warned: bool = False
     told: tuple[Told, ...] = ()
+    left: Rendered | None = None
 
 
 @frozen

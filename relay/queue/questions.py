@@ -6,15 +6,18 @@ What is shown of an entry never fails for a column that makes no sense: who look
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from json.encoder import encode_basestring
 
 from relay.mail.address import Address
 from relay.mail.header import Header
 from relay.queue.disk import Work
-from relay.queue.listing import Addressee, Listed, Place, Shown, Standing, Tried, Wanted
-from relay.queue.model import Kind, Memory, Reader, Told
+from relay.queue.listing import Addressee, LeftAs, Listed, Place, Shown, Standing, Tried, Wanted
+from relay.queue.model import Kind, Memory, Reader, Recorded, Told
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -29,11 +32,13 @@ from relay.queue.rows import (
     microseconds,
     moment,
     names,
+    names_in,
     reader_text,
 )
 
 _FIRST_SLICES = (1000, 8000)
 SLICE = 50_000  # messages of the queue or of the history that one transaction looks at
+HEADERS_AT_ONCE = 500  # messages of the queue whose headers one transaction reads
 SUMMARY_OCTETS = 512 * 1024  # of the lines of one summary
 _ANY_PLACE = -1
 _WAITING = (DUE, SLEEPING, TO_BOUNCE)
@@ -123,11 +128,12 @@ Found = tuple[list[Listed], int | None]
 """What a slice of the queue or the history has, and where the next one begins, if there may be one."""
 
 
-def slices() -> Iterator[int]:
-    """How many messages to look at: few at first, since what is asked for is mostly near."""
-    yield from _FIRST_SLICES
+def slices(*, headers: bool = False) -> Iterator[int]:
+    """How many messages to look at: few at first, since what is asked for is mostly near. `headers` are read."""
+    if not headers:
+        yield from _FIRST_SLICES
     while True:
-        yield SLICE
+        yield HEADERS_AT_ONCE if headers else SLICE
 
 
 def listed(read: Work, wanted: Wanted, *, after: int, among: int, limit: int) -> Found:
@@ -144,7 +150,10 @@ def latest(read: Work, wanted: Wanted, *, before: int, among: int, limit: int) -
     end = _end_of_slice(read, "slice_downwards", before, among)
     if end is None or wanted.place is Place.FINISHED:
         return [], None
-    found = _found(read, "latest_entries", wanted, (before, end), limit)
+    found = _found(read, "latest_entries", wanted, (before, end), among if wanted.subject else limit)
+    if wanted.subject:
+        named = named_by_header(read, found, Recorded.SUBJECT)
+        found = [one for one, with_subject in zip(found, named, strict=True) if _about(with_subject, wanted)][:limit]
     return found, end if since is None or _any(read, "any_entry_since", (before, end, since)) else None
 
 
@@ -174,9 +183,10 @@ def finished(read: Work, wanted: Wanted, *, above: int, up_to: int, limit: int) 
     """Of the history, newest first, with `above` < key <= `up_to`."""
     since, to = _since(wanted), _like(wanted.to)
     sieve = None if to is None else _sieve(wanted.to)
+    about = _subject_sieve(wanted.subject) if wanted.subject else None
     asked = (wanted.route or None, since, _like(wanted.from_), to, sieve)
-    rows = map(HistoryRow._make, read.execute("find_history", (above, up_to, *asked, limit)))
-    found = [_finished(row) for row in rows]
+    rows = read.execute("find_history", (above, up_to, *asked, up_to - above if about else limit, about))
+    found = list(islice((one for one in map(_finished, map(HistoryRow._make, rows)) if _about(one, wanted)), limit))
     goes_on = since is None or _any(read, "any_finished_since", (above, up_to, since))
     return found, above if goes_on else None
 
@@ -188,18 +198,33 @@ def named(read: Work, prefix: str) -> list[str]:
     return [prefix] if prefix in found else sorted(found)[:2]
 
 
-def shown(read: Work, queue_id: str) -> Shown | None:
+def shown(read: Work, queue_id: str, recorded: Recorded) -> Shown | None:
     for row in map(EntryRow._make, read.execute("entry_named", (queue_id,))):
         (entry,) = _entries(read, [row])
         head = b"" if entry.place is Place.DAMAGED else _head(read, row.id)
+        header = Header.parse(head)
         if entry.session_code:
-            head = Header.parse(head).delete(_SAYS_THE_SUBJECT).to_bytes()
+            head = header.delete(_SAYS_THE_SUBJECT).to_bytes()
+        entry = _named(entry, header, recorded)
         because = _names(row.because)
         return Shown(entry, because, row.helo, row.protocol, row.tls, row.envid, head, _tries(read, entry))
     for past in map(HistoryRow._make, read.execute("history_named", (queue_id,))):
         entry = _finished(past)
         return Shown(entry, _names(past.because), "", "", None, None, b"", _tries(read, entry))
     return None
+
+
+def named_by_header(read: Work, entries: Sequence[Listed], recorded: Recorded) -> list[Listed]:
+    """Those of them that are in the queue with what their header says, as `recorded`."""
+    without = (Place.FINISHED, Place.DAMAGED)
+    return [
+        one if one.place in without else _named(one, Header.parse(_head(read, one.key)), recorded) for one in entries
+    ]
+
+
+def _named(entry: Listed, header: Header, recorded: Recorded) -> Listed:
+    message_id, subject = names_in(header, session_code=entry.session_code, recorded=recorded)
+    return replace(entry, message_id=_message_id(message_id), subject=subject)
 
 
 def recalled(read: Work, topic: str, key: str) -> datetime | None:
@@ -244,9 +269,14 @@ def first_since(read: Work, at: int) -> int | None:
     return None if next(read.execute("first_of_history", (low,)), None) is None else low
 
 
-def ended_before(read: Work, at: int, *, above: int, below: int, limit: int) -> list[int]:
+def ended_before(read: Work, above: int, limit: int, *, at: int, below: int) -> list[int]:
     """Keys of the history, `above` < key < `below`."""
     return [key for (key,) in read.execute("ended_before", (above, below, at, limit))]
+
+
+def with_subject(read: Work, above: int, limit: int) -> list[int]:
+    """Keys of the history, `above` < key, of messages whose subject it has."""
+    return [key for (key,) in read.execute("with_subject", (above, limit))]
 
 
 # Rows
@@ -288,6 +318,7 @@ def _entry(row: EntryRow, recipients: Collection[Addressee]) -> Listed:
         session_code=bool(row.session_code),
         wish=row.wish.partition(":")[0],
         damage=row.set_aside or "",
+        left_as=_left_as(row.left_as),
     )
 
 
@@ -315,7 +346,23 @@ def _finished(row: HistoryRow) -> Listed:
             ]
         ),
         session_code=bool(row.session_code),
+        left_as=_left_as(row.left_as),
+        message_id=_message_id(row.message_id),
+        subject=row.subject,
     )
+
+
+def _left_as(kept: str | None) -> LeftAs | None:
+    try:
+        author, reverse_path, result = json.loads(kept or "null")
+    except (ValueError, TypeError):
+        return None
+    return LeftAs(author, address_text(reverse_path or ""), result)
+
+
+def _message_id(field: str | None) -> str | None:
+    """The value of the field that a row has."""
+    return None if field is None else " ".join(field.partition(":")[2].split())
 
 
 def _tries(read: Work, entry: Listed) -> tuple[Tried, ...]:
@@ -356,6 +403,20 @@ def _since(wanted: Wanted) -> int | None:
 def _like(glob: str) -> str | None:
     r"""For LIKE … ESCAPE '\', which folds case as domains do; "<>" stays. None: any."""
     return "".join([_WILD.get(character, character) for character in glob]) or None
+
+
+def _subject_sieve(words: str) -> str:
+    """Whatever has `words` in it passes, and little else: LIKE knows the case of ASCII only."""
+    letters = unicodedata.normalize("NFC", words)
+    return f"%{''.join([_WILD.get(one, one) if one.isascii() and one not in '*?' else '%' for one in letters])}%"
+
+
+def _about(entry: Listed, wanted: Wanted) -> bool:
+    return not wanted.subject or _folded(wanted.subject) in _folded(entry.subject or "")
+
+
+def _folded(words: str) -> str:
+    return unicodedata.normalize("NFKC", words).casefold()
 
 
 def _sieve(glob: str) -> str:

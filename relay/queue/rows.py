@@ -17,11 +17,15 @@ from typing import Any, NamedTuple
 
 from relay.mail.address import Address
 from relay.mail.content import Content, MemoryContent
+from relay.mail.encoding import decode
 from relay.mail.envelope import NOTIFY, Envelope, Recipient
+from relay.mail.header import Header, value
 from relay.mail.submission import Peer, Submission
 from relay.queue.content import FileContent
-from relay.queue.model import Entry, Kind, Pending, Settlement, State, Told
+from relay.queue.model import Entry, Kind, Pending, Recorded, Settlement, State, Told
 from relay.queue.spool import Spool
+
+LONGEST = 1000  # octets of a Message-ID and characters of a subject that the history keeps
 
 DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an entry
 
@@ -68,6 +72,7 @@ class EntryRow(NamedTuple):
     released: int
     warned: int
     rerouted: int
+    left_as: str | None
 
 
 class RecipientRow(NamedTuple):
@@ -85,7 +90,10 @@ class RecipientRow(NamedTuple):
 
 
 class HistoryRow(NamedTuple):
-    """A row of the table `history`; `recipients` is JSON: [[address, state, reply, upstream, ended_at], …]."""
+    """A row of the table `history`; `recipients` is JSON: [[address, state, reply, upstream, ended_at], …].
+
+    `left_as` is JSON: [author, reverse-path or null, result of the sender rule or null].
+    """
 
     key: int
     queue_id: str
@@ -102,6 +110,9 @@ class HistoryRow(NamedTuple):
     kind: str
     because: str
     recipients: str
+    left_as: str | None
+    message_id: str | None
+    subject: str | None
 
 
 def microseconds(moment: datetime) -> int:
@@ -113,7 +124,7 @@ def moment(microseconds: int) -> datetime:
 
 
 def entry_row(key: int, entry: Entry, place: int, attempts: int, spool_file: str | None) -> Row:
-    """An `EntryRow` as it begins: without `set_aside` and `wish`. A plain tuple, as every message pays for it."""
+    """An `EntryRow` as it begins: without `set_aside`, `wish`, `left_as`. A plain tuple: every message pays for it."""
     submission = entry.submission
     peer = submission.peer
     envelope = submission.envelope
@@ -180,13 +191,21 @@ def reader_text(reader: Address) -> str:
     return f"{reader.local}@{reader.domain}"
 
 
-def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
+def history_row(key: int, settlement: Settlement, ended_at: int, recorded: Recorded) -> Row:
     """What is kept of a message whose recipients all end with this settlement, as a `HistoryRow`."""
-    entry = settlement.lease.entry
+    entry, left = settlement.lease.entry, settlement.left
     submission = entry.submission
     envelope = submission.envelope
     path = envelope.reverse_path
+    left_path = None if left is None else left.reverse_path
     recipients = envelope.recipients
+    # As it is: who looks takes the identifier out of it, not every message.
+    message_id = None if left is None else str(left.message_id[:LONGEST], "latin-1")
+    subject: str | None = None
+    if left is None or recorded is Recorded.SUBJECT:
+        header = Header.parse(submission.head)
+        named, subject = names_in(header, session_code=entry.session_code, recorded=recorded)
+        message_id = message_id or named
     fates = [
         f'[{_json(str(recipients[result.index].address))},"{result.state}",'
         f"{_ascii_json(result.reply)},{_ascii_json(result.upstream)},{ended_at}]"
@@ -208,6 +227,28 @@ def history_row(key: int, settlement: Settlement, ended_at: int) -> Row:
         entry.kind,
         _because(entry.because),
         f"[{','.join(fates)}]",
+        None
+        if left is None
+        else left_as(left.author, None if left_path is None else f"{left_path.local}@{left_path.domain}", left.result),
+        message_id,
+        subject,
+    )
+
+
+@lru_cache(maxsize=1024)
+def left_as(author: str, reverse_path: str | None, result: str | None) -> str:
+    """As JSON; those of one office are few."""
+    return json.dumps((author, reverse_path, result), ensure_ascii=False)
+
+
+def names_in(header: Header, *, session_code: bool, recorded: Recorded) -> tuple[str | None, str | None]:
+    """The columns `message_id` and `subject` of a message with this header: the field as it came, and what it says."""
+    message_id, subject = header.first(b"message-id"), header.first(b"subject")
+    return (
+        None if message_id is None else str(message_id[1][:LONGEST], "latin-1"),
+        None
+        if subject is None or session_code or recorded is not Recorded.SUBJECT
+        else decode(value(subject))[:LONGEST],
     )
 
 

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from relay.mail.address import Address
-from relay.queue.listing import Acted, Listed, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
+from relay.queue.listing import Acted, Listed, Saved, Searched, Shown, Standing, Verb, Wanted
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Recorded, Settlement, Told
 from relay.queue.spool import Spool
 
 
@@ -51,8 +51,8 @@ class QueueStore(Protocol):
         """From now on so much is to stay free."""
         ...
 
-    def keep_history(self, history: timedelta | None) -> None:
-        """From now on finished messages are recorded, or not (None). How long they stay is up to `forget`."""
+    def keep_history(self, history: Recorded) -> None:
+        """From now on this is recorded of finished messages. How long it stays is up to `forget`."""
         ...
 
     async def put(self, entry: Entry, *, leased: bool, held: bool = False, ways: Sequence[str] = ()) -> Lease:
@@ -141,6 +141,14 @@ class QueueStore(Protocol):
         """Messages in the queue and in the history, newest first."""
         ...
 
+    async def search(self, wanted: Wanted, *, limit: int, patience: float) -> Searched:
+        """The same, for as many seconds at most."""
+        ...
+
+    async def named(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        """The same, with the Message-ID of those in the queue, and their subject where the history keeps it."""
+        ...
+
     async def match(self, prefix: str) -> Sequence[str]:
         """The queue IDs that begin with `prefix`, in queue and history: at most two, so that a caller knows enough.
 
@@ -197,7 +205,8 @@ class QueueStore(Protocol):
         ...
 
     async def forget(self, *, before: datetime) -> int:
-        """Remove what ended before that moment from the history, a slice at a time; how many messages that were."""
+        """Remove what ended before that moment from the history, a slice at a time, and all subjects where none is
+        recorded; how many messages were removed."""
         ...
 
     async def backup(self, path: Path) -> Saved:

@@ -6,11 +6,13 @@ The other side is a `Disk`. Nothing here knows which database it is.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +21,16 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.events import BatchCommitted, EntriesFound, Observer, StoreFailed, StoreRecovered
 from relay.mail.address import Address
 from relay.queue import questions
-from relay.queue.disk import Disk, Mend, Operation, Report
+from relay.queue.disk import Disk, Mend, Operation, Report, Work
 from relay.queue.ledger import Books, Found
-from relay.queue.listing import Acted, Listed, Place, Saved, Shown, Standing, Verb, Wanted
-from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Settlement, Told
+from relay.queue.listing import Acted, Listed, Place, Saved, Searched, Shown, Standing, Verb, Wanted
+from relay.queue.model import Entry, Lease, Ledger, Memory, QueueView, Reader, Recorded, Settlement, Told
 from relay.queue.operations.lease import Take, TakeExpired
 from relay.queue.operations.operator import Act
 from relay.queue.operations.walk import (
     ChangeWay,
     Forget,
+    ForgetSubjects,
     GiveBack,
     MakeDue,
     Put,
@@ -62,7 +65,7 @@ class GroupedStore:
         spool: Spool,
         observer: Observer,
         min_free: int,
-        history: timedelta | None,
+        history: Recorded,
         now: Callable[[], datetime],
     ) -> None:
         self.spool = spool
@@ -72,7 +75,7 @@ class GroupedStore:
         self._last_key = found.last_key
         self._observer = observer
         self._min_free = min_free
-        self._history = history is not None
+        self._history = history
         self._now = now
         self._low = False
         self._look_again_at = 0.0
@@ -120,8 +123,8 @@ class GroupedStore:
         self._min_free = octets
         self._look_again_at = 0.0
 
-    def keep_history(self, history: timedelta | None) -> None:
-        self._history = history is not None
+    def keep_history(self, history: Recorded) -> None:
+        self._history = history
 
     def disk_free(self) -> int:
         there = os.statvfs(self.spool.folder.fileno())  # wherever it is by now
@@ -226,20 +229,31 @@ class GroupedStore:
         return questions.gathered((*waiting, *active))
 
     async def find(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Listed]:
+        return (await self.search(wanted, limit=limit, patience=math.inf)).entries
+
+    async def search(self, wanted: Wanted, *, limit: int, patience: float) -> Searched:
+        deadline = self._loop.time() + patience
+        found, whole = await self._find_waiting(wanted, limit, deadline)
+        if wanted.place in (None, Place.FINISHED):
+            finished, all_of_it = await self._find_finished(wanted, limit, deadline)
+            found, whole = found + finished, whole and all_of_it
+        return Searched(sorted(found, key=lambda listed: -listed.key)[:limit], whole)
+
+    async def _find_waiting(self, wanted: Wanted, limit: int, deadline: float) -> tuple[list[Listed], bool]:
         found: list[Listed] = []
         before = ALL_KEYS
-        for among in questions.slices():
+        for among in questions.slices(headers=bool(wanted.subject)):
             left = limit - len(found)
             some, end = await self._disk.read(questions.latest, wanted, before=before, among=among, limit=left)
             found += some
             if end is None or len(found) >= limit:
                 break
             before = end
-        if wanted.place in (None, Place.FINISHED):
-            found += await self._find_finished(wanted, limit)
-        return sorted(found, key=lambda listed: -listed.key)[:limit]
+            if self._loop.time() >= deadline:
+                return found, False
+        return found, True
 
-    async def _find_finished(self, wanted: Wanted, limit: int) -> list[Listed]:
+    async def _find_finished(self, wanted: Wanted, limit: int, deadline: float) -> tuple[list[Listed], bool]:
         """A slice at a time: a rare address makes it look at all of the history."""
         found: list[Listed] = []
         last: int | None
@@ -247,16 +261,25 @@ class GroupedStore:
         for among in questions.slices():
             if not last or last < least or len(found) >= limit:
                 break
+            if self._loop.time() >= deadline:
+                return found, False
             left = limit - len(found)
             some, last = await self._disk.read(questions.finished, wanted, above=last - among, up_to=last, limit=left)
             found += some
+        return found, True
+
+    async def named(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        found: list[Listed] = []
+        for start in range(0, len(entries), questions.HEADERS_AT_ONCE):
+            some = entries[start : start + questions.HEADERS_AT_ONCE]
+            found += await self._disk.read(questions.named_by_header, some, self._history)
         return found
 
     async def match(self, prefix: str) -> Sequence[str]:
         return await self._disk.read(questions.named, prefix)
 
     async def show(self, queue_id: str) -> Shown | None:
-        return await self._disk.read(questions.shown, queue_id)
+        return await self._disk.read(questions.shown, queue_id, self._history)
 
     async def recall(self, topic: str, key: str) -> datetime | None:
         return await self._disk.read(questions.recalled, topic, key)
@@ -295,17 +318,22 @@ class GroupedStore:
         at = microseconds(before)
         first = await self._disk.read(questions.first_since, at)
         below = ALL_KEYS if first is None else first
+        forgotten = await self._forget(partial(questions.ended_before, at=at, below=below), Forget)
+        if self._history is not Recorded.SUBJECT:
+            await self._forget(questions.with_subject, ForgetSubjects)
+        return forgotten
+
+    async def _forget(self, of_history: Callable[[Work, int, int], list[int]], kind: type[Forget]) -> int:
+        """Carry out `kind` for the messages whose keys `of_history` gives: those above one, so many at most."""
         above = forgotten = 0
-        while True:
-            keys = await self._disk.read(questions.ended_before, at, above=above, below=below, limit=FORGET_AT_ONCE)
-            if not keys:
-                return forgotten
+        while keys := await self._disk.read(of_history, above, FORGET_AT_ONCE):
             began = time.perf_counter()
-            await self._submit(Forget(keys))
+            await self._submit(kind(keys))
             above = keys[-1]
             forgotten += len(keys)
             if len(keys) == FORGET_AT_ONCE:
                 await asyncio.sleep(FORGET_RESTS * (time.perf_counter() - began))
+        return forgotten
 
     async def backup(self, path: Path) -> Saved:
         if self._closing is not None:

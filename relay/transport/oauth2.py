@@ -114,10 +114,6 @@ def _translated(terms: OAuth2Terms, http: TokenHttp) -> Iterator[None]:
         yield
     except RelayError:
         raise
-    except ImportError as error:
-        package = {"microsoft": "msal", "google": "google-auth"}.get(terms.provider, str(error.name))
-        problem = f"tokens of {terms.provider} need the package {package}, which is not installed"
-        raise TokenTrouble(f"{problem} (pip install 'relay[{terms.provider}]')", permanent=True) from None
     except Exception as error:  # noqa: BLE001  # what foreign code raises has no common base, and may quote a token
         trouble = _buried(error)
         if trouble is not None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,7 @@ class FakeHouse:
         self._store = store
         self.woken = 0
         self.senders_told = 0
+        self.opening: dict[str, datetime] = {}
         self.error: Exception | None = None
 
     @property
@@ -78,6 +79,9 @@ class FakeHouse:
         if self.error is not None:
             raise self.error
         return self._store
+
+    def opens_at(self, route: str) -> datetime | None:
+        return self.opening.get(route)
 
     async def senders_changed(self) -> None:
         self.senders_told += 1

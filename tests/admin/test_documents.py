@@ -82,6 +82,9 @@ async def test_an_entry_has_the_fields_of_the_value() -> None:
                 "session_code": False,
                 "wish": "",
                 "damage": "",
+                "left_as": None,
+                "message_id": None,
+                "subject": None,
             }
         ],
         "next": 7,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from relay.cli.auth import auth
-from relay.config.load import parse
+from relay.cli.auth import _source_of, auth
+from relay.config.load import load, parse
+from relay.transport.token_file import Kept, TokenFile
 
 
 def run(*words: str, answers: str = "") -> Result:
@@ -75,6 +79,29 @@ def test_a_login_at_google_shows_the_address_and_refuses_what_is_not_its_end(tmp
     assert "https://accounts.google.com/o/oauth2/v2/auth?client_id=x&" in shown.stdout
     assert "that address belongs to another login" in shown.stderr
     assert not (tmp_path / "queue.db.tokens").exists()
+
+
+def test_an_old_error_under_a_good_token_is_over_and_days_are_counted_by_the_calendar(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    ends = datetime.now().astimezone() + timedelta(days=2)
+    file.write_text(
+        f"hostname: relay.example.nl\nqueue: {{store: 'sqlite:{tmp_path}/queue.db'}}\nupstreams:\n"
+        "  own: {preset: m365, username: a@example.nl, oauth2: {provider: microsoft, tenant: example.nl, client_id: x, "
+        f"client_secret: {{env: PATH}}, secret_expires: {ends:%Y-%m-%d}}}}}\n"
+    )
+    source, now = _source_of(load(file), "own", None), time.time()
+    kept = Kept(source.terms.identity, "token", now - 3000, now + 3000, error="AADSTS7000215", error_at=now - 60)
+    token_file = TokenFile(tmp_path / "queue.db.tokens" / "own", None)
+    token_file.write(kept)
+    fresh = run("status", "-c", str(file))
+    token_file.write(replace(kept, error_at=now - 1000))
+    old = run("status", "-c", str(file))
+    token_file.write(replace(kept, error_at=now - 1000, expires_at=now - 1))
+    ended = run("status", "-c", str(file))
+    assert "AADSTS7000215" in fresh.stdout
+    assert "AADSTS7000215" not in old.stdout
+    assert "AADSTS7000215" in ended.stdout
+    assert f"ends on {ends:%Y-%m-%d} (in 2 days)" in old.stdout
 
 
 def test_who_logs_in_with_a_password_loads_nothing_of_tokens_or_pins() -> None:

@@ -15,7 +15,7 @@ import pytest
 from rich.cells import cell_len
 
 from relay.admin import documents
-from relay.admin.snapshot import CodesNow, ListenerNow, RouteNow, Snapshot, UpstreamNow
+from relay.admin.snapshot import CodesNow, ListenerNow, PaceNow, RouteNow, Snapshot, UpstreamNow
 from relay.cli.overview import overview
 from relay.cli.table import text
 from relay.observe.situation import Answer, Noted, Severity, Trouble
@@ -111,6 +111,13 @@ def test_the_screen_shows_upstreams_routes_codes_disk_and_the_last_errors() -> N
     assert "120 delivered, 0 failed, 1 expired since the start; 0 waiting" in whole
     assert "queue 1.2 MiB, 12 GiB free; mail is refused below 200 MiB" in whole
     assert whole.count("upstream_set_aside") == 5
+
+
+def test_in_a_pipe_no_number_of_the_pace_looks_negative() -> None:
+    pace = (PaceNow(14, 30, 60.0, False), PaceNow(14, 10_000, 86_400.0, True))
+    paced = replace(SICK, upstreams=(replace(SICK.upstreams[1], pace=pace),))
+    row = next(line for line in drawn(paced, None) if line.startswith("vendor"))
+    assert "14_of_30/min,_14_of_10000_recipients/d" in row.split()
 
 
 def test_an_upstream_that_answered_nothing_yet_is_no_trouble() -> None:

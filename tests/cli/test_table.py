@@ -50,6 +50,17 @@ def test_addresses_are_cut_in_the_middle_and_ids_never() -> None:
     assert "jan.van.de…or.example" in row
 
 
+def test_two_addresses_look_alike_only_where_nothing_else_can_give_way() -> None:
+    rows = [a_row(path=f"boekhouding@klant-{number}.debiteuren.example") for number in (170, 171)]
+    for width in range(46, 100):
+        title, one, other = drawn(rows, width)
+        assert one != other, width
+        assert max(map(cell_len, (title, one, other))) <= width
+    assert "SIZE" in drawn(rows, 70)[0]
+    assert drawn(rows, 46)[0].split() == ["ID", "FROM"]
+    assert "SIZE" in drawn(rows[:1], 50)[0]
+
+
 def test_what_folds_goes_below_its_row_before_anything_is_left_out() -> None:
     title, row, below = drawn([LONG], 51)
     assert title.split() == ["ID", "SIZE", "ROUTE", "FROM"]

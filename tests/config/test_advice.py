@@ -225,7 +225,8 @@ def test_certificates_and_keys_must_be_there_and_belong_together(tmp_path: Path)
 
     assert told(key) == []
     assert told(other) == ["config.yaml:4: listeners[0].key: the key does not belong to the certificate"]
-    assert told(tmp_path / "none") == [f"config.yaml:4: listeners[0].key: {tmp_path}/none does not exist"]
+    missing = f"{tmp_path}/none does not exist (make it, or correct the path)"
+    assert told(tmp_path / "none") == [f"config.yaml:4: listeners[0].key: {missing}"]
     assert "without passphrase in PEM form" in told(certificate)[0]
     key.chmod(0o644)
     assert "can be read by everybody" in warned(text.replace("KEY", str(key)))[0]
@@ -278,7 +279,8 @@ def test_the_secrets_and_files_of_an_endpoint_must_be_there(tmp_path: Path) -> N
     )
     for auth, name in (("bearer", "token"), ("hmac-sha256", "secret"), ("basic, username: u", "password")):
         found = told(f"auth: {auth}, {name}: {{file: {tmp_path}/none}}")
-        assert found == [f"config.yaml:3: upstreams.own.{name}: password file {tmp_path}/none does not exist"]
+        missing = f"password file {tmp_path}/none does not exist (make it, or correct the path)"
+        assert found == [f"config.yaml:3: upstreams.own.{name}: {missing}"]
     assert "does not exist" in told(f"tls_ca: {tmp_path}/none")[0]
     key.chmod(0o644)
     files = f"tls_certificate: {certificate}, tls_key: {key}"

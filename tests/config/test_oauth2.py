@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from datetime import date
 from pathlib import Path
@@ -52,31 +51,6 @@ def test_no_secret_is_shown() -> None:
     assert any("oauth2.client_secret: the password itself stands in the file" in one for one in warned)
     assert any("oauth2.secret_expires: nobody can warn before the client secret ends" in one for one in warned)
     assert "geheim" not in "\n".join(warned)
-
-
-@pytest.mark.parametrize(
-    ("terms", "module", "sentence"),
-    [
-        (
-            f"{MICROSOFT}, client_secret: {{env: PATH}}",
-            "msal",
-            "microsoft needs the package msal, which is not installed",
-        ),
-        (
-            "provider: google, grant: refresh_token, client_id: x, client_secret: {env: PATH}",
-            "google.auth",
-            "google needs the package google-auth, which is not installed",
-        ),
-    ],
-)
-def test_a_package_that_is_missing_is_one_plain_sentence(
-    monkeypatch: pytest.MonkeyPatch, terms: str, module: str, sentence: str
-) -> None:
-    config = parse(f"{HEAD}    host: smtp.example.nl\n    oauth2: {{{terms}}}\n")
-    assert problems(config) == []
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
-    assert problems(config) == [f"upstreams.own.oauth2.provider: {sentence}"]
 
 
 def test_files_that_tokens_are_had_with_must_be_what_they_are_called(tmp_path: Path) -> None:

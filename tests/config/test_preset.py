@@ -41,7 +41,8 @@ def test_all_providers_of_the_list_are_there() -> None:
 def test_a_preset_fills_in_a_whole_upstream_and_warns_of_nothing(name: str) -> None:
     known = preset.preset(name)
     login = {"none": "", "xoauth2": XOAUTH2}.get(known.upstream.get("auth", ""), LOGIN)
-    config: Config = parse(written(name, login))
+    rules = "senders: [{address: a@example.nl}]\n" if known.sender in ("account", "rewritten") else ""
+    config: Config = parse(written(name, login) + rules)
     own = config.upstreams["own"]
     assert isinstance(own, SmtpUpstream)
     assert "{" not in own.host
@@ -104,7 +105,10 @@ def test_what_a_preset_lacks_or_does_not_know_is_an_error(text: str, problem: st
     [
         (f"preset: m365, auth: plain, {LOGIN}", 'takes login and xoauth2 only: it answers "504 5.7.4 Unrecognized'),
         (f"preset: m365, max_connections: 9, {LOGIN}", "takes 3 connections, and refuses more"),
-        (f"preset: transip, host: smtp.example.nl, {LOGIN}", "preset: transip is for host: smtp.transip.email"),
+        (
+            f"preset: transip, host: smtp.example.nl, {LOGIN}",
+            "not that of preset: transip, which is smtp.transip.email (remove host",
+        ),
     ],
 )
 def test_what_contradicts_a_preset_is_warned_of(text: str, warning: str) -> None:

@@ -52,7 +52,7 @@ FOLLOWED: Mapping[type[Section], tuple[type[Any], ...]] = {
 }
 """The settings that a section becomes."""
 
-READ_AS_THEY_ARE = {model.User, model.Queue, model.Bounces, model.AlarmsSection, model.Admin, model.Log}
+READ_AS_THEY_ARE = {model.User, model.Queue, model.History, model.Bounces, model.AlarmsSection, model.Admin, model.Log}
 """Sections of which nobody has settings: `wiring`, `compile` and `daemon` read them key by key."""
 
 ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {

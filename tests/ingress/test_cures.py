@@ -9,7 +9,7 @@ import pytest
 from relay.events import ClientLeft, CommandRefused, ConnectionDenied, QuirksTolerated, SessionEnded
 from relay.mail.quirk import Quirk
 from relay.observe.log_lines import Lines
-from relay.observe.wording import Level
+from relay.observe.table import Level
 from tests.ingress.house import HouseOf, on_both_loops
 from tests.kit.certificates import Certificates
 

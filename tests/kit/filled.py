@@ -41,7 +41,8 @@ _HISTORY = """
     SELECT n, printf('0%011X', n), :first + n * :step, :first + n * :step + 1000000, 'legacy', '192.0.2.' || n % 5,
            NULL, 'default', 'jan@example.nl', 2048, 1, 0, 'mail', '["default"]',
            json_array(json_array('h' || n || '@example.org', 'delivered', '250 2.0.0 Ok', 'own',
-                                 :first + n * :step + 1000000))
+                                 :first + n * :step + 1000000)),
+           '["administratie@example.nl", "administratie@example.nl", "rewritten"]', 'Message-ID: <' || n || '@x>', NULL
     FROM n
 """
 _SLEEP = """

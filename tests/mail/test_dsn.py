@@ -18,6 +18,7 @@ from relay.mail.address import Address
 from relay.mail.content import MemoryContent
 from relay.mail.dsn_text import Action, Fate, duration
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.outcome import Refusal
 from relay.mail.reply import Reply
 from relay.queue.content import FileContent
 from relay.texts.language import BOTH, texts_in
@@ -138,11 +139,14 @@ def test_a_person_reads_in_two_languages_what_happened_to_whom_and_what_to_do() 
     text = words(report(attempts=14))
     assert text.index("niet bezorgd") < text.index("not delivered")
     assert text.count("piet@ergens.example") >= 2
-    assert text.count("(own): 550 5.1.1 No such user <piet@ergens.example> here") == 2
+    assert text.index("Dit adres bestaat niet.") < text.index("This address does not exist.")
+    assert text.count("mailserver: 550 5.1.1 No such user <piet@ergens.example> here") == 1
+    assert text.count("mail server: 550 5.1.1 No such user <piet@ergens.example> here") == 1
+    assert "(own)" not in text
     assert "controleer het e-mailadres" in text
     assert "check the recipient's e-mail address" in text
-    assert "14 keer geprobeerd, over een tijd van 5 dagen" in text
-    assert "14 times over 5 days" in text
+    assert "14 pogingen gedaan, in 5 dagen" in text
+    assert "14 attempts were made within 5 days" in text
     assert "niet nog eens geprobeerd" in text
     assert "will not be tried again" in text
     assert "Onderwerp: Factuur 2026-001" in text
@@ -165,6 +169,40 @@ def test_a_person_reads_in_two_languages_what_happened_to_whom_and_what_to_do() 
 )
 def test_the_advice_fits_the_status(reply: Reply, advice: str) -> None:
     assert advice in words(report(fate(reply=reply)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "refusal", "dutch", "english"),
+    [
+        (NO_SUCH_USER, Refusal.RECIPIENT, "Dit adres bestaat niet.", "This address does not exist."),
+        (Reply(550, "", "User unknown"), Refusal.RECIPIENT, "Dit adres bestaat niet.", "This address does not exist."),
+        (Reply(550, "5.1.2", "no"), Refusal.RECIPIENT, "Het domein van dit adres bestaat niet.", "The domain of this"),
+        (
+            Reply(550, "5.7.1", "no"),
+            Refusal.RECIPIENT,
+            "neemt geen mail aan voor dit adres",
+            "accepts no mail for this",
+        ),
+        (Reply(554, "5.7.1", "spam"), Refusal.CONTENT, "weigert de inhoud", "refuses what is in the message"),
+        (Reply(552, "5.2.2", "quota"), Refusal.MAILBOX_FULL, "De mailbox van de ontvanger is vol.", "mailbox is full."),
+        (Reply(550, "5.7.60", "no"), Refusal.SENDER, "weigert jan@klant.example als afzender", "refuses jan@klant"),
+    ],
+)
+def test_what_happened_is_said_in_both_languages_before_the_words_of_the_provider(
+    reply: Reply, refusal: Refusal, dutch: str, english: str
+) -> None:
+    text = words(report(fate(reply=reply, refusal=refusal)))
+    for happened, answer in ((dutch, "Antwoord van de mailserver: 55"), (english, "Answer of the mail server: 55")):
+        assert text.index(happened) < text.index(answer)
+
+
+def test_the_sender_that_was_refused_is_named_as_it_left() -> None:
+    original = dsn.Original(
+        "7QK3AAAAAAAA", Envelope(Address.of("a@x.example"), ()), ACCEPTED, 1, MemoryContent(HEAD, len(HEAD))
+    )
+    refused = fate(reply=Reply(554, "5.2.252", "SendAsDenied"), refusal=Refusal.SENDER)
+    assert "weigert jan@klant.example als afzender" in words(build(original, refused))
+    assert "weigert b@x.example als afzender" in words(build(original, refused, refused=Address.of("b@x.example")))
 
 
 def test_a_program_reads_envelope_status_and_diagnosis() -> None:
@@ -192,7 +230,7 @@ def test_expired_mail_has_failed_and_tells_what_the_last_attempt_said() -> None:
     block = blocks(data)[1]
     assert (block["Action"], block["Status"]) == ("failed", "4.4.7")
     assert block["Diagnostic-Code"] == "x-relay; connection refused"
-    assert "Geen antwoord van de mailserver (own): connection refused" in words(data)
+    assert "Geen antwoord van de mailserver: connection refused" in words(data)
     assert "nam het bericht niet op tijd aan" in words(data)
 
 
@@ -225,7 +263,7 @@ def test_delayed_mail_tells_the_last_reply_and_until_when_it_is_tried_and_asks_f
     assert block["Diagnostic-Code"] == "smtp; 450 4.2.1 mailbox busy"
     assert block["Will-Retry-Until"] == "Sat, 28 Nov 2026 23:03:00 +0000"
     text = words(data)
-    assert text.count("(own): 450 4.2.1 mailbox busy") == 2
+    assert text.count(": 450 4.2.1 mailbox busy") == 2
     assert "U hoeft niets te doen" in text
     assert "Het wordt geprobeerd tot: 28-11-2026 23:03:00 +0000" in text
     assert "You need not do anything" in text

@@ -62,7 +62,8 @@ def test_an_accountant_reads_which_messages_why_and_what_to_do_in_both_languages
     assert "1.   Onderwerp / Subject: Factuur 2026-001 café\n" in text
     assert "2.   Onderwerp / Subject: Factuur 2026-002\n" in text
     assert "Aangenomen / Accepted: 23-11-2026 21:00:00 +0000" in text
-    assert "(own): 550 5.1.1 No such user" in text
+    assert "Dit adres bestaat niet. / This address does not exist." in text
+    assert "mail server: 550 5.1.1 No such user" in text
     assert "Kenmerk / Reference: 7QK3AAAAAAAA" in text
     assert "Afzender" not in text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay import events
-from relay.observe.fan_out import FanOut
+from relay.observe.fan_out import FanOut, Taking
 from tests.observe.samples import ENDED, QUEUED, Recorder
 
 
@@ -56,10 +56,10 @@ def test_when_the_last_observer_falls_the_caller_notices_nothing() -> None:
 
 
 def test_an_observer_that_says_what_it_takes_gets_nothing_else() -> None:
-    class Picky(Recorder):
+    class Picky(Taking):
         def __init__(self) -> None:
-            super().__init__()
-            self.takes = {type(ENDED): self.observe}
+            self.events: list[events.Event] = []
+            self.takes = {type(ENDED): (self.events.append,)}
 
     picky, other = Picky(), Recorder()
     fan_out = FanOut([picky, other])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from relay import events
 from relay.observe.log_lines import LONGEST, Lines
-from relay.observe.wording import FIELDS, WORDINGS, Level
+from relay.observe.table import FIELDS, ROWS, Level
 from tests.observe.samples import DEFERRED, DELIVERED, FAILED, QUEUED, SAMPLES
 
 AT = 1_795_417_200_123_400_000
@@ -112,12 +112,12 @@ def test_every_event_has_a_line_with_fields_of_the_contract_in_their_order(event
 def test_every_event_there_is_has_a_wording_and_a_sample() -> None:
     kinds = {kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)}
     kinds.discard(events.Event)
-    assert set(WORDINGS) == kinds
+    assert set(ROWS) == kinds
     assert {type(sample) for sample in SAMPLES} == kinds
 
 
 def test_each_line_word_belongs_to_one_event() -> None:
-    words = [wording.word for wording in WORDINGS.values()]
+    words = [row.word for row in ROWS.values()]
     assert len(words) == len(set(words))
 
 

@@ -16,7 +16,8 @@ from relay import events
 from relay.mail.outcome import Stage, Trouble
 from relay.mail.quirk import Quirk
 from relay.observe.metrics import LEDGER_EVENTS, LEDGER_STATES, Gauges, Metrics, Queued
-from relay.observe.tally import FEEDS, MOST_RULES, REPLY_CLASSES, REPLY_VERBS, Names
+from relay.observe.table import ROWS
+from relay.observe.tally import MOST_RULES, REPLY_CLASSES, REPLY_VERBS, Names
 from relay.queue.model import Ledger
 from tests.kit.ledger import balanced
 from tests.observe.samples import DEFERRED, DELIVERED, ENDED, FAILED, QUEUED, SAMPLES
@@ -279,4 +280,4 @@ def test_an_event_moves_the_metrics_that_the_reference_names(event: events.Event
     moved = {
         family(name) for (name, labels), number in series(made, None).items() if before.get((name, labels)) != number
     }
-    assert moved == set(FEEDS.get(type(event), ()))
+    assert moved == set(ROWS[type(event)].feeds)

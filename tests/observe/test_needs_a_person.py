@@ -37,6 +37,9 @@ LOCKED_OUT = events.UpstreamSetAside(
 UNREACHABLE = events.UpstreamSetAside(
     "own", Stage.CONNECT, Failure.TIMEOUT, 0, "", "no connection to smtp.example.nl port 25 within 15 s", 60.0
 )
+REFUSED_CONNECTION = events.UpstreamSetAside(
+    "own", Stage.CONNECT, Failure.TRANSIENT, 0, "", "no connection to smtp.example.nl port 25: Connection refused", 60.0
+)
 EXPIRED_CERTIFICATE = events.UpstreamSetAside(
     "own", Stage.TLS, Failure.TRANSIENT, 0, "", "the upstream's certificate has expired", 60.0
 )
@@ -71,7 +74,7 @@ def test_what_lies_in_a_pickup_folder_is_an_error_until_it_is_removed_and_so_is_
     watch = Watch()
     (trouble,) = watch.troubles(replace(GOOD, lying={"files": 3, "other": 0}))
     assert (trouble.cause, trouble.severity, trouble.since) == ("pickup-refused:files", Severity.ERROR, START)
-    assert trouble.text == "What the listener files could not take from its folder, and nobody got: 3."
+    assert trouble.text == "Files in the folder of the listener files that could not be sent to anybody: 3."
     (trouble,) = watch.troubles(replace(GOOD, lying={"files": 4}), after=HOUR)
     assert trouble.since == START
     assert watch.causes() == []
@@ -102,6 +105,66 @@ def test_it_is_told_in_dutch_where_dutch_is_spoken() -> None:
     assert trouble.remedy.startswith("Meestal blokkeert een firewall")
     watch.recent.configure(language="en")
     assert watch.troubles(DOWN)[0].remedy.startswith("Usually a firewall")
+
+
+def test_an_outage_of_a_provider_that_took_mail_needs_nobody_for_an_hour_and_says_when_it_is_tried_again() -> None:
+    watch = Watch().tell(DELIVERED).tell(REFUSED_CONNECTION, after=timedelta(minutes=5))
+    (trouble,) = watch.troubles(DOWN)
+    assert (trouble.cause, trouble.severity, trouble.needs_a_person) == ("upstream-aside:own", Severity.WARNING, False)
+    last, at = START.astimezone(), (watch.now + timedelta(seconds=60)).astimezone()
+    assert trouble.remedy == (
+        f"Nothing to do: own took mail until {last:%H:%M}, and what waits is sent automatically. "
+        f"Ask the provider if it lasts. It is tried again at {at:%H:%M:%S}."
+    )
+    tried = replace(DOWN, trying=frozenset({"own"}))
+    assert watch.troubles(tried)[0].remedy.endswith(" It is being tried now.")
+    assert watch.troubles(DOWN, after=timedelta(minutes=2))[0].remedy.endswith(" It is tried again with the next mail.")
+    (late,) = watch.troubles(DOWN, after=HOUR)
+    assert (late.severity, late.needs_a_person) == (Severity.ERROR, True)
+    assert late.remedy.startswith("own took mail until ")
+
+
+def test_a_refused_sender_is_shown_for_an_hour_or_until_a_reload_and_says_so() -> None:
+    watch = Watch().tell(refused := refusal(Stage.MAIL, 553, "", "sender rejected"))
+    (trouble,) = watch.troubles()
+    assert f"shown until {(START + HOUR).astimezone():%H:%M}, or until the next reload." in trouble.text
+    assert watch.tell(events.ConfigReloaded()).causes() == []
+    assert watch.tell(refused).causes() == ["sender-refused:own"]
+    assert watch.causes(after=HOUR) == []
+
+
+def test_an_outage_is_told_in_dutch() -> None:
+    watch = Watch("nl").tell(DELIVERED).tell(REFUSED_CONNECTION)
+    (trouble,) = watch.troubles(DOWN)
+    assert trouble.remedy.startswith("U hoeft niets te doen: own nam tot ")
+    assert trouble.remedy.endswith(
+        f" Om {(START + timedelta(seconds=60)).astimezone():%H:%M:%S} wordt opnieuw geprobeerd."
+    )
+
+
+@pytest.mark.parametrize(
+    ("aside", "remedy"),
+    [
+        ((Stage.DNS, Failure.TRANSIENT, 0, "", "the name smtp.example.nl cannot be found"), "network connection"),
+        ((Stage.BANNER, Failure.TRANSIENT, 421, "4.3.2", "Service not available"), "Nothing to do"),
+        ((Stage.BANNER, Failure.TIMEOUT, 0, "", "no answer within 60 s"), "Nothing to do"),
+        ((Stage.STARTTLS, Failure.TRANSIENT, 0, "", "the upstream offers no STARTTLS"), "firewall"),
+        ((Stage.AUTH, Failure.PERMANENT, 535, "5.7.8", "authentication failed"), "Check username and password"),
+    ],
+)
+def test_what_an_administrator_can_cure_is_said_although_the_provider_took_mail_before(
+    aside: tuple[Stage, Failure, int, str, str], remedy: str
+) -> None:
+    watch = Watch().tell(DELIVERED).tell(events.UpstreamSetAside("own", *aside, 60.0))
+    assert remedy in watch.troubles(DOWN)[0].remedy
+
+
+def test_an_upstream_that_a_reload_moved_elsewhere_has_taken_nothing_there_yet() -> None:
+    watch = Watch().tell(DELIVERED)
+    watch.recent.configure(language="en", moved=["own"])
+    (trouble,) = watch.tell(REFUSED_CONNECTION).troubles(DOWN)
+    assert (trouble.severity, trouble.needs_a_person) == (Severity.ERROR, True)
+    assert trouble.remedy.startswith("Nothing answers there: check host and port of upstreams.own")
 
 
 def test_an_upstream_that_stays_away_keeps_its_first_moment_and_tells_the_last_reason() -> None:

@@ -60,6 +60,15 @@ def test_the_latest_comes_first() -> None:
     assert made.noted()[0].at == START + timedelta(seconds=2)
 
 
+def test_a_warning_about_the_file_that_each_reload_repeats_stands_there_once() -> None:
+    first, second = events.Warned("upstreams.own.password: the password itself"), events.Warned("hostname: no dot")
+    made = recent(first, second, FAILED, first, second)
+    assert sorted([noted.text for noted in made.noted() if noted.event == "warning"]) == [
+        'text="hostname: no dot"',
+        'text="upstreams.own.password: the password itself"',
+    ]
+
+
 def test_a_flood_of_warnings_does_not_wash_errors_away() -> None:
     made = recent(ASIDE, *[FAILED] * 1000)
     assert "upstream_set_aside" in [noted.event for noted in made.noted()]

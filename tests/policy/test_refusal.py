@@ -8,7 +8,7 @@ import pytest
 
 from relay.config.preset import table
 from relay.mail.address import Address
-from relay.mail.dsn_text import Action, Fate, _kind
+from relay.mail.dsn_text import Action, Fate, kind_of
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Deferred, Delivered, Failed, Refusal, Stage, Trouble
 from relay.mail.reply import Reply
@@ -173,7 +173,8 @@ def test_the_first_line_that_fits_speaks_and_all_of_a_line_must_fit() -> None:
 def test_every_class_comes_back_to_its_sender_with_advice_in_both_languages(refusal: Refusal) -> None:
     fate = Fate(Recipient(Address.of("piet@example.com")), Action.FAILED, "own", Reply(550, "", "no"), refusal=refusal)
     for tables in (EN, NL):
-        assert tables["bounce"][f"advice-{_kind(fate)}"]
+        assert tables["bounce"][f"advice-{kind_of(fate)}"]
+        assert tables["bounce"][f"what-{kind_of(fate)}"]
 
 
 @pytest.mark.parametrize(

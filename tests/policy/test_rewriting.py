@@ -195,6 +195,24 @@ def test_the_display_name_follows_the_template(template: str, raw: bytes, expect
     assert rendered.head.isascii()
 
 
+@pytest.mark.parametrize(
+    ("rules", "content", "author"),
+    [
+        (policy(), b"From: Jan <jan@example.nl>, els@example.nl\r\n" + DATED + b"\r\n", "jan@example.nl"),
+        (policy(), b"Subject: nobody\r\n\r\n", "jan@example.nl"),
+        (policy(), b"From: nobody\r\n\r\n", ""),
+        (KEEP, b"From: Els <els@example.nl>\r\n\r\n", "els@example.nl"),
+        (rewriting(), b"From: Jan <jan@example.nl>\r\n" + DATED + b"\r\n", str(ADMINISTRATIE)),
+        (rewriting(), b"\r\n", str(ADMINISTRATIE)),
+    ],
+)
+def test_as_whom_it_leaves_and_its_message_id_are_known(rules: Policy, content: bytes, author: str) -> None:
+    rendered = leave(content, rules)
+    assert rendered.author == author
+    assert author.encode() in b"".join(values(rendered, b"from"))
+    assert [rendered.message_id] == [raw for _, raw in Header.parse(rendered.head).all(b"message-id")]
+
+
 def test_a_message_without_from_gets_one() -> None:
     rendered = leave(b"Subject: x\r\n" + DATED + b"\r\n", rewriting("{name}"), reverse_path=None)
     assert rendered.head == RECEIVED + b"From: administratie@example.nl\r\nSubject: x\r\n" + DATED + b"\r\n"

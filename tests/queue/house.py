@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 
+from relay.queue.model import Recorded
 from relay.queue.sqlite.start import SqliteStore
 from tests.kit.store import usual
 from tests.queue.mail import NOON, Noted
@@ -85,7 +86,7 @@ class SqliteHouse:
         return store
 
     async def settle_without_history(self) -> None:
-        self.store.keep_history(None)
+        self.store.keep_history(Recorded.NOTHING)
 
     async def restart(self) -> SqliteStore:
         await self.store.close()

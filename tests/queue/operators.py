@@ -15,8 +15,10 @@ from relay.errors import RelayError
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
 from relay.mail.address import Address
 from relay.mail.content import MemoryContent
-from relay.queue.listing import Acted, Did, Listed, Place, Saved, Standing, Tried, Verb, Wanted
-from relay.queue.model import Entry, Kind, Lease, Ledger, Memory, Reader, Result, Settlement, State, Told
+from relay.mail.header import Header
+from relay.policy.rewriting import Rendered
+from relay.queue.listing import Acted, Did, LeftAs, Listed, Place, Saved, Standing, Tried, Verb, Wanted
+from relay.queue.model import Entry, Kind, Lease, Ledger, Memory, Reader, Recorded, Result, Settlement, State, Told
 from relay.queue.store import QueueStore
 from tests.kit.ledger import balanced
 from tests.queue.conformance import MINUTE, House
@@ -53,6 +55,19 @@ async def asleep(store: QueueStore, *to: str, **how: object) -> Entry:
     lease = await store.put(an_entry(*to, **how), leased=True)  # type: ignore[arg-type]
     await store.settle(deferred(lease, LATER))
     return lease.entry
+
+
+def invoice(number: int) -> MemoryContent:
+    head = b"Subject: Factuur\r\n =?utf-8?q?caf=C3=A9?= %d\r\nMessage-ID:\r\n <%d@x>\r\n\r\n" % (number, number)
+    return MemoryContent(head + b"body", len(head))
+
+
+def left(lease: Lease, result: str | None) -> Rendered:
+    """As somebody took it: from the office."""
+    office, head = Address.of("office@x.nl"), lease.entry.content.head
+    message_id = Header.parse(head).first(b"message-id")
+    assert message_id is not None
+    return Rendered(office, head, 0, False, result, b"", b"", None, author=str(office), message_id=message_id[1])
 
 
 def acts(house: NotedHouse) -> list[Event]:
@@ -633,6 +648,87 @@ class OperatorPromises:
         assert len(shown.tries) == 1
         assert await store.forget(before=LATER + MINUTE) == 500
         assert await store.find(Wanted(place=Place.FINISHED)) == []
+
+    @pytest.mark.asyncio
+    async def test_the_history_knows_as_whom_a_message_left_and_its_message_id(self, house: NotedHouse) -> None:
+        store = house.store
+        whole = await store.put(an_entry("a@x.nl", content=invoice(123)), leased=True)
+        await store.settle(replace(ended(whole), left=left(whole, "repaired")))
+        parts = await store.put(an_entry("a@x.nl", "b@x.nl", content=invoice(124)), leased=True)
+        some = (Result(0, State.DELIVERED), Result(1, State.PENDING))
+        await store.settle(Settlement(parts, some, next_attempt_at=LATER, at=NOON, left=left(parts, "rewritten")))
+        bounce = await store.put(an_entry(content=invoice(125), kind=Kind.BOUNCE), leased=True)
+        await store.settle(replace(ended(bounce), left=replace(left(bounce, None), author="", reverse_path=None)))
+        refused = await store.put(an_entry(content=invoice(126)), leased=True)
+        await store.settle(ended(refused, State.FAILED))
+        waits = await store.show(parts.entry.queue_id)
+        assert waits is not None
+        assert waits.listed.left_as == LeftAs("office@x.nl", "office@x.nl", "rewritten")
+        assert waits.listed.message_id == "<124@x>"
+        await act(store, Verb.CANCEL, parts)
+        store = await house.crash()
+        found = [(one.left_as, one.message_id, one.subject) for one in await store.find(Wanted())][::-1]
+        assert found == [
+            (LeftAs("office@x.nl", "office@x.nl", "repaired"), "<123@x>", None),
+            (LeftAs("office@x.nl", "office@x.nl", "rewritten"), "<124@x>", None),
+            (LeftAs("", "", None), "<125@x>", None),
+            (None, "<126@x>", None),
+        ]
+
+    @pytest.mark.asyncio
+    async def test_a_message_is_found_by_words_of_its_subject_while_it_waits_and_where_the_history_keeps_it(
+        self, house: NotedHouse
+    ) -> None:
+        store = house.store
+        unkept = await store.put(an_entry(content=invoice(1)), leased=True)
+        await store.settle(replace(ended(unkept), left=left(unkept, None)))
+        store.keep_history(Recorded.SUBJECT)
+        kept = await store.put(an_entry(content=invoice(12)), leased=True)
+        await store.settle(replace(ended(kept), left=left(kept, None)))
+        parts = await store.put(an_entry("a@x.nl", "b@x.nl", content=invoice(123)), leased=True)
+        some = (Result(0, State.DELIVERED), Result(1, State.HELD))
+        await store.settle(Settlement(parts, some, at=NOON))
+        await act(store, Verb.CANCEL, parts)
+        code = await store.put(an_entry(content=invoice(1234), session_code=True), leased=True)
+        await store.settle(replace(ended(code), left=left(code, None)))
+        await store.put(an_entry(content=invoice(1235), session_code=True), leased=False)
+        waits = await store.put(an_entry(content=invoice(12345)), leased=False)
+
+        async def found(words: str, **more: object) -> list[str]:
+            asked = replace(Wanted(subject=words), **more)  # type: ignore[arg-type]
+            return names(await store.find(asked))[::-1]
+
+        three = [kept.entry.queue_id, parts.entry.queue_id, waits.entry.queue_id]
+        assert await found("1") == await found("CAFÉ 1") == await found("e\u0301 1") == three
+        assert await found("café 123") == three[1:]
+        assert await found("café 123", place=Place.FINISHED) == three[1:2]
+        assert await found("c_fé") == await found("c*") == await found("1234", to="nobody@*") == []
+        assert [one.subject for one in await store.find(Wanted(subject="café"), limit=2)] == [None, "Factuur café 123"]
+        (named,) = await store.named(await store.find(Wanted(subject="café"), limit=1))
+        assert (named.subject, named.message_id) == ("Factuur café 12345", "<12345@x>")
+        assert {one.subject for one in await store.named(await store.find(Wanted())) if one.session_code} == {None}
+
+    @pytest.mark.asyncio
+    async def test_a_search_for_a_subject_that_takes_too_long_says_so(self, house: NotedHouse) -> None:
+        for _ in range(3):
+            await house.store.put(an_entry(content=invoice(1)), leased=False)
+            await house.store.settle(ended(await house.store.put(an_entry(), leased=True)))
+        whole = await house.store.search(Wanted(subject="café"), limit=9, patience=60)
+        assert (len(whole.entries), whole.whole) == (3, True)
+        assert not (await house.store.search(Wanted(subject="café"), limit=9, patience=-1)).whole
+
+    @pytest.mark.asyncio
+    async def test_subjects_go_when_none_is_to_be_kept_any_more_and_all_else_stays(self, house: NotedHouse) -> None:
+        house.store.keep_history(Recorded.SUBJECT)
+        leases = [await house.store.put(an_entry(content=invoice(n)), leased=True) for n in range(3)]
+        for lease in leases:
+            await house.store.settle(replace(ended(lease), left=left(lease, "rewritten")))
+        assert await house.store.forget(before=NOON) == 0
+        assert len(await house.store.find(Wanted(subject="factuur"))) == 3
+        house.store.keep_history(Recorded.FATE)
+        assert await house.store.forget(before=NOON) == 0
+        assert await house.store.find(Wanted(subject="factuur")) == []
+        assert [one.message_id for one in await house.store.find(Wanted())] == ["<2@x>", "<1@x>", "<0@x>"]
 
     @pytest.mark.asyncio
     async def test_without_history_nothing_is_kept_of_what_is_finished(self, house: NotedHouse) -> None:

@@ -19,7 +19,7 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.events import EntrySetAside, RecipientCancelled
 from relay.mail.content import MemoryContent
 from relay.queue.listing import Acted, Did, Place, Verb, Wanted
-from relay.queue.model import Ledger, Result, Settlement, State
+from relay.queue.model import Ledger, Recorded, Result, Settlement, State
 from relay.queue.sqlite.start import SqliteStore
 from relay.queue.sqlite.transaction import Transaction
 from tests.kit.files import contents
@@ -47,7 +47,7 @@ async def test_the_number_of_an_entry_is_not_given_again_while_the_history_has_i
 
 @pytest.mark.asyncio
 async def test_without_history_the_attempts_of_what_is_finished_go_as_well(house: SqliteHouse) -> None:
-    house.store.keep_history(None)
+    house.store.keep_history(Recorded.NOTHING)
     both = await house.store.put(an_entry("a@x.nl", "b@x.nl"), leased=True)
     one = await house.store.put(an_entry(), leased=True)
     rest = (Result(0, State.PENDING), Result(1, State.HELD))

@@ -76,14 +76,14 @@ async def test_a_lock_file_left_by_a_dead_process_is_no_obstacle(house: SqliteHo
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (5, "an older"), (0, "an older"), (-1, "an older")])
+@pytest.mark.parametrize(("layout", "age"), [(99, "a newer"), (6, "an older"), (0, "an older"), (-1, "an older")])
 async def test_a_database_of_another_layout_is_left_alone(house: SqliteHouse, layout: int, age: str) -> None:
     await house.store.close()
     connection = sqlite3.connect(house.path)
     connection.execute(f"PRAGMA user_version = {layout}")
     connection.close()
     before = house.path.read_bytes()
-    with pytest.raises(OtherLayout, match=rf"written by {age} relay \(layout {layout}, this one knows 6\)"):
+    with pytest.raises(OtherLayout, match=rf"written by {age} relay \(layout {layout}, this one knows 7\)"):
         await house.open()
     assert house.path.read_bytes() == before
     connection = sqlite3.connect(house.path)

@@ -11,7 +11,7 @@ from relay.events import RecipientDelivered, UpstreamSetAside
 from tests.kit.authority import Authority, refusal
 from tests.kit.house import ACCOUNT, JAN, PASSWORD, PIET, Site, free_port
 from tests.kit.names import NameServer
-from tests.kit.upstream import ScriptedUpstream
+from tests.kit.upstream import STOP_READING, ScriptedUpstream
 from tests.scenarios.desk import Answer, at_terminal, reachable, relay
 from tests.scenarios.test_oauth2 import SECRET, m365, way_to
 
@@ -19,6 +19,7 @@ SECURITY_DEFAULTS = (
     "535 5.7.139 Authentication unsuccessful, user is locked by your organization's security defaults policy. "
     "Contact your administrator."
 )
+TOO_MANY = "432 4.3.2 Concurrent connections limit exceeded"
 NOT_PERMITTED = "550 5.7.60 SMTP; Client does not have permissions to send as this sender"
 
 
@@ -113,7 +114,7 @@ async def test_a_sender_that_is_not_permitted_is_named_and_no_mail_is_sent(site:
         )
         async with NameServer({}) as names:
             answer = await the_first_is(site, f"sender   {JAN}: {NOT_PERMITTED}", "--nameserver", names.address)
-        assert f"✓ sender   {ACCOUNT} is taken at MAIL" in answer.out
+        assert f"✓ sender   {ACCOUNT} is accepted at MAIL" in answer.out
         assert own.messages == []
         assert own.resets == 2
 
@@ -176,7 +177,7 @@ async def test_where_all_is_well_each_thing_has_a_line_and_the_exit_code_is_0(si
             "✓ clock    as that of 127.0.0.1, within 30 s",
             "✓ ehlo     AUTH LOGIN XOAUTH2, SIZE 50 MiB",
             f"✓ auth     logged in as {ACCOUNT}",
-            f"✓ sender   {ACCOUNT} is taken at MAIL; some providers judge later (relay test)",
+            f"✓ sender   {ACCOUNT} is accepted at MAIL; some providers check later (relay test)",
             "✓ spf      v=spf1 include:mail.example.nl -all",
             "✓ dkim     selector1 (own)",
             "✓ dmarc    p=reject",
@@ -222,19 +223,6 @@ async def test_domains_that_are_not_in_order_are_named_by_record(site: Site) -> 
             assert "✓ aligned  by DKIM (own); SPF lacks include:_spf.transip.email" in better.lines
 
 
-@pytest.mark.asyncio
-async def test_without_dnspython_the_rest_is_looked_at(site: Site) -> None:
-    async with site.upstream() as own:
-        site.configure(upstreams={"own": site.way_to(own)}, senders=[{"address": ACCOUNT}])
-        (site.folder / "dns").mkdir()
-        (site.folder / "dns" / "__init__.py").write_text("raise ImportError")
-        answer = await relay(site, "doctor", PYTHONPATH=str(site.folder))
-        assert (answer.code, answer.err) == (0, "")
-        assert line_of(answer, "dns") is not None
-        assert "– dns      not looked at: needs dnspython (pip install 'relay[doctor]')" in answer.lines
-        assert f"✓ auth     logged in as {ACCOUNT}" in answer.lines
-
-
 # Beside a running relay
 
 
@@ -251,6 +239,36 @@ async def test_beside_a_running_relay_listeners_answer_and_the_queue_is_not_open
             assert line_of(answer, "relay").startswith("✓ relay    relay ")
             assert line_of(answer, "queue").startswith("✓ queue    written and flushed in ")
             assert list(site.folder.glob("doctor-*")) == []
+
+
+@pytest.mark.asyncio
+async def test_beside_a_relay_that_has_all_the_connections_it_may_have_a_healthy_provider_is_well(site: Site) -> None:
+    async with site.upstream() as own:
+        own.script("banner", lambda _: TOO_MANY if own.open > 3 else None, times=None)
+        site.configure(upstreams={"own": site.way_to(own, max_connections=3)})
+        async with site.house() as house:
+            await reachable(site)
+            ids = await house.send_many([f"Factuur {number}" for number in range(20)])
+            for queue_id in ids:
+                await house.event(RecipientDelivered, queue_id=queue_id)
+            idle = await relay(site, "doctor")
+            # Mail that never ends: then there is nothing to lend.
+            own.script("data", STOP_READING, times=None)
+            await house.send_many(["Factuur"] * 6)
+            await own.until(lambda: own.commands.count("DATA") == 23)
+            busy = await relay(site, "doctor")
+            own.unscript("data")
+            own.read_on()
+            await house.empty()
+            after = await relay(site, "doctor")
+    for answer in (idle, after):
+        assert (answer.code, answer.err) == (0, "")
+        assert f"✓ auth     logged in as {ACCOUNT}" in answer.lines
+    assert busy.code == 0
+    assert (
+        "– upstream not looked at: the running relay uses all of its connections there, so mail is leaving"
+        in busy.lines
+    )
 
 
 @pytest.mark.asyncio

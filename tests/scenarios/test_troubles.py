@@ -164,16 +164,22 @@ async def test_a_file_that_has_gone_bad_is_said_before_anything_else_and_the_rel
             await reachable(site)
             site.configuration["upstream"] = site.configuration.pop("upstreams")
             site.write()
-            reload = await relay(site, "reload")
+            elsewhere = await relay(site, "reload", RUNTIME_DIRECTORY="/nowhere")
+            quiet = await relay(site, "status", RUNTIME_DIRECTORY=str(site.folder))
+            reload = await relay(site, "reload", RUNTIME_DIRECTORY=str(site.folder))
             # Where the socket lies cannot be read from a bad file: it is looked for at the usual place.
             answer = await relay(site, "status", RUNTIME_DIRECTORY=str(site.folder))
-    assert (reload.code, reload.out) == (1, "")
+    assert reload == elsewhere
+    assert (reload.code, reload.out, reload.err.count("\n")) == (1, "", 1)
     assert 'upstream: unknown key (did you mean "upstreams"?)' in reload.err
     assert answer.code == 1
     bad, goes_on = answer.err.splitlines()
     assert bad.startswith(f"the configuration is bad: {site.config_path}:")
     assert goes_on == "The relay runs with the configuration that it read before."
-    assert answer.lines[0] == "relay 0.1.0 on relay.example.nl: all is well"
+    assert quiet.lines[0] == "relay 0.1.0 on relay.example.nl: all is well"
+    # The relay was asked, though where it is cannot be read from such a file: the next restart would fail.
+    assert answer.lines[0] == "relay 0.1.0 on relay.example.nl: 1 warning"
+    assert answer.lines[1].startswith("WARNING  The changed configuration was refused")
 
 
 @LANGUAGES

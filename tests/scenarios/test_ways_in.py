@@ -105,7 +105,7 @@ async def test_a_file_that_was_not_taken_is_a_trouble_an_alarm_and_a_mail_until_
             await reachable(site)
             answer = await relay(site, "status")
             assert answer.code == 1
-            assert any("could not take from its folder, and nobody got: 1." in line for line in answer.lines)
+            assert any("that could not be sent to anybody: 1." in line for line in answer.lines)
             (site.folder / "out" / "bad" / "leeg.eml").unlink()
             await house.event(AlarmCleared, cause="pickup-refused:out")
 

@@ -29,6 +29,16 @@ KEYS = {f"{table}.{name}" for table, sentences in EN.items() for name in sentenc
 _KEY = re.compile(rf"(?:{'|'.join(EN)})\.[a-z0-9-]*")
 
 
+def _titles() -> Iterator[str]:
+    for tree in SOURCES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Column":
+                yield ast.literal_eval(node.args[0])
+
+
+HEADINGS = {f"heading.{title.lower().replace(' ', '-')}" for title in _titles()}
+
+
 def _keys(tables: Tables) -> set[str]:
     return {f"{table}.{name}" for table, sentences in tables.items() for name in sentences}
 
@@ -58,11 +68,14 @@ def test_both_languages_have_the_same_values_in_their_braces(table: str) -> None
 
 
 def test_every_sentence_that_is_said_is_there() -> None:
-    assert {word for word in LITERALS if _KEY.fullmatch(word) and not word.endswith((".", "-"))} <= KEYS
+    assert HEADINGS <= KEYS
+    said = {word for word in LITERALS if _KEY.fullmatch(word) and not word.endswith((".", "-"))}
+    assert said - {"queue.store"} <= KEYS  # that one is a key of the configuration
 
 
 def test_every_sentence_that_is_there_is_said() -> None:
-    for key in KEYS - LITERALS:
+    said = {key for key in KEYS if key in LITERALS or key.removesuffix("s") in LITERALS}  # cli.human.counted: one, many
+    for key in KEYS - said - HEADINGS:
         ways = [(start, end) for start, end in MADE if key.startswith(start) and key.endswith(end)]
         assert any(_is_a_word(key[len(start) : len(key) - len(end)]) for start, end in ways), key
 

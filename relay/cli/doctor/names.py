@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.cli.language import say
 from relay.errors import RelayError
 
 _PATIENCE = 10.0  # seconds for a name, all servers
@@ -15,12 +16,10 @@ class Names:
     """`nameserver`: "ADDRESS" or "ADDRESS:PORT" of one to ask instead of this machine's. Raises RelayError."""
 
     def __init__(self, nameserver: str | None = None) -> None:
-        try:
-            import dns.asyncresolver
-            import dns.exception
-            import dns.resolver
-        except ImportError:
-            raise RelayError("not looked at: needs dnspython (pip install 'relay[doctor]')") from None
+        import dns.asyncresolver
+        import dns.exception
+        import dns.resolver
+
         self._exception, self._resolver = dns.exception, dns.resolver
         try:
             self._asking = dns.asyncresolver.Resolver(configure=nameserver is None)
@@ -38,8 +37,8 @@ class Names:
         except (self._resolver.NXDOMAIN, self._resolver.NoAnswer):
             return ()
         except (self._exception.DNSException, OSError) as error:
-            kind = "no answer in time" if isinstance(error, self._exception.Timeout) else "the servers answer nothing"
-            raise DnsSilent(f"{name}: {kind}") from None
+            late = isinstance(error, self._exception.Timeout)
+            raise DnsSilent(say("finding.dns-timeout" if late else "finding.dns-silent", name=name)) from None
         return tuple(b"".join(record.strings).decode("utf-8", "replace") for record in answer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from relay.cli.doctor.findings import Finding, bad, good, untried, warning
+from relay.cli.language import say
 from relay.values import frozen
 
 MOST_LOOKUPS = 10  # RFC 7208, section 4.6.4
@@ -88,19 +89,19 @@ def of_spf(domain: str, spf: Spf, ways: Sequence[Way]) -> Iterator[Finding]:
     wanted = sorted({way.term for way in ways if way.term and not way.replaced})
     if not spf.records:
         if all(way.replaced for way in ways):
-            yield good("spf", f"none at {domain}; the provider's own reverse-path has one")
+            yield good("spf", say("finding.spf-replaced", domain=domain))
         else:
             term = " ".join(wanted) or "include:…"
-            yield bad("spf", f"no SPF record at {domain}", "spf-missing", domain=domain, term=term)
+            yield bad("spf", say("finding.spf-missing", domain=domain), "spf-missing", domain=domain, term=term)
         return
     if len(spf.records) > 1:
-        yield bad("spf", f"{len(spf.records)} SPF records at {domain}", "spf-many")
+        yield bad("spf", say("finding.spf-many", count=len(spf.records), domain=domain), "spf-many")
         return
     missing = [term for term in wanted if not has_term(spf, term)]
     if spf.lookups > MOST_LOOKUPS:
-        yield bad("spf", f"needs {spf.lookups} look-ups: {spf.records[0]}", "spf-lookups")
+        yield bad("spf", say("finding.spf-lookups", count=spf.lookups, record=spf.records[0]), "spf-lookups")
     for term in missing:
-        yield bad("spf", f"lacks {term}: {spf.records[0]}", "spf-term", term=term)
+        yield bad("spf", say("finding.spf-lacks", term=term, record=spf.records[0]), "spf-term", term=term)
     if not missing and spf.lookups <= MOST_LOOKUPS:
         yield good("spf", spf.records[0])
 
@@ -111,17 +112,19 @@ def of_dkim(domain: str, ways: Sequence[Way]) -> Iterator[Finding]:
         if there:
             yield good("dkim", f"{', '.join(there)} ({way.upstream})")
         elif way.selectors:
-            told = f"none of {', '.join(way.selectors)} is in DNS ({way.upstream})"
+            told = say("finding.dkim-missing", selectors=", ".join(way.selectors), upstream=way.upstream)
             yield warning("dkim", told, "dkim-missing", domain=domain)
         else:
-            yield untried("dkim", f"no selectors are known of {way.upstream}: name them in dkim_selectors")
+            yield untried("dkim", say("finding.dkim-unknown", upstream=way.upstream))
 
 
 def of_dmarc(domain: str, found: Dmarc | None) -> Finding:
     if found is None:
-        return warning("dmarc", f"no DMARC record at _dmarc.{domain}", "dmarc-missing", domain=domain)
-    above = "" if found.domain == domain else f" (of {found.domain})"
-    return good("dmarc", f"p={_policy(found, domain)}{above}")
+        return warning("dmarc", say("finding.dmarc-missing", domain=domain), "dmarc-missing", domain=domain)
+    policy = _policy(found, domain)
+    if found.domain == domain:
+        return good("dmarc", f"p={policy}")
+    return good("dmarc", say("finding.dmarc-above", policy=policy, domain=found.domain))
 
 
 def of_alignment(domain: str, way: Way, spf: Spf | None, dmarc: Dmarc | None) -> Finding:
@@ -131,27 +134,28 @@ def of_alignment(domain: str, way: Way, spf: Spf | None, dmarc: Dmarc | None) ->
     if any(way.selectors.values()):
         by.append("DKIM")
     if way.reverse_domain is None:
-        told = "SPF speaks of the sender that the application writes"
+        told = say("finding.aligned-application")
         unknown = True
     elif way.replaced:
-        told = "the provider's own reverse-path is of another domain"
+        told = say("finding.aligned-replaced")
     elif not _aligned(domain, way.reverse_domain, dmarc):
-        told = f"the reverse-path is of {way.reverse_domain}"
+        told = say("finding.aligned-other", domain=way.reverse_domain)
     elif spf is None or len(spf.records) != 1 or spf.lookups > MOST_LOOKUPS:
-        told = "there is no good SPF record"
+        told = say("finding.aligned-no-spf")
     elif way.term and not has_term(spf, way.term):
-        told = f"SPF lacks {way.term}"
+        told = say("finding.aligned-lacks", term=way.term)
     elif way.term:
         by.append("SPF")
         told = ""
     else:
         unknown = True
-        told = "whether SPF names this provider is not known"
+        told = say("finding.aligned-unknown")
     if by:
-        return good("aligned", f"by {' and '.join(by)} ({way.upstream})" + (f"; {told}" if told else ""))
+        key = "finding.aligned-by-but" if told else "finding.aligned-by"
+        return good("aligned", say(key, ways=say("finding.and").join(by), upstream=way.upstream, why=told))
     if unknown:
-        return untried("aligned", f"not known ({way.upstream}): {told}; no DKIM selectors are known")
-    told = f"not by DKIM, and not by SPF ({way.upstream}): {told}"
+        return untried("aligned", say("finding.aligned-not-known", upstream=way.upstream, why=told))
+    told = say("finding.aligned-not", upstream=way.upstream, why=told)
     strict = dmarc is not None and _policy(dmarc, domain) != "none"
     return (bad if strict else warning)("aligned", told, "not-aligned", domain=domain)
 

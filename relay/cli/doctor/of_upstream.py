@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from relay.cli.doctor.findings import Finding, Mark, good, untried, warning
-from relay.cli.human import octets
+from relay.cli.human import days_until, octets
+from relay.cli.language import say
 from relay.config.preset import preset
 from relay.mail.outcome import Deferred, Stage, Trouble
 from relay.mail.reply import Reply
@@ -32,7 +33,7 @@ def of_way(
     elif stage is not Stage.DNS:
         yield good("dns", settings.host)
         if stage is not Stage.CONNECT:
-            yield good("connect", f"port {settings.port}")
+            yield good("connect", say("finding.port", port=settings.port))
     if heard is not None:
         if settings.tls != "none":
             yield of_certificate(settings, heard, datetime.now(UTC))
@@ -63,14 +64,18 @@ def of_addresses(name: str, seen: Sequence[tuple[str, Heard | Deferred]]) -> Ite
 
 
 def of_certificate(settings: SmtpSettings, heard: Heard, now: datetime) -> Finding:
-    how = f"{heard.version}{' by STARTTLS' if settings.tls == 'starttls' else ''}"
+    how = heard.version if settings.tls != "starttls" else say("finding.by-starttls", version=heard.version)
     ends = end_of(heard.certificate)
     if not settings.tls_verify or ends is None:
-        return warning("tls", f"{how}; whose certificate it is, nobody checks", "unverified", name=settings.name)
+        return warning("tls", say("finding.certificate-unchecked", how=how), "unverified", name=settings.name)
     first, *more = names_of(heard.certificate).split(", ")
-    others = f" and {len(more)} more" if more else ""
-    told = f"{how}; certificate good for {first or settings.host}{others}, {(ends - now).days} days left"
+    others = say("finding.certificate-more", count=len(more)) if more else ""
+    told = f"{how}; {_certificate(first or settings.host, ends - now, others)}"
     return warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
+
+
+def _certificate(name: str, left: timedelta, more: str = "") -> str:
+    return say("finding.certificate", name=name, more=more, days=left.days)
 
 
 def of_endpoint(
@@ -81,54 +86,55 @@ def of_endpoint(
     if stage not in (Stage.AUTH, Stage.DNS) and not (outcome is not None and outcome.text.startswith(_BEFORE)):
         yield good("dns", host)
         if stage is not Stage.CONNECT:
-            yield good("connect", f"port {port}")
+            yield good("connect", say("finding.port", port=port))
     if outcome is not None:
         yield of_stop(name, outcome)
         return
     if ends is not None:
-        told = f"certificate good for {host}, {(ends - now).days} days left"
+        told = _certificate(host, ends - now)
         yield warning("tls", told, "renewal") if ends - now <= CERTIFICATE_ENDS["upstream"] else good("tls", told)
-    yield untried("auth", "an endpoint judges it with a message (relay test)")
+    yield untried("auth", say("finding.auth-endpoint"))
 
 
 def of_ehlo(settings: SmtpSettings, heard: Heard, known: str | None) -> Iterator[Finding]:
     """What EHLO offers, and where that is not what the preset or the configuration says."""
     name, size = settings.name, Offers.of(heard.extensions).size
-    words = ["AUTH " + " ".join(heard.mechanisms).upper() if heard.mechanisms else "no AUTH"]
-    words.append("no SIZE" if size is None else f"SIZE {octets(size)}" if size else "SIZE without a limit")
+    words = ["AUTH " + " ".join(heard.mechanisms).upper() if heard.mechanisms else say("finding.ehlo-no-auth")]
+    no_limit = say("finding.ehlo-no-size" if size is None else "finding.ehlo-any-size")
+    words.append(f"SIZE {octets(size)}" if size else no_limit)
     told = ", ".join(words)
     wanted = preset(known).mechanisms if known is not None else ()
     missing = [one for one in wanted if one not in heard.mechanisms]
     if missing:
-        told += f"; the preset {known} expects AUTH {' '.join(missing).upper()} as well"
+        told = say("finding.ehlo-preset", offers=told, preset=known, missing=" ".join(missing).upper())
         yield warning("ehlo", told, "not-the-preset", name=name, preset=known or "")
     elif size and settings.max_message_size is not None and size < settings.max_message_size:
-        told += f"; max_message_size says {octets(settings.max_message_size)}"
+        told = say("finding.ehlo-size", offers=told, size=octets(settings.max_message_size))
         yield warning("ehlo", told, "size", name=name)
     else:
         yield good("ehlo", told)
     if settings.tls == "none" and "starttls" in heard.extensions:
-        yield warning("starttls", "offered, and not used (tls: none)", "starttls-unused", name=name)
+        yield warning("starttls", say("finding.starttls-unused"), "starttls-unused", name=name)
 
 
 def of_login(settings: SmtpSettings) -> Finding:
     """A connection that came through."""
     if settings.auth == "none":
-        return untried("auth", "none is configured")
-    return good("auth", f"logged in as {settings.username}")
+        return untried("auth", say("finding.auth-none"))
+    return good("auth", say("finding.auth", username=settings.username))
 
 
 def of_login_aside(name: str, said: Answer) -> Finding:
     """A login that is not tried, as a running relay was refused a moment ago."""
     reply = Reply(said.code, said.status, said.text) if said.code else None
     refused = of_stop(name, Deferred(Stage.AUTH, Trouble.PERMANENT, said.text, reply))
-    told = f"{refused.text} (said to the running relay; --auth tries it once more)"
+    told = say("finding.auth-aside", said=refused.text)
     return Finding(Mark.BAD, "auth", told, refused.remedy)
 
 
 def of_sender(name: str, address: str, said: Reply) -> Finding:
     if 200 <= said.code < 300:
-        return good("sender", f"{address} is taken at MAIL; some providers judge later (relay test)")
+        return good("sender", say("finding.sender", address=address))
     told = f"{address}: {said}"
     if said.code < 500:
         return warning("sender", told, "sender-later")
@@ -140,14 +146,14 @@ def of_end(name: str, what: str, end: datetime, now: datetime) -> Finding:
     """The end of a client secret or of a client certificate."""
     part, remedy = ("secret", "secret-end") if what == "secret" else ("cert", "login-certificate-end")
     words = Sentence(f"remedy.{remedy}", {"name": name})
-    kind = "the client secret" if what == "secret" else "the client certificate"
+    day = f"{end:%Y-%m-%d}"
     if end <= now:
-        return Finding(Mark.BAD, part, f"{kind} has expired on {end:%Y-%m-%d}", words)
-    told = f"{kind} ends on {end:%Y-%m-%d}, in {(end - now).days} days"
+        return Finding(Mark.BAD, part, say(f"finding.{part}-ended", day=day), words)
+    told = say(f"finding.{part}-ends", day=day, days=days_until(end, now))
     if end - now <= max(CREDENTIAL_STEPS) * DAY:
         return Finding(Mark.WARNING, part, told, words)
     return good(part, told)
 
 
 def of_token(username: str, expires_at: datetime) -> Finding:
-    return good("token", f"for {username}, valid until {expires_at.astimezone():%H:%M:%S}")
+    return good("token", say("finding.token", username=username, time=f"{expires_at.astimezone():%H:%M:%S}"))

@@ -10,6 +10,7 @@ from relay.cli.doctor import of_domain
 from relay.cli.doctor.findings import Chapter, Finding, untried, warning
 from relay.cli.doctor.names import DnsSilent
 from relay.cli.doctor.of_domain import Dmarc, Spf, Way
+from relay.cli.language import say
 from relay.config.model import Config
 from relay.config.preset import preset
 from relay.errors import RelayError
@@ -75,8 +76,11 @@ async def look(config: Config, open_names: Callable[[], Asked]) -> list[Chapter]
     try:
         names = open_names()
     except RelayError as error:
-        return [Chapter("domains in DNS", (untried("dns", str(error)),))]
-    return [Chapter(f"{domain} in DNS", tuple(await _looked(domain, ways, names))) for domain, ways in domains.items()]
+        return [Chapter(say("finding.domains"), (untried("dns", str(error)),))]
+    return [
+        Chapter(say("finding.domain", domain=domain), tuple(await _looked(domain, ways, names)))
+        for domain, ways in domains.items()
+    ]
 
 
 async def _looked(domain: str, ways: list[Way], names: Asked) -> list[Finding]:

@@ -18,6 +18,7 @@ from relay.cli import desk
 from relay.cli.doctor import of_machine, see_upstream
 from relay.cli.doctor.findings import Chapter, Finding, Mark, bad, good, untried, warning
 from relay.cli.human import of_json
+from relay.cli.language import say
 from relay.config.model import Config, SmtpListener
 from relay.config.values import BadValue, ListenAddress, listen_address
 from relay.errors import RelayError
@@ -36,26 +37,24 @@ async def look(config: Config, snapshot: Snapshot | None, silent: str) -> Chapte
     found += await asyncio.to_thread(lambda: [*_disk(config)])
     found.append(await _mail(config, snapshot, silent))
     if silent:
-        found.append(untried("listener", "only the running relay knows where it listens"))
-        return Chapter("this machine", tuple(found))
+        found.append(untried("listener", say("finding.listener-unknown")))
+        return Chapter(say("finding.machine"), tuple(found))
     for listener in config.smtp_listeners.values():
         for address in _addresses(listener, snapshot):
             found.append(await _listener(listener, address, running=snapshot is not None))
-    return Chapter("this machine", tuple(found))
+    return Chapter(say("finding.machine"), tuple(found))
 
 
 def _relay(snapshot: Snapshot | None, silent: str) -> Finding:
     if snapshot is not None:
-        told = f"relay {snapshot['version']} runs (process {snapshot['pid']})"
-        if not snapshot["troubles"]:
-            return good("relay", told)
-        count = len(snapshot["troubles"])
-        return warning(
-            "relay", f"{told}; {count} {'thing needs' if count == 1 else 'things need'} a person", "troubles"
-        )
+        count = sum([trouble["needs_a_person"] for trouble in snapshot["troubles"]])
+        values = {"version": snapshot["version"], "pid": snapshot["pid"]}
+        if not count:
+            return good("relay", say("finding.relay", **values))
+        return warning("relay", say("finding.relay-troubles", count=count, **values), "troubles")
     if silent:
         return warning("relay", silent, "relay-silent")
-    return warning("relay", "no relay is running", "no-relay")
+    return warning("relay", say("finding.no-relay"), "no-relay")
 
 
 async def _clock(config: Config) -> Finding:
@@ -84,12 +83,12 @@ def _disk(config: Config) -> Iterator[Finding]:
     except OSError as error:
         yield bad("disk", f"{there}: {error.strerror}", "folder")
     if not folder.is_dir():
-        yield warning("queue", f"there is no folder {folder} yet", "folder-missing", folder=str(folder))
+        yield warning("queue", say("finding.no-folder", folder=folder), "folder-missing", folder=str(folder))
         return
     try:
         yield of_machine.of_fsync(_flushed(folder))
     except OSError as error:
-        yield bad("queue", f"{folder} cannot be written: {error.strerror}", "folder")
+        yield bad("queue", say("finding.folder", folder=folder, said=error.strerror), "folder")
 
 
 def _flushed(folder: Path) -> float:
@@ -109,13 +108,13 @@ async def _mail(config: Config, snapshot: Snapshot | None, silent: str) -> Findi
         oldest = [of_json(route["oldest"]) for route in snapshot["routes"] if route["oldest"]]
         return of_machine.of_ages(waiting, min(oldest, default=None), now)
     if silent:
-        return untried("mail", "only the running relay knows what waits")
+        return untried("mail", say("finding.mail-unknown"))
     try:
         view = await desk.look(config)
     except RelayError as error:
         return warning("mail", str(error), "queue-unknown")
     if view is None:
-        return good("mail", "there is no queue yet")
+        return good("mail", say("finding.no-queue"))
     return of_machine.of_ages(sum(view.messages.values()), min(view.oldest.values(), default=None), now)
 
 
@@ -129,7 +128,7 @@ def _addresses(listener: SmtpListener, snapshot: Snapshot | None) -> list[Listen
     for one in snapshot["listeners"]:
         if one["name"] == listener.name:
             return [_parsed(written) for written in one["addresses"]]
-    return [f"{listener.name}: the running relay does not have it (relay reload)"]
+    return [say("finding.listener-new", name=listener.name)]
 
 
 def _parsed(written: str) -> ListenAddress | str:
@@ -150,17 +149,16 @@ async def _listener(listener: SmtpListener, address: ListenAddress | str, *, run
             banner = await _banner(listener, address)
     except TimeoutError:
         if listener.proxy_protocol:
-            return good("listener", f"{where} takes connections, and waits for the load balancer's PROXY header")
-        return bad("listener", f"{where} says nothing within {_PATIENCE:.0f} s", "listener")
+            return good("listener", say("finding.listener-proxy", where=where))
+        return bad("listener", say("finding.listener-silent", where=where, seconds=f"{_PATIENCE:.0f}"), "listener")
     except OSError as error:
-        return bad(
-            "listener", f"{where} does not answer: {os.strerror(error.errno) if error.errno else error}", "listener"
-        )
+        why = os.strerror(error.errno) if error.errno else error
+        return bad("listener", say("finding.listener-dead", where=where, said=why), "listener")
     if banner[:3] == b"220":
-        return good("listener", f"{where} answers")
+        return good("listener", say("finding.listener", where=where))
     if banner[:3] in (b"554", b"421"):
-        return good("listener", f"{where} answers, and does not take this machine ({banner[:3].decode()})")
-    return bad("listener", f"{where} is no SMTP server", "listener")
+        return good("listener", say("finding.listener-not-us", where=where, code=banner[:3].decode()))
+    return bad("listener", say("finding.listener-other", where=where), "listener")
 
 
 async def _banner(listener: SmtpListener, address: ListenAddress) -> bytes:
@@ -184,15 +182,15 @@ def _free(listener: SmtpListener, address: ListenAddress) -> Finding:
     """Whether a relay that starts would get the port."""
     where = f"{address} ({listener.name})"
     if address.kind == "systemd":
-        return untried("listener", f"{where}: systemd opens it")
+        return untried("listener", say("finding.listener-systemd", where=where))
     if address.kind == "unix":
-        return untried("listener", f"{where}: no relay is running")
+        return untried("listener", say("finding.listener-off", where=where))
     if listener.listen_is_default and not ports.has_family(address.host):
-        return untried("listener", f"{where}: this machine has no such address family")
+        return untried("listener", say("finding.listener-family", where=where))
     try:
         ports.open_port(address.host, address.port).close()
     except RelayError as error:
         if 0 < address.port < 1024 and os.geteuid() != 0:
-            return Finding(Mark.UNTRIED, "listener", f"{where}: only root may try a port below 1024")
+            return Finding(Mark.UNTRIED, "listener", say("finding.listener-root", where=where))
         return bad("listener", str(error), "port")
-    return good("listener", f"{where} is free")
+    return good("listener", say("finding.listener-free", where=where))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from relay import wiring
 from relay.cli.doctor import of_upstream
 from relay.cli.doctor.findings import Chapter, Finding, bad, untried
+from relay.cli.language import say
 from relay.config import outside
 from relay.config.model import Config
 from relay.errors import RelayError
@@ -18,19 +21,62 @@ from relay.observe.situation import Answer
 from relay.transport.smtp import SmtpTransport
 from relay.transport.transaction import SmtpConnection
 
+if TYPE_CHECKING:
+    from relay.admin.desk import Desk
+    from relay.admin.documents import Document
+
 _PATIENCE = 20.0  # seconds, for each reply: a person waits
 
 
 async def look(
-    name: str, config: Config, senders: Iterable[str], *, aside: Answer | None, state_key: str | None
+    name: str,
+    config: Config,
+    senders: Iterable[str],
+    *,
+    aside: Answer | None,
+    state_key: str | None,
+    lender: Desk | None,
 ) -> Chapter:
     """`senders`: the addresses to ask about. `aside`: what the running relay heard at AUTH, if that is not to be
-    tried again."""
+    tried again. `lender`: the running relay, which lends one of its connections there."""
     settings = config.upstreams[name]
     if settings.server is None:
-        return Chapter(name, (untried("upstream", f"type: {settings.type} is not looked at"),))
+        return Chapter(name, (untried("upstream", say("finding.not-looked", type=settings.type)),))
+    if lender is None:
+        return await _look(name, config, senders, aside=aside, state_key=state_key)
+    async with _borrowed(lender, name) as refusal:
+        if refusal:
+            return Chapter(f"{name}: {settings.where}", (untried("upstream", refusal),))
+        return await _look(name, config, senders, aside=aside, state_key=state_key)
+
+
+@contextlib.asynccontextmanager
+async def _borrowed(lender: Desk, name: str) -> AsyncIterator[str]:
+    """A connection of the running relay, for the block, so that the provider counts none too many; else why not."""
+    told = lender.stream("/v1/lend", upstream=name)
+    try:
+        refusal = await asyncio.to_thread(lambda: _refusal(told))
+        yield refusal
+    finally:
+        told.close()
+
+
+def _refusal(told: Iterator[Document]) -> str:
+    try:
+        if next(told)["progress"]["lent"]:
+            return ""
+        return say("finding.none-lent")
+    except RelayError as error:
+        return say("finding.not-lent", why=error)
+
+
+async def _look(
+    name: str, config: Config, senders: Iterable[str], *, aside: Answer | None, state_key: str | None
+) -> Chapter:
+    settings = config.upstreams[name]
+    assert settings.server is not None
     host, port = settings.server
-    title, certificate = f"{name}: {host} port {port}", _Certificate()
+    title, certificate = say("finding.upstream", name=name, host=host, port=port), _Certificate()
     try:
         way = wiring.transport(name, config, observer=certificate, state_key=state_key)
         if isinstance(way, SmtpTransport):
@@ -75,20 +121,19 @@ async def _smtp(
     outcome = await way.connect()
     stopped = outcome if isinstance(outcome, Deferred) else None
     found += of_upstream.of_way(way.settings, way.heard, stopped, known)
-    found += of_upstream.of_addresses(name, [seen async for seen in way.look_at_each()])
-    if isinstance(outcome, Deferred):
-        return found
-    try:
-        if login:
-            found.append(of_upstream.of_login(way.settings))
-            found += await _senders(name, outcome, senders)
-        elif aside is not None:
-            found.append(of_upstream.of_login_aside(name, aside))
-        else:
-            found.append(untried("auth", "not tried without a token"))
-    finally:
-        await outcome.close()
-    return found
+    inside: list[Finding] = []
+    if not isinstance(outcome, Deferred):
+        try:
+            if login:
+                inside = [of_upstream.of_login(way.settings), *await _senders(name, outcome, senders)]
+            elif aside is not None:
+                inside = [of_upstream.of_login_aside(name, aside)]
+            else:
+                inside = [untried("auth", say("finding.auth-no-token"))]
+        finally:
+            await outcome.close()
+    # After that, as there is one connection at a time.
+    return [*found, *of_upstream.of_addresses(name, [seen async for seen in way.look_at_each()]), *inside]
 
 
 async def _senders(name: str, connection: SmtpConnection, senders: Iterable[str]) -> list[Finding]:
@@ -99,7 +144,7 @@ async def _senders(name: str, connection: SmtpConnection, senders: Iterable[str]
         except ConnectionError as error:
             found.append(untried("sender", f"{address}: {error}"))
             break
-    return found or [untried("sender", "no sender rule names an address")]
+    return found or [untried("sender", say("finding.sender-none"))]
 
 
 def _ends(name: str, config: Config) -> list[Finding]:

@@ -10,18 +10,17 @@ import typer
 
 from relay.cli.auth import KeyOption, key_of
 from relay.cli.desk import load_as_service
+from relay.cli.language import choose, say, sentence, texts
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
-from relay.texts.language import texts_in
 
 if TYPE_CHECKING:
     from relay.cli.doctor.findings import Chapter
     from relay.cli.table import Line
     from relay.config.model import Config
     from relay.observe.situation import Answer
-    from relay.texts.language import Texts
 
 _MARKS = {"good": ("✓", ""), "bad": ("✗", "bold red"), "warning": ("!", "yellow"), "untried": ("–", "dim")}
 _PART = 9  # the width of a part
@@ -38,35 +37,41 @@ def doctor(
     ] = None,
     state_key: KeyOption = None,
 ) -> None:
-    """Look at everything that mail needs: this machine, each upstream, the domains in DNS. Exit code 1: it is bad.
+    """Look at everything that mail needs.
 
-    No mail is sent, and each upstream is logged in to once at most.
+    That is this machine, each upstream and the domains in DNS. Exit code 1: something is bad. No mail is sent, and
+    each upstream is logged in to once at most.
     """
     from relay.cli.doctor.findings import is_good
 
     try:
         loaded = load_as_service(config)
-        with progress("Looking at this machine, the upstreams and DNS"):
+        if as_json:
+            choose("en")
+        with progress(say("finding.looking")):
             chapters = asyncio.run(_examined(loaded, auth, nameserver, key_of(state_key)))
     except RelayError as error:
         refuse(sentence(error))
     if as_json:
-        show_document(_document(chapters, texts_in(loaded.language)))
+        show_document(_document(chapters))
     else:
-        show(_lines(chapters, texts_in(loaded.language), width()))
+        show(_lines(chapters, width()))
     raise typer.Exit(0 if is_good(chapters) else 1)
 
 
 async def _examined(config: Config, auth: bool, nameserver: str | None, state_key: str | None) -> list[Chapter]:
+    from relay.admin.desk import at_socket
     from relay.cli.doctor import see_domain, see_machine, see_upstream
     from relay.cli.doctor.names import Names
 
     snapshot, silent = await asyncio.to_thread(_running, config)
     senders = see_domain.senders(config)
+    running = {one["name"] for one in snapshot["upstreams"]} if snapshot is not None else set()
 
     def upstream(name: str) -> Coroutine[Any, Any, Chapter]:
         aside = None if auth else _aside(name, snapshot)
-        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key)
+        lender = at_socket(config.admin.socket) if name in running else None
+        return see_upstream.look(name, config, senders.get(name, ()), aside=aside, state_key=state_key, lender=lender)
 
     machine, domains, upstreams = await asyncio.gather(
         see_machine.look(config, snapshot, silent),
@@ -104,7 +109,7 @@ def _aside(name: str, snapshot: dict[str, Any] | None) -> Answer | None:
 # What is shown
 
 
-def _lines(chapters: Iterable[Chapter], texts: Texts, width: int | None) -> Iterator[Line]:
+def _lines(chapters: Iterable[Chapter], width: int | None) -> Iterator[Line]:
     from relay.cli.layout import labelled
     from relay.cli.table import line
     from relay.observe.log_lines import harmless
@@ -118,11 +123,11 @@ def _lines(chapters: Iterable[Chapter], texts: Texts, width: int | None) -> Iter
             before = f"{mark} {finding.part:{_PART}}"
             yield from labelled(before, harmless(finding.text), width, label=style, style=style)
             if finding.remedy is not None:
-                words = harmless(finding.remedy.told(texts))
+                words = harmless(finding.remedy.told(texts()))
                 yield from labelled(f"  {'':{_PART}}-> ", words, width, label="cyan", style="cyan")
 
 
-def _document(chapters: Iterable[Chapter], texts: Texts) -> dict[str, Any]:
+def _document(chapters: Iterable[Chapter]) -> dict[str, Any]:
     from relay.cli.doctor.findings import is_good
     from relay.observe.log_lines import harmless
 
@@ -138,7 +143,7 @@ def _document(chapters: Iterable[Chapter], texts: Texts) -> dict[str, Any]:
                         "mark": finding.mark.value,
                         "part": finding.part,
                         "text": harmless(finding.text),
-                        "remedy": harmless(finding.remedy.told(texts)) if finding.remedy is not None else "",
+                        "remedy": harmless(finding.remedy.told(texts())) if finding.remedy is not None else "",
                     }
                     for finding in chapter.findings
                 ],

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never
 
 from relay.events import EntryChanged, EntryHeld, Event, RecipientCancelled
+from relay.mail.header import Header
 from relay.queue.disk import Operation, Work
 from relay.queue.ledger import Books, Change
 from relay.queue.listing import Acted, Did, Verb
-from relay.queue.rows import HELD, LEASED, SET_ASIDE, TO_BOUNCE, Row, address_text
+from relay.queue.model import Recorded
+from relay.queue.rows import HELD, LEASED, SET_ASIDE, TO_BOUNCE, Row, address_text, names_in
 
 _DAMAGED = "it cannot be read: cancel it, or release it once the cause is gone"
 
@@ -48,7 +50,17 @@ class _No(Exception):
         self.did = did
 
 
-def apply_wishes(work: Work, keys: Iterable[int], now: int, *, history: bool) -> list[Change]:
+def end(work: Work, key: int, ended_at: int, *, session_code: bool, history: Recorded) -> None:
+    """An entry whose recipients have come to their ends leaves the queue, with its content."""
+    if history:
+        header = Header.parse(b"".join([bytes(head) for (head,) in work.execute("select_head", (key,))]))
+        work.execute("record_entry", (key, ended_at, *names_in(header, session_code=session_code, recorded=history)))
+    else:
+        work.execute("delete_attempts", (work.keys([key]),))
+    work.end([key], overwrite=session_code)
+
+
+def apply_wishes(work: Work, keys: Iterable[int], now: int, *, history: Recorded) -> list[Change]:
     """Do what is wished of entries whose leases have just ended."""
     changes = []
     for row in list(work.execute("found_wishes", (work.keys(keys),))):
@@ -64,7 +76,7 @@ def apply_wishes(work: Work, keys: Iterable[int], now: int, *, history: bool) ->
 class Act(Operation[Sequence[Acted]]):
     __slots__ = ("_acted", "_changes", "_history", "_now", "_queue_ids", "_route", "_verb", "_wishes")
 
-    def __init__(self, verb: Verb, queue_ids: Sequence[str], now: int, route: str, *, history: bool) -> None:
+    def __init__(self, verb: Verb, queue_ids: Sequence[str], now: int, route: str, *, history: Recorded) -> None:
         super().__init__()
         self._verb = verb
         self._queue_ids = queue_ids
@@ -125,7 +137,7 @@ class _Act:
 
     __slots__ = ("_found", "_history", "_now", "_work")
 
-    def __init__(self, work: Work, found: _Found, now: int, history: bool) -> None:
+    def __init__(self, work: Work, found: _Found, now: int, history: Recorded) -> None:
         self._work = work
         self._found = found
         self._now = now
@@ -181,7 +193,6 @@ class _Act:
 
     def _cancel(self) -> Change:
         work, found = self._work, self._found
-        one = work.keys([found.key])
         delay = (self._now - found.received_at) / 1e6
         events = [
             RecipientCancelled(
@@ -189,12 +200,8 @@ class _Act:
             )
             for (address,) in work.execute("open_recipients", (found.key,))
         ]
-        if self._history:
-            work.execute("cancel_recipients", (self._now, found.key))
-            work.execute("record_entries", (one, self._now))
-        else:
-            work.execute("delete_attempts", (one,))
-        work.end([found.key], overwrite=bool(found.session_code))
+        work.execute("cancel_recipients", (self._now, found.key))
+        end(work, found.key, self._now, session_code=bool(found.session_code), history=self._history)
         everybody = found.open + found.held
         return self._change(
             tuple(events), waiting=-found.waiting, held=found.waiting - everybody, cancelled=everybody, gone=True

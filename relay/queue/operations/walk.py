@@ -11,8 +11,8 @@ from relay.events import EntryChanged
 from relay.queue.content import FileContent
 from relay.queue.disk import Bulk, Operation, Work
 from relay.queue.ledger import Books, Change
-from relay.queue.model import Entry, Kind, Lease, Pending, Result, Settlement, State, Told
-from relay.queue.operations.operator import apply_wishes
+from relay.queue.model import Entry, Kind, Lease, Pending, Recorded, Result, Settlement, State, Told
+from relay.queue.operations.operator import apply_wishes, end
 from relay.queue.rows import (
     DUE,
     HELD,
@@ -21,7 +21,9 @@ from relay.queue.rows import (
     content_row,
     entry_row,
     history_row,
+    left_as,
     microseconds,
+    reader_text,
     recipient_rows,
     told_row,
 )
@@ -145,7 +147,7 @@ class Settle(Operation[Sequence[str]]):
         *,
         ended_at: int,
         next_attempt_at: int,
-        history: bool,
+        history: Recorded,
     ) -> None:
         super().__init__()
         entry = settlement.lease.entry
@@ -160,7 +162,7 @@ class Settle(Operation[Sequence[str]]):
         everybody = len(settlement.results) == len(entry.submission.envelope.recipients)
         self.gone = everybody and not self._remaining
         self._results = () if self.gone else settlement.results
-        self._recorded = history_row(key, settlement, ended_at) if self.gone and history else None
+        self._recorded = history_row(key, settlement, ended_at, history) if self.gone and history else None
         self._changes: list[Change] = []
         if isinstance(entry.content, FileContent):
             self.ended_files = (spool.name(entry.content),)
@@ -195,6 +197,10 @@ class Settle(Operation[Sequence[str]]):
         lease = settlement.lease
         for result in self._results:
             work.execute("settle_recipient", (*_said(result, self._ended_at), key, result.index))
+        left = settlement.left
+        if left is not None:
+            path = None if left.reverse_path is None else reader_text(left.reverse_path)
+            work.execute("some_left", (left_as(left.author, path, left.result), key))
         if settlement.at is not None:
             tried, at = lease.entry.attempts, microseconds(settlement.at)
             unfinished = [result for result in self._results if result.state in _WAITS]
@@ -208,11 +214,7 @@ class Settle(Operation[Sequence[str]]):
             tried = lease.entry.attempts > 0
             self._changes = [Change(key, waiting=-waiting, held=-held, cancelled=waiting + held, tried=tried)]
         elif self.gone:
-            if self._history:
-                work.execute("record_entries", (work.keys([key]), self._ended_at))
-            else:
-                work.execute("delete_attempts", (work.keys([key]),))
-            work.end([key], overwrite=lease.entry.session_code)
+            end(work, key, self._ended_at, session_code=lease.entry.session_code, history=self._history)
         else:
             place = SLEEPING if State.PENDING in self._remaining else HELD
             wish = "" if lease.bounced and there[0] == "bounce" else there[0]
@@ -302,7 +304,7 @@ class GiveBack(Operation[Sequence[str]]):
 
     __slots__ = ("_bounced", "_changes", "_counted", "_history", "_now", "_uncounted")
 
-    def __init__(self, counted: dict[int, Lease], uncounted: dict[int, Lease], *, now: int, history: bool) -> None:
+    def __init__(self, counted: dict[int, Lease], uncounted: dict[int, Lease], *, now: int, history: Recorded) -> None:
         super().__init__()
         self._counted = counted
         self._uncounted = uncounted
@@ -403,6 +405,15 @@ class Forget(Operation[None]):
         work.execute("delete_attempts", (work.keys(self._keys),))
 
     def apply(self, books: Books) -> None: ...
+
+
+class ForgetSubjects(Forget):
+    """One slice of the history stays, without the subjects."""
+
+    __slots__ = ()
+
+    def run(self, work: Work) -> None:
+        work.execute("forget_subjects", (work.keys(self._keys),))
 
 
 class Write(Operation[None]):

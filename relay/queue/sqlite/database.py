@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
-LAYOUT = 6  # the number of `schema.sql`
+LAYOUT = 7  # the number of `schema.sql`
 PAGE_SIZE = 4096  # of a new queue
 LONGEST_LOG = 16 * 2**20  # octets: then it is copied to the database, while no caller waits
 LOOK_EVERY = 0.9  # seconds; a little less than `afterwards` comes

@@ -138,7 +138,7 @@ SELECT CAST(total(size) AS INTEGER) FROM entry WHERE place <> 2 AND size BETWEEN
 INSERT INTO copy.entry
 SELECT id, queue_id, CASE WHEN place = 2 AND wish = '' THEN 0 ELSE place END, route, priority, next_attempt_at, expires_at,
        attempts, session_code, kind, size, received_at, spool_file, listener, client, helo, protocol, tls, user,
-       reverse_path, smtputf8, ret, envid, because, set_aside, wish, released, warned, rerouted
+       reverse_path, smtputf8, ret, envid, because, set_aside, wish, released, warned, rerouted, left_as
 FROM main.entry WHERE session_code = 0;
 
 -- name: copy_recipients

@@ -7,7 +7,7 @@
 -- Times are microseconds since 1970, UTC. Addresses are "local@domain", always with the last "@".
 -- `wish`: what an operator wants and what waits for the end of the attempt under way: a verb, or 'reroute:ROUTE', or ''.
 -- `released`: a person let it go, so no rule holds it again. `warned`: its sender was told that it waits.
--- `rerouted`: a person chose its route.
+-- `rerouted`: a person chose its route. `left_as`: as in `history`, of those recipients that have it already.
 CREATE TABLE entry (
     id              INTEGER PRIMARY KEY,
     queue_id        TEXT    NOT NULL UNIQUE,
@@ -37,7 +37,8 @@ CREATE TABLE entry (
     wish            TEXT    NOT NULL DEFAULT '',
     released        INTEGER NOT NULL DEFAULT 0,
     warned          INTEGER NOT NULL DEFAULT 0,
-    rerouted        INTEGER NOT NULL DEFAULT 0
+    rerouted        INTEGER NOT NULL DEFAULT 0,
+    left_as         TEXT
 ) STRICT;
 
 -- The walk of a message whose first attempt succeeds (born leased, then deleted) touches none of these.
@@ -92,7 +93,9 @@ CREATE TRIGGER entry_left AFTER DELETE ON entry BEGIN
 END;
 
 -- What became of finished messages: one row each, written once, in the order of `entry.id`, which is `key`.
--- `recipients` is JSON: [[address, state, reply, upstream, ended_at], …]. No content, no subject, no header.
+-- `recipients` is JSON: [[address, state, reply, upstream, ended_at], …]. No content.
+-- `left_as` is JSON: [author, reverse-path or null, result of the sender rule or null]; NULL where nobody took it.
+-- `message_id` is the field as it came. `subject`: NULL unless it is to be kept, and always of a session code.
 CREATE TABLE history (
     key          INTEGER PRIMARY KEY,
     queue_id     TEXT    NOT NULL,
@@ -108,9 +111,13 @@ CREATE TABLE history (
     session_code INTEGER NOT NULL,
     kind         TEXT    NOT NULL,
     because      TEXT    NOT NULL,
-    recipients   TEXT    NOT NULL
+    recipients   TEXT    NOT NULL,
+    left_as      TEXT,
+    message_id   TEXT,
+    subject      TEXT
 ) STRICT;
 CREATE INDEX history_names ON history (queue_id);
+CREATE INDEX history_subjects ON history (key) WHERE subject IS NOT NULL;
 
 -- One row for each recipient that an attempt did not finish; none for a message whose first attempt succeeds.
 -- They stay while the entry is in the queue or in the history.

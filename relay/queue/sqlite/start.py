@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -21,7 +21,7 @@ from relay.durable import leave_to_owner, make_folder
 from relay.errors import StoreUnavailable
 from relay.events import Observer
 from relay.queue.ledger import Change, Found
-from relay.queue.model import Ledger
+from relay.queue.model import Ledger, Recorded
 from relay.queue.operations.lease import set_aside
 from relay.queue.operations.operator import apply_wishes
 from relay.queue.questions import routes
@@ -51,21 +51,21 @@ class SqliteStore(GroupedStore):
         *,
         observer: Observer,
         min_free: int,
-        history: timedelta | None,
+        history: Recorded,
         now: Callable[[], datetime],
     ) -> Self:
         """The store at `path`, made if it is not there; leases of a dead process are taken back.
 
-        `history` None: what becomes of finished mail is not recorded (see `keep_history`).
+        `history`: what is recorded of finished mail (see `keep_history`).
         Raises StoreInUse, OtherLayout and StoreUnavailable. Emits EntriesFound, EntrySetAside for entries whose
         spool file is gone, and what operators had wished of entries that were leased.
         """
-        begin = partial(_open, Path(path), microseconds(now()), history=history is not None)
+        begin = partial(_open, Path(path), microseconds(now()), history=history)
         database, spool, found = await asyncio.get_running_loop().run_in_executor(None, begin)
         return cls(database, found, spool=spool, observer=observer, min_free=min_free, history=history, now=now)
 
 
-def _open(path: Path, now: int, *, history: bool) -> tuple[Database, Spool, Found]:
+def _open(path: Path, now: int, *, history: Recorded) -> tuple[Database, Spool, Found]:
     path = path.absolute()
     with contextlib.ExitStack() as undo:
         try:
@@ -106,7 +106,7 @@ def _make(path: Path) -> os.stat_result:
         os.close(descriptor)
 
 
-def _put_in_order(connection: apsw.Connection, spool: Spool, now: int, *, history: bool) -> tuple[Found, set[str]]:
+def _put_in_order(connection: apsw.Connection, spool: Spool, now: int, *, history: Recorded) -> tuple[Found, set[str]]:
     try:
         with connection:
             found = look_around(Transaction(connection), spool, now, history=history)
@@ -117,7 +117,7 @@ def _put_in_order(connection: apsw.Connection, spool: Spool, now: int, *, histor
 
 
 def look_around(
-    work: Transaction, spool: Spool, now: int, *, history: bool, doubtful: bool = False
+    work: Transaction, spool: Spool, now: int, *, history: Recorded, doubtful: bool = False
 ) -> tuple[Found, set[str]]:
     """Take back the leases of a dead process, do what was wished of them, then match rows and spool files.
 

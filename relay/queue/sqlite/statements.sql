@@ -3,7 +3,7 @@
 -- An "IN carray(?)" takes the ids of a whole batch.
 
 -- name: insert_entry
-INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '', ?, ?, ?);
+INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '', ?, ?, ?, NULL);
 
 -- A session code is padded by a page, see schema.sql.
 -- name: insert_content
@@ -14,7 +14,7 @@ INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '', '', NULL, ?);
 
 -- A settlement may be recorded twice, when nobody knows whether the first commit reached the disk.
 -- name: insert_history
-INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_attempt
 INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?);
@@ -25,12 +25,19 @@ DELETE FROM attempt WHERE entry IN carray(?);
 -- name: delete_history
 DELETE FROM history WHERE key IN carray(?);
 
--- name: record_entries
+-- name: record_entry
 INSERT OR REPLACE INTO history
 SELECT id, queue_id, received_at, ?2, listener, client, user, route, reverse_path, size, attempts, session_code, kind, because,
        (SELECT json_group_array(json_array(rtrim(address, '@'), state, last_reply, upstream, ended_at) ORDER BY n)
-        FROM recipient WHERE entry = id)
-FROM entry WHERE id IN carray(?1);
+        FROM recipient WHERE entry = id),
+       left_as, ?3, ?4
+FROM entry WHERE id = ?1;
+
+-- name: some_left
+UPDATE entry SET left_as = ? WHERE id = ?;
+
+-- name: forget_subjects
+UPDATE history SET subject = NULL WHERE key IN carray(?);
 
 -- name: settle_recipient
 UPDATE recipient SET state = ?1, last_reply = ?2, in_doubt = ?3, in_doubt_at = ?4,
@@ -283,6 +290,7 @@ WHERE key > ?1 AND key <= ?2
   AND (?5 IS NULL OR CASE ?5 WHEN '<>' THEN reverse_path IS NULL ELSE rtrim(reverse_path, '@') LIKE ?5 ESCAPE '\' END)
   AND (?6 IS NULL OR (recipients LIKE ?7 ESCAPE '\'
        AND EXISTS (SELECT 1 FROM json_each(recipients) WHERE value ->> 0 LIKE ?6 ESCAPE '\')))
+  AND (?9 IS NULL OR (subject IS NOT NULL AND subject LIKE ?9 ESCAPE '\'))
 ORDER BY key DESC LIMIT ?8;
 
 -- name: history_ends
@@ -315,6 +323,9 @@ SELECT key, received_at FROM history WHERE key >= ? ORDER BY key LIMIT 1;
 
 -- name: ended_before
 SELECT key FROM history WHERE key > ? AND key < ? AND ended_at < ? ORDER BY key LIMIT ?;
+
+-- name: with_subject
+SELECT key FROM history WHERE subject IS NOT NULL AND key > ? ORDER BY key LIMIT ?;
 
 -- name: beat
 UPDATE pulse SET beat = beat + 1;
