@@ -79,6 +79,15 @@ class ClientDescribed(Event):
 
 
 @frozen
+class ClientLeft(Event):
+    """A client said EHLO, handed in nothing and left, for the first time; `text`: what it may have missed."""
+
+    listener: str
+    client: str
+    text: str
+
+
+@frozen
 class QuirksTolerated(Event):
     """A command, a message or the end of a session deviated from the standards, and was taken all the same."""
 
@@ -367,7 +376,7 @@ class EntryChanged(Event):
 
 @frozen
 class NotificationQueued(Event):
-    """A message of our own about `about`. `kind`: failure, delay, relayed, alarm or summary (of many of them)."""
+    """A message of our own about `about`. `kind`: failure, delay, relayed or summary (of many of them)."""
 
     queue_id: str
     about: str
@@ -538,6 +547,24 @@ class AlarmRaised(Event):
 @frozen
 class AlarmCleared(Event):
     cause: str
+
+
+@frozen
+class AlarmSent(Event):
+    """An alarm left by `way`: mail, command or webhook. `reader`: who or what got it."""
+
+    cause: str
+    way: str
+    reader: str
+
+
+@frozen
+class AlarmNotSent(Event):
+    """An alarm could not leave by `way`: `text` says why. It is tried again."""
+
+    cause: str
+    way: str
+    text: str
 
 
 # The house

@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from relay.config import model, password, tls, upstreams
+from relay.config import compile, model, password, tls, upstreams
 from relay.config.secrets import Secret, SecretMissing
 from relay.config.settings import of
 from relay.config.upstreams import CaptureUpstream, HttpsUpstream, SmtpUpstream
 from relay.delivery.account import Accounts, Terms
+from relay.delivery.alarm_command import ByCommand
+from relay.delivery.alarm_mail import ByMail
+from relay.delivery.alarm_way import AlarmWay
+from relay.delivery.alarm_webhook import ByWebhook, WebhookTerms
 from relay.delivery.long_lines import LongLines
 from relay.delivery.recipients import MostRecipients
 from relay.delivery.upstream import Upstream, UpstreamLimits
-from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse
+from relay.delivery.worker import House
+from relay.errors import BadConfig, ConfigError, RelayError, StoreInUse, StoreUnavailable
 from relay.events import Observer
 from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import ListenerLimits, ListenerSettings
@@ -59,7 +64,7 @@ def recorded(queue: model.Queue) -> Recorded:
 
 
 async def open_store(config: model.Config, observer: Observer) -> QueueStore:
-    """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable.
+    """The store named by `queue.store`; raises StoreInUse, OtherLayout or StoreUnavailable, which names the key.
 
     A command that looks into the queue while no relay runs holds it for a moment, and that is waited for.
     """
@@ -74,6 +79,8 @@ async def open_store(config: model.Config, observer: Observer) -> QueueStore:
             if tries == LOCK_TRIES:
                 raise
             await asyncio.sleep(0.1)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(error.reason, f"queue.store: {error}") from None
 
 
 def token_source(name: str, config: model.Config, *, observer: Observer, state_key: str | None = None) -> TokenSource:
@@ -126,6 +133,19 @@ def hurried(way: SmtpTransport, patience: float, *, login: bool) -> SmtpTranspor
     if login:
         return SmtpTransport(settings, observer=way.observer, tokens=way.tokens)
     return SmtpTransport(replace(settings, auth="none", username=None, password=None), observer=way.observer)
+
+
+def alarm_ways(config: model.Config, house: House) -> Sequence[AlarmWay]:
+    """Those by which alarms leave: all that the configuration gives."""
+    alarms, mail = config.alarms, compile.alarm_mail(config)
+    ways: list[AlarmWay] = []
+    if mail is not None:
+        ways.append(ByMail(mail, house))
+    if alarms.command:
+        ways.append(ByCommand(alarms.command))
+    if alarms.webhook is not None:
+        ways.append(ByWebhook(of(alarms.webhook, WebhookTerms)))
+    return ways
 
 
 def terms(config: model.Config, policy: Policy) -> dict[str, Terms]:
@@ -203,18 +223,20 @@ def listener_settings(index: int, config: model.Config) -> ListenerSettings:
         tls_context=context,
         verify=partial(_verify, {user.name: user.password for user in listener.users}),
         certificate_ends=tls.certificate_end(context, certificate) if context and certificate else None,
+        aliases=compile.aliases(config),
         patience=listener.patience.total_seconds() if listener.reply == "direct" else None,
         limits=of(listener.limits, ListenerLimits),
     )
 
 
-def pickup_settings(listener: model.PickupListener) -> PickupSettings:
+def pickup_settings(listener: model.PickupListener, config: model.Config) -> PickupSettings:
     """A folder has no limits of its own: a header may be as large as it may be at a door that says nothing of it."""
     usual = of(model.Limits(), ListenerLimits)
     return of(
         listener,
         PickupSettings,
         directory=listener.directory,
+        aliases=compile.aliases(config),
         header_size=usual.header_size,
         header_fields=usual.header_fields,
     )

@@ -125,6 +125,9 @@ class _NoRelay:
     async def reload(self) -> NoReturn:
         self.clients()
 
+    async def try_alarms(self) -> NoReturn:
+        self.clients()
+
     def clients(self) -> NoReturn:
         raise NotPossible("no relay is running")
 

@@ -20,6 +20,7 @@ a verb      {"version", "verb": "retry", "route": "…" | null, "of": 2, "counts
 backup      {"version", "backup": {"file", "entries", "octets", "left_out"}}
 reload      {"version", "needs_restart": [KEY, …]}, or {"version", "problems": [SENTENCE, …]} when the file is bad and
             nothing was changed
+test --alarm  {"version", "ways": [{"way", "sent": true | false, "text"}]}, who got it, or why nobody did
 lend        progress: {"version", "progress": {"lent": true | false}}, one at once, then one each second while the place
             among the connections of the upstream is there; then {"version", "lent": false}
 an error    {"version", "error": "One sentence", "problem": WORD}

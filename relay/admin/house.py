@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from relay.admin.snapshot import Snapshot
+from relay.admin.snapshot import Snapshot, WayTried
 from relay.observe.clients import ClientSeen
 from relay.queue.store import QueueStore
 
@@ -54,6 +54,10 @@ class House(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """The relay as it is now. When the queue cannot be read, there are no routes, and a trouble says so."""
+        ...
+
+    async def try_alarms(self) -> Sequence[WayTried]:
+        """Send a test by every way that alarms leave by."""
         ...
 
     def clients(self) -> Sequence[ClientSeen]:

@@ -114,6 +114,10 @@ async def _clients(house: House) -> Document:
     return documents.clients(house.clients())
 
 
+async def _try_alarms(house: House) -> Document:
+    return documents.document(ways=documents.plain(await house.try_alarms()))
+
+
 async def _reload(house: House) -> Document:
     """`needs_restart`; or `problems`, when the file is bad and nothing was changed."""
     try:
@@ -232,6 +236,7 @@ REQUESTS = (
     Request("GET", "/v1/status", _status),
     Request("GET", "/v1/clients", _clients),
     Request("POST", "/v1/reload", _reload),
+    Request("POST", "/v1/alarms/test", _try_alarms),
     Request("POST", "/v1/lend", _lend, {"upstream": text()}),
     Request("GET", "/v1/queue", _list, {**CONDITIONS, "after": number(0), "limit": number(100)}),
     Request("GET", "/v1/queue/find", _find, {**CONDITIONS, "subject": SUBJECT, "limit": number(100)}),

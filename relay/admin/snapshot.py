@@ -72,6 +72,15 @@ class RouteNow:
 
 
 @frozen
+class WayTried:
+    """One way of alarms that was tried with a test: who got it, or why nobody did."""
+
+    way: str
+    sent: bool
+    text: str
+
+
+@frozen
 class CodesNow:
     """Session codes: recipients since the start, and messages that wait."""
 

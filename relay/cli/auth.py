@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli.desk import load_as_service
-from relay.cli.language import say
+from relay.cli.language import say, sentence
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, progress, refuse, show, show_document
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import typer
 
+from relay.cli.human import counted
+from relay.cli.language import choose_of, say, told
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.serve import DEFAULT_CONFIG
 from relay.config import advice, outside, service
@@ -18,14 +20,15 @@ from relay.errors import BadConfig, ConfigError
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Check the configuration: all errors at once, and warnings. Exit code 1 when it is bad."""
+    choose_of(config)
     errors, warnings = judge(config)
     if as_json:
         typer.echo(_document(config, errors, warnings))
     else:
         for error in errors:
-            typer.echo(str(error))
+            typer.echo(told(error))
         for warning in warnings:
-            typer.echo(f"warning: {warning}")
+            typer.echo(say("check.warning", problem=told(warning)))
         typer.echo(f"{config}: {_verdict(len(errors), len(warnings))}")
     raise typer.Exit(1 if errors else 0)
 
@@ -50,8 +53,8 @@ def judge(file: Path) -> tuple[Sequence[ConfigError], Sequence[ConfigError]]:
 
 def _verdict(errors: int, warnings: int) -> str:
     if errors:
-        return f"bad, {errors} error{'s' if errors > 1 else ''}"
-    return f"good, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "good"
+        return counted(errors, "check.bad")
+    return counted(warnings, "check.remarked") if warnings else say("check.good")
 
 
 def _document(file: Path, errors: Sequence[ConfigError], warnings: Sequence[ConfigError]) -> str:

@@ -19,9 +19,10 @@ from typer.core import TyperCommand
 
 from relay.cli.explain import conditions, said
 from relay.cli.human import count
+from relay.cli.language import sentence
 from relay.cli.options import ConfigOption, JsonOption, address
 from relay.cli.screen import complain, refuse, show, show_document
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Line
 from relay.durable import read_regular
 from relay.errors import RelayError

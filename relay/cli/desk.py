@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.cli.language import choose
+from relay.cli.language import choose_of, sentence
 from relay.cli.screen import refuse
-from relay.cli.serve import sentence
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ def at_desk(config: Path) -> Iterator[Desk]:
     from relay.config.load import load
 
     try:
+        choose_of(config)
         loaded = load(config)
-        choose(loaded.language)
         routes = compiled.policy(loaded).routes
         with desk.open_desk(loaded.admin.socket, lambda: _store(loaded), routes, loaded.upstreams) as opened:
             yield opened
@@ -54,9 +53,8 @@ def at_relay(config: Path) -> Iterator[Desk]:
     from relay.config.load import load
 
     try:
-        loaded = load(config)
-        choose(loaded.language)
-        yield desk.at_socket(loaded.admin.socket)
+        choose_of(config)
+        yield desk.at_socket(load(config).admin.socket)
     except RelayError as error:
         refuse(sentence(error), 3 if isinstance(error, client.NoRunningRelay) else 1)
 
@@ -70,9 +68,8 @@ def load_as_service(file: Path) -> Config:
 
     if "CREDENTIALS_DIRECTORY" not in os.environ and os.access(_OF_THE_SERVICE, os.R_OK | os.X_OK):
         os.environ["CREDENTIALS_DIRECTORY"] = str(_OF_THE_SERVICE)
-    loaded = load(file)
-    choose(loaded.language)
-    return loaded
+    choose_of(file)
+    return load(file)
 
 
 def usual_socket() -> Path:

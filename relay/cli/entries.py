@@ -6,6 +6,7 @@ Made from the documents of the desk (`admin.documents`: ENTRY and SHOWN).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -51,8 +52,19 @@ _LISTED = (
     _TO,
     _REPLY,
 )
-_SUBJECT = Column("SUBJECT", least=20, rank=1, glue="\\x20", ends=True)
-_FOUND = (_ID, Column("RECEIVED"), _STATE, _KIND, _SIZE, _ROUTE, _TRIES, _FROM, _TO, _SUBJECT, _REPLY)
+_FOUND = (
+    _ID,
+    Column("RECEIVED"),
+    _STATE,
+    _KIND,
+    _SIZE,
+    _ROUTE,
+    _TRIES,
+    replace(_FROM, rank=1),  # where subjects are kept, they are what is looked for
+    _TO,
+    Column("SUBJECT", least=16, glue="\\x20", ends=True),
+    _REPLY,
+)
 
 
 def listed(entries: Iterable[_Object], now: datetime, width: int | None) -> Iterator[Line]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli.language import sentence
 from relay.cli.layout import labelled
 from relay.cli.options import ConfigOption, JsonOption, Usage, address
 from relay.cli.screen import console, styled
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.cli.table import Line, line
 from relay.durable import read_regular
 from relay.errors import RelayError
@@ -64,7 +65,7 @@ def explain(
         now = datetime.now(UTC).astimezone()
         submission = Submission(
             queue_id=queue_id.queue_id(int(now.timestamp() * 1_000_000), 0),
-            envelope=_envelope(message, to or (), envelope_from),
+            envelope=_envelope(loaded, message, to or (), envelope_from),
             head=message.head,
             size=len(message.content),
             peer=Peer(client, helo="explain", protocol="ESMTPA" if user else "ESMTP", user=user),
@@ -106,15 +107,19 @@ def _message(from_: str | None, subject: str | None, eml: Path | None) -> Parcel
     return Parcel(head + b"\r\n")
 
 
-def _envelope(message: Parcel, to: Sequence[str], envelope_from: str | None) -> Envelope:
+def _envelope(config: Config, message: Parcel, to: Sequence[str], envelope_from: str | None) -> Envelope:
+    from relay.config.compile import aliases
+
+    known = aliases(config)
     try:
-        recipients = [address("--to", text) for text in to] or message.recipients()
+        recipients = [address("--to", text) for text in to] or message.recipients(known)
         reverse_path = message.reverse_path() if envelope_from is None else _reverse_path(envelope_from)
     except BadAddressees as error:
         raise Usage(f"the envelope cannot be taken from the header: {error} (give --to and --envelope-from)") from None
     if not recipients:
         raise Usage("who is the recipient? Give --to ADDRESS")
-    return Envelope.of(reverse_path, recipients)
+    envelope = Envelope.of(reverse_path, recipients)
+    return envelope if known is None else known.applied(envelope)
 
 
 def _reverse_path(text: str) -> Address | None:
@@ -177,9 +182,9 @@ def _lines(submission: Submission, told: Explanation, patience: float | None) ->
     yield from _row("route", told.route or "")
     yield from _row("upstreams", ", then ".join(told.upstreams))
     yield from _row("reply", _reply(told, patience))
-    for tried in told.rules:
-        if tried.spoke and tried.rule.hold:
-            yield from _row("hold", f"held for a person by rule {tried.rule.name}, until it is released")
+    if told.held_by:
+        yield from _row("hold", f"held for a person by rule {told.held_by}, until it is released")
+        yield from _row("", "then it goes as it says here")
     yield from _row("because", ", ".join(told.because) or "nothing else is said: the default")
     if told.rendered is not None:
         yield from _sender(submission, told)
@@ -245,13 +250,9 @@ def conditions(tried: tuple[Condition, ...]) -> Iterator[Line]:
         yield from labelled(before, sanitise(text), _WIDTH, label=style, style=style)
 
 
-def _is_held(told: Explanation) -> bool:
-    return any(tried.spoke and tried.rule.hold for tried in told.rules)
-
-
 def _reply(told: Explanation, patience: float | None) -> str:
     """What the application hears, and when."""
-    if patience is None or _is_held(told):
+    if patience is None or told.held_by:
         return "queued: 250 as soon as it is kept"
     return (
         f"direct: the application hears the upstream's verdict, at most {patience:g} s; "
@@ -279,7 +280,7 @@ def _value(value: bytes) -> str:
 
 def _document(submission: Submission, told: Explanation, patience: float | None) -> dict[str, Any]:
     """The answer as one JSON document. Text, so octets that are no UTF-8 are shown as Windows-1252."""
-    direct = patience is not None and told.rejected is None and not _is_held(told)
+    direct = patience is not None and told.rejected is None and not told.held_by
     return {
         "version": 1,
         "accepted": told.rejected is None,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +15,10 @@ import typer
 from relay.admin.client import NoRunningRelay
 from relay.admin.desk import at_socket
 from relay.cli.desk import load_as_service
-from relay.cli.language import say
+from relay.cli.language import say, sentence
 from relay.cli.options import ConfigOption, Usage, address
-from relay.cli.screen import console, refuse
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.screen import complain, console, refuse
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ Deze mail is verstuurd door `relay test` op {hostname}, om te zien of hij aankom
 
 
 def follow(
-    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Who gets it.", show_default=False)],
+    to: Annotated[str | None, typer.Option("--to", metavar="ADDRESS", help="Who gets it.", show_default=False)] = None,
+    alarm: Annotated[bool, typer.Option("--alarm", help="Send an alarm by every way instead.")] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     sender: Annotated[
         str | None,
@@ -48,6 +50,10 @@ def follow(
 
     Exit code 0: delivered; 1: refused, failed, or it still waits; 3: no relay is running.
     """
+    if alarm == (to is not None):
+        raise typer.BadParameter(say("test.which"))
+    if to is None:
+        raise typer.Exit(_alarmed(config))
     from relay.config import compile as compiled
     from relay.observe.log_lines import harmless
 
@@ -69,6 +75,22 @@ def follow(
     if queued is None:  # of a listener with reply: direct: it is delivered already
         raise typer.Exit(0)
     raise typer.Exit(_followed(loaded, queued[1], patience))
+
+
+def _alarmed(config: Path) -> int:
+    """Try every way of alarms, and report each; the exit code."""
+    from relay.cli.desk import at_relay
+    from relay.observe.log_lines import harmless
+
+    with at_relay(config) as desk:
+        [document] = desk.stream("/v1/alarms/test")
+    ways = document["ways"]
+    for way in ways:
+        key = "test.alarm-sent" if way["sent"] else "test.alarm-not-sent"
+        typer.echo(harmless(say(key, way=way["way"], text=way["text"])))
+    if not ways:
+        complain(say("test.alarm-nobody"))
+    return 0 if ways and all(way["sent"] for way in ways) else 1
 
 
 def _duration(text: str) -> float:

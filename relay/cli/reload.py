@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from relay.cli.desk import at_relay, usual_socket
-from relay.cli.language import say
+from relay.cli.language import say, sentence
 from relay.cli.options import ConfigOption
 from relay.cli.screen import refuse
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import BadConfig, RelayError
 
 if TYPE_CHECKING:

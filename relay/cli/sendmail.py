@@ -21,7 +21,7 @@ from relay.cli import submit
 from relay.cli.submit import Letter, NotTaken
 from relay.mail import addressees, author, encoding
 from relay.mail.address import Address
-from relay.mail.addressees import BadAddressees
+from relay.mail.addressees import BadAddressees, LocalNames
 from relay.mail.envelope import wishes
 from relay.mail.header import Header, folded, split, value
 from relay.mail.parcel import converted
@@ -192,8 +192,8 @@ def _letter(options: Options, content: bytes, hostname: str) -> Letter:
     head = content[: split(content)]
     header = Header.parse(head)
     try:
-        named = addressees.recipients(header, domain=hostname) if options.from_header else ()
-        reverse_path = addressees.reverse_path(header, domain=hostname)
+        named = addressees.recipients(header, LocalNames(hostname)) if options.from_header else ()
+        reverse_path = addressees.reverse_path(header, LocalNames(hostname))
     except BadAddressees as error:
         raise NotTaken(submit.DATAERR, str(error)) from None
     recipients = dict.fromkeys([*_addresses(options.recipients, hostname), *named])
@@ -216,7 +216,7 @@ def _addresses(written: list[str], hostname: str) -> list[Address]:
     found = []
     for text in written:
         mailboxes = author.parse(text.encode("utf-8", "replace"), local=True)
-        addresses = [addressees.usable(one, hostname) for one in mailboxes]
+        addresses = [addressees.usable(one, LocalNames(hostname)) for one in mailboxes]
         if not addresses or None in addresses:
             raise NotTaken(submit.NOUSER, f"no usable address: {sanitise(text, 100)}")
         found += [address for address in addresses if address is not None]

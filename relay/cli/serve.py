@@ -43,14 +43,11 @@ def serve(config: Path = DEFAULT_CONFIG) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve(loaded, config))
     except RelayError as error:
+        from relay.cli.language import sentence
+
         sys.stderr.write(f"{sentence(error)}\n")
         return 1
     return 0
-
-
-def sentence(error: RelayError) -> str:
-    """What a command that was refused says: a plain sentence, or a line for each problem of the configuration."""
-    return str(error) if isinstance(error, BadConfig) else f"relay: {error}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

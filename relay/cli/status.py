@@ -13,7 +13,7 @@ import typer
 from relay.admin.client import NoRunningRelay, NotAllowed, ours
 from relay.admin.desk import at_socket
 from relay.cli.desk import look, usual_socket
-from relay.cli.language import choose, say
+from relay.cli.language import choose_of, said, say, told
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import complain, console, show, show_document, styled, width
 from relay.cli.serve import DEFAULT_CONFIG
@@ -68,7 +68,7 @@ def _show(file: Path, socket: Path, loaded: Config | None, bad: BadConfig | None
             troubled = any(trouble.get("needs_a_person", True) for trouble in document["status"]["troubles"])
             lines = [] if as_json else _overview(document["status"])
     except RelayError as error:
-        _tell_of_none(str(error), file, loaded, bad or _refused(loaded), as_json)
+        _tell_of_none(error, file, loaded, bad or _refused(loaded), as_json)
         raise typer.Exit(3 if isinstance(error, NoRunningRelay) else 1) from None
     if bad is not None:
         complain(f"{_badness(bad)}\n{say('status.earlier')}")
@@ -109,13 +109,13 @@ def _say_to_nagios(socket: Path, bad: BadConfig | None) -> NoReturn:
         with ours():
             code, told, figures = _for_nagios(document["status"])
     except NotAllowed as error:
-        code, told = 3, [str(error)]
+        code, told = 3, [said(error)]
     except RelayError as error:
-        code, told = 2, [str(error)]
+        code, told = 2, [said(error)]
     if bad is not None and code < 2:
         code, told = 1, [_badness(bad), *told]
-    more = f" (and {len(told) - 1} more: relay status)" if len(told) > 1 else ""
-    sentence = harmless(told[0] if told else "all is well").replace("|", "/")  # what follows "|" are figures
+    more = f" {say('status.more', count=len(told) - 1)}" if len(told) > 1 else ""
+    sentence = harmless(told[0] if told else say("status.well")).replace("|", "/")  # what follows "|" are figures
     typer.echo(f"{_STATES[code]}: {sentence}{more}{figures}")
     raise typer.Exit(code)
 
@@ -132,10 +132,9 @@ def _for_nagios(now: dict[str, Any]) -> tuple[int, list[str], str]:
 def _load(file: Path) -> tuple[Config | None, BadConfig | None]:
     from relay.config.load import load
 
+    choose_of(file)
     try:
-        loaded = load(file)
-        choose(loaded.language)
-        return loaded, None
+        return load(file), None
     except BadConfig as error:
         return None, error
 
@@ -150,20 +149,20 @@ def _refused(config: Config | None) -> BadConfig | None:
 
 def _badness(bad: BadConfig) -> str:
     first, more = bad.problems[0], len(bad.problems) - 1
-    return say("status.bad-more" if more else "status.bad", problem=first, count=more)
+    return say("status.bad-more" if more else "status.bad", problem=told(first), count=more)
 
 
 # No relay runs
 
 
-def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig | None, as_json: bool) -> None:
+def _tell_of_none(error: RelayError, file: Path, config: Config | None, bad: BadConfig | None, as_json: bool) -> None:
     waiting, unknown = _waiting(config)
     if as_json:
         show_document(
             {
                 "version": 1,
                 "status": None,
-                "error": error,
+                "error": str(error),
                 "configuration": {"file": str(file), "problems": [str(each) for each in bad.problems] if bad else []},
                 "queue": waiting,
                 "queue_error": unknown,
@@ -173,13 +172,13 @@ def _tell_of_none(error: str, file: Path, config: Config | None, bad: BadConfig 
     from relay.cli.table import line
     from relay.observe.log_lines import harmless
 
-    told = [line(harmless(error), "bold red")]
+    shown = [line(harmless(said(error)), "bold red")]
     if bad is not None:
-        told.append(line(harmless(_badness(bad)), "red"))
+        shown.append(line(harmless(_badness(bad)), "red"))
     else:
-        told.append(line(say("status.good", file=harmless(str(file)))))
-    told.append(line(harmless(_queue(waiting, unknown))))
-    show(told)
+        shown.append(line(say("status.good", file=harmless(str(file)))))
+    shown.append(line(harmless(_queue(waiting, unknown))))
+    show(shown)
 
 
 def _queue(waiting: dict[str, Any] | None, unknown: str | None) -> str:
@@ -189,11 +188,11 @@ def _queue(waiting: dict[str, Any] | None, unknown: str | None) -> str:
         return say("status.queue-unknown", why=unknown)
     if not waiting["waiting"] and not waiting["held"]:
         return say("status.queue-empty")
-    told = say("status.queue-one" if waiting["waiting"] == 1 else "status.queue", count=waiting["waiting"])
+    words = say("status.queue-one" if waiting["waiting"] == 1 else "status.queue", count=waiting["waiting"])
     if waiting["oldest"]:
         oldest = age((datetime.now(UTC) - of_json(waiting["oldest"])).total_seconds())
-        told = say("status.queue-oldest", queue=told, age=oldest)
-    return say("status.queue-held", queue=told, held=waiting["held"])
+        words = say("status.queue-oldest", queue=words, age=oldest)
+    return say("status.queue-held", queue=words, held=waiting["held"])
 
 
 def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -205,7 +204,7 @@ def _waiting(config: Config | None) -> tuple[dict[str, Any] | None, str | None]:
     try:
         view = asyncio.run(look(config))
     except RelayError as error:
-        return None, str(error)
+        return None, said(error)
     if view is None:
         return None, say("status.queue-none", store=config.queue.store)
     oldest = min(view.oldest.values()).isoformat() if view.oldest else None
@@ -238,4 +237,4 @@ def _now(socket: Path) -> Iterator[Line]:
         with ours():
             yield from _overview(document["status"])
     except RelayError as error:
-        yield line(harmless(str(error)), "bold red")
+        yield line(harmless(said(error)), "bold red")

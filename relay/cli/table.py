@@ -96,10 +96,12 @@ def table(
             for column, wide in zip(columns, natural, strict=True)
         ]
         apart = [_apart(column, {row[n][0] for row in cells}, least[n], natural[n]) for n, column in enumerate(columns)]
-        plan = _plan(columns, natural, apart, spoken, width - indent) or _plan(
-            columns, natural, least, spoken, width - indent, tighter=True
+        room = width - indent
+        fitting = _plan(columns, natural, apart, spoken, room) or _plan(
+            columns, natural, least, spoken, room, tighter=True
         )
-        assert plan is not None
+        assert fitting is not None
+        plan = fitting
     yield _line(titles, columns, plan, indent)
     for row in cells:
         yield _line(row, columns, plan, indent)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path as FilePath
 
-from relay.config import idle, outside, password, preset
+from relay.config import compile, idle, outside, password, preset
 from relay.config.checks import beyond_loopback
 from relay.config.model import Config
 from relay.config.problems import Finding, Path, below, did_you_mean
@@ -29,6 +30,7 @@ def warnings(config: Config) -> list[ConfigError]:
         _accounts,
         _senders,
         _patterns,
+        _alarms,
         _admin,
     )
     found = [finding for part in parts for finding in part(config)]
@@ -44,6 +46,8 @@ def _hostname(config: Config) -> Iterator[Finding]:
 
 def _secrets(config: Config) -> Iterator[Finding]:
     for path, secret in outside.secrets(config):
+        if path[0] == "alarms":
+            continue  # whoever may read the file may as well know where alarms go
         if secret.kind == "plain" and not (path[0] == "listeners" and secret.reference.startswith(password.PREFIX)):
             better = "a hash made by relay hash" if path[0] == "listeners" else "{credential: NAME} or {file: PATH}"
             yield Finding(path, "the password itself stands in the file", f"better: {better}")
@@ -157,7 +161,8 @@ def _senders(config: Config) -> Iterator[Finding]:
         if rule.hold and rule.match.session_code:
             problem = "a session code that waits for a person expires before"
             yield Finding(("senders", number, "hold"), problem, "write session_code: false")
-        if not rule.match.model_fields_set and number + 1 < len(config.senders):
+        is_gate = rule.hold and not rule.keep and rule.address is None
+        if not rule.match.model_fields_set and not is_gate and number + 1 < len(config.senders):
             hint = "put it last, or give it a match"
             yield Finding(("senders", number), "this rule matches all mail, so the rules below it never speak", hint)
 
@@ -173,6 +178,23 @@ def _rewriting_upstreams(config: Config) -> Iterator[str]:
     for name, upstream in config.upstreams.items():
         if upstream.preset is not None and preset.preset(upstream.preset).sender == "rewritten":
             yield name
+
+
+def _alarms(config: Config) -> Iterator[Finding]:
+    alarms, mail = config.alarms, compile.alarm_mail(config)
+    if alarms.to is not None and not alarms.to and "upstream" in alarms.model_fields_set:
+        yield Finding(("alarms", "upstream"), "no effect, as alarms.to is empty", "name who gets them")
+    if alarms.command and shutil.which(alarms.command[0]) is None:
+        yield Finding(("alarms", "command"), "there is no such program here", "write its whole path")
+    if mail is None or alarms.command or alarms.webhook is not None:
+        return
+    where: Path = ("alarms", "to") if alarms.to is not None else ("bounces", "also")
+    alone = [name for name in mail.ways if config.upstreams[name].server is not None and not mail.apart([name])]
+    if alone:
+        problem = (
+            f"an alarm about upstream {alone[0]} (its login, its certificate, an outage) has no other way to leave"
+        )
+        yield Finding(where, problem, "add alarms.command, alarms.webhook, or an upstream with another account")
 
 
 def _admin(config: Config) -> Iterator[Finding]:

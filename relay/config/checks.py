@@ -6,8 +6,10 @@ Each function yields findings; all of them together are told at once.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 from relay.config.model import Conditions, Config, SenderRuleSection, SmtpListener
 from relay.config.problems import Finding, Path, below, did_you_mean, quoted
@@ -32,6 +34,8 @@ def findings(config: Config) -> list[Finding]:
         _session_codes,
         _matching,
         _bounces,
+        _alarms,
+        _aliases,
     )
     return [finding for part in parts for finding in part(config)]
 
@@ -209,6 +213,25 @@ def _bounces(config: Config) -> Iterator[Finding]:
     for number, address in enumerate(also):
         if address in also[:number]:
             yield Finding(("bounces", "also", number), "this address stands here twice", "remove one")
+
+
+def _alarms(config: Config) -> Iterator[Finding]:
+    alarms = config.alarms
+    if alarms.upstream is not None:
+        yield from _exists(("alarms", "upstream"), "upstream", alarms.upstream, config.upstreams)
+    for number, word in enumerate(alarms.command):
+        if "\0" in word or not (word or number):
+            yield Finding(("alarms", "command", number), "not a program" if not number else "not an argument")
+    webhook = alarms.webhook
+    if webhook is not None and webhook.format == "ntfy" and webhook.url.kind == "plain":
+        topic = urlsplit(webhook.url.reference).path.rstrip("/").rpartition("/")[2]
+        if not re.fullmatch("[-_A-Za-z0-9]{1,64}", topic):
+            hint = "write it like https://ntfy.sh/TOPIC"
+            yield Finding(("alarms", "webhook", "url"), "no topic of ntfy stands at its end", hint)
+
+
+def _aliases(config: Config) -> Iterator[Finding]:
+    yield from _twice(((("aliases", name), name.lower()) for name in config.aliases), "alias")
 
 
 def _session_codes(config: Config) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from relay.config.model import Conditions, Config, RouteSection, SenderRuleSecti
 from relay.config.settings import of
 from relay.config.values import BadValue, plain_address
 from relay.mail.address import Address
+from relay.mail.aliases import Aliases
+from relay.policy.alarms import AlarmMail
 from relay.policy.decide import DEFAULT, PRIORITIES, SESSION_CODES, Policy, Route
 from relay.policy.retry import Schedule
 from relay.policy.rules import Match, Rewrite, SenderRule
@@ -40,6 +42,30 @@ def policy(config: Config) -> Policy:
         repair_duplicates=frozenset(one.name for one in config.listeners if one.repair_duplicates),
         languages=texts_in,
     )
+
+
+def alarm_mail(config: Config) -> AlarmMail | None:
+    """Who reads alarms, and by which upstreams they come; None where nobody does.
+
+    The one that `alarms` names is asked first, then those of the route "default", then the others. An endpoint of a
+    vendor takes session codes, and a folder reaches nobody: neither is asked unless it is named.
+    """
+    alarms = config.alarms
+    readers = config.bounces.also if alarms.to is None else alarms.to
+    if not readers:
+        return None
+    named = () if alarms.upstream is None else (alarms.upstream,)
+    others = [name for name, upstream in config.upstreams.items() if upstream.type not in ("https", "capture")]
+    ways = dict.fromkeys((*named, *config.routes[DEFAULT].upstreams, *others))
+    accounts = {name: upstream.account or name for name, upstream in config.upstreams.items()}
+    return AlarmMail(readers, tuple(ways), accounts)
+
+
+def aliases(config: Config) -> Aliases | None:
+    """Who stands for whom, None where nobody does."""
+    if not config.aliases:
+        return None
+    return Aliases(config.hostname, {name.lower(): targets for name, targets in config.aliases.items()})
 
 
 def session_codes(config: Config) -> SessionCodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
@@ -147,6 +148,17 @@ def _secret(value: object, info: ValidationInfo) -> Secret:
     return found.below((info.context or {}).get("folder", pathlib.Path()))
 
 
+def _webhook_url(value: object, info: ValidationInfo) -> Secret:
+    """The address of a webhook, which nobody else is to know: written as it is, or as a reference."""
+    found = _secret(value, info)
+    if found.kind == "plain":
+        try:
+            values.url(found.reference)
+        except values.BadValue:
+            raise values.BadValue("not an https URL", "write it as the service gives it, https://…") from None
+    return found
+
+
 def _template(text: str) -> str:
     """A display name with placeholders; anything else in braces is a mistake."""
     rest = text
@@ -234,6 +246,16 @@ def _header_name(text: str) -> str:
     if not text or not all("!" <= character <= "~" and character != ":" for character in text):
         raise values.BadValue("not the name of a header field")
     return text.lower()
+
+
+def _alias(text: str) -> str:
+    """The name of an alias: the local part of an address at the relay's own hostname."""
+    how = "write the name alone, as in root: admin@example.nl"
+    if "@" in text:
+        raise values.BadValue("an address stands here: an alias is a name at the relay's own hostname", how)
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}", text):
+        raise values.BadValue("not a good name", how)
+    return text
 
 
 def _name(text: str) -> str:
@@ -369,6 +391,7 @@ EnvelopeSender = Annotated[
 Day = Annotated[date, PlainValidator(_day), _text(format="date"), Kind("date")]
 Https = Annotated[str, _written(_https), _text(pattern="^https://"), Kind("https URL", "https://sample.invalid")]
 HeaderName = Annotated[str, _written(_header_name)]
+AliasName = Annotated[str, _written(_alias)]
 Password = Annotated[
     Secret,
     PlainValidator(_secret),
@@ -394,5 +417,12 @@ Password = Annotated[
         }
     ),
     Kind("secret"),
+]
+WebhookUrl = Annotated[
+    Secret,
+    PlainValidator(_webhook_url),
+    PlainSerializer(repr),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^https://"}, {"type": "object", "minProperties": 1}]}),
+    Kind("`https://HOST/PATH`, or a secret", "https://sample.invalid/"),
 ]
 Count = Annotated[int, Field(ge=1, le=1_000_000), Kind("number")]

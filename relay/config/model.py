@@ -18,6 +18,7 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from relay.config import values
 from relay.config.fields import (
+    AliasName,
     Count,
     Duration,
     EnvelopeSender,
@@ -41,9 +42,10 @@ from relay.config.fields import (
     SocketPath,
     Store,
     Template,
+    WebhookUrl,
     setting,
 )
-from relay.config.files import Pair
+from relay.config.files import File, Pair, of_tls
 from relay.config.preset import filled_in
 from relay.config.problems import Path, Source
 from relay.config.section import Section, type_of
@@ -262,9 +264,13 @@ class SenderRuleSection(Section):
     """A sender rule; the first that matches speaks."""
 
     name: RuleName | None = setting(None, description="Its name in log and metrics; by default senders[N].")
-    match: SenderMatch = setting(SenderMatch, description="When it speaks; by default always.")
+    match: SenderMatch = setting(SenderMatch, description="Conditions; without any, the rule applies to all mail.")
     keep: bool = setting(False, description="The sender stays as it is; match.from must hold for all authors.")
-    hold: bool = setting(False, description="What matches is kept in the queue until a person releases it.")
+    hold: bool = setting(
+        False,
+        description="What matches is kept in the queue until a person releases it; then the rules below apply "
+        "(or this one, with an address or keep).",
+    )
     address: MailAddress | None = setting(None, description="The address that becomes the author.")
     when: Literal["always", "refused"] = setting(
         "always", description="always, or refused: only after the upstream refused the original sender."
@@ -347,18 +353,57 @@ class Bounces(Section):
 
     to: Literal["sender", "address", "both"] = setting(
         "sender",
-        description="Who is told: sender (the reverse-path), address (of the sender rule that spoke, "
+        description="Who receives bounces: sender (the reverse-path), address (of the sender rule that applied, "
         "else the sender) or both; nobody where the reverse-path is null.",
     )
-    also: MailAddresses = setting((), description="Who else is told, and gets the alarms: addresses, one or a list.")
+    also: MailAddresses = setting(
+        (), description="Who else receives bounces, and the alarms unless alarms.to says who: addresses, one or a list."
+    )
     from_: MailAddress | None = setting(
         None,
         alias="from",
-        description="Who tells; by default the address of the first sender rule, else the account, else postmaster.",
+        description="The From address of bounces; by default the address of the first sender rule, else the account, "
+        "else postmaster.",
     )
     delay_warning: Duration | None = setting(
         None, description="How long mail waits before its sender is told so; null: only who asked for it (after 4h)."
     )
+
+
+class Webhook(Section):
+    """Where alarms are posted to, by HTTPS."""
+
+    url: WebhookUrl = Field(
+        description="Its address, which is a secret: https://…, {credential: NAME} or {file: PATH}."
+    )
+    format: Literal["json", "slack", "teams", "ntfy"] = setting(
+        "json", description="What is posted: json (our own), or what slack, teams (a workflow) or ntfy want."
+    )
+    tls_ca: FilePath | None = setting(
+        None, description="A PEM file that replaces the system's certification authorities for it."
+    )
+
+    @property
+    def files(self) -> Iterator[File]:
+        return of_tls(self.tls_ca, None, None)
+
+
+class AlarmsSection(Section):
+    """Who is informed when something needs a person; all ways that are given are used."""
+
+    to: MailAddresses | None = setting(
+        None, description="Who gets them by mail: addresses, one or a list; [] is nobody. Default: bounces.also."
+    )
+    upstream: str | None = setting(
+        None,
+        description="The upstream that carries them first; by default one that works, and is not what it is about.",
+    )
+    command: tuple[str, ...] = setting(
+        (),
+        description="A program with its arguments, run without a shell; the text is on stdin, RELAY_CAUSE and "
+        "RELAY_SEVERITY are set.",
+    )
+    webhook: Webhook | None = setting(None, description="A service that shows them.")
 
 
 class Admin(Section):
@@ -388,17 +433,24 @@ class Config(Section):
         _fqdn, description="The relay's name in EHLO, Received and Message-ID; by default the FQDN."
     )
     language: Literal["en", "nl"] = setting(
-        "en", description="The language of remedies in commands and log: en or nl; bounces always say both."
+        "en",
+        description="The language of all that commands, page and alarms say to people: en or nl; bounces have both.",
     )
     listeners: tuple[Listener, ...] = setting(
         lambda: (SmtpListener(),), min_length=1, description="The doors for applications."
     )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="The ways out, by name.")
     routes: dict[Name, RouteSection] = setting({}, description="Names that lead to upstreams, with a schedule each.")
-    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches speaks.")
+    senders: tuple[SenderRuleSection, ...] = setting((), description="Sender rules; the first that matches applies.")
     session_codes: SessionCodesSection = setting(SessionCodesSection, description="One-time codes for logging in.")
     queue: Queue = setting(Queue, description="Where mail is kept.")
     bounces: Bounces = setting(Bounces, description="Who hears what could not be delivered.")
+    alarms: AlarmsSection = setting(AlarmsSection, description="Who is informed when something needs a person.")
+    aliases: dict[AliasName, Annotated[MailAddresses, Field(min_length=1)]] = setting(
+        {},
+        description="Recipients without a domain, or at the hostname, and who gets their mail instead: an address or "
+        "several, one step. ORCPT keeps the original.",
+    )
     admin: Admin = setting(Admin, description="Metrics, health and commands.")
     log: Log = setting(Log, description="What is logged, and how.")
 

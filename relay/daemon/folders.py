@@ -70,4 +70,4 @@ class Folders:
 
 
 def _settings(config: model.Config) -> dict[Path, PickupSettings]:
-    return {one.directory: wiring.pickup_settings(one) for one in config.pickup_listeners.values()}
+    return {one.directory: wiring.pickup_settings(one, config) for one in config.pickup_listeners.values()}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay import __version__, wiring
-from relay.admin.snapshot import Snapshot
+from relay.admin.snapshot import Snapshot, WayTried
 from relay.config import advice, compile, load, model, outside
 from relay.daemon import look
 from relay.daemon.doors import Doors
@@ -50,6 +50,7 @@ from relay.observe.needs_a_person import Finding
 from relay.observe.recent import Recent
 from relay.policy.decide import SESSION_CODES, Policy, Route
 from relay.policy.size import largest
+from relay.queue.listing import Standing
 
 if TYPE_CHECKING:
     from relay.transport.tokens import TokenSource
@@ -90,6 +91,7 @@ class House:
         self._auth_tries = AuthTries()
         self._memory = Memory()
         self.pages = Pages(self)
+        self.standing: Sequence[Standing] = ()  # of the queue, as it could be read last
         self._changing = asyncio.Lock()
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
@@ -128,6 +130,7 @@ class House:
                 ),
                 self._runners,
             )
+            self.alarms = self._alarms()
             self._direct = Direct(self.workers.shared, self.workers.of, self._spawn)
             self._acceptor = Acceptor(
                 store=self.store,
@@ -253,7 +256,7 @@ class House:
                     group.create_task(lag.measure(self.metrics.observe_lag)),
                     group.create_task(self.pages.watchdog()),
                     group.create_task(self.pages.open()),
-                    group.create_task(self._alarms().run(self._stop)),
+                    group.create_task(self.alarms.run(self._stop)),
                     group.create_task(self._summaries().run(self._stop)),
                     group.create_task(self._tidy()),
                     group.create_task(self._keep_tokens()),
@@ -286,13 +289,12 @@ class House:
     def _alarms(self) -> Alarms:
         return Alarms(
             findings=self._findings,
+            ways=lambda: wiring.alarm_ways(self.config, self.workers.shared),
             store=self.store,
             policy=lambda: self.policy,
             language=lambda: self.config.language,
             observer=self.observer,
             now=wiring.now,
-            new_queue_id=self._new_queue_id,
-            ring=self.workers.ring,
         )
 
     def _summaries(self) -> Summaries:
@@ -367,6 +369,9 @@ class House:
 
     async def snapshot(self) -> Snapshot:
         return await look.snapshot(self)
+
+    async def try_alarms(self) -> Sequence[WayTried]:
+        return await self.alarms.trial()
 
     def clients(self) -> Sequence[ClientSeen]:
         return self._clients.seen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -23,8 +24,10 @@ _WAITING = (Place.PENDING, Place.DEFERRED, Place.ACTIVE)
 
 
 async def situation(house: House) -> Situation:
-    """What the alarms have to know besides what happened. Raises StoreUnavailable."""
-    return _situation(house, await house.store.standing())
+    """What the alarms have to know besides what happened; the queue is as it could be read last."""
+    with suppress(StoreUnavailable):
+        house.standing = await house.store.standing()
+    return _situation(house, house.standing)
 
 
 async def snapshot(house: House) -> Snapshot:

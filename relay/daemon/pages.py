@@ -48,10 +48,14 @@ class Pages:
             except OSError as error:
                 self._warn(f"admin.listen: {admin.listen}: {error.strerror}; mail goes on, but without /metrics")
         try:
+            # A service has its folder from systemd; who tries the relay by hand gets one.
+            admin.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._control = await control.start(admin.socket, house)
         except OSError as error:
+            named = error.filename or admin.socket
             self._warn(
-                f"admin.socket: {admin.socket}: {error.strerror}; mail goes on, but the commands do not reach the relay"
+                f"admin.socket: {named}: {error.strerror}; mail goes on, but the commands do not reach the relay: name "
+                "a path in a folder of its own user"
             )
         self.opened.set()
 

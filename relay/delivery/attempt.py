@@ -76,10 +76,10 @@ def decision_for(lease: Lease, policy: Policy, view: View | None = None) -> Acce
 
 def held_by(lease: Lease, decision: Accept) -> str | None:
     """The rule that holds an entry for a person; not again once one released it, and never a notification of ours."""
-    rule, entry = decision.rule, lease.entry
-    if rule is None or not rule.hold or entry.released or entry.kind is Kind.BOUNCE:
+    entry = lease.entry
+    if not decision.held_by or entry.released or entry.kind is Kind.BOUNCE:
         return None
-    return rule.name
+    return decision.held_by
 
 
 async def attempt(

@@ -119,8 +119,7 @@ class Acceptor:
             because=decision.because,
             expires_at=submission.received_at + decision.lifetime,
         )
-        rule = decision.rule
-        held = rule is not None and rule.hold
+        held = decision.held_by != ""
         try:
             if patience is not None and not held:
                 reply = await self._direct(
@@ -142,9 +141,9 @@ class Acceptor:
             self._refused(submission, "store_failed", int(said[:3]), said[4:9].decode(), error.reason)
             return said
         self._accepted(entry, decision, elapsed())
-        if rule is not None and rule.hold:
+        if held:
             recipients = submission.envelope.recipients
-            self._observer.observe(EntryHeld(submission.queue_id, rule.name, len(recipients)))
+            self._observer.observe(EntryHeld(submission.queue_id, decision.held_by, len(recipients)))
         elif leased:
             self._offer(lease, decision, policy)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 NO_AUTH = "switch the login off in the client, or write auth: any for this listener"
 NO_STARTTLS = "switch TLS off in the client, or write tls: starttls (and certificate, key) for this listener"
+_OFFERS = {"a login": "auth: any", "TLS": "tls: starttls"}
 TLS_HANDSHAKE = 0x16  # the first octet of a client that begins TLS (RFC 8446, section 5.1)
 
 
@@ -11,6 +12,18 @@ def of_auth_in_clear(tls: str) -> str:
     """A login where none is taken unencrypted; `tls` is what the listener is set to."""
     return (
         "switch STARTTLS on in the client" if tls == "starttls" else "without TLS only this machine itself may log in"
+    )
+
+
+def of_leaving(auth: str, tls: str) -> str:
+    """It greeted and left; "" where the listener offers all that a client may insist on."""
+    missing = [words for words, offered in (("a login", auth != "none"), ("TLS", tls != "none")) if not offered]
+    if not missing:
+        return ""
+    wanted, offers = " or ".join(missing), " and ".join([_OFFERS[words] for words in missing])
+    return (
+        f"it greeted and left without handing in mail; if it insists on {wanted}, which is not offered here: switch "
+        f"that off in the client, or write {offers} for this listener"
     )
 
 

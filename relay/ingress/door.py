@@ -16,6 +16,8 @@ from relay.queue.spool import Spool
 if TYPE_CHECKING:
     from relay.ingress.session import Session
 
+MOST_LEFT = 1000
+
 
 @dataclass(slots=True)
 class Door:
@@ -39,3 +41,13 @@ class Door:
     client_rates: ClientRates = field(default_factory=ClientRates)
     size_limit: Callable[[], int | None] = lambda: None
     stopping: bool = False
+    left: set[str] = field(default_factory=set)  # clients that were told of
+
+    def is_news(self, client: str) -> bool:
+        """Whether nothing was told yet of a client that left without handing in mail."""
+        if client in self.left:
+            return False
+        if len(self.left) >= MOST_LEFT:
+            self.left.clear()
+        self.left.add(client)
+        return True

@@ -42,6 +42,7 @@ class Intake(Wire):
         self._writer: SpoolWriter | None = None
         self._transaction = Transaction(
             complete=settings.hostname if settings.complete_addresses else "",
+            aliases=settings.aliases,
             auth=settings.auth != "none",
             memory=door.memory,
         )

@@ -31,6 +31,7 @@ from relay.ingress import quirks
 from relay.ingress.accept import Acceptor, QueueIds
 from relay.ingress.folder import BAD, Claimed, Folder
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
+from relay.mail.aliases import Aliases
 from relay.mail.content import Content, MemoryContent
 from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
@@ -56,7 +57,7 @@ class NotNow(Exception):
 
 @frozen
 class PickupSettings:
-    """What a pickup listener is configured to do; `header_size` is in octets."""
+    """What a pickup listener is configured to do; `header_size` is in octets, `aliases` None where there are none."""
 
     name: str
     directory: Path
@@ -64,6 +65,7 @@ class PickupSettings:
     header_size: int
     header_fields: int
     dots: Literal["auto", "doubled", "plain"]
+    aliases: Aliases | None
 
 
 class Pickup:
@@ -254,7 +256,7 @@ class Pickup:
         try:
             descriptor = await asyncio.to_thread(self._folder.open, one)
             async with self._reading:
-                file = await asyncio.to_thread(PickupFile, descriptor, bounds)
+                file = await asyncio.to_thread(PickupFile, descriptor, bounds, settings.aliases)
             if file.whole:
                 return file, MemoryContent(file.first, len(file.head))
             return file, await self._spooled(one, file)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from relay.ingress.dots import Undoubling, doubled
 from relay.mail.addressees import BadAddressees
+from relay.mail.aliases import Aliases
 from relay.mail.header import split
 from relay.mail.parcel import Conversion, Parcel
 from relay.values import frozen
@@ -44,7 +45,7 @@ class PickupFile:
     """An opened file, from whose descriptor nobody else reads. `first` is content: all of it where `whole`. `nul`: NUL
     octets were seen in it."""
 
-    def __init__(self, descriptor: int, bounds: Bounds) -> None:
+    def __init__(self, descriptor: int, bounds: Bounds, aliases: Aliases | None = None) -> None:
         """Raises BadFile and OSError; the descriptor stays the caller's."""
         self._descriptor = descriptor
         self._conversion = Conversion(late=True)
@@ -69,7 +70,7 @@ class PickupFile:
         if len(parcel.header.fields) > bounds.header_fields:
             raise BadFile(f"its header has more than {bounds.header_fields} fields", code=552, status="5.3.4")
         try:
-            self.envelope = parcel.envelope()
+            self.envelope = parcel.envelope(aliases)
         except BadAddressees as error:
             raise BadFile(str(error), status="5.1.3") from None
         self.head, self.first = parcel.head, parcel.content

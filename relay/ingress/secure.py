@@ -15,6 +15,7 @@ from relay.ingress import cures, replies
 from relay.ingress.authenticate import Tried, authenticate
 from relay.ingress.bdat import Chunking
 from relay.ingress.door import Door
+from relay.mail.quirk import Quirk
 from relay.mail.reply import sanitise
 from relay.policy.client import is_loopback
 
@@ -56,7 +57,9 @@ class Secured(Chunking):
     async def smtp_STARTTLS(self, argument: bytes) -> bytes:
         settings = self._settings
         if settings.tls != "starttls" or settings.tls_context is None:
-            self._cure = cures.NO_STARTTLS if self._tls is None else ""
+            if self._tls is None:
+                self._cure = cures.NO_STARTTLS
+                self._transaction.quirks.add(Quirk.WANTS_STARTTLS)
             return replies.NOT_IMPLEMENTED
         if argument:
             return replies.BAD_SYNTAX
@@ -98,6 +101,7 @@ class Secured(Chunking):
         settings, door = self._settings, self._door
         if settings.auth == "none":
             self._cure = cures.NO_AUTH
+            self._transaction.quirks.add(Quirk.WANTS_AUTH)
             return replies.NOT_IMPLEMENTED
         if self.session.auth_data is not None:
             return replies.AUTHENTICATED_ALREADY

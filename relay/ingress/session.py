@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from relay.events import CommandRefused, ConnectionAccepted, ConnectionDenied, ExceptionCaught, SessionEnded
+from relay.events import ClientLeft, CommandRefused, ConnectionAccepted, ConnectionDenied, ExceptionCaught, SessionEnded
 from relay.ingress import cures, replies
 from relay.ingress.bdat import Chunking
 from relay.ingress.commands import Commands
@@ -164,6 +164,8 @@ class Session(Commands):
             why = self._ended or self._over or "errors"
             if self._spoken and why in ("eof", "reset") and not self._in_handshake:
                 self._transaction.quirks.add(Quirk.NO_QUIT)
+            if not self._transaction.begun and self.session.extended_smtp and not self._errors:
+                self._saw_and_left()
             if self._transaction.quirks:
                 self._tell_quirks()
             limit = self._limit or ("limits.command" if why == "timeout" else "")
@@ -173,6 +175,14 @@ class Session(Commands):
             transport.close()
             # A client that does not read must not keep the connection.
             self.loop.call_later(5, transport.abort)
+
+    def _saw_and_left(self) -> None:
+        """A client that asked what is offered, and handed in nothing; it is told of once."""
+        cure = cures.of_leaving(self._settings.auth, self._settings.tls)
+        if cure:
+            self._transaction.quirks.add(Quirk.ONLY_EHLO)
+            if self._door.is_news(self._client):
+                self._door.observer.observe(ClientLeft(self._settings.name, self._client, cure))
 
     async def _converse(self) -> None:
         """Take commands and content until the session ends."""
@@ -357,6 +367,7 @@ class Session(Commands):
         return replies.NOT_SMTP
 
     def _begin_of_tls(self, argument: bytes) -> bytes:
+        self._transaction.quirks.add(Quirk.SPEAKS_TLS)
         return self._not_smtp(argument, cures.of_early_tls(self._settings.tls))
 
     def _say_tls_required(self, _argument: bytes) -> bytes:

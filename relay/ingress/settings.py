@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from datetime import datetime
 
+from relay.mail.aliases import Aliases
 from relay.policy.client import Network
 from relay.policy.rate import Rate
 from relay.values import frozen
@@ -43,9 +44,9 @@ class ListenerSettings:
     with auth users. `allow` empty: nobody.
 
     `bare_newline`: "normalize", "reject" or "accept-lf-dot". `complete_addresses`: an address without a
-    domain gets the hostname. `proxy_protocol`: the load balancers whose PROXY header counts.
-    `certificate_ends`: the end of our own certificate. `patience`: how many seconds a client waits for the upstream's
-    own verdict (`reply: direct`); None: it hears 250 once the message is kept.
+    domain gets the hostname. `aliases`: None where there are none. `proxy_protocol`: the load balancers whose PROXY
+    header counts. `certificate_ends`: the end of our own certificate. `patience`: how many seconds a client waits for
+    the upstream's own verdict (`reply: direct`); None: it hears 250 once the message is kept.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ListenerSettings:
     verify: Callable[[str, str], bool] | None
     bare_newline: str
     complete_addresses: bool
+    aliases: Aliases | None
     proxy_protocol: tuple[Network, ...]
     certificate_ends: datetime | None
     patience: float | None

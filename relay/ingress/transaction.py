@@ -7,7 +7,7 @@ sends them must not be turned away for it. What was tolerated is told as quirks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -15,6 +15,7 @@ from relay.ingress import replies
 from relay.ingress.limits import Memory
 from relay.mail import path
 from relay.mail.address import Address
+from relay.mail.aliases import Aliases
 from relay.mail.envelope import Envelope, Recipient, wishes
 from relay.mail.quirk import Quirk
 from relay.mail.reply import Reply
@@ -28,12 +29,13 @@ _REMEMBERED = 256  # octets; a longer argument is rare, and remembering many wou
 class Transaction:
     """Open from MAIL on. `mail` and `rcpt` give the reply; a negative one changes nothing.
 
-    An address without a domain gets `complete` for one, unless that is "". `auth`: AUTH is offered, and its
-    parameter no quirk. `memory` counts what recipients take until the `reset`. `quirks` takes what was tolerated,
-    over any number of transactions.
+    A recipient that is one of `aliases` gives way to those it stands for. Another address without a domain gets
+    `complete` for one, unless that is "". `auth`: AUTH is offered, and its parameter no quirk. `memory` counts what
+    recipients take until the `reset`. `quirks` takes what was tolerated, over any number of transactions.
     """
 
     __slots__ = (
+        "_aliases",
         "_auth",
         "_complete",
         "_envid",
@@ -42,6 +44,7 @@ class Transaction:
         "_ret",
         "_reverse_path",
         "_smtputf8",
+        "begun",
         "open",
         "quirks",
         "recipients",
@@ -49,13 +52,22 @@ class Transaction:
         "smtputf8_asked",
     )
 
-    def __init__(self, *, complete: str = "", auth: bool = False, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        complete: str = "",
+        aliases: Aliases | None = None,
+        auth: bool = False,
+        memory: Memory | None = None,
+    ) -> None:
+        self._aliases = aliases
         self._memory = memory or Memory()
         self._held = 0
         self._complete = complete
         self._auth = auth
         self.recipients: list[Recipient] = []
         self.quirks = set[Quirk]()
+        self.begun = False  # once at least
         self.reset()
 
     def reset(self) -> None:
@@ -97,7 +109,7 @@ class Transaction:
         if quirks:
             self.quirks |= quirks
         self._reverse_path = address
-        self.open = True
+        self.open = self.begun = True
         return replies.SENDER_OK
 
     def _take_parameters(
@@ -138,6 +150,8 @@ class Transaction:
         if found is None:
             return replies.NO_NULL_RECIPIENT
         recipient, quirks = found
+        if self._aliases is not None and (instead := tuple(self._aliases.of(recipient))):
+            return self._lead_to(instead, quirks, most)
         address = recipient.address
         if not address.domain and address.local.lower() != "postmaster":
             if not self._complete:
@@ -150,6 +164,20 @@ class Transaction:
             self.quirks |= quirks
         self.recipients.append(recipient)
         octets = _RECIPIENT + 2 * len(argument)
+        self._held += octets
+        self._memory.envelopes += octets
+        return replies.RECIPIENT_OK
+
+    def _lead_to(self, instead: Sequence[Recipient], quirks: frozenset[Quirk], most: int) -> bytes:
+        """An alias: all of those it stands for, who are not here yet."""
+        here = {recipient.address for recipient in self.recipients}
+        new = [recipient for recipient in instead if recipient.address not in here]
+        if len(self.recipients) + len(new) > most:
+            return replies.TOO_MANY_RECIPIENTS
+        self.quirks |= quirks
+        self.recipients += new
+        self._smtputf8 |= not all(recipient.address.is_ascii for recipient in new)
+        octets = sum(_RECIPIENT + 2 * len(str(recipient.address)) for recipient in new)
         self._held += octets
         self._memory.envelopes += octets
         return replies.RECIPIENT_OK

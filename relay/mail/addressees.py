@@ -9,11 +9,13 @@ leave it out would be to lose mail for somebody without a word. Only what says t
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from relay.mail import author, path
 from relay.mail.address import Address
 from relay.mail.header import Header, value
 from relay.mail.reply import sanitise
+from relay.values import frozen
 
 MOST = 10_000  # recipients of one message
 
@@ -29,17 +31,28 @@ class BadAddressees(ValueError):
     """No envelope can be made of the header; the text says why."""
 
 
-def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
-    """Whom the header names, each once, in order; a name without a domain gets `domain`, if there is one.
+@frozen
+class LocalNames:
+    """What a name without a domain is: it is at `domain`; where `known` is given, only one of those (in lower case)."""
+
+    domain: str
+    known: Container[str] | None = None
+
+    def has(self, name: str) -> bool:
+        return self.known is None or name.lower() in self.known
+
+
+def recipients(header: Header, names: LocalNames | None = None) -> tuple[Address, ...]:
+    """Whom the header names, each once, in order; without `names`, a name without a domain is no address.
 
     Raises BadAddressees; that nobody is named is no error here.
     """
     found: dict[Address, None] = {}
     for name in _RESENT if _is_resent(header) else _PLAIN:
         for field in header.all(name):
-            mailboxes = author.parse(value(field), local=bool(domain))
+            mailboxes = author.parse(value(field), local=names is not None)
             for one in mailboxes:
-                address = usable(one, domain)
+                address = usable(one, names)
                 if address is not None:
                     found[address] = None
                 elif one.address is not None or not _names_nobody(one.name):
@@ -50,26 +63,31 @@ def recipients(header: Header, *, domain: str = "") -> tuple[Address, ...]:
     return tuple(found)
 
 
-def reverse_path(header: Header, *, domain: str = "") -> Address | None:
+def reverse_path(header: Header, names: LocalNames | None = None) -> Address | None:
     """Who hears if it cannot be delivered; None (the null reverse-path) where `Return-Path: <>` or nobody is named."""
-    names = (*_WHO_RESENT, *_WHO_SENT) if _is_resent(header) else _WHO_SENT
-    for name in names:
+    for name in (*_WHO_RESENT, *_WHO_SENT) if _is_resent(header) else _WHO_SENT:
         field = header.first(name)
         written = value(field) if field is not None else b""
         if name == b"return-path" and written == b"<>":
             return None
-        for one in author.parse(written, local=bool(domain)):
-            address = usable(one, domain)
+        for one in author.parse(written, local=names is not None):
+            address = usable(one, names)
             if address is not None:
                 return address
     return None
 
 
-def usable(mailbox: author.Author, domain: str = "") -> Address | None:
+def usable(mailbox: author.Author, names: LocalNames | None = None) -> Address | None:
     """The address of a mailbox as MAIL and RCPT would take it, or None."""
-    written = mailbox.address
-    if written is None and domain and _LOCAL_PART.match(mailbox.name) and not _names_nobody(mailbox.name):
-        written = f"{mailbox.name}@{domain}"
+    written, name = mailbox.address, mailbox.name
+    if (
+        written is None
+        and names is not None
+        and _LOCAL_PART.match(name)
+        and not _names_nobody(name)
+        and names.has(name)
+    ):
+        written = f"{name}@{names.domain}"
     if written is None:
         return None
     try:
@@ -79,10 +97,10 @@ def usable(mailbox: author.Author, domain: str = "") -> Address | None:
     return address if address is not None and address.domain else None
 
 
-def one(written: bytes) -> Address | None:
+def one(written: bytes, names: LocalNames | None = None) -> Address | None:
     """The usable address of what names one mailbox; None where it names none or several."""
-    mailboxes = author.parse(written)
-    return usable(mailboxes[0]) if len(mailboxes) == 1 else None
+    mailboxes = author.parse(written, local=names is not None)
+    return usable(mailboxes[0], names) if len(mailboxes) == 1 else None
 
 
 def _names_nobody(name: str) -> bool:

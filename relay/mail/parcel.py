@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from relay.mail import addressees
 from relay.mail.address import Address
-from relay.mail.addressees import BadAddressees
+from relay.mail.addressees import BadAddressees, LocalNames
+from relay.mail.aliases import Aliases
 from relay.mail.content import LONGEST_CR_RUN, normalise
 from relay.mail.envelope import Envelope
 from relay.mail.header import Header, split, value
@@ -70,9 +71,15 @@ class Parcel:
             self.head = self.header.delete(_IIS).to_bytes()
             self.content = self.head + content[len(head) :]
 
-    def recipients(self) -> tuple[Address, ...]:
-        """Those of X-Receiver, else those that the header names: there may be none. Raises BadAddressees."""
-        return tuple(dict.fromkeys(map(_one, self._values(b"x-receiver")))) or addressees.recipients(self.header)
+    def recipients(self, aliases: Aliases | None = None) -> tuple[Address, ...]:
+        """Those of X-Receiver, else those that the header names: there may be none. Raises BadAddressees.
+
+        A name without a domain that is one of `aliases` is at the hostname.
+        """
+        names = LocalNames(aliases.hostname, aliases.targets) if aliases is not None else None
+        return tuple(dict.fromkeys([_one(written, names) for written in self._values(b"x-receiver")])) or (
+            addressees.recipients(self.header, names)
+        )
 
     def reverse_path(self) -> Address | None:
         """That of X-Sender, else that of the header. Raises BadAddressees."""
@@ -81,19 +88,20 @@ class Parcel:
             return addressees.reverse_path(self.header)
         return None if senders[0] in (b"", b"<>") else _one(senders[0])
 
-    def envelope(self) -> Envelope:
-        """The envelope, with one recipient at least. Raises BadAddressees."""
-        recipients = self.recipients()
+    def envelope(self, aliases: Aliases | None = None) -> Envelope:
+        """The envelope, with one recipient at least, by `aliases`. Raises BadAddressees."""
+        recipients = self.recipients(aliases)
         if not recipients:
             raise BadAddressees("nobody is named in To, Cc or Bcc (or X-Receiver)")
-        return Envelope.of(self.reverse_path(), recipients)
+        envelope = Envelope.of(self.reverse_path(), recipients)
+        return envelope if aliases is None else aliases.applied(envelope)
 
     def _values(self, name: bytes) -> list[bytes]:
         return [value(field) for field in self.header.all(name)]
 
 
-def _one(written: bytes) -> Address:
-    address = addressees.one(written)
+def _one(written: bytes, names: LocalNames | None = None) -> Address:
+    address = addressees.one(written, names)
     if address is None:
         raise BadAddressees("X-Sender or X-Receiver: not one address")
     return address

@@ -39,7 +39,12 @@ class Quirk(StrEnum):
     NUL = "nul"
     EIGHT_BIT_HEADER = "8bit-header"
     SIZE_TOO_SMALL = "size-too-small"
+    # What is not offered
+    WANTS_AUTH = "wants-auth"
+    WANTS_STARTTLS = "wants-starttls"
+    SPEAKS_TLS = "speaks-tls"
     # The end
+    ONLY_EHLO = "only-ehlo"
     NO_QUIT = "no-quit"
 
 
@@ -54,6 +59,9 @@ HARMFUL = frozenset(
         Quirk.DUPLICATE_FIELD,
         Quirk.NUL,
         Quirk.EIGHT_BIT_HEADER,
+        Quirk.WANTS_AUTH,
+        Quirk.WANTS_STARTTLS,
+        Quirk.SPEAKS_TLS,
     }
 )
-"""Those from which mail may suffer further on."""
+"""Those from which mail may suffer, here or further on."""

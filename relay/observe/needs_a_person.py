@@ -25,6 +25,7 @@ The causes, and how long each lasts:
     queue-old:ROUTE              while mail is older than an hour, and none of its upstreams is a trouble already
     sender-refused:UPSTREAM      an hour from the last refusal, and until the next good reload at most
     exceptions                   a day from the last bug that was caught
+    alarm-failed:WAY             a command or webhook that could not send an alarm: until it can, a day at most
 
 Nothing here holds a subject, a body or a text about a session code.
 """
@@ -67,7 +68,11 @@ _Value = str | int | timedelta | datetime
 @frozen
 class Finding:
     """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice, and `again` the sentence
-    behind that: when an upstream is tried again."""
+    behind that: when an upstream is tried again.
+
+    `about` names the upstreams that it is about; `blocked`: nothing leaves by them now. `way` is the way of alarms that
+    it is about.
+    """
 
     cause: str
     severity: Severity
@@ -77,6 +82,9 @@ class Finding:
     values: Mapping[str, _Value] = field(default_factory=dict)
     again: str = ""
     needs_a_person: bool = True
+    about: tuple[str, ...] = ()
+    blocked: bool = False
+    way: str = ""
 
     def told(self, texts: Texts) -> Trouble:
         """It as a sentence, and what to do."""
@@ -136,6 +144,9 @@ class Known:
     tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
     delivered_at: dict[str, float] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
+    unsent: dict[str, tuple[datetime, str]] = field(
+        default_factory=dict
+    )  # by way of alarms: when it failed last, and why
 
 
 def is_about_sender(event: RecipientFailed) -> bool:
@@ -164,6 +175,7 @@ def find(known: Known, situation: Situation, now: datetime) -> tuple[Finding, ..
         *_folders(known, situation, now),
         *_queue(situation, now),
         *_senders(known, situation, now),
+        *_alarms(known, now),
     ]
     there = {finding.cause for finding in found}
     for cause in known.noticed.keys() - there:
@@ -192,7 +204,8 @@ def _upstreams(known: Known, situation: Situation, now: datetime) -> Iterator[Fi
             kind = "upstream-aside"
             if _others_are_up(name, situation):
                 severity = Severity.WARNING
-        finding = Finding(f"{kind}:{name}", severity, aside.since, kind, remedy, values)
+        cause = f"{kind}:{name}"
+        finding = Finding(cause, severity, aside.since, kind, remedy, values, about=(name,), blocked=True)
         if kind == "upstream-aside" and name in known.delivered_at and remedy in _OUTAGES:
             last = datetime.fromtimestamp(known.delivered_at[name], UTC)
             finding = _outage(finding, last, aside.until, trying=name in situation.trying, now=now)
@@ -219,7 +232,7 @@ def _throttled(known: Known, situation: Situation, now: datetime) -> Iterator[Fi
             why = throttled.why
             values: dict[str, _Value] = {"name": name, "said": _reply(why.code, why.status, harmless_text(why))}
             cause = f"throttled:{name}"
-            yield Finding(cause, Severity.WARNING, throttled.since, "throttled", "throttled", values)
+            yield Finding(cause, Severity.WARNING, throttled.since, "throttled", "throttled", values, about=(name,))
 
 
 def _others_are_up(name: str, situation: Situation) -> bool:
@@ -256,7 +269,8 @@ def _certificates(situation: Situation, now: datetime) -> Iterator[Finding]:
             kind = "certificate-ended" if end <= now else "certificate-ends"
             values: dict[str, _Value] = {"what": what, "name": name, "day": end}
             cause = f"certificate-ends:{what_and_name}"
-            yield Finding(cause, severity, end - early, kind, f"{what}-certificate", values)
+            about = (name,) if what == "upstream" else ()
+            yield Finding(cause, severity, end - early, kind, f"{what}-certificate", values, about=about)
 
 
 def _credentials(situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -270,7 +284,8 @@ def _credentials(situation: Situation, now: datetime) -> Iterator[Finding]:
         kind = "secret" if what == "secret" else "login-certificate"
         told = f"{kind}-ended" if end <= now else f"{kind}-ends"
         values: dict[str, _Value] = {"name": name, "day": end}
-        yield Finding(f"{kind}-ends:{name}:{step}", severity, end - step * DAY, told, f"{kind}-end", values)
+        cause = f"{kind}-ends:{name}:{step}"
+        yield Finding(cause, severity, end - step * DAY, told, f"{kind}-end", values, about=(name,))
 
 
 def _tokens(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -280,18 +295,20 @@ def _tokens(known: Known, situation: Situation, now: datetime) -> Iterator[Findi
         if why.permanent or now - since >= TOKEN_LATE:
             remedy = connection_remedy(Stage.AUTH, Failure.TRANSIENT, 0, "", why.text)
             values: dict[str, _Value] = {"name": name, "said": _said(why.text)}
-            yield Finding(f"token-refused:{name}", Severity.WARNING, since, "token-refused", remedy, values)
+            cause = f"token-refused:{name}"
+            yield Finding(cause, Severity.WARNING, since, "token-refused", remedy, values, about=(name,))
 
 
 def _session_codes(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
+    ways = situation.routes.get(SESSION_CODES, ())
     expired = [at for at in known.expired_codes if now - at < HOUR]
     if expired:
         cause, values = "session-codes-expired", {"count": len(expired)}
-        yield Finding(cause, Severity.ERROR, expired[0], cause, "codes-expired", values)
+        yield Finding(cause, Severity.ERROR, expired[0], cause, "codes-expired", values, about=ways)
     oldest = situation.oldest.get(SESSION_CODES)
     if oldest is not None and now - oldest > CODE_STUCK:
         cause = "session-codes-waiting"
-        yield Finding(cause, Severity.ERROR, oldest, cause, "codes-waiting", {"age": now - oldest})
+        yield Finding(cause, Severity.ERROR, oldest, cause, "codes-waiting", {"age": now - oldest}, about=ways)
 
 
 def _house(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -325,10 +342,12 @@ def _folders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
 
 def _queue(situation: Situation, now: datetime) -> Iterator[Finding]:
     for name, oldest in situation.oldest.items():
-        told_already = any(not situation.up.get(way, True) for way in situation.routes.get(name, ()))
+        ways = situation.routes.get(name, ())
+        told_already = any(not situation.up.get(way, True) for way in ways)
         if name != SESSION_CODES and now - oldest > HOUR and not told_already:
             values: dict[str, _Value] = {"name": name, "age": now - oldest}
-            yield Finding(f"queue-old:{name}", Severity.WARNING, oldest + HOUR, "queue-old", "old", values)
+            cause = f"queue-old:{name}"
+            yield Finding(cause, Severity.WARNING, oldest + HOUR, "queue-old", "old", values, about=ways)
 
 
 def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -339,7 +358,16 @@ def _senders(known: Known, situation: Situation, now: datetime) -> Iterator[Find
             until = _clock(refused.last + HOUR, now)
             values = {"name": name, "said": _reply(why.code, why.status, why.text), "until": until}
             cause = f"sender-refused:{name}"
-            yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values)
+            yield Finding(cause, Severity.ERROR, refused.since, "sender-refused", remedy, values, about=(name,))
+
+
+def _alarms(known: Known, now: datetime) -> Iterator[Finding]:
+    for way, (at, said) in known.unsent.items():
+        if now - at < DAY:
+            values: dict[str, _Value] = {"name": way, "said": _said(said)}
+            cause = f"alarm-failed:{way}"
+            since = known.noticed.setdefault(cause, at)
+            yield Finding(cause, Severity.WARNING, since, "alarm-failed", "alarm-failed", values, way=way)
 
 
 # Words

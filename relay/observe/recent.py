@@ -82,6 +82,8 @@ class Recent(Taking):
             events.ConfigReloaded: self._config_reloaded,
             events.ReloadRefused: self._reload_refused,
             events.ExceptionCaught: self._exception_caught,
+            events.AlarmSent: self._alarm_sent,
+            events.AlarmNotSent: self._alarm_not_sent,
         }
         takers = {}
         for kind, row in ROWS.items():
@@ -223,6 +225,7 @@ class Recent(Taking):
 
     def _config_reloaded(self, _: events.ConfigReloaded) -> None:
         self._known.reload = None
+        self._known.unsent.clear()  # they may be others now
         self._known.refused.clear()  # the rule may be right now; if it is not, the next refusal says so
 
     def _reload_refused(self, event: events.ReloadRefused) -> None:
@@ -231,6 +234,13 @@ class Recent(Taking):
 
     def _exception_caught(self, event: events.ExceptionCaught) -> None:
         self._known.bugs.append((_moment(self._now()), event.component))
+
+    def _alarm_sent(self, event: events.AlarmSent) -> None:
+        self._known.unsent.pop(event.way, None)
+
+    def _alarm_not_sent(self, event: events.AlarmNotSent) -> None:
+        if event.way != "mail":  # whose upstreams are troubles of their own
+            self._known.unsent[event.way] = (_moment(self._now()), event.text)
 
 
 def _moment(at: float) -> datetime:

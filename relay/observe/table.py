@@ -12,6 +12,7 @@ in the row of each event that moves it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -174,6 +175,10 @@ def _failed(event: events.RecipientFailed) -> str:
     return _joined(("in doubt, may have been delivered" if event.in_doubt else "", event.text))
 
 
+def _minute(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
+
+
 def _sender(event: events.SenderDecided) -> str:
     removed = event.signatures_removed
     return _joined((event.result, f"{removed} DKIM-Signature removed" if removed else ""))
@@ -329,6 +334,7 @@ _row(
     "listener client",
     text=lambda e: _joined((f"helo {e.helo}" if e.helo else "", e.software)),
 )
+_row(events.ClientLeft, "client_left", Level.INFO, "listener client text")
 _row(
     events.QuirksTolerated,
     "tolerated",
@@ -389,7 +395,7 @@ _row(
     "sender_refused",
     Level.INFO,
     "upstream reverse_path code status",
-    text=lambda e: f"From {e.author or '(none)'} goes as its rule says until {e.until.astimezone():%Y-%m-%d %H:%M}",
+    text=lambda e: f"refuses From {e.author or '(none)'}; leaves as its rule says until {_minute(e.until)}",
 )
 _row(
     events.SenderForgotten,
@@ -403,7 +409,7 @@ _row(
     "sender_pinned",
     Level.INFO,
     "upstream reverse_path",
-    text=lambda e: f"From {e.author or '(none)'} goes as its rule says from now on",
+    text=lambda e: f"From {e.author or '(none)'} leaves as its rule says from now on",
 )
 _row(
     events.AttemptEnded,
@@ -594,6 +600,15 @@ _row(
     raised=(Level.ERROR, "mail suffers now", lambda e: e.severity == "error"),
 )
 _row(events.AlarmCleared, "alarm_cleared", Level.INFO, text=lambda e: e.cause)
+_row(
+    events.AlarmSent,
+    "alarm_sent",
+    Level.INFO,
+    "",
+    CountEach(_NOTIFICATIONS, lambda e: [("alarm",)] if e.way == "mail" else []),
+    text=lambda e: f"{e.cause}, by {e.way}: {e.reader}",
+)
+_row(events.AlarmNotSent, "alarm_not_sent", Level.WARNING, text=lambda e: f"{e.cause}, by {e.way}: {e.text}")
 
 _row(
     events.RelayStarted,

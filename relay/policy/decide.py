@@ -73,9 +73,9 @@ class Policy:
 
 @frozen
 class Accept:
-    """`rule` is the sender rule that spoke, or None; `rule.hold` keeps the message for a person.
+    """`rule` is the sender rule that applies, or None. `because` names what led here.
 
-    `because` names what led here.
+    `held_by` names the rule that keeps the message for a person, "" where none does.
     """
 
     route: Route
@@ -83,6 +83,7 @@ class Accept:
     session_code: bool
     because: tuple[str, ...]
     lifetime: timedelta
+    held_by: str = ""
 
 
 @frozen
@@ -106,22 +107,28 @@ def judge(view: View, policy: Policy, *, ours: bool = False) -> Decision:
     """`decide`, on a view that the caller keeps. `ours`: we wrote it, so it carries no session code, whatever it says.
 
     One message, one route: that of session codes if it is one, else that of the first sender rule that matches, else
-    "default". Sender rules speak on every way.
+    "default". Sender rules apply on every way; behind a rule that only holds, the next one that matches does.
     """
     if _is_loop(view):
         return LOOP
     codes = policy.session_codes
     entry = None if codes is None or ours else codes.entry(view)
     view.session_code = entry is not None
+    because: tuple[str, ...] = ()
+    rule, way, held_by = None, DEFAULT, ""
     place = policy.matches.first(view)
-    rule = None if place is None else policy.senders[place]
-    because = () if rule is None else (rule.name,)
+    while place is not None:
+        rule = policy.senders[place]
+        because = (*because, rule.name)
+        way = rule.route or way
+        if not rule.hold:
+            break
+        held_by = held_by or rule.name
+        place = policy.matches.first(view, place + 1) if rule.is_gate else None
     if entry is not None:
-        route = policy.routes[SESSION_CODES]
-        because = (entry, *because)
-    else:
-        route = policy.routes[(rule.route if rule else None) or DEFAULT]
-    return Accept(route, rule, entry is not None, because, route.schedule.lifetime)
+        way, because = SESSION_CODES, (entry, *because)
+    route = policy.routes[way]
+    return Accept(route, rule, entry is not None, because, route.schedule.lifetime, held_by)
 
 
 def takes_long(view: View, policy: Policy) -> bool:

@@ -32,7 +32,7 @@ class EntryTried:
 
 @frozen
 class RuleTried:
-    """One sender rule. `spoke`: it is the first that matches; only that one has an effect."""
+    """One sender rule. `spoke`: it has an effect, as the first that matches, or behind one that only holds."""
 
     rule: SenderRule
     conditions: tuple[Condition, ...]
@@ -45,9 +45,9 @@ class Explanation:
     """`rejected` is the reply of a rejection, and `route` and `rendered` are None then.
 
     `session_code` names the entry that matched, or is None. `upstreams` are in the order in which
-    they are tried. `repaired` is how it leaves where an upstream refuses the sender, None where no rule has another.
-    `before` and `after` are the header as it came and as it leaves, without what
-    must not be shown.
+    they are tried. `held_by` names the rule that holds it for a person, or is "". `repaired` is how it leaves where an
+    upstream refuses the sender, None where no rule has another. `before` and `after` are the header as it came and as
+    it leaves, without what must not be shown.
     """
 
     rejected: Reply | None
@@ -57,6 +57,7 @@ class Explanation:
     rules: tuple[RuleTried, ...]
     route: str | None
     upstreams: tuple[str, ...]
+    held_by: str
     rendered: Rendered | None
     repaired: Rendered | None
     before: Header
@@ -70,7 +71,7 @@ def explain(submission: Submission, policy: Policy) -> Explanation:
     match decision:
         case Reject(reply, because):
             header = _shown(view.header, secret=False)
-            return Explanation(reply, because, (), None, (), None, (), None, None, header, header)
+            return Explanation(reply, because, (), None, (), None, (), "", None, None, header, header)
         case Accept():
             return _accepted(submission, policy, decision, view)
 
@@ -91,7 +92,7 @@ def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View
     for rule, tried in zip(policy.senders, policy.matches.tried(view), strict=True):
         conditions = _discreet(tried, secret=secret)
         held = all(condition.held for condition in conditions)
-        rules.append(RuleTried(rule, conditions, held, rule is accept.rule))
+        rules.append(RuleTried(rule, conditions, held, rule.name in accept.because))
     rendered = render(submission, accept, policy, view.header)
     return Explanation(
         rejected=None,
@@ -101,6 +102,7 @@ def _accepted(submission: Submission, policy: Policy, accept: Accept, view: View
         rules=tuple(rules),
         route=accept.route.name,
         upstreams=accept.route.upstreams,
+        held_by=accept.held_by,
         rendered=rendered,
         repaired=render(submission, accept, policy, view.header, repaired=True) if _repairs(accept) else None,
         before=_shown(view.header, secret=secret),

@@ -143,10 +143,10 @@ class Matches:
         self._together = {kind: Together(patterns) for kind, patterns in by_kind.items()}
         self.weight = sum(together.weight for together in self._together.values())
 
-    def first(self, view: View) -> int | None:
-        """The place of the first that holds: all of its conditions do, any pattern of each."""
+    def first(self, view: View, start: int = 0) -> int | None:
+        """The place of the first that holds, from `start` on: all of its conditions do, any pattern of each."""
         answers: _Answers = {}
-        for place, (besides, asked) in enumerate(self._asked):
+        for place, (besides, asked) in enumerate(self._asked[start:] if start else self._asked, start):
             if besides is not None and not _holds_besides(besides, view):
                 continue
             for kind, sources in asked:

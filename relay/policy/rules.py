@@ -64,7 +64,8 @@ class Rewrite:
 class SenderRule:
     """`rewrite` None: the sender stays. `route` is the way out for this sender, or None.
 
-    `hold`: what matches waits in the queue for a person; once released it goes as the rest of the rule says.
+    `hold`: what matches waits in the queue until a person releases it. Then it leaves as this rule says, or where this
+    rule says nothing of the sender (neither `rewrite` nor `keep`), as the next rule that matches.
     `when_refused`: it rewrites only where an upstream refused the original sender, which is remembered for `remember`.
     """
 
@@ -72,9 +73,15 @@ class SenderRule:
     match: Match
     rewrite: Rewrite | None
     route: str | None
+    keep: bool
     hold: bool
     when_refused: bool
     remember: timedelta
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it only holds, so that the rules below it decide about the sender."""
+        return self.hold and not self.keep and self.rewrite is None
 
     @property
     def repairs(self) -> bool:

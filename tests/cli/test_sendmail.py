@@ -19,6 +19,8 @@ import pytest
 from relay.cli import submit
 from relay.ingress.listener import Listener
 from relay.ingress.ports import open_unix
+from relay.mail.address import Address
+from relay.mail.aliases import Aliases
 from relay.queue.model import Entry
 from tests.ingress.house import PATIENCE, House, a_house
 from tests.kit import configured
@@ -116,6 +118,15 @@ async def test_cron_sends_with_names_of_this_machine(tmp_path: Path) -> None:
         assert to(entry) == [f"root@{HOST}"]
         assert str(entry.submission.envelope.reverse_path) == f"root@{HOST}"
         assert content(entry).startswith(b"From: root@%b (Cron Daemon)\r\nTo: root\r\n" % HOST.encode())
+
+
+async def test_mail_of_cron_for_root_reaches_whom_the_alias_names(tmp_path: Path) -> None:
+    aliases = Aliases(HOST, {"root": (Address.of("admin@example.nl"),)})
+    message = b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@srv> backup\n\nklaar\n"
+    async with a_relay(tmp_path, aliases=aliases) as sent:
+        entry = await sent.one("-FCronDaemon", "-i", "-oem", "-oi", "-t", stdin=message)
+        (recipient,) = entry.submission.envelope.recipients
+        assert (str(recipient.address), recipient.orcpt) == ("admin@example.nl", f"rfc822;root@{HOST}")
 
 
 async def test_a_message_without_header_gets_an_author(tmp_path: Path) -> None:

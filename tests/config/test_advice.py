@@ -114,6 +114,23 @@ def test_a_good_configuration_is_not_warned_of(tmp_path: Path) -> None:
             "config.yaml:4: admin.allow: only this machine itself may scrape",
         ),
         (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nbounces: {{also: a@b.nl}}\n",
+            "config.yaml:4: bounces.also: an alarm about upstream own (its login, its certificate, an outage) has no",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl, username: a, {A}}}\n  b: {{host: a.nl, username: a, {A}}}\n"
+            "alarms: {to: a@b.nl}\n",
+            "config.yaml:5: alarms.to: an alarm about upstream own (its login, its certificate, an outage) has no",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nalarms: {{to: [], upstream: own}}\n",
+            "config.yaml:4: alarms.upstream: no effect, as alarms.to is empty",
+        ),
+        (
+            f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nalarms: {{command: [/nothing/there]}}\n",
+            "config.yaml:4: alarms.command: there is no such program here",
+        ),
+        (
             f"{NAMED}upstreams:\n  own: {{host: a.nl}}\nlisteners: [{{reply: direct, patience: 101s}}]\n",
             "config.yaml:4: listeners[0].patience: most software gives up before, sends again",
         ),
@@ -125,6 +142,23 @@ def test_what_is_unwise_is_warned_of_with_its_place(text: str, warning: str) -> 
     assert "geheim" not in told
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "alarms: {to: a@b.nl, command: [cat]}\n",
+        "alarms: {to: a@b.nl, webhook: {url: 'https://hooks.example.nl/geheim'}}\n",
+        "bounces: {also: a@b.nl}\nalarms: {to: []}\n",
+        "",
+    ],
+)
+def test_alarms_that_have_a_way_of_their_own_or_no_reader_are_not_warned_of(more: str) -> None:
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{more}") == []
+
+
+def test_alarms_that_have_another_upstream_are_not_warned_of() -> None:
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n  b: {{host: b.nl}}\nbounces: {{also: a@b.nl}}\n") == []
+
+
 def test_a_load_balancer_with_its_clients_named_is_not_warned_of() -> None:
     listener = "listeners: [{proxy_protocol: 127.0.0.1, allow: 10.0.0.0/8}]\n"
     assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{listener}") == []
@@ -134,6 +168,12 @@ def test_a_folder_to_take_files_from_can_be_named_in_rules() -> None:
     folder = "listeners: [{type: pickup, directory: /var/spool/relay}]\n"
     rule = "senders: [{keep: true, match: {listener: pickup, user: jan}}]\n"
     assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{folder}{rule}") == []
+
+
+def test_a_rule_that_only_holds_may_stand_before_the_others() -> None:
+    rules = "senders:\n  - {hold: true}\n  - {address: info@example.nl}\n"
+    assert warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{rules}") == []
+    assert len(warned(f"{NAMED}upstreams:\n  own: {{host: a.nl}}\n{rules.replace('true', 'true, keep: true')}")) == 1
 
 
 def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:

@@ -102,6 +102,19 @@ def test_a_rule_that_holds_is_told_by_explain(file: Path) -> None:
     assert document["rewriting"]["result"] == "unchanged"
 
 
+def test_what_a_rule_holds_is_explained_as_it_leaves_once_it_is_released(file: Path) -> None:
+    rules = "  - {name: wait, match: {from: jan@example.nl}, hold: true}\n  - {name: all, address: info@example.nl}\n"
+    file.write_text(f"{GOOD}senders:\n{rules}")
+    who = ("explain", "-c", str(file), "--to", "piet@example.org", "--from", "jan@example.nl")
+    assert "becomes     jan <info@example.nl>" in run(*who)[1]
+    document = json.loads(run(*who, "--json")[1])
+    assert [(rule["name"], rule["spoke"], rule["hold"]) for rule in document["rules"]] == [
+        ("wait", True, True),
+        ("all", True, False),
+    ]
+    assert document["rewriting"]["result"] == "rewritten"
+
+
 def test_the_schema_is_printed() -> None:
     code, out, _ = run("schema")
     assert code == 0

@@ -16,6 +16,7 @@ from relay.config.load import parse
 from relay.config.reference import parts
 from relay.config.section import Section
 from relay.config.settings import of
+from relay.delivery.alarm_webhook import WebhookTerms
 from relay.delivery.upstream import UpstreamLimits
 from relay.ingress.pickup import PickupSettings
 from relay.ingress.settings import ListenerLimits, ListenerSettings
@@ -46,11 +47,12 @@ FOLLOWED: Mapping[type[Section], tuple[type[Any], ...]] = {
     model.SessionCodeMatch: (Match,),
     model.SenderRuleSection: (SenderRule, Rewrite),
     model.SessionCodesSection: (SessionCodes,),
+    model.Webhook: (WebhookTerms,),
     model.Config: (Policy,),
 }
 """The settings that a section becomes."""
 
-READ_AS_THEY_ARE = {model.User, model.Queue, model.History, model.Bounces, model.Admin, model.Log}
+READ_AS_THEY_ARE = {model.User, model.Queue, model.History, model.Bounces, model.AlarmsSection, model.Admin, model.Log}
 """Sections of which nobody has settings: `wiring`, `compile` and `daemon` read them key by key."""
 
 ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
@@ -98,7 +100,7 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "lifetime": "in the schedule",
         "in_doubt": "hold_in_doubt",
     },
-    model.SenderRuleSection: {"when": "when_refused", "keep": "that there is no address, as checks sees to"},
+    model.SenderRuleSection: {"when": "when_refused"},
     model.SessionCodesSection: {
         "enabled": "whether there are any",
         "via_own_smtp": "the upstreams of their route",
@@ -114,6 +116,8 @@ ELSEWHERE: Mapping[type[Section], Mapping[str, str]] = {
         "upstreams": "a section",
         "queue": "a section",
         "bounces": "a section",
+        "aliases": "at the listeners",
+        "alarms": "a section",
         "admin": "a section",
         "log": "a section",
     },
@@ -168,7 +172,8 @@ def test_a_setting_that_nobody_gives_is_a_mistake() -> None:
 
 def test_the_header_of_a_file_that_is_picked_up_may_be_as_large_as_at_a_door(tmp_path: Path) -> None:
     folder = f"listeners: [{{type: pickup, directory: {tmp_path}}}]\nupstreams: {{own: {{host: a.nl}}}}\n"
-    (listener,) = parse(folder).pickup_listeners.values()
-    made, usual = wiring.pickup_settings(listener), model.Limits()
+    config = parse(folder)
+    (listener,) = config.pickup_listeners.values()
+    made, usual = wiring.pickup_settings(listener, config), model.Limits()
     assert (made.header_size, made.header_fields) == (usual.header_size, usual.header_fields)
     assert made.directory == tmp_path

@@ -1,27 +1,24 @@
-"""Alarms: told at the edges, mailed once a day for each cause, over restarts too, and not lost to a sick store."""
+"""Alarms: told at the edges, sent once a day by each way, over restarts too, and not lost to a sick store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from email import message_from_bytes, policy
-from itertools import count
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from relay.admin.snapshot import WayTried
 from relay.delivery import alarm
 from relay.delivery.alarm import Alarms
+from relay.delivery.alarm_way import Alarm, AlarmWay, NotSent
 from relay.errors import StoreUnavailable
-from relay.events import AlarmCleared, AlarmRaised, Event, NotificationQueued
-from relay.mail.address import Address
+from relay.events import AlarmCleared, AlarmNotSent, AlarmRaised, AlarmSent, Event, ExceptionCaught
 from relay.observe.needs_a_person import Finding
 from relay.observe.situation import Severity
-from relay.policy.decide import Policy
-from relay.queue.model import Entry, Kind
 from relay.queue.sqlite.start import SqliteStore
 from tests.delivery import house
 from tests.delivery.ways import Watch
@@ -29,7 +26,6 @@ from tests.kit.store import usual
 from tests.queue.mail import NOON
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-ADMIN = Address.of("admin@example.nl")
 LOCKED_OUT = Finding(
     "auth-refused:own",
     Severity.ERROR,
@@ -51,14 +47,17 @@ FILLING = Finding("disk-low", Severity.WARNING, NOON, "disk-low", "disk", {"free
 FULL = replace(FILLING, severity=Severity.ERROR, kind="disk-full")
 
 
+REFUSED = replace(LOCKED_OUT, cause="sender-refused:own", kind="sender-refused", remedy="password")
+QUOTA = replace(
+    LOCKED_OUT, cause="quota:own", kind="quota", remedy="quota", values={**LOCKED_OUT.values, "until": "14:00"}
+)
+MAIL, COMMAND = "mail", "command"
+
+
 class Store(SqliteStore):
     """The real one, which can be told to be out of order, for one operation or for all."""
 
     broken: frozenset[str] = frozenset()
-
-    async def put(self, entry, **how):  # type: ignore[no-untyped-def]
-        self._trouble("put")
-        return await super().put(entry, **how)
 
     async def recall(self, topic, key):  # type: ignore[no-untyped-def]
         self._trouble("recall")
@@ -73,30 +72,49 @@ class Store(SqliteStore):
             raise StoreUnavailable("io", "the disk is out of order")
 
 
+class Through:
+    """A way that does what the test says: `error` is why it does not work, `gate` what it waits for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.got: list[Alarm] = []
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def send(self, alarm: Alarm) -> str:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.got.append(alarm)
+        return "somebody"
+
+    def parts(self) -> Sequence[AlarmWay]:
+        return (self,)
+
+
 class AlarmHouse:
     """Alarms on a real store; `findings` is what needs a person."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.findings: Sequence[Finding] | None = ()
-        self.policy: Policy = replace(house.policy(), bounces_also=(ADMIN,))
+        self.findings: Sequence[Finding] = ()
+        self.mail = Through(MAIL)
+        self.ways: list[Through] = [self.mail]
         self.language = "en"
         self.now = NOON
         self.watch = Watch()
-        self.rung: list[str] = []
-        self._ids = count()
 
     async def open(self) -> AlarmHouse:
         self.store = await Store.open(self._folder / "queue.db", observer=self.watch, **usual(now=lambda: self.now))
         self.alarms = Alarms(
             findings=self._findings,
+            ways=lambda: self.ways,
             store=self.store,
-            policy=lambda: self.policy,
+            policy=house.policy,
             language=lambda: self.language,
             observer=self.watch,
             now=lambda: self.now,
-            new_queue_id=lambda: f"ALARM{next(self._ids)}",
-            ring=self.rung.append,
         )
         return self
 
@@ -105,8 +123,6 @@ class AlarmHouse:
         await self.open()
 
     async def _findings(self) -> Sequence[Finding]:
-        if self.findings is None:
-            raise StoreUnavailable("io", "the disk is out of order")
         return self.findings
 
     async def look(self, *findings: Finding, after: timedelta = timedelta()) -> list[Event]:
@@ -115,15 +131,12 @@ class AlarmHouse:
         self.findings = findings
         before = len(self.watch.events)
         await self.alarms.look()
-        told = (AlarmRaised, AlarmCleared, NotificationQueued)
+        told = (AlarmRaised, AlarmCleared, AlarmSent, AlarmNotSent, ExceptionCaught)
         return [event for event in self.watch.events[before:] if isinstance(event, told)]
 
-    async def mails(self) -> list[Entry]:
-        """The alarm mails that wait."""
-        leases = await self.store.lease("default", limit=100, now=datetime.max.replace(tzinfo=NOON.tzinfo))
-        entries = [lease.entry for lease in leases]
-        await self.store.give_back(leases)
-        return entries
+    @property
+    def sent(self) -> int:
+        return len(self.mail.got)
 
 
 @pytest_asyncio.fixture
@@ -162,143 +175,235 @@ async def test_an_upstream_has_an_hour_to_come_back_before_anybody_is_alarmed(si
     assert await site.look(ASIDE, after=timedelta(minutes=59)) == []
     assert await site.look(after=timedelta(seconds=30)) == []
     told = await site.look(ASIDE, after=timedelta(seconds=30))
-    assert [type(event) for event in told] == [AlarmRaised, NotificationQueued]
+    assert [type(event) for event in told] == [AlarmRaised, AlarmSent]
 
 
 @pytest.mark.asyncio
-async def test_a_certificate_that_is_not_accepted_is_told_at_once_and_mailed_after_an_hour(site: AlarmHouse) -> None:
-    assert [type(event) for event in await site.look(BAD_CERTIFICATE)] == [AlarmRaised]
-    assert [type(event) for event in await site.look(BAD_CERTIFICATE, after=HOUR)] == [NotificationQueued]
+@pytest.mark.parametrize("finding", [BAD_CERTIFICATE, QUOTA, REFUSED], ids=lambda finding: finding.kind)
+async def test_what_may_end_by_itself_is_told_at_once_and_sent_after_an_hour(
+    site: AlarmHouse, finding: Finding
+) -> None:
+    assert [type(event) for event in await site.look(finding)] == [AlarmRaised]
+    assert await site.look(finding, after=HOUR - timedelta(seconds=1)) == []
+    assert [type(event) for event in await site.look(finding, after=timedelta(seconds=1))] == [AlarmSent]
 
 
 @pytest.mark.asyncio
-async def test_the_mail_says_in_dutch_and_in_english_what_is_wrong_since_when_and_what_to_do(site: AlarmHouse) -> None:
-    site.policy = replace(site.policy, bounces_also=(ADMIN, Address.of("chef@example.nl")))
-    _, queued = await site.look(LOCKED_OUT)
-    assert queued == NotificationQueued("ALARM0", "", "alarm", "admin@example.nl, chef@example.nl")
-    assert site.rung == ["default"]
-    (entry,) = await site.mails()
-    envelope = entry.submission.envelope
-    assert (entry.queue_id, entry.kind, entry.route, entry.session_code) == ("ALARM0", Kind.BOUNCE, "default", False)
-    assert envelope.reverse_path is None
-    assert [str(one.address) for one in envelope.recipients] == ["admin@example.nl", "chef@example.nl"]
-    assert {one.notify for one in envelope.recipients} == {frozenset({"never"})}
-    assert entry.expires_at == NOON + site.policy.routes["default"].schedule.lifetime
-    data = entry.content.read(0, entry.content.size)
-    assert data.startswith(entry.content.head)
-    assert entry.content.head.endswith(b"\r\n\r\n")
-    message = message_from_bytes(data, policy=policy.default)
-    assert message["From"] == "Mail relay <postmaster@relay.example.nl>"
-    assert message["Subject"] == "[relay relay.example.nl] Aanmelding geweigerd door own / Login refused by own"
-    assert message["Auto-Submitted"] == "auto-generated"
-    text = message.get_content()
-    dutch, english = text.split("----")
+async def test_held_mail_is_sent_after_a_day_and_then_weekly(site: AlarmHouse) -> None:
+    assert causes(await site.look(HELD)) == ["entries-held"]
+    assert await site.look(HELD, after=DAY - timedelta(seconds=1)) == []
+    assert [type(event) for event in await site.look(HELD, after=timedelta(seconds=1))] == [AlarmSent]
+    for _ in range(7):
+        await site.look(HELD, after=DAY)
+    assert site.sent == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cause", ["store-failed", "reload-refused", "exceptions", "entries-in-doubt"])
+async def test_all_other_causes_are_sent_at_once(site: AlarmHouse, cause: str) -> None:
+    values = {"said": "no", "count": 1, "where": "session"}
+    await site.look(replace(HELD, cause=cause, kind=cause, values=values))
+    assert [one.cause for one in site.mail.got] == [cause]
+
+
+@pytest.mark.asyncio
+async def test_old_mail_that_is_about_to_leave_behind_an_outage_alarms_nobody(site: AlarmHouse) -> None:
+    values = {"name": "default", "age": 3 * HOUR}
+    old = replace(HELD, cause="queue-old:default", since=NOON - 2 * HOUR, kind="queue-old", remedy="old", values=values)
+    await site.look(old)
+    assert causes(await site.look(after=timedelta(minutes=5))) == ["queue-old:default"]
+    await site.look(old, after=timedelta(minutes=5))
+    assert site.sent == 0
+    await site.look(old, after=timedelta(minutes=10))
+    assert site.sent == 1
+
+
+@pytest.mark.asyncio
+async def test_an_alarm_says_what_is_wrong_since_when_and_what_to_do(site: AlarmHouse) -> None:
+    _, sent = await site.look(replace(LOCKED_OUT, about=("own",), blocked=True))
+    assert sent == AlarmSent("auth-refused:own", "mail", "somebody")
+    (got,) = site.mail.got
+    assert (got.cause, got.severity, got.since, got.hostname) == (
+        "auth-refused:own",
+        Severity.ERROR,
+        NOON,
+        "relay.example.nl",
+    )
+    assert (got.about, got.blocked) == (("own",), True)
+    assert got.title == "[relay relay.example.nl] Login refused by own"
+    assert got.subject == "[relay relay.example.nl] Aanmelding geweigerd door own / Login refused by own"
+    dutch, english = got.letter.split("----")
     assert "Upstream own weigerde de aanmelding: 535 5.7.8 authentication failed." in dutch
     assert "geef `relay reload`" in dutch
     assert "The upstream own refused the login: 535 5.7.8 authentication failed." in english
     assert "run `relay reload`" in english
+    assert english.strip() == got.text.strip()
     since = f"{NOON.astimezone():%d-%m-%Y %H:%M:%S %z}"
-    assert text.count(since) == 2
-    assert text.count("`relay status`") == 2
+    assert got.letter.count(since) == 2
+    assert got.letter.count("`relay status`") == 2
 
 
 @pytest.mark.asyncio
-async def test_a_cause_that_lasts_is_mailed_once_a_day(site: AlarmHouse) -> None:
+async def test_title_and_text_are_in_the_language_of_the_configuration(site: AlarmHouse) -> None:
+    site.language = "nl"
+    await site.look(LOCKED_OUT)
+    (got,) = site.mail.got
+    assert got.title == "[relay relay.example.nl] Aanmelding geweigerd door own"
+    assert got.text.startswith("De mailrelay op relay.example.nl vraagt om aandacht.")
+
+
+@pytest.mark.asyncio
+async def test_a_cause_that_lasts_is_sent_once_a_day(site: AlarmHouse) -> None:
     for _ in range(50):
         await site.look(LOCKED_OUT, after=HOUR)
-    assert len(await site.mails()) == 3
+    assert site.sent == 3
 
 
 @pytest.mark.asyncio
-async def test_a_cause_that_comes_and_goes_is_mailed_once_a_day(site: AlarmHouse) -> None:
+async def test_a_cause_that_comes_and_goes_is_sent_once_a_day(site: AlarmHouse) -> None:
     for _ in range(25):
         await site.look(LOCKED_OUT, after=timedelta(minutes=30))
         await site.look(after=timedelta(minutes=27))
-    assert len(await site.mails()) == 1
+    assert site.sent == 1
 
 
 @pytest.mark.asyncio
-async def test_a_restart_mails_nothing_twice(site: AlarmHouse) -> None:
+async def test_a_restart_sends_nothing_twice(site: AlarmHouse) -> None:
     await site.look(LOCKED_OUT)
     await site.restart()
     assert [type(event) for event in await site.look(LOCKED_OUT, after=HOUR)] == [AlarmRaised]
     await site.look(LOCKED_OUT, after=23 * HOUR)
-    assert len(await site.mails()) == 2
+    assert site.sent == 2
 
 
 @pytest.mark.asyncio
-async def test_each_cause_has_a_mail_of_its_own(site: AlarmHouse) -> None:
+async def test_each_cause_has_an_alarm_of_its_own(site: AlarmHouse) -> None:
     await site.look(LOCKED_OUT, replace(LOCKED_OUT, cause="auth-refused:vendor"))
-    assert len(await site.mails()) == 2
+    assert site.sent == 2
 
 
 @pytest.mark.asyncio
-async def test_a_warning_is_mailed_once_a_week_and_at_once_when_it_becomes_an_error(site: AlarmHouse) -> None:
+async def test_a_warning_is_sent_once_a_week_and_at_once_when_it_becomes_an_error(site: AlarmHouse) -> None:
     for _ in range(5):
         await site.look(FILLING, after=DAY)
-    assert len(await site.mails()) == 1
+    assert site.sent == 1
     await site.look(FULL)
-    assert len(await site.mails()) == 2
+    assert site.sent == 2
     await site.look(FILLING, after=6 * DAY)
-    assert len(await site.mails()) == 2
+    assert site.sent == 2
     await site.look(FILLING, after=DAY)
-    assert len(await site.mails()) == 3
+    assert site.sent == 3
 
 
 @pytest.mark.asyncio
-async def test_what_is_not_worth_a_mail_is_told_in_the_log_alone(site: AlarmHouse) -> None:
-    assert causes(await site.look(HELD)) == ["entries-held"]
-    assert await site.mails() == []
-
-
-@pytest.mark.asyncio
-async def test_without_readers_there_is_no_mail_until_a_reload_names_one(site: AlarmHouse) -> None:
-    site.policy = replace(site.policy, bounces_also=())
+async def test_without_a_way_an_alarm_is_told_in_the_log_alone_until_a_reload_gives_one(site: AlarmHouse) -> None:
+    site.ways = []
     assert causes(await site.look(LOCKED_OUT)) == ["auth-refused:own"]
-    assert await site.mails() == []
-    site.policy = replace(site.policy, bounces_also=(ADMIN,))
+    site.ways = [site.mail]
     await site.look(LOCKED_OUT, after=timedelta(minutes=1))
-    assert len(await site.mails()) == 1
+    assert site.sent == 1
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("operation", ["put", "recall"])
-async def test_a_store_that_fails_puts_the_mail_off_to_the_next_look(site: AlarmHouse, operation: str) -> None:
+async def test_all_ways_are_used_and_each_is_remembered_by_itself(site: AlarmHouse) -> None:
+    command = Through(COMMAND)
+    site.ways = [site.mail, command]
+    command.error = NotSent("it ended with code 7")
+    told = await site.look(LOCKED_OUT)
+    assert AlarmNotSent("auth-refused:own", "command", "it ended with code 7") in told
+    assert AlarmSent("auth-refused:own", "mail", "somebody") in told
+    command.error = None
+    await site.restart()
+    await site.look(LOCKED_OUT, after=timedelta(minutes=2))
+    assert (site.sent, len(command.got)) == (1, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_way_that_fails_is_tried_again_with_growing_pauses_and_told_once(site: AlarmHouse) -> None:
+    site.mail.error = NotSent("no upstream takes it")
+    told = await site.look(LOCKED_OUT)
+    tries = 0
+    for _ in range(4 * 60):
+        before = site.mail.error = NotSent("no upstream takes it")
+        told += await site.look(LOCKED_OUT, after=timedelta(minutes=1))
+        tries += before.__traceback__ is not None
+    assert tries == 8  # after 1, 3, 7, 15, 31, 63, 123 and 183 minutes
+    assert len([one for one in told if isinstance(one, AlarmNotSent)]) == 1
+    site.mail.error = None
+    await site.look(LOCKED_OUT, after=HOUR)
+    assert site.sent == 1
+
+
+@pytest.mark.asyncio
+async def test_a_way_that_takes_long_holds_up_neither_looks_nor_other_ways(
+    site: AlarmHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarm, "EVERY", 0.01)
+    command = Through(COMMAND)
+    site.ways, site.mail.gate = [site.mail, command], asyncio.Event()
+    await site.look(LOCKED_OUT)
+    await site.look(LOCKED_OUT, FULL, after=HOUR)
+    assert ([one.cause for one in command.got], site.sent) == (["auth-refused:own", "disk-low"], 0)
+    site.mail.gate.set()
+    await site.watch.until(lambda: site.sent == 1)
+    await site.look(LOCKED_OUT, FULL)
+    assert [one.cause for one in site.mail.got] == ["auth-refused:own", "disk-low"]
+
+
+@pytest.mark.asyncio
+async def test_a_bug_in_a_way_is_told_and_ends_nothing(site: AlarmHouse) -> None:
+    site.mail.error = ValueError("no")
+    told = await site.look(LOCKED_OUT)
+    assert [type(event) for event in told] == [AlarmRaised, ExceptionCaught, AlarmNotSent]
+    site.mail.error = None
+    await site.look(LOCKED_OUT, after=timedelta(minutes=1))
+    assert site.sent == 1
+
+
+@pytest.mark.asyncio
+async def test_an_alarm_about_a_way_goes_by_the_others(site: AlarmHouse) -> None:
+    command = Through(COMMAND)
+    site.ways = [site.mail, command]
+    values = {"name": COMMAND, "said": "no"}
+    await site.look(
+        replace(
+            HELD, cause="alarm-failed:command", kind="alarm-failed", remedy="alarm-failed", values=values, way=COMMAND
+        )
+    )
+    assert (site.sent, command.got) == (1, [])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("operation", ["recall", "remember"])
+async def test_a_store_that_fails_keeps_no_alarm_back_and_makes_no_second_one(site: AlarmHouse, operation: str) -> None:
     site.store.broken = frozenset({operation})
-    assert causes(await site.look(LOCKED_OUT)) == ["auth-refused:own"]
-    assert site.rung == []
-    site.store.broken = frozenset()
-    (told,) = await site.look(LOCKED_OUT, after=timedelta(seconds=30))
-    assert isinstance(told, NotificationQueued)
-    assert len(await site.mails()) == 1
-
-
-@pytest.mark.asyncio
-async def test_a_store_that_fails_after_the_mail_does_not_make_a_second_one(site: AlarmHouse) -> None:
-    site.store.broken = frozenset({"remember"})
     await site.look(LOCKED_OUT)
     await site.look(LOCKED_OUT, after=HOUR)
+    assert site.sent == 1
     site.store.broken = frozenset()
     await site.look(after=HOUR)
     await site.restart()
     await site.look(LOCKED_OUT)
-    assert len(await site.mails()) == 1
-
-
-@pytest.mark.asyncio
-async def test_a_look_that_the_store_refuses_changes_nothing(site: AlarmHouse) -> None:
-    await site.look(LOCKED_OUT)
-    before = len(site.watch.events)
-    site.findings = None
-    await site.alarms.look()
-    assert len(site.watch.events) == before
+    assert site.sent == 1
 
 
 @pytest.mark.asyncio
 async def test_a_moment_that_a_wrong_clock_remembered_does_not_silence_the_alarm(site: AlarmHouse) -> None:
-    await site.store.remember(alarm.TOPIC, "auth-refused:own", NOON + 1000 * DAY)
+    await site.store.remember(alarm.TOPIC, "mail auth-refused:own", NOON + 1000 * DAY)
     await site.look(LOCKED_OUT)
-    assert len(await site.mails()) == 1
+    assert site.sent == 1
+
+
+@pytest.mark.asyncio
+async def test_a_test_tries_every_way_and_reports_each(site: AlarmHouse) -> None:
+    command = Through(COMMAND)
+    command.error = NotSent("it ended with code 7")
+    site.ways = [site.mail, command]
+    assert await site.alarms.trial() == [
+        WayTried("mail", True, "somebody"),
+        WayTried("command", False, "it ended with code 7"),
+    ]
+    assert site.mail.got[0].title == "[relay relay.example.nl] Test of the alarms"
 
 
 @pytest.mark.asyncio

@@ -497,7 +497,7 @@ class Machine(RuleBasedStateMachine):
             session_code=decision.session_code,
             expires_at=self.house.now + mail.life * MINUTE,
         )
-        return entry, decision.rule is not None and decision.rule.hold
+        return entry, decision.held_by != ""
 
     def _putting(self, mail: Mail) -> Step:
         entry, held = self._entry(mail)

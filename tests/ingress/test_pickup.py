@@ -20,7 +20,9 @@ from relay.ingress.dots import Undoubling, doubled
 from relay.ingress.folder import Claimed, Folder
 from relay.ingress.pickup import Pickup
 from relay.ingress.pickup_file import BadFile, Bounds, PickupFile
+from relay.mail.address import Address
 from relay.mail.addressees import BadAddressees, recipients
+from relay.mail.aliases import Aliases
 from relay.mail.content import normalise
 from relay.mail.header import Header
 from relay.mail.quirk import Quirk
@@ -539,3 +541,21 @@ def test_where_a_file_is_cut_makes_no_difference(tmp_path_factory: pytest.TempPa
             os.close(descriptor)
     whole = normalise(raw, header_first=True)
     assert content == whole + (b"" if whole.endswith(b"\r\n") else b"\r\n")
+
+
+def test_names_that_are_aliases_need_no_domain_in_a_file(tmp_path: Path) -> None:
+    aliases = Aliases("relay.example.nl", {"root": (Address("admin", "example.nl"),)})
+
+    def recipients(to: bytes) -> list[tuple[str, str | None]]:
+        file = tmp_path / "one.eml"
+        file.write_bytes(b"From: jan@example.nl\r\n" + to + b"\r\n\r\nHallo\r\n")
+        with file.open("rb") as opened:
+            envelope = PickupFile(opened.fileno(), BOUNDS, aliases).envelope
+        return [(str(one.address), one.orcpt) for one in envelope.recipients]
+
+    admin = ("admin@example.nl", "rfc822;root@relay.example.nl")
+    assert recipients(b"To: root, piet@example.org") == [admin, ("piet@example.org", None)]
+    assert recipients(b"To: root@relay.example.nl") == [admin]
+    assert recipients(b"X-Receiver: root\r\nTo: piet@example.org") == [admin]
+    with pytest.raises(BadFile, match="no usable address: klaas"):
+        recipients(b"To: klaas")

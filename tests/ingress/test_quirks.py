@@ -209,6 +209,7 @@ async def test_pipelining_after_ehlo_offered_it_is_no_quirk(house_of: HouseOf) -
 async def test_a_session_that_ends_without_quit_is_told(house_of: HouseOf, how: str) -> None:
     async with house_of() as house:
         client = await house.client()
+        await client.say(b"MAIL FROM:<jan@example.nl>")
         if how == "eof":
             client.writer.write_eof()
         else:

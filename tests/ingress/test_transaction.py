@@ -7,6 +7,7 @@ import pytest
 from relay.ingress import replies
 from relay.ingress.transaction import Transaction
 from relay.mail.address import Address
+from relay.mail.aliases import Aliases
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.quirk import Quirk
 
@@ -255,3 +256,60 @@ def test_no_octet_of_a_client_gets_into_a_reply(octet: bytes) -> None:
             assert reply.endswith(b"\r\n")
             assert reply[:-2].decode("ascii").isprintable()
         transaction.reset()
+
+
+ALIASES = Aliases(
+    "relay.example.nl",
+    {"root": (Address("admin", "example.nl"), Address("jan", "example.nl")), "a+b": (Address("root", "x.nl"),)},
+)
+
+
+@pytest.mark.parametrize("argument", [b"TO:<root>", b"TO:<Root@Relay.Example.NL>"])
+@pytest.mark.parametrize("complete", ["", "relay.example.nl"])
+def test_an_alias_gives_way_to_those_it_stands_for_and_stays_in_orcpt(argument: bytes, complete: str) -> None:
+    transaction = Transaction(aliases=ALIASES, complete=complete)
+    mail(transaction)
+    assert rcpt(transaction, argument) == replies.RECIPIENT_OK
+    written = argument[4:-1].decode().partition("@")[0]
+    assert transaction.envelope().recipients == tuple(
+        Recipient(address, orcpt=f"rfc822;{written}@relay.example.nl") for address in ALIASES.targets["root"]
+    )
+    assert transaction.quirks == set()
+
+
+def test_what_an_alias_leads_to_is_not_looked_up_again_and_gets_the_mail_once() -> None:
+    transaction = Transaction(
+        aliases=Aliases("x.nl", {"root": (Address("jan", "x.nl"),), "jan": (Address("a", "b.nl"),)})
+    )
+    mail(transaction)
+    for argument in (b"TO:<root>", b"TO:<root@x.nl>"):
+        assert rcpt(transaction, argument) == replies.RECIPIENT_OK
+    assert transaction.envelope().recipients == (Recipient(Address("jan", "x.nl"), orcpt="rfc822;root@x.nl"),)
+
+
+def test_what_the_application_asked_for_holds_for_those_an_alias_stands_for() -> None:
+    transaction = Transaction(aliases=ALIASES)
+    mail(transaction)
+    rcpt(transaction, b"TO:<a+b> NOTIFY=failure")
+    rcpt(transaction, b"TO:<a+b@relay.example.nl> NOTIFY=failure ORCPT=rfc822;cron@example.nl")
+    rcpt(transaction, b"TO:<root> ORCPT=rfc822;cron@example.nl")
+    first, second, _ = transaction.envelope().recipients
+    assert (first.notify, first.orcpt) == ({"failure"}, "rfc822;a+2Bb@relay.example.nl")
+    assert second.orcpt == "rfc822;cron@example.nl"
+
+
+def test_other_names_and_other_domains_are_no_aliases() -> None:
+    transaction = Transaction(aliases=ALIASES)
+    mail(transaction)
+    assert rcpt(transaction, b"TO:<klaas>") == replies.NO_DOMAIN
+    assert rcpt(transaction, b"TO:<root@elders.nl>") == replies.RECIPIENT_OK
+    assert transaction.envelope().recipients == (Recipient(Address("root", "elders.nl")),)
+
+
+def test_an_alias_of_more_than_there_is_room_for_is_put_off_whole() -> None:
+    transaction = Transaction(aliases=ALIASES)
+    mail(transaction)
+    rcpt(transaction)
+    assert rcpt(transaction, b"TO:<root>", most=2) == replies.TOO_MANY_RECIPIENTS
+    assert len(transaction.recipients) == 1
+    assert rcpt(transaction, b"TO:<root>", most=3) == replies.RECIPIENT_OK

@@ -45,7 +45,14 @@ def limits(**changed: Any) -> ListenerLimits:
 
 
 def listener(**changed: Any) -> ListenerSettings:
-    beside = {"hostname": HOSTNAME, "tls_context": None, "verify": None, "certificate_ends": None, "patience": None}
+    beside = {
+        "hostname": HOSTNAME,
+        "tls_context": None,
+        "verify": None,
+        "certificate_ends": None,
+        "patience": None,
+        "aliases": None,
+    }
     return replace(of(DOOR, ListenerSettings, limits=limits(), **beside), **changed)
 
 
@@ -56,6 +63,7 @@ def pickup(directory: Path, **changed: Any) -> PickupSettings:
         section,
         PickupSettings,
         directory=directory,
+        aliases=None,
         header_size=usual.header_size,
         header_fields=usual.header_fields,
     )

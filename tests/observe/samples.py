@@ -66,6 +66,7 @@ SAMPLES: tuple[events.Event, ...] = (
     events.SessionEnded("legacy", CLIENT, "quit", 3),
     events.AuthenticationJudged("legacy", CLIENT, "imuis", "PLAIN", "bad"),
     events.ClientDescribed("legacy", CLIENT, "werkplek-7", "iMUIS 12"),
+    events.ClientLeft("legacy", CLIENT, "it greeted and left without handing in mail"),
     events.QuirksTolerated("legacy", CLIENT, (Quirk.BARE_LF, Quirk.NO_DATE)),
     QUEUED,
     events.MessageRefused(
@@ -118,6 +119,8 @@ SAMPLES: tuple[events.Event, ...] = (
     events.EntriesFound(3, 4, 1),
     events.AlarmRaised("auth-refused:own", "error", "The upstream own refused the login: 535 5.7.3 no."),
     events.AlarmCleared("auth-refused:own"),
+    events.AlarmSent("auth-refused:own", "mail", "admin@example.nl by vendor"),
+    events.AlarmNotSent("auth-refused:own", "webhook", "it answered 403: invalid_token"),
     events.RelayStarted("0.1.0", ("legacy",)),
     events.RelayStopping(),
     events.RelayStopped(),

@@ -113,7 +113,7 @@ def test_an_outage_of_a_provider_that_took_mail_needs_nobody_for_an_hour_and_say
     assert (trouble.cause, trouble.severity, trouble.needs_a_person) == ("upstream-aside:own", Severity.WARNING, False)
     last, at = START.astimezone(), (watch.now + timedelta(seconds=60)).astimezone()
     assert trouble.remedy == (
-        f"Nothing to do: own took mail until {last:%H:%M}, and what waits leaves by itself. "
+        f"Nothing to do: own took mail until {last:%H:%M}, and what waits is sent automatically. "
         f"Ask the provider if it lasts. It is tried again at {at:%H:%M:%S}."
     )
     tried = replace(DOWN, trying=frozenset({"own"}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay.mail.submission import Submission
@@ -35,6 +37,42 @@ def message(author: str, subject: str = "Factuur", **more: object) -> Submission
 )
 def test_the_first_rule_that_matches_speaks(author: str, expected: Accept) -> None:
     assert decide(message(author), policy(KEEP, SLOWLY, ALWAYS)) == expected
+
+
+HOLD = configured.rule("look", Match(from_=patterns("*@example.nl")), None, hold=True)
+
+
+def test_what_a_rule_holds_goes_on_with_the_first_rule_below_that_matches() -> None:
+    assert decide(message("jan@example.nl"), policy(HOLD, KEEP, SLOWLY, ALWAYS)) == Accept(
+        SLOW, SLOWLY, False, ("look", "slowly"), SLOW.schedule.lifetime, held_by="look"
+    )
+    assert decide(message("jan@example.nl"), policy(HOLD, KEEP)) == Accept(
+        DEFAULT, HOLD, False, ("look",), DEFAULT.schedule.lifetime, held_by="look"
+    )
+    assert decide(message("jan@elders.nl"), policy(HOLD, ALWAYS)) == Accept(
+        DEFAULT, ALWAYS, False, ("senders[2]",), DEFAULT.schedule.lifetime
+    )
+
+
+def test_a_rule_that_holds_and_says_more_is_the_last_that_is_asked() -> None:
+    for rule in (replace(HOLD, keep=True), replace(HOLD, rewrite=SLOWLY.rewrite)):
+        assert decide(message("jan@example.nl"), policy(rule, SLOWLY)) == Accept(
+            DEFAULT, rule, False, ("look",), DEFAULT.schedule.lifetime, held_by="look"
+        )
+
+
+def test_the_way_out_of_a_rule_that_holds_is_taken_where_the_rule_below_names_none() -> None:
+    gate = replace(HOLD, route="slow")
+    decision = decide(message("jan@example.nl"), policy(gate, ALWAYS))
+    assert isinstance(decision, Accept)
+    assert (decision.route, decision.rule) == (SLOW, ALWAYS)
+
+
+def test_the_first_of_several_rules_that_hold_is_the_one_that_is_named() -> None:
+    decision = decide(message("jan@example.nl"), policy(HOLD, replace(HOLD, name="again"), SLOWLY))
+    assert isinstance(decision, Accept)
+    assert (decision.held_by, decision.rule) == ("look", SLOWLY)
+    assert decision.because == ("look", "again", "slowly")
 
 
 def test_without_a_rule_mail_goes_the_default_way_as_it_is() -> None:

@@ -488,3 +488,18 @@ async def test_a_backup_larger_than_one_slice_is_whole(
     copy = await house.open_copy(tmp_path / "copy.db")
     assert len(await copy.lease("default", limit=99, now=NOON)) == 50
     assert len(await copy.find(Wanted(place=Place.FINISHED), limit=99)) == 50
+
+
+@pytest.mark.asyncio
+async def test_a_backup_takes_the_tokens_of_upstreams_along(house: SqliteHouse, tmp_path: Path) -> None:
+    tokens = house.path.with_name(f"{house.path.name}.tokens")
+    tokens.mkdir(mode=0o700)
+    (tokens / "own").write_bytes(b'{"refresh_token": "geheim"}')
+    (tokens / "own.lock").touch()
+    await house.store.backup(tmp_path / "copy.db")
+    copied = tmp_path / "copy.db.tokens"
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == {"own": b'{"refresh_token": "geheim"}'}
+    assert [path.stat().st_mode & 0o777 for path in (copied, copied / "own")] == [0o700, 0o600]
+    (tmp_path / "copy.db").unlink()
+    with pytest.raises(RelayError, match=r"copy\.db\.tokens exists"):
+        await house.store.backup(tmp_path / "copy.db")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import os
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.policy import default
@@ -12,16 +13,22 @@ import pytest
 from relay.delivery import worker
 from relay.events import (
     AlarmCleared,
+    AlarmNotSent,
     AlarmRaised,
+    AlarmSent,
     EntryHeld,
     NotificationQueued,
     RecipientDeferred,
     RecipientDelivered,
     RecipientExpired,
     RecipientFailed,
+    RelayStarted,
+    StoreFailed,
+    StoreRecovered,
     UpstreamSetAside,
 )
 from tests.kit.certificates import authority
+from tests.kit.endpoint import Endpoint, answer
 from tests.kit.house import ACCOUNT, JAN, PASSWORD, PIET, Client, RunningHouse, Site, mail
 from tests.kit.upstream import Received, ScriptedUpstream
 from tests.scenarios.clock import Clock
@@ -58,13 +65,12 @@ def parsed(received: Received) -> Message:
 
 
 def mailed(house: RunningHouse) -> int:
-    return len(house.seen.all(NotificationQueued, reader=ADMIN))
+    return len(house.seen.all(AlarmSent, way="mail"))
 
 
 async def arrived(house: RunningHouse, number: int = 1) -> None:
     """Wait for the delivery of the alarm mail of that number."""
-    told = await house.event(NotificationQueued, number, reader=ADMIN)
-    await house.event(RecipientDelivered, queue_id=told.queue_id)
+    await house.event(AlarmSent, number, way="mail")
 
 
 @pytest.mark.asyncio
@@ -142,7 +148,7 @@ async def test_an_upstream_that_is_aside_is_an_alarm_after_an_hour_and_none_once
 
 
 @pytest.mark.asyncio
-async def test_an_alarm_that_cannot_leave_now_waits_and_arrives_when_the_upstream_is_back(
+async def test_an_alarm_never_leaves_by_what_it_is_about_and_the_log_says_that_there_is_no_other_way(
     site: Site, clock: Clock
 ) -> None:
     async with site.upstream() as own:
@@ -154,11 +160,13 @@ async def test_an_alarm_that_cannot_leave_now_waits_and_arrives_when_the_upstrea
             await house.send(JAN, [PIET])
             await house.event(UpstreamSetAside)
             clock.ahead = 2 * HOUR
-            await house.event(NotificationQueued, reader=ADMIN)
+            failed = await house.event(AlarmNotSent, cause="upstream-aside:own", way="mail")
             await own.come_back()
             await house.relay.reload()
-            await arrived(house)
-    assert len(alarms_in(own)) == 1
+            await house.event(AlarmCleared, cause="upstream-aside:own")
+            await clock.looked()
+    assert failed.text == "there is no other upstream than what it is about"
+    assert alarms_in(own) == []
 
 
 @pytest.mark.asyncio
@@ -201,10 +209,11 @@ async def test_session_codes_that_expired_are_mailed_without_the_code(site: Site
             await house.event(RecipientDeferred)
             clock.ahead = timedelta(minutes=11)
             await house.event(RecipientExpired)
-            await arrived(house)
-    (received,) = alarms_in(own)
-    assert parsed(received)["Subject"].endswith("Sessiecodes verlopen / Session codes expired")
-    assert b"482913" not in received.content
+            await house.event(AlarmSent, cause="session-codes-expired")
+    subjects = [parsed(received)["Subject"].partition("] ")[2] for received in alarms_in(own)]
+    assert subjects[-1] == "Sessiecodes verlopen / Session codes expired"
+    assert set(subjects[:-1]) <= {"Sessiecodes blijven hangen / Session codes are stuck"}
+    assert not any(b"482913" in received.content for received in alarms_in(own))
 
 
 @pytest.mark.asyncio
@@ -219,8 +228,139 @@ async def test_without_a_reader_nothing_is_mailed_and_the_alarm_is_raised_all_th
             await house.event(AlarmRaised, cause="auth-refused:own")
             await house.event(RecipientDelivered, queue_id=queue_id)
             await clock.looked()
-            assert house.seen.all(NotificationQueued) == []
+            assert house.seen.all(AlarmSent) == []
     assert len(backup.messages) == 1
+
+
+@pytest.mark.asyncio
+async def test_while_the_only_provider_refuses_the_login_alarms_leave_by_mail_by_a_command_and_by_a_webhook(
+    site: Site, clock: Clock
+) -> None:
+    site.set_password("verkeerd")
+    got = site.folder / "got"
+    script = f'{{ echo "$RELAY_CAUSE $RELAY_SEVERITY"; cat; }} > {got}.part && mv {got}.part {got}'
+    async with (
+        site.upstream() as own,
+        ScriptedUpstream() as small,
+        Endpoint(site.certificates.good) as service,
+    ):
+        webhook = {"url": service.url, "format": "slack", "tls_ca": site.certificates.ca_path}
+        alarms = {"to": ADMIN, "upstream": "small", "command": ["/bin/sh", "-c", script], "webhook": webhook}
+        other = {"host": small.host, "port": small.port, "tls": "none"}
+        ways = {"own": site.way_to(own), "small": other}
+        site.configure(upstreams=ways, routes={"default": {"upstreams": ["own"], "retry": "1d"}}, alarms=alarms)
+        async with site.house() as house:
+            await house.send(JAN, [PIET])
+            for way in ("mail", "command", "webhook"):
+                await house.event(AlarmSent, way=way, cause="auth-refused:own")
+            await clock.looked()
+            assert len(house.seen.all(AlarmSent)) == 3
+    (letter,) = alarms_in(small)
+    assert "Login refused by own" in parsed(letter)["Subject"]
+    first, _, text = got.read_text().partition("\n")
+    assert first == "auth-refused:own error"
+    assert text.startswith("[relay relay.example.nl] Login refused by own\n\nThe mail relay on relay.example.nl needs")
+    (request,) = service.requests
+    assert request.json["text"].startswith("*[relay relay.example.nl] Login refused by own*\n")
+    assert own.messages == []
+    assert not any(secret in f"{text}{request.body!r}" for secret in ("verkeerd", PASSWORD, JAN, PIET))
+
+
+@pytest.mark.asyncio
+async def test_an_alarm_that_the_queue_cannot_be_written_does_not_wait_for_the_queue(site: Site, clock: Clock) -> None:
+    async with site.upstream() as own, ScriptedUpstream() as backup:
+        configure(site, own, backup)
+        async with site.house() as house:
+            await house.event(RelayStarted)
+            os.rename(site.queue_path, site.folder / "elsewhere.db")
+            await house.event(StoreFailed, reason="moved")
+            await arrived(house)
+            os.rename(site.folder / "elsewhere.db", site.queue_path)
+            await house.event(StoreRecovered)
+    (received,) = alarms_in(own)
+    assert parsed(received)["Subject"].endswith("A file of the queue was taken away")
+
+
+@pytest.mark.asyncio
+async def test_a_way_of_alarms_that_fails_is_in_log_and_status_and_stops_neither_mail_nor_the_other_ways(
+    site: Site, clock: Clock
+) -> None:
+    site.set_password("verkeerd")
+    async with site.upstream() as own, ScriptedUpstream() as backup, Endpoint(site.certificates.good) as service:
+        service.always(answer(403, text="invalid_token"))
+        webhook = {"url": f"{service.url}/geheim", "tls_ca": site.certificates.ca_path}
+        command = ["/bin/sh", "-c", "echo geen verbinding >&2; exit 7"]
+        configure(site, own, backup, alarms={"to": ADMIN, "command": command, "webhook": webhook})
+        async with site.house() as house:
+            queue_id = await house.send(JAN, [PIET])
+            await house.event(RecipientDelivered, queue_id=queue_id, upstream="backup")
+            said = {one.way: one.text for one in [await house.event(AlarmNotSent, n) for n in (1, 2)]}
+            await arrived(house)
+            await house.event(AlarmRaised, cause="alarm-failed:command")
+            await reachable(site)
+            status = await relay(site, "status")
+    assert said == {"command": "it ended with code 7: geen verbinding", "webhook": "it answered 403: invalid_token"}
+    assert status.code == 1
+    assert "An alarm could not be sent by alarms.command: it ended with code 7: geen verbinding." in status.out
+    assert "`relay test --alarm`" in status.out
+    assert "geheim" not in status.out
+
+
+@pytest.mark.asyncio
+async def test_every_way_of_alarms_can_be_tried(site: Site) -> None:
+    async with site.upstream() as own, ScriptedUpstream() as backup, Endpoint(site.certificates.good) as service:
+        webhook = {"url": service.url, "tls_ca": site.certificates.ca_path}
+        alarms = {"to": ADMIN, "command": ["/bin/cat"], "webhook": webhook}
+        configure(site, own, backup, alarms=alarms)
+        async with site.house():
+            await reachable(site)
+            good = await relay(site, "test", "--alarm")
+            await backup.go_down()
+            site.configuration["alarms"]["command"] = ["/bin/false"]
+            site.write()
+            assert (await relay(site, "reload")).code == 0
+            bad = await relay(site, "test", "--alarm")
+            assert (await relay(site, "test")).code == 2
+        assert (await relay(site, "test", "--alarm")).code == 3
+    assert (good.code, good.lines) == (
+        0,
+        [
+            f"mail: sent, {ADMIN} by own",
+            f"mail: sent, {ADMIN} by backup",
+            "command: sent, /bin/cat",
+            "webhook: sent, json",
+        ],
+    )
+    assert bad.code == 1
+    assert bad.lines[1].startswith("mail: NOT sent: backup: no connection to")
+    assert bad.lines[2] == "command: NOT sent: it ended with code 1"
+    assert service.requests[0].json["cause"] == "test"
+    assert parsed(alarms_in(own)[0])["Subject"].endswith("Test of the alarms")
+
+
+@pytest.mark.asyncio
+async def test_an_outage_of_a_provider_that_delivered_before_needs_nobody_for_an_hour(site: Site, clock: Clock) -> None:
+    async with site.upstream() as own:
+        site.configure(upstreams={"own": site.way_to(own)}, routes={"default": {"retry": "1d"}})
+        async with site.house() as house:
+            queue_id = await house.send(JAN, [PIET])
+            await house.event(RecipientDelivered, queue_id=queue_id)
+            await own.go_down()
+            await house.send(JAN, [PIET])
+            await house.event(UpstreamSetAside)
+            await reachable(site)
+            (await_it,) = (await relay(site, "status", "--json")).document["status"]["troubles"]
+            code = (await relay(site, "status")).code
+            clock.ahead = timedelta(minutes=61)
+            await house.event(AlarmRaised, cause="upstream-aside:own", severity="error")
+            later = await relay(site, "status", "--json")
+    assert (await_it["cause"], await_it["severity"], await_it["needs_a_person"], code) == (
+        "upstream-aside:own",
+        "warning",
+        False,
+        0,
+    )
+    assert (later.document["status"]["troubles"][0]["severity"], later.code) == ("error", 1)
 
 
 @pytest.mark.asyncio

@@ -52,6 +52,23 @@ async def test_mail_that_a_rule_holds_is_accepted_and_waits_and_leaves_when_it_i
 
 
 @pytest.mark.asyncio
+async def test_what_was_held_is_released_to_the_rules_below_which_make_a_sender_that_the_provider_takes(
+    site: Site,
+) -> None:
+    fallback = {"name": "fallback", "address": "administratie@example.nl", "when": "refused"}
+    async with site.upstream() as own:
+        own.content_allowed = lambda one: "554 5.2.252 SendAsDenied" if one.reverse_path == JAN else None
+        site.configure(upstreams={"own": site.way_to(own)}, senders=[LOOK, fallback])
+        async with site.house() as house:
+            queue_id = await house.send(JAN, ["klaas@example.org"])
+            await house.event(EntryHeld, queue_id=queue_id, rule="look")
+            await act(house, Verb.RELEASE, queue_id)
+            await house.event(RecipientDelivered, queue_id=queue_id, rule="fallback")
+            assert house.seen.all(NotificationQueued) == []
+    assert [message.reverse_path for message in own.messages] == ["administratie@example.nl"]
+
+
+@pytest.mark.asyncio
 async def test_held_mail_is_still_held_after_a_restart(site: Site) -> None:
     async with site.upstream() as own:
         site.configure(upstreams={"own": site.way_to(own)}, senders=[LOOK])

@@ -200,7 +200,7 @@ def test_beyond_the_connections_that_the_provider_allows_mail_goes_over_fewer(
             site.configure(upstreams={"own": site.way_to(own, max_connections=4)}, routes={"default": {"retry": "1h"}})
             async with open_house(site) as house:
                 await own.go_down()
-                await hand_in(house, 100)
+                await hand_in(house, 300)
                 await own.come_back()
                 began = asyncio.get_running_loop().time()
                 await house.relay.reload()
@@ -242,3 +242,24 @@ def test_a_refused_login_sends_mail_the_next_way_and_back_once_the_password_is_r
                 assert house.seen.all(RecipientDelivered)[-1].upstream == "own"
 
     live(scene())
+
+
+def test_one_mail_of_a_person_does_not_wait_behind_a_batch_that_has_a_route_of_its_own(
+    site: Site, live: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    async def story() -> None:
+        async with site.upstream() as own:
+            site.configure(
+                upstreams={"own": site.way_to(own, rate="30/min")},
+                routes={"default": {}, "batches": {"priority": "low"}},
+                senders=[{"name": "batches", "match": {"subject": "Factuur*"}, "keep": True, "route": "batches"}],
+            )
+            async with open_house(site) as house:
+                await hand_in(house, 300)
+                async with Client.to(house.port()) as client:
+                    letter = await client.send(JAN, [PIET], mail("Een vraag"))
+                await until(lambda: bool(house.seen.all(RecipientDelivered, queue_id=letter)))
+                assert len(own.messages) <= 60  # of the second minute
+                await until(lambda: len(own.messages) == 301)
+
+    live(story())

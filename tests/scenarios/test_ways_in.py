@@ -14,10 +14,10 @@ import pytest
 from relay.events import (
     AlarmCleared,
     AlarmRaised,
+    AlarmSent,
     ConnectionDenied,
     MessageQueued,
     MessageRefused,
-    NotificationQueued,
     RecipientDelivered,
 )
 from tests.kit.house import JAN, PIET, Client, Site, free_port, mail
@@ -101,7 +101,7 @@ async def test_a_file_that_was_not_taken_is_a_trouble_an_alarm_and_a_mail_until_
             drop(site.folder / "out", "leeg.eml", b"Subject: aan niemand\n\ntekst\n")
             raised = await house.event(AlarmRaised, cause="pickup-refused:out")
             assert (raised.severity, raised.text.count("nobody got: 1.")) == ("error", 1)
-            await house.event(NotificationQueued, reader="beheer@example.nl")
+            await house.event(AlarmSent, cause="pickup-refused:out", way="mail", reader="beheer@example.nl by own")
             await reachable(site)
             answer = await relay(site, "status")
             assert answer.code == 1

@@ -47,7 +47,8 @@ async def look(config: Config, snapshot: Snapshot | None, silent: str) -> Chapte
 
 def _relay(snapshot: Snapshot | None, silent: str) -> Finding:
     if snapshot is not None:
-        count, values = len(snapshot["troubles"]), {"version": snapshot["version"], "pid": snapshot["pid"]}
+        count = sum([trouble["needs_a_person"] for trouble in snapshot["troubles"]])
+        values = {"version": snapshot["version"], "pid": snapshot["pid"]}
         if not count:
             return good("relay", say("finding.relay", **values))
         return warning("relay", say("finding.relay-troubles", count=count, **values), "troubles")

@@ -10,10 +10,10 @@ import typer
 
 from relay.cli.auth import KeyOption, key_of
 from relay.cli.desk import load_as_service
-from relay.cli.language import choose, say, texts
+from relay.cli.language import choose, say, sentence, texts
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.screen import progress, refuse, show, show_document, width
-from relay.cli.serve import DEFAULT_CONFIG, sentence
+from relay.cli.serve import DEFAULT_CONFIG
 from relay.errors import RelayError
 
 if TYPE_CHECKING:

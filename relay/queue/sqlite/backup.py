@@ -2,7 +2,8 @@
 
 One short transaction copies what waits at that moment, without content; content and history follow in slices, so
 that no long transaction keeps a session code's text in the log of the store. What came to its end meanwhile is left
-out, or is among the finished. Session codes never get into the copy. The copy gets its name last, complete and
+out, or is among the finished. Session codes never get into the copy. The tokens of upstreams lie beside it, as they
+lie beside the queue: without them a restored relay could not log in. The copy gets its name last, complete and
 durable; an entry that somebody has leased is one that waits there.
 """
 
@@ -38,6 +39,10 @@ class Target:
         return self._beside(".spool")
 
     @property
+    def tokens(self) -> Path:
+        return self._beside(".tokens")
+
+    @property
     def made(self) -> Path:
         return self._beside(".relay-part")  # a name that nobody else gives
 
@@ -45,12 +50,16 @@ class Target:
     def made_spool(self) -> Path:
         return self._beside(".relay-part.spool")
 
+    @property
+    def made_tokens(self) -> Path:
+        return self._beside(".relay-part.tokens")
+
     @contextmanager
     def begun(self) -> Iterator[None]:
         """An empty file, 0600, to make the copy in; nothing of it stays after an error."""
         try:
             with closing(Directory(self.path.parent.resolve())) as folder:  # its disk can be taken off in any case
-                for path in (self.path, self.spool):
+                for path in (self.path, self.spool, self.tokens):
                     if folder.has(path.name):
                         raise RelayError(f"{path} exists: choose another name for the backup, or remove it")
                 self._clear()  # what a dead process may have left
@@ -65,9 +74,10 @@ class Target:
     def finish(self) -> None:
         """Make it durable under its name; first the files, which nobody looks for without it."""
         sync(self.made)
-        if self.made_spool.exists():
-            sync(self.made_spool)
-            os.rename(self.made_spool, self.spool)
+        for made, name in ((self.made_spool, self.spool), (self.made_tokens, self.tokens)):
+            if made.exists():
+                sync(made)
+                os.rename(made, name)
         os.rename(self.made, self.path)
         sync(self.path.parent)
 
@@ -76,7 +86,8 @@ class Target:
 
     def _clear(self) -> None:
         self.made.unlink(missing_ok=True)
-        shutil.rmtree(self.made_spool, ignore_errors=True)
+        for folder in (self.made_spool, self.made_tokens):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy(
@@ -116,6 +127,20 @@ def copy(
     _link(spool, target.made_spool, [name for _, _, name in contents if name is not None])
     _copy_history(run, last_key)
     return saved
+
+
+def copy_tokens(queue: Path, target: Target) -> None:
+    """Copy what lies beside the database `queue` of its upstreams' tokens, as it is. Raises OSError."""
+    try:
+        tokens = Directory(queue.with_name(f"{queue.name}.tokens"))
+    except FileNotFoundError:
+        return
+    target.made_tokens.mkdir(mode=0o700)
+    with closing(tokens), closing(Directory(target.made_tokens)) as made:
+        for name in tokens.names():
+            if not name.endswith((".lock", ".partial")):
+                with open(tokens.open(name), "rb") as file:
+                    made.write_new(name, (file.read(),))
 
 
 def _copy_contents(keys: list[int], work: Work) -> None:

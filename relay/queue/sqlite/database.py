@@ -34,7 +34,7 @@ from relay.queue.listing import Saved
 from relay.queue.operations.lease import Take
 from relay.queue.operations.walk import Wipe
 from relay.queue.spool import Spool
-from relay.queue.sqlite.backup import Target, copy
+from relay.queue.sqlite.backup import Target, copy, copy_tokens
 from relay.queue.sqlite.damage import is_text, plain, set_aside_damaged
 from relay.queue.sqlite.lock import Lock
 from relay.queue.sqlite.marks import Marks
@@ -374,6 +374,7 @@ class Database:
                 raise RelayError(f"{path}: the backup cannot be written: {error}") from None
             except apsw.Error as error:
                 raise StoreUnavailable(reason_of(error) or "other", f"{path}: {error}") from None
+            copy_tokens(self.path, target)
             target.finish()
         return saved
 
