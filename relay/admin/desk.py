@@ -13,7 +13,6 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from relay.admin import client
 from relay.admin.errors import NotPossible, by_problem
 from relay.errors import RelayError, StoreInUse
+from relay.values import frozen
 
 if TYPE_CHECKING:
     from relay.admin.documents import Document
@@ -93,7 +93,7 @@ def open_desk(
             runner.run(store.close())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _NoRelay:
     """Stands for the house where no relay runs: a store, and nobody who could be woken (`admin.house.House`)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 from relay.admin.errors import Refused
 from relay.config.problems import did_you_mean, quoted
 from relay.queue.listing import Place, Verb, Wanted
+from relay.values import frozen
 
 _LONGEST = 320  # characters of a pattern: longer than any address
 
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parameter:
     """`read` makes a value of a name and of what was given under it, or raises Refused.
 

@@ -6,7 +6,6 @@ A page, a socket and a command call these as they are: nothing here prints, type
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from relay.errors import RelayError, StoreUnavailable
 from relay.mail.queue_id import ALPHABET
 from relay.queue.listing import MOST_LISTED, PAGE, Acted, Did, Listed, Place, Saved, Shown, Verb, Wanted
 from relay.queue.store import QueueStore
+from relay.values import frozen
 
 MOST_TOLD = 100  # entries that the report on all of them names
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Page:
     """`next` is the `after` of the page that follows, None when nothing does."""
 
@@ -28,7 +28,7 @@ class Page:
     next: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """`more`: there are more than were asked for."""
 
@@ -36,7 +36,7 @@ class Found:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Order:
     """What shall be done; `order` makes one that can be carried out. `route` is for REROUTE only."""
 
@@ -44,7 +44,7 @@ class Order:
     route: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """What became of an order so far: `counts` of entries, and `results`.
 

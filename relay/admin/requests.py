@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from relay.admin.parameters import CONDITIONS, VERB, WANTED, Parameter, number, 
 from relay.admin.queue import Report
 from relay.errors import BadConfig, RelayError, StoreUnavailable
 from relay.queue.listing import Did, Verb, Wanted
+from relay.values import frozen
 
 Lines = AsyncGenerator[bytes, None]
 """A document of JSON each, as the work goes on."""
@@ -31,7 +32,7 @@ Lines = AsyncGenerator[bytes, None]
 _LATER = "it will be returned to its sender when the relay runs"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """`body` is a document as JSON, or several."""
 
@@ -43,7 +44,7 @@ class Answer:
         return "application/json" if isinstance(self.body, bytes) else "application/x-ndjson"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """A row of the table. `function` is called with a house, and the values of `parameters` by their names.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from relay.observe.situation import Answer, Noted, Trouble
+from relay.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenerNow:
     """`addresses` as they are written in the configuration; `sessions` are open now.
 
@@ -22,7 +22,7 @@ class ListenerNow:
     accepted: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PaceNow:
     """How much of a limit of an account is used: so many of `most` within any `seconds`, transactions or recipients."""
 
@@ -32,7 +32,7 @@ class PaceNow:
     of_recipients: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamNow:
     """`where` is host and port, or a folder. `opens_in`: seconds until it is tried again, 0 while it is up.
 
@@ -56,7 +56,7 @@ class UpstreamNow:
     max_recipients_until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RouteNow:
     """Messages of a route by place; `oldest` is the oldest acceptance among those not held."""
 
@@ -69,7 +69,7 @@ class RouteNow:
     oldest: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CodesNow:
     """Session codes: recipients since the start, and messages that wait."""
 
@@ -80,7 +80,7 @@ class CodesNow:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Snapshot:
     """All of `relay status`. `troubles` come worst first; `recipients` is the ledger, by its events and states."""
 

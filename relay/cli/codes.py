@@ -9,7 +9,7 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -32,6 +32,7 @@ from relay.mail.parcel import Parcel, converted
 from relay.mail.submission import Peer, Submission
 from relay.observe.log_lines import harmless
 from relay.policy.match import Condition, View
+from relay.values import frozen
 
 if TYPE_CHECKING:
     from relay.config.model import Config
@@ -97,7 +98,7 @@ def learn(files: FilesArgument, others: NotOption = None, as_json: JsonOption = 
     raise typer.Exit(0 if learned.good else 1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Letter:
     """A message from a file, as conditions see it."""
 
@@ -289,7 +290,7 @@ def try_(
     raise typer.Exit(0 if all(each.entry for each in judged) else 1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judged:
     """`entry` is the one that matches first, or None."""
 

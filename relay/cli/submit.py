@@ -11,12 +11,13 @@ import os
 import smtplib
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay.mail.address import Address
 from relay.mail.reply import sanitise
+from relay.values import frozen
 
 if TYPE_CHECKING:
     from relay.config.model import Config
@@ -41,7 +42,7 @@ class Refused(NotTaken):
     """What the relay refused, and its reply."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Relay:
     """Where the relay may be, and what unqualified addresses belong to."""
 
@@ -49,7 +50,7 @@ class Relay:
     hostname: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Letter:
     """What is handed over. `mail` and `rcpt` are ESMTP parameters of DSN, passed on where the relay offers it."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from rich.cells import cell_len
+
+from relay.values import frozen
 
 Part = tuple[str, str]
 """Text and its style, "" for none. The text is printed as it is: no markup, and it must be harmless."""
@@ -24,7 +25,7 @@ _NARROWEST = 8  # to which columns are cut where there is no room at all
 _PADDED = 40  # one very long value does not move all lines of a pipe apart
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """`least`: the width to which it may be cut, 0: not at all. `rank`: the highest is left out first, 0: never.
 
@@ -96,7 +97,7 @@ def table(
                 yield ((" " * beneath, ""), (part, style or "dim"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Plan:
     """Which columns stand side by side, how wide, and which fold. `whole`: nothing is cut."""
 

@@ -16,6 +16,7 @@ import yaml
 from relay.config.problems import Path, Source, key
 from relay.config.syntax import Scalar, Stop, Unreadable, special, why
 from relay.errors import ConfigError
+from relay.values import frozen
 
 _DEEPEST = 24
 _MOST_NODES = 20_000
@@ -29,7 +30,7 @@ _COMMENT = re.compile(r"[ \t]+#")
 _ODDITIES = {"int": "a number", "float": "a number", "timestamp": "a date"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Oddity:
     """A scalar that YAML 1.1 turns into something else than what stands there: 0123, 1:30, 2024-01-01."""
 
@@ -48,7 +49,7 @@ class _Node:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     """The file: values (lists as tuples), the line of each key, and scalars as they stand there.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from relay.config.problems import Finding, Path, did_you_mean, is_secret
 from relay.config.section import Section, by_tag
 from relay.config.upstreams import Upstream
 from relay.config.values import BadValue
+from relay.values import frozen
 
 _TYPES: dict[str | int, dict[str | int, type[Section]]] = {"upstreams": by_tag(Upstream), "listeners": by_tag(Listener)}
 _OAUTH2 = by_tag(OAuth2)
@@ -44,7 +44,7 @@ _NO_BLANK = re.compile(r"\w+[:=]\S")
 _UPSTREAM = {"host": "sample.invalid"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explained:
     """One finding.
 

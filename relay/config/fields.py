@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from relay.policy import client, fields
 from relay.policy.pattern import code_pattern, pattern
 from relay.policy.rate import Rate as PolicyRate
 from relay.policy.rules import Pattern
+from relay.values import frozen
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ _RATE = "^[0-9]+/(s|min|h|d)$"
 _NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """What a type is called in the reference of all keys: "duration", "size"; and a value that is one of its kind."""
 

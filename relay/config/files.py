@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path as FilePath
 
@@ -16,11 +15,12 @@ from relay import figures
 from relay.config import tls
 from relay.config.problems import Finding, Path
 from relay.durable import read_regular
+from relay.values import frozen
 
 MAKE = "make it, or correct the path"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Authorities:
     """A PEM file with the certificates of authorities; `path` is the key that names it."""
 
@@ -44,7 +44,7 @@ class Authorities:
             yield Finding(self.path, f"{self.file} holds no certificate in PEM form")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pair:
     """A certificate and its private key, PEM files named by the keys `path` and `key_path`; without `key` both are in
     the one file."""
@@ -91,7 +91,7 @@ class Pair:
         tls.load_pair(context, self.certificate, self.key)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServiceAccount:
     """The key of a service account of Google: a JSON file that nobody else may read."""
 
@@ -116,7 +116,7 @@ class ServiceAccount:
             yield Finding(self.path, problem, "the JSON file that Google made for it")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Folder:
     """A folder that is written into, and made where it is missing."""
 

@@ -13,10 +13,11 @@ import hmac
 import os
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relay.config.secrets import Secret
 from relay.errors import RelayError
+from relay.values import frozen
 
 PREFIX = "$scrypt$"
 
@@ -29,7 +30,7 @@ _MOST_KNOWN = 1_000
 _known: set[bytes] = set()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hash:
     """A hash taken apart."""
 

@@ -6,9 +6,10 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relay.errors import ConfigError
+from relay.values import frozen
 
 Path = tuple[str | int, ...]
 
@@ -18,7 +19,7 @@ _REFERENCES = frozenset({"credential", "file", "env"})
 _NAMES_BELOW = frozenset({"upstreams", "routes"})  # what stands below is a name somebody chose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """One problem at one key.
 
@@ -31,7 +32,7 @@ class Finding:
     looked_at: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """The file as named on the command line, and the line of each key in it.
 

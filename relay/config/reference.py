@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +19,7 @@ from relay.config import preset
 from relay.config.fields import Kind
 from relay.config.model import Config
 from relay.config.section import Section
+from relay.values import frozen
 
 # What each kind of value looks like; the words are those of `fields.Kind`.
 KINDS = {
@@ -68,7 +68,7 @@ sentence beside it says what it is; `null` is "nothing".
 """
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """One section of the file. `path` as people write it; `kind`: its `type` (or what `tag` says), where there are
     several; `within`: the same of the section it stands in, as it is written."""

@@ -7,7 +7,6 @@ which repeats the text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -17,6 +16,7 @@ from relay.mail.address import Address
 from relay.mail.domain import a_labels
 from relay.policy.client import Network
 from relay.policy.rate import Rate
+from relay.values import frozen
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
@@ -46,7 +46,7 @@ class BadValue(ValueError):
         super().__init__(problem)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenAddress:
     """Where a listener listens: kind "tcp" with `host` and `port`, kind "unix" with the socket's path in `host`, or
     kind "systemd" with the sockets' name in `host`.
@@ -77,7 +77,7 @@ class ListenAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Url:
     """An https URL as it is written, and where it leads."""
 
@@ -92,7 +92,7 @@ class Url:
         return host if self.port == 443 else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SqliteUrl:
     """`sqlite:PATH`: the queue is kept in that file, and in files beside it."""
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from relay import events
 from relay.mail.quirk import Quirk
+from relay.values import frozen
 
 MOST = 1000
 _LONGEST = 255
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientSeen:
     """One client address. `software` is what its X-Mailer or User-Agent said, `helo` what it called itself."""
 

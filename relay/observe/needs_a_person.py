@@ -44,6 +44,7 @@ from relay.observe.provider_texts import certificate_remedy, connection_remedy, 
 from relay.observe.situation import Severity, Situation, Trouble
 from relay.policy.decide import SESSION_CODES
 from relay.texts.language import Texts
+from relay.values import frozen
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LESS_IS_LONG, LESS_IS_OVER = timedelta(minutes=10), timedelta(minutes=5)
@@ -59,7 +60,7 @@ _SAID = 300  # characters of what an upstream or a configuration check said
 _Value = str | int | timedelta | datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """A trouble before it is put into words: `kind` names the sentence, `remedy` the advice."""
 

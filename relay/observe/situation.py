@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
+
+from relay.values import frozen
 
 
 class Severity(StrEnum):
@@ -14,7 +16,7 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trouble:
     """Something that needs a person. `cause` names it for good and holds nothing of a message (upstream-aside:own).
 
@@ -28,7 +30,7 @@ class Trouble:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Noted:
     """A line of the log of level error or warning, kept in memory: when, level, its word, what it said."""
 
@@ -38,7 +40,7 @@ class Noted:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What an upstream said last: `ok`, or the stage and reply of what went wrong (`code` 0: no reply)."""
 
@@ -50,7 +52,7 @@ class Answer:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Situation:
     """What no event tells: `certificates` are the ends of our listeners' and theirs, by "listener:NAME" or
     "upstream:NAME"; `damaged`, `held` and `in_doubt` (held as well, and not among `held`) count entries; `oldest` is

@@ -9,13 +9,13 @@ event does. Values are raw here; `observe.log_lines` makes them harmless.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from relay import events
 from relay.mail.outcome import Stage, Trouble
+from relay.values import frozen
 
 FIELDS = (
     "queue_id",
@@ -64,7 +64,7 @@ _WORDS = {level: level.name.lower() for level in Level}
 E = TypeVar("E", bound=events.Event)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Raised:
     """A louder level for some events of a class; `when` says in words which."""
 
@@ -73,7 +73,7 @@ class Raised:
     applies: Callable[[Any], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wording:
     """The line of one class of events. A field whose value is None or "" is left out of the line."""
 

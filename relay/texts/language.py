@@ -7,8 +7,9 @@ with the value in its braces. A language is read when its first sentence is aske
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
+
+from relay.values import frozen
 
 
 class Texts:
@@ -25,7 +26,7 @@ class Texts:
         return self._tables[table][name].format_map(values)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sentence:
     """A sentence whose language is not chosen yet: its key, and what stands in its braces."""
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from relay.mail.reply import sanitise
 from relay.policy.client import Network, allowed, plain
+from relay.values import frozen
 from relay.web.server import Request, Response, Server, serve
 
 _PATIENCE = 5.0  # seconds that a page may take to know its answer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Health:
     """`ok`: the process lives, its loop turns and the store can commit. `ready`: it accepts mail as well.
 

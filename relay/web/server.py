@@ -14,7 +14,7 @@ import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from email.utils import formatdate
 from http import HTTPStatus
 from itertools import count
@@ -22,6 +22,8 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import h11
+
+from relay.values import frozen
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ _READ, _WRITE = 4 * 1024, 64 * 1024  # octets at a time
 _CLOSING = 1.0  # seconds that requests under way get when the server closes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What peers may cost: connections at once, octets of one request, and seconds."""
 
@@ -51,7 +53,7 @@ class TooLong(Exception):
     """The body has more octets than it may have: "at most 65536 octets"."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """A request whose head is complete.
 
@@ -67,7 +69,7 @@ class Request:
     body: Callable[[], Awaitable[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Response:
     """An answer. Where `body` makes pieces, each leaves as soon as it is made; it is closed in any case."""
 
@@ -88,7 +90,7 @@ async def serve(
     refusal: Refusal,
     *,
     known: Callable[[str], bool] = lambda _: True,
-    limits: Limits = Limits(),  # it is frozen
+    limits: Limits = Limits(),  # noqa: B008  # it is frozen
 ) -> Server:
     """Serve on a host and a port, or on a Unix socket that is bound. `known` says of which addresses peers are known.
 

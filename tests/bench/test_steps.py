@@ -53,9 +53,15 @@ def test_a_plain_message_takes_no_more_steps_than_are_kept(python: Path, what: s
 
 
 def test_four_calls_more_are_a_difference_and_three_per_cent_of_the_instructions_are_none() -> None:
-    kept = {"calls": 800, "loop": 1000, "writer": 100}
-    assert differences({"calls": 800, "loop": 1030, "writer": 114}, kept) == []
+    kept = {"calls": 800, "loop": 1000, "writer": 100, "commits": 0.2}
+    assert differences({"calls": 800, "loop": 1030, "writer": 114, "commits": 0.2}, kept) == []
     assert differences({"calls": 803}, kept) == []
     assert differences({"calls": 804}, kept) == ["804 calls on the loop, 800 are kept"]
     assert differences({"calls": 796}, kept) == ["796 calls on the loop, 800 are kept"]
-    assert len(differences({"loop": 1031, "writer": 116}, kept)) == 2
+    assert len(differences({"loop": 1031, "writer": 116, "commits": 0.2}, kept)) == 2
+
+
+def test_what_more_commits_cost_on_a_busy_machine_is_no_difference() -> None:
+    kept = {"calls": 800, "loop": 1000, "writer": 100, "commits": 0.2}
+    assert differences({"loop": 1045, "writer": 165, "commits": 0.7}, kept) == []
+    assert len(differences({"loop": 1048, "writer": 181, "commits": 0.7}, kept)) == 2

@@ -30,20 +30,20 @@ def put_back(older: dict[Path, bytes]) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("names", [[DATABASE], [LOG], [DATABASE, LOG, INDEX]], ids="+".join)
-@pytest.mark.parametrize("pages", [1, 1000], ids=["copied to the database each time", "in the log"])
+@pytest.mark.parametrize("longest", [1, 2**24], ids=["copied to the database each time", "in the log"])
 async def test_nothing_is_kept_any_more_once_an_older_copy_lies_there(
-    house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, names: list[str], pages: int
+    house: SqliteHouse, monkeypatch: pytest.MonkeyPatch, names: list[str], longest: int
 ) -> None:
-    monkeypatch.setattr(relay.queue.sqlite.database, "CHECKPOINT_PAGES", pages)
+    monkeypatch.setattr(relay.queue.sqlite.database, "LONGEST_LOG", longest)
     store = house.store
     for lease in [await store.put(an_entry(content=memory(b"x" * 200_000)), leased=True) for _ in range(3)]:
         await store.settle(ended(lease))
     older = {path: path.read_bytes() for path in map(house.folder.joinpath, names)}
     await store.put(an_entry(), leased=False)
-    while pages == 1 and store._disk._marks._given:  # type: ignore[attr-defined]  # the writer has yet to copy its log
+    while longest == 1 and store._disk._marks._given:  # type: ignore[attr-defined]  # the writer has yet to copy its log
         await asyncio.sleep(0)
     put_back(older)
-    if (names, pages) == ([DATABASE], 1000):  # all of it is in the log: there is no difference
+    if (names, longest) == ([DATABASE], 2**24):  # all of it is in the log: there is no difference
         await store.put(an_entry(), leased=False)
         return
     name = DATABASE if names == [DATABASE] else LOG

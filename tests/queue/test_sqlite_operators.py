@@ -416,7 +416,7 @@ async def test_a_backup_of_another_file_system_copies_the_files(
 async def test_a_backup_that_fails_or_is_stopped_leaves_nothing_behind(
     house: SqliteHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await house.store.put(an_entry(content=memory(b"x" * 200_000)), leased=False)
+    await house.store.put(an_entry(content=memory(b"x" * 400_000)), leased=False)
     await house.store.put(an_entry(content=await spooled(house, "7QK3")), leased=False)
     target = tmp_path / "copies"
     target.mkdir()

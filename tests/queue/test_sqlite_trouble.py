@@ -233,10 +233,11 @@ async def test_a_damaged_database_is_said_to_be_corrupt(house: SqliteHouse) -> N
     await house.store.close()
     connection = sqlite3.connect(house.path)
     ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entry'")
+    ((size,),) = connection.execute("PRAGMA page_size")
     connection.close()
     with open(house.path, "r+b") as file:
-        file.seek((page - 1) * 16384)
-        file.write(b"\xff" * 16384)
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
     with pytest.raises(StoreUnavailable) as caught:
         await house.open()
     assert caught.value.reason == "corrupt"

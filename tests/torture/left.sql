@@ -19,7 +19,7 @@ INSERT INTO entry (
      '0Z6J1K8G5007.eml', 'legacy', '192.0.2.7', 'imuis', 'SMTP', NULL, NULL, NULL, 0, NULL, NULL, '["default"]', NULL);
 
 INSERT INTO content
-SELECT id, zeroblob(CASE session_code WHEN 1 THEN 16384 ELSE 0 END), 41,
+SELECT id, zeroblob(CASE session_code WHEN 1 THEN 4096 ELSE 0 END), 41,
        CAST(CASE id WHEN 9 THEN 'From: jan@example.nl' || x'0D0A' || 'Subject: Factuur' || x'0D0A0D0A'
             ELSE 'From: jan@example.nl' || x'0D0A' || 'Subject: Factuur' || x'0D0A0D0A' || 'Goedemiddag' || x'0D0A' END
             AS BLOB)

@@ -239,7 +239,7 @@ WITHOUT: dict[str, Callable[[], None]] = {
 def prepare(order: Order) -> None:
     """In the child, before it serves."""
     if order.hasty:
-        setattr(import_module(SQLITE), "CHECKPOINT_PAGES", 1)  # noqa: B010
+        setattr(import_module(SQLITE), "LONGEST_LOG", 1)  # noqa: B010
         setattr(import_module("relay.queue.store_loop"), "WIPE_AFTER", 0.01)  # noqa: B010
         setattr(import_module("relay.delivery.worker"), "SWEEP", 0.02)  # noqa: B010
     if order.without:

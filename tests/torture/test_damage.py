@@ -23,7 +23,7 @@ from tests.torture.machine import LARGE, Ledger, Machine
 pytestmark = pytest.mark.asyncio
 
 SMALL = 200
-PAGE = 16_384
+PAGE = 4096
 GARBAGE = (
     "NULL", "-1", "9223372036854775807", "''", "'garbage'", "'a@b@c'", "x'00ff'", "zeroblob(3)",
     "CAST(x'fffe61' AS TEXT)", "CAST(x'6a616e00' AS TEXT)",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from relay.texts.language import Sentence
+from relay.values import frozen
 
 
 class Mark(StrEnum):
@@ -18,7 +18,7 @@ class Mark(StrEnum):
     UNTRIED = "untried"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """`part` is one word, as "tls"; `text` says how it is, `remedy` what to do, where there is something."""
 
@@ -28,7 +28,7 @@ class Finding:
     remedy: Sentence | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chapter:
     """What was found about one upstream, one domain, or this machine."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from relay.cli.doctor.findings import Finding, bad, good, untried, warning
+from relay.values import frozen
 
 MOST_LOOKUPS = 10  # RFC 7208, section 4.6.4
 _LOOKED_UP = ("include:", "a", "mx", "ptr", "exists:", "redirect=")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spf:
     """The SPF records at a domain, the terms of the first with those of all it includes, and how many look-ups that
     costs a receiver."""
@@ -21,7 +21,7 @@ class Spf:
     lookups: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dmarc:
     """A record, and the domain that it stands at: this one, or one above it."""
 
@@ -29,7 +29,7 @@ class Dmarc:
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """How mail with a From of this domain leaves by one upstream.
 

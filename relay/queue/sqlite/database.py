@@ -48,8 +48,8 @@ T = TypeVar("T")
 SQLITE_VERSION = apsw.sqlite_lib_version()
 
 LAYOUT = 6  # the number of `schema.sql`
-PAGE_SIZE = 16384
-CHECKPOINT_PAGES = 1000  # of the log (16 MiB): then it is copied to the database, while no caller waits
+PAGE_SIZE = 4096  # of a new queue
+LONGEST_LOG = 16 * 2**20  # octets: then it is copied to the database, while no caller waits
 LOOK_EVERY = 0.9  # seconds; a little less than `afterwards` comes
 BUSY_MILLISECONDS = 1000  # another process may hold the database for a moment (a backup, a shell)
 
@@ -87,6 +87,7 @@ class Database:
         self._reader: apsw.Connection | None = None
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-reader")
         self._log_pages = 0
+        self._page_size = PAGE_SIZE
         self._doubted = False
 
     def open(self) -> apsw.Connection:
@@ -119,6 +120,7 @@ class Database:
             self._watch.opened()
             self._doubted = False
             self._log_pages = 0
+            self._page_size = connection.pragma("page_size")
         return self._connection
 
     def commit(self, operations: list[Operation[Any]], mend: Mend | None) -> Report:
@@ -231,7 +233,7 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if reason == "full":
-                    self._log_pages = CHECKPOINT_PAGES  # once it is copied, its room is used again
+                    self._log_pages = LONGEST_LOG  # once it is copied, its room is used again
                 if sure:
                     return reason, True
             except apsw.Error:
@@ -267,7 +269,7 @@ class Database:
                 self._look_again_at = now + LOOK_EVERY
                 self._look(everything=True)
             self._log_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
-            if self._log_pages >= CHECKPOINT_PAGES:
+            if self._log_pages * self._page_size >= LONGEST_LOG:
                 self._log_pages = 0
                 self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
         return str(self._moved or "")

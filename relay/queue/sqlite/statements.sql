@@ -7,7 +7,7 @@ INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 
 -- A session code is padded by a page, see schema.sql.
 -- name: insert_content
-INSERT INTO content VALUES (?, zeroblob(? * 16384), ?, ?);
+INSERT INTO content VALUES (?, CASE WHEN ? THEN zeroblob((SELECT page_size FROM pragma_page_size)) END, ?, ?);
 
 -- name: insert_recipient
 INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', '', 0, '', '', NULL, ?);
