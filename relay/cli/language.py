@@ -10,7 +10,7 @@ from relay.errors import BadConfig, ConfigError, RelayError
 from relay.texts.language import Texts, texts_in
 
 _chosen = "en"
-_WRITTEN = re.compile(rb"^(?:\xef\xbb\xbf)?language:[ \t]*[\"']?(en|nl)\b", re.MULTILINE)
+_WRITTEN = re.compile(rb"""(?:^(?:\xef\xbb\xbf)?|[{,])\s*["']?language["']?[ \t]*:[ \t]*["']?(en|nl)\b""", re.MULTILINE)
 _MOST = 2**20
 
 

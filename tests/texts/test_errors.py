@@ -85,6 +85,16 @@ def test_check_follows_the_language_of_a_bad_file_and_its_json_is_english(tmp_pa
     assert judge(file)[0][0].problem == 'no upstream named "owm"'
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["language: nl", "\ufefflanguage: 'nl'", '{"hostname": "x", "language": "nl"}', "a: [\nlanguage:  nl # x"],
+)
+def test_the_language_of_a_file_is_seen_however_it_is_written(tmp_path: Path, written: str) -> None:
+    (tmp_path / "config.yaml").write_text(written, "utf-8")
+    language.choose_of(tmp_path / "config.yaml")
+    assert language.say("status.well") == "alles in orde"
+
+
 def test_a_file_that_asks_for_no_language_is_told_in_english(tmp_path: Path) -> None:
     language.choose("nl")
     (tmp_path / "config.yaml").write_text("upstreams: {}\n")
