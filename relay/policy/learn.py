@@ -175,6 +175,8 @@ def _part(column: Sequence[str]) -> str:
     if all(token.isascii() and token.isdigit() for token in column):
         return rf"\d{{{min(4, shortest)},{max(8, longest)}}}"
     if all(re.fullmatch(r"[0-9. -]+", token) and _has_digit(token) for token in column):
+        if shortest < 3:
+            return rf"\d[\d. -]{{{shortest - 1},{max(13, longest)}}}"
         return rf"\d[\d. -]{{1,{max(12, longest)}}}\d"
     varies = len({token.casefold() for token in column}) > 1 or any(map(_has_digit, column))
     if varies or (len(column) == 1 and _may_be_a_code(first)):

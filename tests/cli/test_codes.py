@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -137,6 +137,7 @@ SUBJECTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6
 
 
 @examples(150)
+@example(["0", "0.0"], "")
 @given(SUBJECTS, st.text(max_size=20))
 def test_whatever_the_samples_say_a_good_proposal_matches_them_and_nothing_breaks(
     subjects: list[str], sender: str
