@@ -47,10 +47,14 @@ FILLING = Finding("disk-low", Severity.WARNING, NOON, "disk-low", "disk", {"free
 FULL = replace(FILLING, severity=Severity.ERROR, kind="disk-full")
 
 
-REFUSED = replace(LOCKED_OUT, cause="sender-refused:own", kind="sender-refused", remedy="password")
-QUOTA = replace(
-    LOCKED_OUT, cause="quota:own", kind="quota", remedy="quota", values={**LOCKED_OUT.values, "until": "14:00"}
+REFUSED = replace(
+    LOCKED_OUT,
+    cause="sender-refused:own",
+    kind="sender-refused",
+    remedy="password",
+    values={**LOCKED_OUT.values, "until": "14:00"},
 )
+QUOTA = replace(REFUSED, cause="quota:own", kind="quota", remedy="quota")
 MAIL, COMMAND = "mail", "command"
 
 
