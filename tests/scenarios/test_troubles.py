@@ -36,7 +36,9 @@ def told(answer: Answer, severity: str, *, english: str, dutch: str, language: s
     """The first lines: how many troubles there are, this trouble, and what to do about it."""
     assert (answer.code, answer.err) == (1, "")
     verdict, trouble, remedy = answer.lines[:3]
-    assert verdict == f"relay 0.1.0 on relay.example.nl: 1 {severity}"
+    counted = {"error": "1 fout", "warning": "1 waarschuwing"}[severity]
+    name = f"relay 0.1.0 {'on' if language == 'en' else 'op'} relay.example.nl"
+    assert verdict == f"{name}: {f'1 {severity}' if language == 'en' else counted}"
     text = english if language == "en" else dutch
     assert trouble.startswith(f"{severity.upper():9}{text}"), trouble
     assert remedy.startswith(f"{'':9}-> {remedies[language == 'nl']}"), remedy
@@ -56,12 +58,13 @@ async def test_a_wrong_password_is_named_with_what_the_upstream_said(site: Site,
         answer,
         "error",
         english="The upstream own refused the login: 535 5.7.8 wrong name or password. (since ",
-        dutch="Upstream own weigerde de aanmelding: 535 5.7.8 wrong name or password. (since ",
+        dutch="Upstream own weigerde de aanmelding: 535 5.7.8 wrong name or password. (sinds ",
         language=language,
         remedies=("Check username and password of upstreams.own", "Controleer username en password van upstreams.own"),
     )
     assert "verkeerd" not in answer.out
-    assert any(line.startswith("own       down,-tried-in-") for line in answer.lines)
+    tried = "own       down,-tried-in-" if language == "en" else "own       down,-poging-over-"
+    assert any(line.startswith(tried) for line in answer.lines)
 
 
 @LANGUAGES
@@ -143,7 +146,11 @@ async def test_a_bad_reload_is_named_with_the_line_of_the_file(site: Site, langu
             site.config_path.write_text(good)
             answer = await relay(site, "status")
             assert (await relay(site, "reload")).code == 0
-            assert (await relay(site, "status")).lines[0].endswith(": all is well")
+            assert (
+                (await relay(site, "status"))
+                .lines[0]
+                .endswith(": all is well" if language == "en" else ": alles in orde")
+            )
     problem = f"{site.config_path}:"
     told(
         answer,
@@ -220,7 +227,7 @@ async def test_session_codes_that_are_stuck_and_then_expired_are_named_first(
         for line in expired.lines[:5]
     ), expired.out
     assert "482913" not in stuck.out + shown.out + shown.err + expired.out
-    assert "session code" in shown.lines[0]
+    assert ("session code" if language == "en" else "sessiecode") in shown.lines[0]
 
 
 @LANGUAGES
