@@ -64,8 +64,8 @@ async def test_a_sender_with_no_rule_to_repair_it_comes_back_with_what_to_do(sit
     assert failed.refusal == "sender-refused"
     assert bounce.recipients == (JAN,)
     text = bounce.content.replace(b"=\r\n", b"")
-    assert b"neemt geen mail aan van uw afzenderadres" in text
-    assert b"takes no mail from your sender address" in text
+    assert b"weigert jan@example.nl als afzender" in text
+    assert b"refuses jan@example.nl as the sender" in text
     assert b"5.7.60" in text
 
 
