@@ -113,14 +113,15 @@ def _addresses(config: Config) -> Iterator[Finding]:
     given = [each for each in own if each[0][-1] in admin.model_fields_set]
     places = [*(each for each in own if each not in given), *listeners, *given]  # a finding is at a key of the file
     for number, (path, address, _) in enumerate(places):
-        taken = [(other, name) for other, there, name in places[:number] if _same_place(address, there)]
+        taken = [(other, name) for other, there, name in places[:number] if same_place(address, there)]
         if taken:
             other, name = taken[0]
             hint = "choose another path" if address.kind == "unix" else "choose another port"
             yield Finding(path, f"{name} has this address already", hint, (other,))
 
 
-def _same_place(one: ListenAddress, other: ListenAddress) -> bool:
+def same_place(one: ListenAddress, other: ListenAddress) -> bool:
+    """True where the two cannot be listened on at once."""
     if one.kind != other.kind or one.port != other.port or (one.kind == "tcp" and one.port == 0):
         return False
     if one.host == other.host:

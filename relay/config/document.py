@@ -23,7 +23,8 @@ _MOST_NODES = 20_000
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?[0-9]{1,17}\.[0-9]{1,17}")
-_KEY_ALONE = re.compile(r"([A-Za-z_]\w*)[:= ]\S")  # {host:smtp.example.nl, port=25}
+_COLON = re.compile(r"\s*:")
+_ODD_BLANKS = re.compile("^[^\\S ]|[^\\S ]$|^[\u200b\u2060\ufeff]|[\u200b\u2060\ufeff]$")
 _TYPOGRAPHIC = re.compile("[“”„‟«»]|[‘’‚‛´].*[‘’‚‛´]$", re.DOTALL)
 _COMMENT = re.compile(r"[ \t]+#")
 _ODDITIES = {"int": "a number", "float": "a number", "timestamp": "a date"}
@@ -93,6 +94,18 @@ def _flat(node: _Node, path: Path, lines: dict[Path, int], texts: dict[Path, str
     if isinstance(node.value, dict):
         return parts
     return tuple(parts.values()) if isinstance(node.value, tuple) else node.value
+
+
+def _from_elsewhere(text: str) -> tuple[str, str] | None:
+    """What is wrong with a text that was pasted from a web page or a word processor, and what to do."""
+    if _TYPOGRAPHIC.match(text):
+        return (
+            "typographic quotes belong to this text",
+            "write \" or '; where they are meant, put plain quotes around them",
+        )
+    if _ODD_BLANKS.search(text):
+        return "a blank that is no space belongs to this text, as in text from a web page", "write it anew"
+    return None
 
 
 class _Reader:
@@ -173,9 +186,8 @@ class _Reader:
             raise special(line, path)
         if not quoted and _COMMENT.match(self._text, event.end_mark.index):
             self.commented.add(path)
-        if not quoted and _TYPOGRAPHIC.match(event.value):
-            hint = "write \" or '; where they are meant, put plain quotes around them"
-            self.problems.append((line, path, "typographic quotes are part of the value", hint))
+        if not event.style and (found := _from_elsewhere(event.value)):
+            self.problems.append((line, path, *found))
             self.incomplete.add(path)
         return _Node(line, self._scalar(event), event.value)
 
@@ -208,11 +220,11 @@ class _Reader:
             child.line = at
             if name is None:
                 continue
-            if child.text == "" and not event.style and (alone := _KEY_ALONE.match(name)):
-                where = (*path, alone[1])
+            if child.text == "" and not _COLON.match(self._text, event.end_mark.index):
+                hint = "write key: value; put quotes around a value that holds a comma or begins with {"
                 self.problems.append(
-                    (at, where, "key and value are not separated", "write a colon and a blank between")
-                )
+                    (at, path, "a key without a colon, or a part of a value", hint)
+                )  # may be a secret's
                 self.incomplete.add(path)
                 continue
             if name in first:
@@ -230,8 +242,9 @@ class _Reader:
                 line, "a list, a mapping or an alias cannot be a key", "quote values with braces and stars", path
             )
         value = self._scalar(event)
-        if isinstance(value, str) and (value.strip() != value or _TYPOGRAPHIC.match(value)) and not event.style:
-            problem, hint = "blanks that are no spaces, or typographic quotes, belong to this key", "write it anew"
+        found = _from_elsewhere(event.value) if not event.style else None
+        if found is not None:
+            problem, hint = found
         elif isinstance(value, str):
             return value
         elif isinstance(value, Oddity) and value.reads_as == "merge":

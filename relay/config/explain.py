@@ -139,7 +139,7 @@ def _explained(detail: Any, path: Path, value: object, text: str | None) -> Expl
             problem = f"must be {_or(names)}"
             close = did_you_mean(value, names) if isinstance(value, str) and shown is not None else ""
             hint = close if close.startswith("did") else ""
-            if isinstance(value, bool):
+            if isinstance(value, bool) and shown != str(value).lower():
                 hint = f"YAML reads {shown} as {str(value).lower()}"
         case "greater_than_equal":
             problem = f"must be at least {context['ge']}"

@@ -57,9 +57,9 @@ def parse(text: str, file: str = "config.yaml", *, folder: FilePath | None = Non
         raise BadConfig([ConfigError(where, problem.problem, problem.hint)]) from None
     source, problems = document.source, list(document.problems)
     config, mistakes = _validated(document, {"folder": folder or FilePath()})
-    known = {each.finding.path for each in mistakes} | document.incomplete
+    known = [*(each.finding.path for each in mistakes), *document.incomplete]
     empty = forgotten(document.value, document.texts, source.commented)
-    mistakes += [each for each in empty if each.finding.path not in known]
+    mistakes += [each for each in empty if not any(path == each.finding.path[: len(path)] for path in known)]
     problems += [source.error(each.finding) for each in mistakes if not _follows(each, mistakes, document.incomplete)]
     if config is not None:
         spoilt = [*document.incomplete, *(mistake.spoils for mistake in mistakes if mistake.spoils is not None)]

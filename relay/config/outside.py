@@ -62,14 +62,15 @@ def absent(config: Config) -> list[ConfigError]:
 
     A file beside the configuration, of the credential's name, is taken for what it will be loaded from.
     """
-    found = []
+    found, inside = [], "CREDENTIALS_DIRECTORY" in os.environ
     for path, secret in secrets(config):
         if secret.kind == "env" and secret.reference not in os.environ:
             found.append(Finding(path, f"{secret.source} is not set", "what starts the relay must set it"))
-        beside = FilePath(config.source.file).absolute().parent / secret.reference
-        if secret.kind == "credential" and not beside.exists() and "CREDENTIALS_DIRECTORY" not in os.environ:
-            hint = f"write the secret into {beside}, and LoadCredential={beside.name}:{beside} into relay.service"
-            found.append(Finding(path, f"{secret.source}: no relay.service is installed here that gives it", hint))
+        if secret.kind == "credential" and not inside:
+            file = FilePath(config.source.file).absolute().parent / secret.reference
+            hint = f"write the secret into {file}, and LoadCredential={file.name}:{file} into relay.service"
+            if not file.exists():
+                found.append(Finding(path, f"{secret.source}: no relay.service is installed here that gives it", hint))
     return [config.source.error(finding) for finding in found]
 
 
@@ -120,16 +121,16 @@ def _bad_secrets(config: Config, *, serving: bool) -> Iterator[Finding]:
                 yield Finding(path, str(error), MAKE if named else "")
 
 
-def _to_come(*files: FilePath) -> bool:
+def _to_come(file: FilePath) -> bool:
     """True for what systemd lays there at the start, and has not yet."""
-    return any(file.parent == CREDENTIALS and not os.path.lexists(file) for file in files)
+    return file.parent == CREDENTIALS and not os.path.lexists(file)
 
 
 def _bad_listener_files(config: Config, *, serving: bool) -> Iterator[Finding]:
     for number, listener in config.smtp_listeners.items():
         path: Path = ("listeners", number)
         for pair in listener.files:
-            if not serving and _to_come(*(each for _, each in pair.read)):
+            if not serving and any(_to_come(each) for _, each in pair.read):
                 continue
             try:
                 context = tls.server_context(listener.tls_profile)
@@ -168,7 +169,7 @@ def _bad_folders(config: Config, *, serving: bool) -> Iterator[Finding]:
 
 def _bad_upstream_files(config: Config, *, serving: bool) -> Iterator[Finding]:
     for path, file in files(config):
-        if path[0] == "upstreams" and (serving or not _to_come(*(each for _, each in file.read))):
+        if path[0] == "upstreams" and (serving or not any(_to_come(each) for _, each in file.read)):
             yield from below(path, file.problems())
 
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from relay.config import outside
+from relay.config.checks import same_place
 from relay.config.files import MAKE
 from relay.config.model import Config
 from relay.config.problems import Finding, Path, did_you_mean
 from relay.config.secrets import FORM, Secret, SecretMissing
 from relay.config.units import Unit, installed, sockets_of
+from relay.config.values import BadValue, ListenAddress, listen_address
 from relay.durable import read_regular
 
 NAME = "relay.service"
@@ -161,21 +163,25 @@ class Service:
         return any(each.strip().startswith(f"{name}=") for each in assigned)
 
     def _sockets(self, config: Config) -> Iterator[Finding]:
-        wanted = [
-            (("listeners", number, "listen", place), address.host)
-            for number, listener in config.smtp_listeners.items()
-            for place, address in enumerate(listener.listen)
-            if address.kind == "systemd"
-        ]
-        units = sockets_of(self.unit) if wanted else []
+        units = sockets_of(self.unit)
         names = {unit.last("Socket", "FileDescriptorName", unit.name): unit.name for unit in units}
-        for path, name in wanted:
-            if not names:
-                hint = "install systemd/relay.socket, or write an address"
-                yield Finding(path, f"no unit hands over sockets to {NAME}", hint)
-            elif name not in names:
-                handed = " and ".join(f"{unit} hands over {known}" for known, unit in names.items())
-                yield Finding(path, f"no socket has this name: {handed}", f"write systemd:{' or systemd:'.join(names)}")
+        instead = f"write systemd:{' or systemd:'.join(names)}"
+        started = set(self.unit.words("Service", "Sockets"))
+        held = [
+            (each, unit.name) for unit in units if unit.name in started for each in unit.all("Socket", "ListenStream")
+        ]
+        for number, listener in config.smtp_listeners.items():
+            for place, address in enumerate(listener.listen):
+                path: Path = ("listeners", number, "listen", place)
+                holder = next((name for stream, name in held if _same(stream, address)), None)
+                if holder is not None:
+                    yield Finding(path, f"{holder} listens at {address} already", instead)
+                elif address.kind == "systemd" and not names:
+                    hint = "install systemd/relay.socket, or write an address"
+                    yield Finding(path, f"no unit hands over sockets to {NAME}", hint)
+                elif address.kind == "systemd" and address.host not in names:
+                    handed = " and ".join(f"{unit} hands over {known}" for known, unit in names.items())
+                    yield Finding(path, f"no socket has this name: {handed}", instead)
 
 
 def service() -> Service | None:
@@ -194,6 +200,16 @@ def service() -> Service | None:
     if dynamic:
         return Service(unit, f"{name}, a user that is made at its start", None, frozenset(groups))
     return Service(unit, name, _ROOT, frozenset())  # it does not start at all, and systemd says so
+
+
+def _same(stream: str, address: ListenAddress) -> bool:
+    """Whether systemd listens there, by a line such as 127.0.0.1:25, [::1]:25 or 25, which is everywhere."""
+    if stream.isdecimal():
+        return address.kind == "tcp" and address.port == int(stream)
+    try:
+        return same_place(listen_address(f"unix:{stream}" if stream.startswith("/") else stream), address)
+    except BadValue:
+        return False
 
 
 def _user(name: str) -> pwd.struct_passwd | None:

@@ -120,7 +120,7 @@ def _second_colon(stop: Stop, lines: list[str]) -> Unreadable:
     if last is None or last.line == stop.line:
         problem = 'a value that holds ": " has to stand in quotes'
         return Unreadable(stop.line, problem, _QUOTE, stop.before)
-    if re.search(r":\s", lines[last.line - 1]):
+    if re.search(r":( |\t|$)", lines[last.line - 1]):
         return Unreadable(stop.line, "this line is indented deeper than the key above it", _INDENT, last.path[:-1])
     return _no_colon(last.line, last.path)
 

@@ -286,10 +286,12 @@ class SmtpUpstream(Section):
         if self.tls_profile == "legacy":
             problem = "old cipher suites protect little: who records the connection may read mail and password later"
             yield Finding(("tls_profile",), problem, "leave it out once the server knows TLS 1.2 with newer ones")
-        if self.preset is not None:
-            yield from self._unlike(preset.preset(self.preset))
-        else:
-            yield from self._other_tls()
+        known = preset.preset(self.preset) if self.preset is not None else None
+        yield from self._unlike(known) if known is not None else self._other_tls()
+        token_of_mailbox = self.oauth2 is not None and self.oauth2.provider != "generic"
+        if "@" not in (self.username or "@") and (token_of_mailbox or (known is not None and known.login == "address")):
+            problem = "no domain in it: this provider wants the whole address of the mailbox"
+            yield Finding(("username",), problem, "write it like relay@example.nl")
         if self.oauth2 is not None:
             yield from below(("oauth2",), self.oauth2.warnings)
         if self.username is not None and self.auth == "none":
@@ -309,9 +311,6 @@ class SmtpUpstream(Section):
 
     def _unlike(self, known: Preset) -> Iterator[Finding]:
         """What the provider is known to take otherwise."""
-        if known.login == "address" and "@" not in (self.username or "@"):
-            problem = "no domain in it: this provider wants the whole address of the mailbox"
-            yield Finding(("username",), problem, "write it like relay@example.nl")
         if known.mechanisms and self.auth not in ("none", "auto", *known.mechanisms):
             offered = " and ".join(known.mechanisms)
             reply = f': it answers "{known.no_plain}"' if known.no_plain and self.auth == "plain" else ""

@@ -191,10 +191,11 @@ def listen_address(text: str) -> ListenAddress:
             raise BadValue("not a name of systemd sockets", how)
         return ListenAddress("systemd", name)
     host, colon, port = text.rpartition(":")
-    if host in ("", "*"):
-        digits = port if port.isdecimal() and port.isascii() and len(port) <= 5 else "25"
-        hint = f'write "127.0.0.1:{digits}"; for other machines as well "0.0.0.0:{digits}", with allow'
+    if host in ("", "*") and re.fullmatch("[0-9]{1,5}", port):
+        hint = f'write "127.0.0.1:{port}"; for other machines as well "0.0.0.0:{port}", with allow'
         raise BadValue("a port without an address", hint)
+    if not colon:
+        raise BadValue("an address without a port", how)
     if not (colon and host and port.isdecimal() and port.isascii() and len(port) <= 5 and int(port) <= 65_535):
         raise BadValue("not an address to listen on", how)
     if host.startswith("[") and host.endswith("]"):

@@ -107,7 +107,7 @@ def test_an_old_error_under_a_good_token_is_over_and_days_are_counted_by_the_cal
 def test_who_logs_in_with_a_password_loads_nothing_of_tokens_or_pins() -> None:
     code = (
         "import sys, relay.daemon.main, relay.wiring\n"
-        "names = ('msal', 'google.auth', 'cryptography', 'aiohappyeyeballs', 'relay.transport.oauth2')\n"
+        "names = ('msal', 'google.auth', 'dns', 'cryptography', 'aiohappyeyeballs', 'relay.transport.oauth2')\n"
         "print([name for name in names if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -87,6 +87,8 @@ def made(place: Path) -> None:
 README = """hostname: relay.example.nl
 upstreams:
   own: {host: smtp.example.nl, username: administratie@example.nl, password: PASSWORD}
+listeners:
+  - listen: systemd:legacy
 """
 
 
@@ -212,19 +214,19 @@ def test_a_variable_is_looked_for_in_the_unit_and_in_its_files(place: Path) -> N
 
 
 def test_a_key_where_systemd_lays_credentials_is_looked_for_in_the_unit(place: Path) -> None:
-    tls = "listeners:\n  - tls: starttls\n    certificate: {0}/relay.pem\n    key: {0}/relay.key\n"
+    tls = "    tls: starttls\n    certificate: {0}/relay.pem\n    key: {0}/relay.key\n"
     tls = tls.format("/run/credentials/relay.service")
     (place / "relay.pem").write_text("")
     install(place, LoadCredential=f"relay.pem:{place}/relay.pem")
     (place / "config.yaml").write_text(README.replace("PASSWORD", "{credential: own-password}") + tls)
     said, verdict = checked(place).splitlines()
-    assert said.startswith("config.yaml:7: listeners[0].key: relay.service has no credential relay.key (add LoadCred")
+    assert said.startswith("config.yaml:8: listeners[0].key: relay.service has no credential relay.key (add LoadCred")
     assert verdict == "config.yaml: bad, 1 error"
 
 
 def test_sockets_are_those_of_all_units_that_lead_to_the_service(place: Path) -> None:
-    listener = "listeners:\n  - listen: systemd:office\n"
-    (place / "config.yaml").write_text(README.replace("PASSWORD", "{credential: own-password}") + listener)
+    text = README.replace("PASSWORD", "{credential: own-password}").replace("systemd:legacy", "systemd:office")
+    (place / "config.yaml").write_text(text)
     assert "no socket has this name: relay.socket hands over legacy (write systemd:legacy)" in checked(place)
     other = "[Socket]\nListenStream=2525\nFileDescriptorName=office\nService=relay.service\n"
     (place / "units" / "office.socket").write_text(other)
