@@ -137,7 +137,7 @@ def render(
         reply_to=_reply_to_value(authorship, replies),
         signatures_removed=signatures,
         repeated=repeated,
-        author=address or _first_address(before),
+        author=address or _as_it_stands(before),
         message_id=message_id,
     )
 
@@ -268,6 +268,11 @@ def _author(
 
 
 _remembered = lru_cache(maxsize=256)(_author)
+
+
+def _as_it_stands(before: tuple[bytes, ...]) -> str:
+    """The first address of From."""
+    return _first_address(before) if sum(map(len, before)) <= _CACHED else _first_address.__wrapped__(before)
 
 
 @lru_cache(maxsize=256)

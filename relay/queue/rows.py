@@ -25,7 +25,7 @@ from relay.queue.content import FileContent
 from relay.queue.model import Entry, Kind, Pending, Recorded, Settlement, State, Told
 from relay.queue.spool import Spool
 
-LONGEST = 1000  # octets of a Message-ID and characters of a subject that the history keeps
+LONGEST = 1000  # octets of a Message-ID, characters of an author and of a subject, that the history keeps
 
 DUE, SLEEPING, LEASED, HELD, SET_ASIDE, TO_BOUNCE = range(6)  # the places of an entry
 
@@ -229,7 +229,9 @@ def history_row(key: int, settlement: Settlement, ended_at: int, recorded: Recor
         f"[{','.join(fates)}]",
         None
         if left is None
-        else left_as(left.author, None if left_path is None else f"{left_path.local}@{left_path.domain}", left.result),
+        else left_as(
+            left.author[:LONGEST], None if left_path is None else f"{left_path.local}@{left_path.domain}", left.result
+        ),
         message_id,
         subject,
     )

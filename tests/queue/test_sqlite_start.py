@@ -87,7 +87,7 @@ async def test_a_database_of_another_layout_is_left_alone(house: SqliteHouse, la
         await house.open()
     assert house.path.read_bytes() == before
     connection = sqlite3.connect(house.path)
-    connection.execute("PRAGMA user_version = 6")
+    connection.execute("PRAGMA user_version = 7")
     connection.close()
     await house.open()  # the lock was let go of
 

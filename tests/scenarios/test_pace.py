@@ -88,7 +88,7 @@ async def test_what_left_before_a_kill_9_counts_after_it(site: Site) -> None:
             status = (await relay(site, "status", "--json")).document["status"]
             (upstream,) = status["upstreams"]
             assert upstream["pace"] == [{"used": 5, "most": 5, "seconds": 3600.0, "of_recipients": False}]
-            assert "5-of-5/h" in (await relay(site, "status")).out
+            assert "5_of_5/h" in (await relay(site, "status")).out
             waiting = sum(status["routes"][0][place] for place in ("pending", "deferred", "active"))
             assert waiting >= 3
             assert len(own.messages) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -135,6 +136,23 @@ async def test_a_relay_that_answers_otherwise_is_reported_in_sentences(site: Sit
     assert (as_json.code, strict(as_json)["status"]) == (1, None)
     assert (nagios.code, nagios.out.startswith("CRITICAL: ")) == (2, True)
     assert (health.code, health.out) == (1, "silent\n")
+
+
+@pytest.mark.asyncio
+async def test_a_fault_of_a_command_is_a_sentence_that_quotes_nothing(site: Site) -> None:
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{"version":1,"pass":"secret"}')
+        writer.close()
+
+    site.configure(upstreams={"own": {"host": "127.0.0.1", "tls": "none"}})
+    async with await asyncio.start_unix_server(answered, site.control_path):
+        answer = await relay(site, "clients")
+    assert (answer.code, answer.out) == (1, "")
+    assert re.fullmatch(
+        r"relay: this command has a fault of its own: KeyError at clients.py:\d+. Please report this line.\n",
+        answer.err,
+    )
 
 
 def _layout(queue: Path) -> None:

@@ -18,6 +18,8 @@ from tests.kit.upstream import ScriptedUpstream
 from tests.scenarios.desk import Answer, reachable, relay
 
 LANGUAGES = pytest.mark.parametrize("language", ["en", "nl"])
+NAME = {"en": "relay 0.1.0 on relay.example.nl", "nl": "relay 0.1.0 op relay.example.nl"}
+DUTCH = {"error": "fout", "warning": "waarschuwing"}
 REFUSED = "550 5.7.60 SMTP; Client does not have permissions to send as this sender"
 
 
@@ -36,9 +38,7 @@ def told(answer: Answer, severity: str, *, english: str, dutch: str, language: s
     """The first lines: how many troubles there are, this trouble, and what to do about it."""
     assert (answer.code, answer.err) == (1, "")
     verdict, trouble, remedy = answer.lines[:3]
-    counted = {"error": "1 fout", "warning": "1 waarschuwing"}[severity]
-    name = f"relay 0.1.0 {'on' if language == 'en' else 'op'} relay.example.nl"
-    assert verdict == f"{name}: {f'1 {severity}' if language == 'en' else counted}"
+    assert verdict == f"{NAME[language]}: 1 {severity if language == 'en' else DUTCH[severity]}"
     text = english if language == "en" else dutch
     assert trouble.startswith(f"{severity.upper():9}{text}"), trouble
     assert remedy.startswith(f"{'':9}-> {remedies[language == 'nl']}"), remedy
@@ -63,8 +63,8 @@ async def test_a_wrong_password_is_named_with_what_the_upstream_said(site: Site,
         remedies=("Check username and password of upstreams.own", "Controleer username en password van upstreams.own"),
     )
     assert "verkeerd" not in answer.out
-    tried = "own       down,-tried-in-" if language == "en" else "own       down,-poging-over-"
-    assert any(line.startswith(tried) for line in answer.lines)
+    state = "down,-tried-in-" if language == "en" else "down,-poging-over-"
+    assert any(line.startswith(f"own       {state}") for line in answer.lines)
 
 
 @LANGUAGES

@@ -17,6 +17,7 @@ from relay.queue.rows import (
     DUE,
     HELD,
     LEASED,
+    LONGEST,
     SLEEPING,
     content_row,
     entry_row,
@@ -200,7 +201,7 @@ class Settle(Operation[Sequence[str]]):
         left = settlement.left
         if left is not None:
             path = None if left.reverse_path is None else reader_text(left.reverse_path)
-            work.execute("some_left", (left_as(left.author, path, left.result), key))
+            work.execute("some_left", (left_as(left.author[:LONGEST], path, left.result), key))
         if settlement.at is not None:
             tried, at = lease.entry.attempts, microseconds(settlement.at)
             unfinished = [result for result in self._results if result.state in _WAITS]
