@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-
-from relay.values import frozen
+from typing import NamedTuple
 
 
 class Texts:
@@ -26,8 +25,7 @@ class Texts:
         return self._tables[table][name].format_map(values)
 
 
-@frozen
-class Sentence:
+class Sentence(NamedTuple):
     """A sentence whose language is not chosen yet: its key, and what stands in its braces."""
 
     key: str
