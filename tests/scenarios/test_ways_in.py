@@ -100,7 +100,7 @@ async def test_a_file_that_was_not_taken_is_a_trouble_an_alarm_and_a_mail_until_
         async with site.house() as house:
             drop(site.folder / "out", "leeg.eml", b"Subject: aan niemand\n\ntekst\n")
             raised = await house.event(AlarmRaised, cause="pickup-refused:out")
-            assert (raised.severity, raised.text.count("nobody got: 1.")) == ("error", 1)
+            assert (raised.severity, raised.text.count("could not be sent to anybody: 1.")) == ("error", 1)
             await house.event(AlarmSent, cause="pickup-refused:out", way="mail", reader="beheer@example.nl by own")
             await reachable(site)
             answer = await relay(site, "status")
