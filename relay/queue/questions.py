@@ -355,9 +355,9 @@ def _finished(row: HistoryRow) -> Listed:
 def _left_as(kept: str | None) -> LeftAs | None:
     try:
         author, reverse_path, result = json.loads(kept or "null")
-    except (ValueError, TypeError):
+        return LeftAs(author, address_text(reverse_path or ""), result)
+    except (ValueError, TypeError, AttributeError):
         return None
-    return LeftAs(author, address_text(reverse_path or ""), result)
 
 
 def _message_id(field: str | None) -> str | None:

@@ -22,6 +22,7 @@ from relay.events import ExceptionCaught, MessageQueued, MessageRefused, Warned
 from relay.ingress.folder import Claimed, Folder
 from relay.ingress.pickup import AT_ONCE, READ_AT_ONCE
 from relay.ingress.pickup_file import Bounds, PickupFile
+from relay.mail.aliases import Aliases
 from tests.ingress.house import PATIENCE, House, HouseOf, on_both_loops
 from tests.ingress.test_pickup import AS_CONTENT, MESSAGE, a_pickup, at_work, files, put
 from tests.kit.odd import ODD
@@ -120,13 +121,13 @@ async def test_files_that_take_long_to_read_leave_threads_for_others(
 ) -> None:
     reading, most, lock = 0, 0, threading.Lock()
 
-    def read(descriptor: int, bounds: Bounds) -> PickupFile:
+    def read(descriptor: int, bounds: Bounds, aliases: Aliases | None) -> PickupFile:
         nonlocal reading, most
         with lock:
             reading += 1
             most = max(most, reading)
         try:
-            return PickupFile(descriptor, bounds)
+            return PickupFile(descriptor, bounds, aliases)
         finally:
             with lock:
                 reading -= 1

@@ -200,7 +200,7 @@ def test_beyond_the_connections_that_the_provider_allows_mail_goes_over_fewer(
             site.configure(upstreams={"own": site.way_to(own, max_connections=4)}, routes={"default": {"retry": "1h"}})
             async with open_house(site) as house:
                 await own.go_down()
-                await hand_in(house, 300)
+                await hand_in(house, 100)
                 await own.come_back()
                 began = asyncio.get_running_loop().time()
                 await house.relay.reload()

@@ -227,7 +227,7 @@ async def test_status_shows_how_many_recipients_are_taken_at_once_also_after_a_r
             (now,) = (await relay(site, "status", "--json")).document["status"]["upstreams"]
             assert now["max_recipients"] == MOST
             assert now["max_recipients_until"] is not None
-            assert f"{MOST}-recipients-at-once-until-" in (await relay(site, "status")).out
+            assert f"{MOST}_recipients_at_once_until_" in (await relay(site, "status")).out
 
 
 @pytest.mark.asyncio

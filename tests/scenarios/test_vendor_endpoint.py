@@ -361,7 +361,7 @@ async def test_the_doctor_looks_at_an_endpoint_as_far_as_tls_and_sends_nothing(s
         answer = await relay(site, "doctor")
         assert f"vendor: 127.0.0.1:{vendor.port}" in answer.out
         assert "certificate good for 127.0.0.1" in answer.out
-        assert "judges it with a message" in answer.out
+        assert "checks it with a message" in answer.out
         assert vendor.connections == 1
         configure(site, own, vendor.url, tls_pin="47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")
         answer = await relay(site, "doctor")

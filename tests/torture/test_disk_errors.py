@@ -43,7 +43,7 @@ async def status_tells(site: Site) -> None:
     await reachable(site)
     shown = await relay(site, "status")
     assert shown.code == 1
-    assert "ERROR    The queue cannot be written, and new mail is put off: " in shown.out, shown.out
+    assert "ERROR    The queue cannot be written, and new mail is refused for now: " in shown.out, shown.out
 
 
 @pytest.mark.promise(

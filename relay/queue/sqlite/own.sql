@@ -34,7 +34,7 @@ WHERE place <> 4 AND (place <> 2 OR ?1) AND (
         AND next_attempt_at BETWEEN 0 AND 1 << 57 AND expires_at BETWEEN 0 AND 1 << 57 AND received_at BETWEEN 0 AND 1 << 57
     )
     OR NOT is_text(CAST(concat_ws(' ', queue_id, route, kind, spool_file, listener, client, helo, protocol, tls, user,
-                                  reverse_path, ret, envid, because, set_aside, wish) AS BLOB))
+                                  reverse_path, ret, envid, because, set_aside, wish, left_as) AS BLOB))
     OR EXISTS (
         SELECT 1 FROM recipient WHERE entry = id AND NOT is_text(
             CAST(concat_ws(' ', address, notify, orcpt, state, last_reply, in_doubt_at, upstream, way) AS BLOB)
@@ -50,6 +50,7 @@ UPDATE entry SET
     client = plain(CAST(client AS BLOB)), helo = plain(CAST(helo AS BLOB)), protocol = plain(CAST(protocol AS BLOB)),
     tls = plain(CAST(tls AS BLOB)), user = plain(CAST(user AS BLOB)), reverse_path = plain(CAST(reverse_path AS BLOB)),
     ret = plain(CAST(ret AS BLOB)), envid = plain(CAST(envid AS BLOB)), because = plain(CAST(because AS BLOB)),
+    left_as = plain(CAST(left_as AS BLOB)),
     attempts = min(max(attempts, 0), 1000000000), size = CASE WHEN size BETWEEN 0 AND 1 << 50 THEN size ELSE 0 END
 WHERE id = ?;
 
