@@ -174,7 +174,7 @@ async def the_hours(
     return house
 
 
-@pytest.mark.parametrize(("connections", "codes"), [(1, 0), (1, 40), (3, 0)])
+@pytest.mark.parametrize(("connections", "codes"), [(1, 40), (3, 0), pytest.param(1, 0, marks=pytest.mark.repetition)])
 @pytest.mark.parametrize("order", ORDERS.values(), ids=list(ORDERS))
 def test_forty_messages_that_an_upstream_cannot_bear_delay_others_by_seconds(
     order: Order, connections: int, codes: int
@@ -209,7 +209,7 @@ def test_forty_messages_that_an_upstream_cannot_bear_delay_others_by_seconds(
     assert ledger.deferred == BAD
 
 
-@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.DOT])
+@pytest.mark.parametrize("stage", [Stage.MAIL, pytest.param(Stage.DOT, marks=pytest.mark.repetition)])
 @pytest.mark.parametrize("words", WORDS.values(), ids=list(WORDS))
 def test_words_about_the_account_in_a_421_delay_others_no_longer(words: tuple[str | None, Reply], stage: Stage) -> None:
     preset, reply = words

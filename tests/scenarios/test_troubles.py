@@ -17,7 +17,7 @@ from tests.kit.process import Process
 from tests.kit.upstream import ScriptedUpstream
 from tests.scenarios.desk import Answer, reachable, relay
 
-LANGUAGES = pytest.mark.parametrize("language", ["en", "nl"])
+LANGUAGES = pytest.mark.parametrize("language", ["nl", pytest.param("en", marks=pytest.mark.repetition)])
 NAME = {"en": "relay 0.1.0 on relay.example.nl", "nl": "relay 0.1.0 op relay.example.nl"}
 DUTCH = {"error": "fout", "warning": "waarschuwing"}
 REFUSED = "550 5.7.60 SMTP; Client does not have permissions to send as this sender"

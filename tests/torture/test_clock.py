@@ -35,7 +35,12 @@ async def waiting(machine: Machine, recipients: int) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("leap", [MONTH, -MONTH], ids=["forward", "back"])
+LEAPS = pytest.mark.parametrize(
+    "leap", [pytest.param(MONTH, marks=pytest.mark.repetition), -MONTH], ids=["forward", "back"]
+)
+
+
+@LEAPS
 @pytest.mark.promise("A clock that leaps by thirty days, forward or back, makes no mail expire and leaves none stuck.")
 async def test_mail_that_waits_survives_a_leap_of_the_clock(
     site: Site, faults: Faults, figures: Callable[[str], None], leap: timedelta
@@ -85,7 +90,7 @@ async def test_a_session_code_expires_by_the_wall_clock(
     figures("the one that waited expired at once, the next was delivered")
 
 
-@pytest.mark.parametrize("leap", [MONTH, -MONTH], ids=["forward", "back"])
+@LEAPS
 @pytest.mark.promise("A relay that starts with a clock that is thirty days off delivers what lay in the queue.")
 async def test_mail_that_lay_in_the_queue_is_delivered_by_a_relay_whose_clock_is_off(
     site: Site, faults: Faults, figures: Callable[[str], None], leap: timedelta

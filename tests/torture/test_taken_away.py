@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.extent import kinds
 from tests.kit.house import Site
 from tests.scenarios.desk import relay
 from tests.torture.machine import LARGE, Ledger, Machine
@@ -108,7 +109,7 @@ def restore(backup: Path, queue: Path) -> None:
     "A file of the queue that is taken away under the relay is noticed, mail hears 451, and a backup made then has all "
     "that was acknowledged: killed and restored, everything arrives."
 )
-@pytest.mark.parametrize("what", GONE)
+@pytest.mark.parametrize("what", kinds(GONE, lambda what: GONE[what][0] == ""))
 async def test_what_waits_is_saved_after(what: str, site: Site, figures: Callable[[str], None]) -> None:
     name, take = GONE[what]
     site.queue_path = site.folder / "state" / "queue.db"
@@ -132,7 +133,10 @@ async def test_what_waits_is_saved_after(what: str, site: Site, figures: Callabl
 
 
 @pytest.mark.promise("While a file of the queue is away what waits is delivered; once it is back the relay goes on.")
-@pytest.mark.parametrize("what", ["queue.db", "queue.db-wal", "queue.db.lock", "queue.db.spool", "."])
+@pytest.mark.parametrize(
+    "what",
+    kinds(["queue.db", "queue.db-wal", "queue.db.lock", "queue.db.spool", "."], lambda what: what == "."),
+)
 async def test_what_is_moved_away_and_back(what: str, site: Site, figures: Callable[[str], None]) -> None:
     site.queue_path = site.folder / "state" / "queue.db"
     there = site.queue_path.parent / what if what != "." else site.queue_path.parent
@@ -158,7 +162,7 @@ async def test_what_is_moved_away_and_back(what: str, site: Site, figures: Calla
 
 
 @pytest.mark.promise("A file of the queue that somebody writes into under the relay is noticed, and mail hears 451.")
-@pytest.mark.parametrize("what", SPOILT)
+@pytest.mark.parametrize("what", kinds(SPOILT, lambda what: SPOILT[what][0]))
 async def test_nothing_is_acknowledged_any_more_after(what: str, site: Site) -> None:
     name, spoil = SPOILT[what]
     site.queue_path = site.folder / "state" / "queue.db"
