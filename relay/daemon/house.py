@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +91,7 @@ class House:
         self._auth_tries = AuthTries()
         self._memory = Memory()
         self.pages = Pages(self)
-        self.standing: Sequence[Standing] = ()  # of the queue, as it could be read last
+        self._standing: Sequence[Standing] = ()
         self._changing = asyncio.Lock()
         self._stop = asyncio.Event()
         self.started = asyncio.Event()
@@ -307,6 +307,12 @@ class House:
             new_queue_id=self._new_queue_id,
             ring=self.workers.ring,
         )
+
+    async def standing(self) -> Sequence[Standing]:
+        """That of the queue, as it could be read last."""
+        with suppress(StoreUnavailable):
+            self._standing = await self.store.standing()
+        return self._standing
 
     async def _findings(self) -> Sequence[Finding]:
         return self.recent.findings(await look.situation(self), wiring.now())

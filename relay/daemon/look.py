@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -25,9 +24,7 @@ _WAITING = (Place.PENDING, Place.DEFERRED, Place.ACTIVE)
 
 async def situation(house: House) -> Situation:
     """What the alarms have to know besides what happened; the queue is as it could be read last."""
-    with suppress(StoreUnavailable):
-        house.standing = await house.store.standing()
-    return _situation(house, house.standing)
+    return _situation(house, await house.standing())
 
 
 async def snapshot(house: House) -> Snapshot:

@@ -32,10 +32,8 @@ from relay.texts.language import BOTH, Texts
 EVERY = 30.0  # seconds between two looks
 TOPIC = "alarm"
 PAUSES = {Severity.ERROR: timedelta(days=1), Severity.WARNING: timedelta(days=7)}  # between two alarms about one cause
-AGAIN, MOST_AGAIN = (
-    timedelta(minutes=1),
-    timedelta(hours=1),
-)  # until the next try of a way that failed, doubled each time
+AGAIN = timedelta(minutes=1)  # until the next try of a way that failed; doubled each time
+MOST_AGAIN = timedelta(hours=1)
 _AT_ONCE, _HOUR = timedelta(), timedelta(hours=1)
 RAISED_AFTER = {"upstream-aside": _HOUR}
 SENT_AFTER = {

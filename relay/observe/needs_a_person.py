@@ -131,8 +131,11 @@ class Refused:
 
 @dataclass(slots=True)
 class Known:
-    """What events told and what has not mended since; `recent` keeps it. `delivered_at`: when an upstream last took
-    mail, in Unix time. `noticed`: when a cause was first found."""
+    """What events reported and what is not over since; `recent` keeps it.
+
+    `delivered_at`: when an upstream last took mail, in Unix time. `noticed`: when a cause was first found. `unsent`, by
+    way of alarms: when it failed last, and why.
+    """
 
     aside: dict[str, Aside] = field(default_factory=dict)
     throttled: dict[str, Throttled] = field(default_factory=dict)
@@ -144,9 +147,7 @@ class Known:
     tokens: dict[str, tuple[datetime, TokenRefused]] = field(default_factory=dict)
     delivered_at: dict[str, float] = field(default_factory=dict)
     noticed: dict[str, datetime] = field(default_factory=dict)
-    unsent: dict[str, tuple[datetime, str]] = field(
-        default_factory=dict
-    )  # by way of alarms: when it failed last, and why
+    unsent: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 
 
 def is_about_sender(event: RecipientFailed) -> bool:

@@ -21,6 +21,7 @@ from relay.mail.encoding import decode
 from relay.mail.envelope import NOTIFY, Envelope, Recipient
 from relay.mail.header import Header, value
 from relay.mail.submission import Peer, Submission
+from relay.policy.rewriting import Rendered
 from relay.queue.content import FileContent
 from relay.queue.model import Entry, Kind, Pending, Recorded, Settlement, State, Told
 from relay.queue.spool import Spool
@@ -197,7 +198,6 @@ def history_row(key: int, settlement: Settlement, ended_at: int, recorded: Recor
     submission = entry.submission
     envelope = submission.envelope
     path = envelope.reverse_path
-    left_path = None if left is None else left.reverse_path
     recipients = envelope.recipients
     # As it is: who looks takes the identifier out of it, not every message.
     message_id = None if left is None else str(left.message_id[:LONGEST], "latin-1")
@@ -227,18 +227,20 @@ def history_row(key: int, settlement: Settlement, ended_at: int, recorded: Recor
         entry.kind,
         _because(entry.because),
         f"[{','.join(fates)}]",
-        None
-        if left is None
-        else left_as(
-            left.author[:LONGEST], None if left_path is None else f"{left_path.local}@{left_path.domain}", left.result
-        ),
+        None if left is None else left_as(left),
         message_id,
         subject,
     )
 
 
+def left_as(left: Rendered) -> str:
+    """The column `left_as` of a message that somebody took like this."""
+    path = left.reverse_path
+    return _left_as(left.author[:LONGEST], None if path is None else reader_text(path), left.result)
+
+
 @lru_cache(maxsize=1024)
-def left_as(author: str, reverse_path: str | None, result: str | None) -> str:
+def _left_as(author: str, reverse_path: str | None, result: str | None) -> str:
     """As JSON; those of one office are few."""
     return json.dumps((author, reverse_path, result), ensure_ascii=False)
 

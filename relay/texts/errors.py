@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from relay.texts.language import read
+
 _VALUE = re.compile(r"<[a-z]+>")
 
 
@@ -30,10 +32,7 @@ def _filled(dutch: str, values: dict[str, str]) -> str:
 @cache
 def _read() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]]:
     """The sentences without values, and those with, the longest first."""
-    import tomllib
-    from importlib.resources import files
-
-    lines = tomllib.loads(files("relay.texts").joinpath("errors.nl.toml").read_text("utf-8"))
+    lines = read("errors.nl.toml")
     whole = {english: dutch for english, dutch in lines.items() if not _VALUE.search(english)}
     open_ = sorted(lines.keys() - whole.keys(), key=lambda english: len(_VALUE.sub("", english)), reverse=True)
     return whole, [(_pattern(english), lines[english]) for english in open_]

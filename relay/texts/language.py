@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Texts:
@@ -50,7 +50,12 @@ def in_both(languages: Languages, key: str, /, **values: object) -> str:
 @cache
 def texts_in(language: str) -> Texts:
     """The sentences of a language, read once."""
+    return Texts(read(f"{language}.toml"))
+
+
+def read(name: str) -> dict[str, Any]:
+    """What the file `name` beside this one says."""
     import tomllib
     from importlib.resources import files
 
-    return Texts(tomllib.loads(files("relay.texts").joinpath(f"{language}.toml").read_text("utf-8")))
+    return tomllib.loads(files("relay.texts").joinpath(name).read_text("utf-8"))

@@ -91,22 +91,22 @@ def is_wrong_name(error: BaseException) -> bool:
     return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in (_WRONG_NAME, _WRONG_ADDRESS)
 
 
-def explain(error: BaseException, host: str) -> str:
-    """What went wrong with the upstream's TLS, for the operator."""
+def explain(error: BaseException, host: str, *, whose: str = "the upstream's") -> str:
+    """What went wrong with the TLS of `host`, for the operator; `whose` certificate it is."""
     if isinstance(error, ssl.SSLCertVerificationError):
         match error.verify_code:
             case code if code == _EXPIRED:
-                return "the upstream's certificate has expired"
+                return f"{whose} certificate has expired"
             case code if code == _NOT_YET:
-                return "the upstream's certificate is not valid yet"
+                return f"{whose} certificate is not valid yet"
             case code if code == _SELF_SIGNED:
-                return "the upstream's certificate is self-signed"
+                return f"{whose} certificate is self-signed"
             case code if code in _UNKNOWN_AUTHORITY:
-                return "the upstream's certificate is signed by an unknown authority"
+                return f"{whose} certificate is signed by an unknown authority"
             case code if code in (_WRONG_NAME, _WRONG_ADDRESS):
-                return f"the upstream's certificate is not for {host}"
+                return f"{whose} certificate is not for {host}"
             case _:
-                return f"the upstream's certificate is not good: {error.verify_message}"
+                return f"{whose} certificate is not good: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).replace("_", " ").lower()
         return f"TLS failed: {reason}"

@@ -157,7 +157,7 @@ class TokenHttp:
             context = trusting(self._ca)
             status, sent, text = self._send(url, body, headers, context)
         except ssl.SSLError as error:
-            told = explain(error, host).replace("the upstream's", f"{host}'s")
+            told = explain(error, host, whose=f"{host}'s")
             raise TokenTrouble(f"no token from {host}: {told}") from None
         except TimeoutError:
             raise TokenTrouble(f"no token from {host}: no answer in time") from None
@@ -184,7 +184,7 @@ class TokenHttp:
         if isinstance(reason, TimeoutError):
             return "no answer in time"
         if isinstance(reason, ssl.SSLError):
-            return explain(reason, host).replace("the upstream's", f"{host}'s")
+            return explain(reason, host, whose=f"{host}'s")
         return sanitise(getattr(reason, "strerror", None) or str(reason), _SAID)
 
     def _judged(self, host: str, answer: Answer) -> Answer:

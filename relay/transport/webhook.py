@@ -33,7 +33,7 @@ async def post(url: str, document: object, *, ca: str | None) -> None:
     except TimeoutError:
         raise RelayError(f"no answer within {PATIENCE:g} s") from None
     except aiohttp.ClientConnectorCertificateError as error:
-        raise RelayError(explain(error.certificate_error, error.host).replace("upstream", "webhook")) from None
+        raise RelayError(explain(error.certificate_error, error.host, whose="the webhook's")) from None
     except aiohttp.ClientConnectorError as error:
         raise RelayError(f"no connection: {_reason(error.os_error)}") from None
     except aiohttp.ClientError as error:

@@ -17,14 +17,12 @@ from relay.queue.rows import (
     DUE,
     HELD,
     LEASED,
-    LONGEST,
     SLEEPING,
     content_row,
     entry_row,
     history_row,
     left_as,
     microseconds,
-    reader_text,
     recipient_rows,
     told_row,
 )
@@ -198,10 +196,8 @@ class Settle(Operation[Sequence[str]]):
         lease = settlement.lease
         for result in self._results:
             work.execute("settle_recipient", (*_said(result, self._ended_at), key, result.index))
-        left = settlement.left
-        if left is not None:
-            path = None if left.reverse_path is None else reader_text(left.reverse_path)
-            work.execute("some_left", (left_as(left.author[:LONGEST], path, left.result), key))
+        if settlement.left is not None:
+            work.execute("some_left", (left_as(settlement.left), key))
         if settlement.at is not None:
             tried, at = lease.entry.attempts, microseconds(settlement.at)
             unfinished = [result for result in self._results if result.state in _WAITS]

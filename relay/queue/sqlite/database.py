@@ -86,7 +86,7 @@ class Database:
         self._connection: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-reader")
-        self._log_pages = 0
+        self._logged = 0  # octets of the log since it was copied last
         self._page_size = PAGE_SIZE
         self._doubted = False
 
@@ -119,7 +119,7 @@ class Database:
             self._marks.begin(connection)
             self._watch.opened()
             self._doubted = False
-            self._log_pages = 0
+            self._logged = 0
             self._page_size = connection.pragma("page_size")
         return self._connection
 
@@ -234,7 +234,7 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if reason == "full":
-                    self._log_pages = LONGEST_LOG  # once it is copied, its room is used again
+                    self._logged = LONGEST_LOG  # once it is copied, its room is used again
                 if sure:
                     return reason, True
             except apsw.Error:
@@ -260,7 +260,7 @@ class Database:
         """After a commit, which stands whatever becomes of this."""
         done = self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         if done:
-            self._log_pages = 0
+            self._logged = 0
         return done
 
     def afterwards(self) -> str:
@@ -269,9 +269,9 @@ class Database:
             if now >= self._look_again_at:
                 self._look_again_at = now + LOOK_EVERY
                 self._look(everything=True)
-            self._log_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
-            if self._log_pages * self._page_size >= LONGEST_LOG:
-                self._log_pages = 0
+            self._logged += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0] * self._page_size
+            if self._logged >= LONGEST_LOG:
+                self._logged = 0
                 self._checkpoint(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)
         return str(self._moved or "")
 
